@@ -1,0 +1,1 @@
+"""Performance Queue: the one service that owns every performer's request queue."""

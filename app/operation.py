@@ -1,0 +1,67 @@
+"""A wallet operation: the one resolution of one escrow, as the queue orders it and the outbox carries it out.
+
+Owns its kinds, statuses and the identity that makes it safe to repeat. Never calls a wallet and knows no database.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class OperationKind(StrEnum):
+    """What happens to the escrow; the values are the last part of the wallet's idempotency key."""
+
+    SETTLE = "settle"
+    REFUND = "refund"
+    PARTIAL = "partial"
+
+
+class OperationStatus(StrEnum):
+    PENDING = "pending"
+    """Ordered; no attempt has failed yet."""
+    RETRYING = "retrying"
+    """At least one attempt failed in a way that may pass."""
+    DONE = "done"
+    """The wallet has confirmed."""
+    DEAD = "dead"
+    """Given up: waits in the dead-letter list for an administrator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One row of the outbox. Everything the wallet is told about is fixed when the operation is written."""
+
+    operation_id: str
+    item_id: str
+    performer_id: str
+    user_id: str
+    escrow_transaction_id: str
+    kind: OperationKind
+    settle_tokens: int
+    refund_tokens: int
+    """The two amounts add up to the hold: the item's `tokens`."""
+    reason: str
+    status: OperationStatus = OperationStatus.PENDING
+    attempts: int = 0
+    next_attempt_at: datetime
+    last_problem: str | None = None
+    """Why the last attempt failed, in words fit for an administrator; never a body or a token."""
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def tokens(self) -> int:
+        return self.settle_tokens + self.refund_tokens
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"queue-{self.item_id}-{self.kind}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What the wallet confirmed."""
+
+    transaction_id: str
+    settled_tokens: int
+    refunded_tokens: int
