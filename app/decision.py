@@ -4,7 +4,7 @@
 one of `errors`. Which status may follow which is `item`'s; everything else a command depends on is decided here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,9 +22,9 @@ from app.errors import (
     QueueEmpty,
     QueueFull,
 )
-from app.estimate import waits
+from app.estimate import wait_seconds
 from app.event import Event, EventName, PauseReason, RoomSettings
-from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after
+from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
 from app.operation import Operation, OperationKind, OperationStatus
 from app.room import Room, apply
 
@@ -108,30 +108,40 @@ class _Story:
     def tell(
         self,
         name: EventName,
+        item: Item,
         *,
-        item: Item | None = None,
-        settings: RoomSettings | None = None,
-        from_status: Status | None = None,
         reason: str | None = None,
-        **params: Any,
-    ) -> None:
-        event = Event(
+        params: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> Item:
+        """What has happened to `item`, and what it is now: `changes` are the fields that differ."""
+        told = changed(item, updated_at=self.at, **changes)
+        event = self._event(
+            name,
+            item=told,
+            from_status=None if name is EventName.ITEM_CREATED else item.status,
+            reason=reason,
+        )
+        self.room = apply(self.room, event)
+        position = self.room.position(item.item_id)
+        shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
+        self.events.append(replace(event, position=position, params={**shown, "position": position, **(params or {})}))
+        return told
+
+    def tell_settings(self, name: EventName, settings: RoomSettings) -> None:
+        event = self._event(name, settings=settings)
+        self.room = apply(self.room, event)
+        self.events.append(event)
+
+    def _event(self, name: EventName, **fields: Any) -> Event:
+        return Event(
             performer_id=self.room.performer_id,
             version=self.room.version + 1,
             name=name,
             at=self.at,
             actor=self.actor,
-            item=item and replace(item, updated_at=self.at),
-            settings=settings,
-            from_status=from_status,
-            reason=reason,
+            **fields,
         )
-        self.room = apply(self.room, event)
-        if item is not None:
-            position = self.room.position(item.item_id)
-            shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
-            event = replace(event, position=position, params={**shown, "position": position, **params})
-        self.events.append(event)
 
     def order(
         self,
@@ -168,23 +178,20 @@ def _intake(story: _Story, command: do.Intake) -> Decision:
     room = story.room
     if not room.settings.accepting:
         raise QueueClosed("This performer's queue is not accepting requests right now.")
-    mode = command.queue_mode or room.settings.mode
-    passes_through = mode is Mode.OFF
-    if not passes_through and room.depth >= room.max_depth:
+    if (command.queue_mode or room.settings.mode) is Mode.OFF:
+        return _pass_through(story, command.item)
+    if room.depth >= room.max_depth:
         raise QueueFull(f"This performer's queue is full ({room.depth} of {room.max_depth}).")
     _keep_arrival_order(story, command.item)
-    item = replace(
+    item = story.tell(
+        EventName.ITEM_CREATED,
         command.item,
-        queue_mode=mode,
-        pass_through_mode=passes_through,
+        queue_mode=Mode.ON,
+        pass_through_mode=False,
         created_at=story.at,
-        updated_at=story.at,
+        quoted_wait_seconds=wait_seconds(room.items, room.history, story.at, room.policy.default_duration_seconds)[-1],
+        quoted_position=room.depth + 1,
     )
-    if passes_through:
-        return _pass_through(story, item)
-    quoted = waits((*room.items, item), room.history, story.at, room.policy.default_duration_seconds)[-1]
-    item = replace(item, quoted_wait_seconds=quoted.seconds, quoted_position=room.depth + 1)
-    story.tell(EventName.ITEM_CREATED, item=item)
     return story.end(item)
 
 
@@ -195,15 +202,21 @@ def _keep_arrival_order(story: _Story, item: Item) -> None:
         story.at += timedelta(milliseconds=1)
 
 
-def _pass_through(story: _Story, item: Item) -> Decision:
+def _pass_through(story: _Story, draft: Item) -> Decision:
     """Mode off: created, started and finished in one step; the item never takes a place."""
-    started = replace(item, status=Status.STARTED, started_at=story.at)
-    finished = replace(started, status=Status.FINISHED, finished_at=story.at, wallet_status=WalletStatus.PENDING)
-    story.tell(EventName.ITEM_CREATED, item=item)
-    story.tell(EventName.ITEM_STARTED, item=started, from_status=Status.CREATED)
-    story.tell(EventName.ITEM_FINISHED, item=finished, from_status=Status.STARTED)
+    created = story.tell(
+        EventName.ITEM_CREATED, draft, queue_mode=Mode.OFF, pass_through_mode=True, created_at=story.at
+    )
+    started = story.tell(EventName.ITEM_STARTED, created, status=Status.STARTED, started_at=story.at)
+    finished = story.tell(
+        EventName.ITEM_FINISHED,
+        started,
+        status=Status.FINISHED,
+        finished_at=story.at,
+        wallet_status=WalletStatus.PENDING,
+    )
     delay = story.room.policy.settle_delay_seconds
-    settle = story.order(item, OperationKind.SETTLE, PERFORMANCE_COMPLETED, delay_seconds=delay)
+    settle = story.order(finished, OperationKind.SETTLE, PERFORMANCE_COMPLETED, delay_seconds=delay)
     return story.end(finished, settle)
 
 
@@ -226,15 +239,16 @@ def _start(story: _Story, item: Item) -> Decision:
         raise OutOfOrder(
             f"This room is strictly first in, first out; {overtaken} waiting before this item.", item_id=item.item_id
         )
-    started = replace(item, status=status, started_at=story.at, clock=STOPPED)
     story.tell(
         EventName.ITEM_STARTED,
-        item=started,
-        from_status=item.status,
+        item,
         reason=f"overtook {overtaken}" if overtaken else None,
-        overtook=overtaken,
+        params={"overtook": overtaken},
+        status=status,
+        started_at=story.at,
+        clock=STOPPED,
     )
-    return story.end(started)
+    return story.end(item)
 
 
 def _already_processing(started: Item) -> AlreadyProcessing:
@@ -247,30 +261,33 @@ def _complete(story: _Story, item: Item, refund_tokens: int | None) -> Decision:
         raise InvalidRequest(
             f"refundTokens must be more than 0 and less than the item's {item.tokens} tokens.", item_id=item.item_id
         )
-    finished = replace(
+    split = refund_tokens is not None
+    order = story.order(
         item,
+        OperationKind.PARTIAL if split else OperationKind.SETTLE,
+        PARTIAL_PERFORMANCE if split else PERFORMANCE_COMPLETED,
+        refund_tokens=refund_tokens or 0,
+        delay_seconds=story.room.policy.settle_delay_seconds,
+    )
+    story.tell(
+        EventName.ITEM_FINISHED,
+        item,
+        params={"refundTokens": refund_tokens} if split else None,
         status=status,
         paused=False,
         finished_at=story.at,
         clock=item.clock.stop(story.at),
         wallet_status=WalletStatus.PENDING,
     )
-    delay = story.room.policy.settle_delay_seconds
-    if refund_tokens is None:
-        operation = story.order(item, OperationKind.SETTLE, PERFORMANCE_COMPLETED, delay_seconds=delay)
-        story.tell(EventName.ITEM_FINISHED, item=finished, from_status=item.status)
-    else:
-        operation = story.order(
-            item, OperationKind.PARTIAL, PARTIAL_PERFORMANCE, refund_tokens=refund_tokens, delay_seconds=delay
-        )
-        story.tell(EventName.ITEM_FINISHED, item=finished, from_status=item.status, refundTokens=refund_tokens)
-    return story.end(finished, operation)
+    return story.end(item, order)
 
 
 def _abandon(story: _Story, item: Item, reason: Reason) -> Decision:
     status = after(item, Move.ABANDON)
-    abandoned = replace(
+    story.tell(
+        EventName.ITEM_ABANDONED,
         item,
+        reason=reason,
         status=status,
         paused=False,
         abandoned_at=story.at,
@@ -278,9 +295,8 @@ def _abandon(story: _Story, item: Item, reason: Reason) -> Decision:
         clock=item.clock.stop(story.at),
         wallet_status=WalletStatus.PENDING,
     )
-    story.tell(EventName.ITEM_ABANDONED, item=abandoned, from_status=item.status, reason=reason)
     refund = story.order(item, OperationKind.REFUND, PERFORMANCE_ABANDONED, refund_tokens=item.tokens)
-    return story.end(abandoned, refund)
+    return story.end(item, refund)
 
 
 def _refund(story: _Story, item: Item, reason: Reason, operation: Operation | None, claimed: bool) -> Decision:
@@ -292,25 +308,25 @@ def _refund(story: _Story, item: Item, reason: Reason, operation: Operation | No
             "The settlement of this item has already been sent to the wallet; it can no longer be refunded.",
             item_id=item.item_id,
         )
-    refunded = replace(
+    order = None
+    # An abandoned item's refund was ordered when it was abandoned, and an escrow is resolved once.
+    if item.status is not Status.ABANDONED:
+        order = story.order(item, OperationKind.REFUND, reason, refund_tokens=item.tokens)
+        if operation is not None:
+            # A settlement that was never taken up becomes the refund: the same row, so still one per escrow.
+            order = replace(order, operation_id=operation.operation_id, created_at=operation.created_at)
+    story.tell(
+        EventName.ITEM_REFUNDED,
         item,
+        reason=reason,
         status=status,
         paused=False,
         refunded_at=story.at,
         refund_reason=reason,
         clock=item.clock.stop(story.at),
+        wallet_status=item.wallet_status if order is None else WalletStatus.PENDING,
     )
-    if item.status is Status.ABANDONED:
-        # Its refund was ordered when it was abandoned, and an escrow is resolved once.
-        order = None
-    else:
-        refunded = replace(refunded, wallet_status=WalletStatus.PENDING)
-        order = story.order(item, OperationKind.REFUND, reason, refund_tokens=item.tokens)
-        if operation is not None:
-            # A settlement that was never taken up becomes the refund: the same row, so still one per escrow.
-            order = replace(order, operation_id=operation.operation_id, created_at=operation.created_at)
-    story.tell(EventName.ITEM_REFUNDED, item=refunded, from_status=item.status, reason=reason)
-    return story.end(refunded, order)
+    return story.end(item, order)
 
 
 def _pause(story: _Story, item: Item, *, paused: bool) -> Decision:
@@ -318,9 +334,8 @@ def _pause(story: _Story, item: Item, *, paused: bool) -> Decision:
     if item.paused is paused:
         state = "paused already" if paused else "not paused"
         raise InvalidTransition(f"This item is {state}.", item_id=item.item_id)
-    changed = replace(item, paused=paused)
-    story.tell(EventName.ITEM_PAUSED if paused else EventName.ITEM_RESUMED, item=changed, from_status=item.status)
-    return story.end(changed)
+    story.tell(EventName.ITEM_PAUSED if paused else EventName.ITEM_RESUMED, item, paused=paused)
+    return story.end(item)
 
 
 def _change_settings(story: _Story, command: do.ChangeSettings) -> Decision:
@@ -340,14 +355,15 @@ def _change_settings(story: _Story, command: do.ChangeSettings) -> Decision:
     settings = replace(before, **wanted)
     # A room comes to be with its first setting, even one that repeats the default.
     if settings != before or room.version == 0:
-        story.tell(EventName.ROOM_CHANGED, settings=settings)
+        story.tell_settings(EventName.ROOM_CHANGED, settings)
     return story.end()
 
 
 def _set_presence(story: _Story, online: bool) -> Decision:
     """Offline stops the clocks; coming back starts them again unless the performer had paused the room."""
     before = story.room.settings
-    if online is before.performer_online:
+    if online is before.performer_online or story.room.version == 0:
+        # A room comes to be with its first intake or setting, not because somebody looks at it.
         return story.end()
     settings = replace(
         before,
@@ -358,8 +374,7 @@ def _set_presence(story: _Story, online: bool) -> Decision:
         settings = replace(settings, paused=False, pause_reason=None)
     elif not online and not before.paused:
         settings = replace(settings, paused=True, pause_reason=PauseReason.PERFORMER_DISCONNECTED)
-    name = EventName.PERFORMER_ONLINE if online else EventName.PERFORMER_OFFLINE
-    story.tell(name, settings=settings)
+    story.tell_settings(EventName.PERFORMER_ONLINE if online else EventName.PERFORMER_OFFLINE, settings)
     return story.end()
 
 
@@ -375,36 +390,25 @@ def _confirm(story: _Story, item: Item, command: do.Confirm) -> Decision:
         # A lease ran out and two attempts came back; the wallet's idempotency key made them one.
         return story.end(item)
     operation, receipt = command.operation, command.receipt
-    done = replace(item, wallet_status=WalletStatus.DONE)
+    changes: dict[str, Any] = {"wallet_status": WalletStatus.DONE}
     if receipt.settled_tokens:
-        done = replace(
-            done,
-            settled=True,
-            settled_at=story.at,
-            settled_tokens=receipt.settled_tokens,
-            settlement_transaction_id=receipt.transaction_id,
-        )
+        changes |= {
+            "settled": True,
+            "settled_at": story.at,
+            "settled_tokens": receipt.settled_tokens,
+            "settlement_transaction_id": receipt.transaction_id,
+        }
     if receipt.refunded_tokens:
-        done = replace(done, refunded_tokens=receipt.refunded_tokens, refund_transaction_id=receipt.transaction_id)
+        changes |= {"refunded_tokens": receipt.refunded_tokens, "refund_transaction_id": receipt.transaction_id}
     if operation.kind is not OperationKind.REFUND:
-        name = EventName.ITEM_SETTLED
+        story.tell(EventName.ITEM_SETTLED, item, **changes)
     elif item.status is Status.ABANDONED:
-        name = EventName.ITEM_REFUNDED
-        done = replace(
-            done,
-            status=after(item, Move.REFUND),
-            refunded_at=story.at,
-            refund_reason=item.abandon_reason,
-        )
+        reason, status = item.abandon_reason, after(item, Move.REFUND)
+        changes |= {"status": status, "refunded_at": story.at, "refund_reason": reason}
+        story.tell(EventName.ITEM_REFUNDED, item, reason=reason, **changes)
     else:
-        name = EventName.ITEM_WALLET_CHANGED
-    story.tell(
-        name,
-        item=done,
-        from_status=item.status,
-        reason=item.abandon_reason if name is EventName.ITEM_REFUNDED else None,
-    )
-    return story.end(done, operation)
+        story.tell(EventName.ITEM_WALLET_CHANGED, item, **changes)
+    return story.end(item, operation)
 
 
 def _report(story: _Story, item: Item, operation: Operation) -> Decision:
@@ -414,6 +418,5 @@ def _report(story: _Story, item: Item, operation: Operation) -> Decision:
     if operation.status is OperationStatus.PENDING and operation.attempts:
         wallet_status = WalletStatus.RETRYING
     if wallet_status is not item.wallet_status:
-        item = replace(item, wallet_status=wallet_status)
-        story.tell(EventName.ITEM_WALLET_CHANGED, item=item, from_status=item.status)
+        story.tell(EventName.ITEM_WALLET_CHANGED, item, wallet_status=wallet_status)
     return story.end(item, operation)

@@ -9,6 +9,7 @@ problem+json document or one socket `error` frame. This module never logs and ne
     ├── DuplicateIdempotencyKey  422 DUPLICATE_IDEMPOTENCY_KEY
     ├── EscrowNotFound           422 ESCROW_NOT_FOUND
     ├── Unauthorized             401 UNAUTHORIZED
+    │   └── TokenExpired         401 UNAUTHORIZED
     ├── Forbidden                403 FORBIDDEN
     ├── NotFound                 404 NOT_FOUND
     │   ├── ItemNotFound         404 ITEM_NOT_FOUND
@@ -82,6 +83,10 @@ class EscrowNotFound(QueueError):
 
 class Unauthorized(QueueError):
     code, status, title = "UNAUTHORIZED", 401, "A valid token is needed"
+
+
+class TokenExpired(Unauthorized):
+    """Told apart because its holder can refresh it and come back."""
 
 
 class Forbidden(QueueError):

@@ -100,12 +100,13 @@ class History:
     def gap_seconds(self) -> float:
         return sum(self.gaps) / (len(self.gaps) + PRIOR_WEIGHT)
 
-    def range_seconds(self, seconds: float, position: int) -> tuple[float, float] | None:
-        scores = self.scores.get(_bucket(position), ())
+    def spread(self, bucket: int) -> tuple[float, float] | None:
+        """The 10–90 % range of actual / quoted waits in a position bucket; None while too few are known."""
+        scores = self.scores.get(bucket, ())
         if len(scores) < SCORES_NEEDED:
             return None
         deciles = quantiles(scores, n=10)
-        return (seconds * deciles[0], seconds * deciles[-1])
+        return deciles[0], deciles[-1]
 
     def _usual_service(self, item: Item, default_seconds: float) -> float:
         observed = self.services.get(item.source_feature, ())
@@ -116,19 +117,30 @@ class History:
 NOTHING_LEARNT = History()
 
 
-def waits(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[Wait]:
-    """The wait of each item of a queue, given in queue order. The started item's is zero."""
+def wait_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[float]:
+    """The expected wait of each item of a queue, given in queue order, and of one that would come after them all."""
     result = []
     total = 0.0
     gap = history.gap_seconds()
-    for position, item in enumerate(items, start=1):
+    for item in items:
         if item.status is Status.STARTED:
-            result.append(Wait(seconds=0.0))
-            total += history.rest_seconds(item, now, default_seconds)
-            continue
-        wait = total + (gap if position > 1 else 0.0)
-        result.append(Wait(seconds=wait, range_seconds=history.range_seconds(wait, position)))
-        total = wait + history.service_seconds(item, default_seconds)
+            result.append(0.0)
+            total = history.rest_seconds(item, now, default_seconds) + gap
+        else:
+            result.append(total)
+            total += history.service_seconds(item, default_seconds) + gap
+    return [*result, total]
+
+
+def waits(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[Wait]:
+    """The wait of each item of a queue, given in queue order. The started item's is zero."""
+    seconds = wait_seconds(items, history, now, default_seconds)
+    spreads = [history.spread(bucket) for bucket in range(len(POSITION_BUCKETS) + 1)]
+    result = []
+    for index, item in enumerate(items):
+        wait = seconds[index]
+        spread = None if item.status is Status.STARTED else spreads[_bucket(index + 1)]
+        result.append(Wait(seconds=wait, range_seconds=spread and (wait * spread[0], wait * spread[1])))
     return result
 
 

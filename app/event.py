@@ -1,7 +1,7 @@
 """What has happened in a room: one record per version, past tense, complete enough to fold and to show.
 
-An event carries the whole item, or the whole room settings, as they are after it: folding is replacing. It knows no JSON
-(`wire`) and no table (`store`).
+An event carries the whole item, or the whole room settings, as they are after it: folding is replacing. It knows no
+JSON (`wire`) and no table (`store`).
 """
 
 from collections.abc import Mapping
@@ -94,3 +94,16 @@ class Event:
     @property
     def template(self) -> str | None:
         return TEMPLATES.get(self.name)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether every viewer may see it; what only moves money concerns the two sides of it."""
+        return self.name not in (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """An event with its place in the log over all rooms."""
+
+    cursor: str
+    event: Event

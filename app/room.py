@@ -1,15 +1,16 @@
 """One performer's room at one version: what it holds, and how what happened is folded into it.
 
-`apply` is the only way a room changes and `decision.decide` the only author of what is applied. Both are pure: a `Room` is
-never changed, the time is a parameter. No clock, no I/O, no asyncio here.
+`apply` is the only way a room changes and `decision.decide` the only author of what is applied. Both are pure: a `Room`
+is never changed, the time is a parameter. No clock, no I/O, no asyncio here.
 """
 
+from bisect import insort
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from app.estimate import NOTHING_LEARNT, History, Wait, waits
 from app.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
-from app.item import Item, Reason, Status
+from app.item import Item, Reason, Status, changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,8 @@ class Room:
 
     @property
     def max_depth(self) -> int:
-        return self.policy.max_depth if self.settings.max_depth is None else self.settings.max_depth
+        chosen = self.settings.max_depth
+        return self.policy.max_depth if chosen is None else min(chosen, self.policy.max_depth)
 
     @property
     def notify_positions(self) -> tuple[int, ...]:
@@ -77,9 +79,7 @@ class Room:
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""
         policy, settings = self.policy, self.settings
-        if not settings.performer_online and settings.offline_since is not None:
-            if not policy.disconnect_grace_seconds:
-                return None
+        if policy.disconnect_grace_seconds and settings.offline_since is not None:
             since = max(settings.offline_since, item.created_at)
             return since + timedelta(seconds=policy.disconnect_grace_seconds), Reason.PERFORMER_DISCONNECTED
         if item.status is Status.STARTED:
@@ -96,22 +96,17 @@ def apply(room: Room, event: Event) -> Room:
     """Fold one event into the room it happened in. Events are folded in order, each once."""
     if event.version != room.version + 1:
         raise ValueError(f"event {event.version} does not follow version {room.version}")
-    items, history = room.items, room.history
+    if event.settings is not None:
+        room = replace(room, settings=event.settings)
+    items, history = list(room.items), room.history
     if event.item is not None:
-        before = room.find(event.item.item_id)
-        items = tuple(item for item in items if item is not before)
+        position = room.position(event.item.item_id)
+        before = items.pop(position - 1) if position else None
         if event.item.is_active and not event.item.pass_through_mode:
-            items = tuple(sorted((*items, event.item), key=lambda item: item.order))
+            insort(items, event.item, key=lambda item: item.order)
         history = _learn(room, before, event)
-    folded = replace(
-        room,
-        version=event.version,
-        last_at=event.at,
-        settings=event.settings or room.settings,
-        items=items,
-        history=history,
-    )
-    return replace(folded, items=tuple(_attend(folded, item, event.at) for item in items)) if items else folded
+    _attend(room, items, event.at)
+    return replace(room, version=event.version, last_at=event.at, items=tuple(items), history=history)
 
 
 def _learn(room: Room, before: Item | None, event: Event) -> History:
@@ -125,15 +120,21 @@ def _learn(room: Room, before: Item | None, event: Event) -> History:
     return room.history
 
 
-def _attend(room: Room, item: Item, at: datetime) -> Item:
-    """Run or stop an active item's clock, and note a milestone its position has reached."""
-    counts = item is room.started or (room.started is None and item is room.head)
-    runs = counts and not room.settings.paused and not item.paused
-    clock = item.clock.start(at) if runs else item.clock.stop(at)
-    if clock is not item.clock:
-        item = replace(item, clock=clock)
-    if item.status is Status.CREATED:
-        position = room.position(item.item_id)
-        if position in room.notify_positions and position not in item.notified:
-            item = replace(item, notified=(*item.notified, position))
-    return item
+def _attend(room: Room, items: list[Item], at: datetime) -> None:
+    """Run or stop the items' clocks, and note the milestones that their positions have reached.
+
+    Only the first clock can run: the started item's or, while nobody is started, the next one's. The second may have to
+    stop, when its item has just been overtaken.
+    """
+    milestones = room.notify_positions
+    for position in {1, 2, *milestones}:
+        if position > len(items):
+            continue
+        item = items[position - 1]
+        runs = position == 1 and not item.paused and not room.settings.paused
+        clock = item.clock.start(at) if runs else item.clock.stop(at)
+        notified = item.notified
+        if position in milestones and position not in notified and item.status is Status.CREATED:
+            notified = (*notified, position)
+        if clock is not item.clock or notified is not item.notified:
+            items[position - 1] = changed(item, clock=clock, notified=notified)

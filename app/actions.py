@@ -1,0 +1,149 @@
+"""What callers can do: rights, idempotency and rules checked, then one command sent to a lane.
+
+HTTP and the socket both come through here, so that the same request has the same rights, codes and effect on either.
+Nothing is decided about the state of a room; that is `decision`'s.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from app import command as do
+from app import rights
+from app.auth import Principal
+from app.command import Actor, Command
+from app.errors import FieldError, InvalidRequest, RateLimitExceeded
+from app.item import Item
+from app.lane import Idempotency, Lanes, Outcome
+from app.reader import Reader
+from app.store import reading
+from app.wire.encoding import fingerprint
+from app.wire.requests import (
+    AbandonRequest,
+    CompleteRequest,
+    EmptyRequest,
+    IntakeRequest,
+    RefundRequest,
+    Request,
+    SettingsRequest,
+)
+
+ITEM_COMMANDS: Mapping[str, type[Request]] = {
+    "start": EmptyRequest,
+    "complete": CompleteRequest,
+    "abandon": AbandonRequest,
+    "refund": RefundRequest,
+    "pause": EmptyRequest,
+    "resume": EmptyRequest,
+}
+"""The commands about one item, by their public word, and the body each takes."""
+
+
+class Actions:
+    def __init__(
+        self,
+        *,
+        lanes: Lanes,
+        reader: Reader,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        max_duration_seconds: int,
+        user_intakes_per_minute: int,
+    ) -> None:
+        self._lanes = lanes
+        self._reader = reader
+        self._clock = clock
+        self._new_id = new_id
+        self._max_duration = max_duration_seconds
+        self._intakes = RateLimitItemPerMinute(user_intakes_per_minute) if user_intakes_per_minute else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def intake(self, principal: Principal, request: IntakeRequest, header_key: str | None) -> Outcome:
+        """Queue an item, or give the first answer again for a key that is known."""
+        rights.may_intake(principal, request.source_feature)
+        key = _one_key(request.idempotency_key, header_key)
+        if request.duration_seconds is not None and request.duration_seconds > self._max_duration:
+            raise _invalid("durationSeconds", f"must be at most {self._max_duration}")
+        body = request.model_dump(mode="json", exclude={"idempotency_key"})
+        mark = Idempotency(scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body))
+        await self._limit(request.user_id, mark)
+        command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
+        return await self._lanes.send(request.performer_id, command, mark)
+
+    async def _limit(self, user_id: str, mark: Idempotency) -> None:
+        if self._intakes is None or await self._limiter.hit(self._intakes, user_id):
+            return
+        # A repeated request is answered as before even now: it queues nothing.
+        known = await self._reader.ask(lambda connection: reading.find_answers(connection, [(mark.scope, mark.key)]))
+        if known:
+            return
+        window = await self._limiter.get_window_stats(self._intakes, user_id)
+        seconds = max(1, round(window.reset_time - self._clock().timestamp()))
+        raise RateLimitExceeded(
+            f"This user may queue {self._intakes.amount} items a minute; try again in {seconds} s.",
+            retry_after_seconds=seconds,
+        )
+
+    async def item_command(
+        self, principal: Principal, name: str, item_id: str, request: Request, key: str | None
+    ) -> Outcome:
+        """Do one of ITEM_COMMANDS to an item."""
+        item, _ = await self._reader.item(item_id)
+        if isinstance(request, RefundRequest):
+            rights.may_refund(principal, item.performer_id, item.user_id, request.reason)
+        else:
+            rights.may_drive(principal, item.performer_id)
+        command = _item_command(principal.actor, name, item, request)
+        mark = _mark(principal, key, name, item_id, request.model_dump(mode="json"))
+        return await self._lanes.send(item.performer_id, command, mark)
+
+    async def start_next(self, principal: Principal, performer_id: str, key: str | None) -> Outcome:
+        rights.may_drive(principal, performer_id)
+        mark = _mark(principal, key, "start-next", performer_id, {})
+        return await self._lanes.send(performer_id, do.StartNext(actor=principal.actor), mark)
+
+    async def change_settings(self, principal: Principal, performer_id: str, request: SettingsRequest) -> Outcome:
+        rights.may_drive(principal, performer_id)
+        return await self._lanes.send(performer_id, request.command(principal.actor))
+
+
+def _item_command(actor: Actor, name: str, item: Item, request: Request) -> Command:
+    item_id = item.item_id
+    match name, request:
+        case "start", _:
+            return do.Start(actor=actor, item_id=item_id)
+        case "pause", _:
+            return do.Pause(actor=actor, item_id=item_id)
+        case "resume", _:
+            return do.Resume(actor=actor, item_id=item_id)
+        case "complete", CompleteRequest(refund_tokens=tokens):
+            return do.Complete(actor=actor, item_id=item_id, refund_tokens=tokens)
+        case "abandon", AbandonRequest(reason=reason):
+            return do.Abandon(actor=actor, item_id=item_id, reason=reason)
+        case "refund", RefundRequest(reason=reason):
+            return do.Refund(actor=actor, item_id=item_id, reason=reason)
+    raise ValueError(f"no such command: {name}")
+
+
+def _one_key(in_body: str | None, in_header: str | None) -> str:
+    """The idempotency key of an intake, which may come either way."""
+    if in_body is not None and in_header is not None and in_body != in_header:
+        raise _invalid("idempotencyKey", "differs from the Idempotency-Key header")
+    key = in_body or in_header
+    if key is None:
+        raise _invalid("idempotencyKey", "is required, here or as the Idempotency-Key header")
+    return key
+
+
+def _mark(principal: Principal, key: str | None, name: str, target: str, body: dict[str, Any]) -> Idempotency | None:
+    if key is None:
+        return None
+    return Idempotency(scope=f"{principal.role}:{principal.sub}", key=key, fingerprint=fingerprint(name, target, body))
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"The request is not valid: {field} {message}.", errors=[FieldError(field, message)])

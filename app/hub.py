@@ -1,0 +1,343 @@
+"""The hub: this process's rooms that somebody watches, and the sockets that watch them.
+
+It folds committed events into its own projection of each room and builds every frame once: one for all viewers, one for
+the performer's side, and small private ones for owners. What follows an event within the coalescing window travels with
+the next frame; after a quiet window an event leaves at once. A socket that lags is skipped; when it has caught up it
+gets the current snapshot, and if it does not catch up it is cut off. The hub writes nothing and holds no database
+session.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from app.command import Role
+from app.event import Event
+from app.item import Item
+from app.room import Room, apply
+from app.socket_protocol import text_frame
+from app.wire import frames
+
+RECENT_EVENTS = 256
+"""Events a watched room keeps for sockets that resume."""
+WRITES_AT_ONCE = 400
+"""Sockets written to before the event loop gets a turn: about 3 ms."""
+LAG_LIMIT_SECONDS = 30.0
+"""How long a socket may lag before it is cut off."""
+
+TOO_SLOW = 4000
+RESTARTING = 1012
+
+
+class Line(Protocol):
+    """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    @property
+    def is_lagging(self) -> bool: ...
+
+    def write_frame(self, frame: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Subscriber:
+    """A socket in a room: who looks through it and how far it is behind."""
+
+    line: Line
+    close: Callable[[int, str], None]
+    role: Role = Role.VIEWER
+    sub: str | None = None
+    whole: bool = False
+    """Sees whole items: the performer's side and administrators."""
+    lagging_since: float | None = None
+
+    @property
+    def owner_id(self) -> str | None:
+        """The user whose own items this socket is told about."""
+        return self.sub if self.role is Role.VIEWER else None
+
+
+@dataclass(eq=False, slots=True)
+class _WatchedRoom:
+    """`shown` is the room every up-to-date socket has; `room` is ahead of it by the `pending` events."""
+
+    room: Room
+    shown: Room
+    subscribers: dict[Subscriber, None] = field(default_factory=dict)
+    owners: dict[str, set[Subscriber]] = field(default_factory=dict)
+    pending: list[Event] = field(default_factory=list)
+    recent: deque[Event] = field(default_factory=lambda: deque(maxlen=RECENT_EVENTS))
+    quiet_from: float = 0.0
+    """Loop time before which an event waits for others."""
+    gap: bool = False
+    """An event came whose predecessors did not: they have to be read from the database."""
+    pump: "asyncio.Task[None] | None" = None
+
+
+class Hub:
+    """All watched rooms of this process. Used from the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        epoch: str,
+        load: Callable[[str], Awaitable[Room]],
+        missed: Callable[[str, int], Awaitable[Sequence[Event]]],
+        clock: Callable[[], datetime],
+        coalesce_seconds: float,
+    ) -> None:
+        """`load` reads a room from the database, `missed` a room's events after a version."""
+        self.epoch = epoch
+        self._load = load
+        self._missed = missed
+        self._clock = clock
+        self._window = coalesce_seconds
+        self._rooms: dict[str, _WatchedRoom] = {}
+        self._loading: dict[str, asyncio.Task[_WatchedRoom]] = {}
+        self._early: dict[str, list[Event]] = {}
+        """Events of rooms that are being loaded."""
+
+    @property
+    def sockets(self) -> int:
+        return sum(len(watched.subscribers) for watched in self._rooms.values())
+
+    @property
+    def rooms(self) -> int:
+        return len(self._rooms)
+
+    def sockets_in(self, performer_id: str) -> int:
+        watched = self._rooms.get(performer_id)
+        return len(watched.subscribers) if watched else 0
+
+    # Events in
+
+    def publish(self, performer_id: str, events: Sequence[Event]) -> None:
+        """Tell a room's sockets what was committed. Events may come late, twice or with a gap before them."""
+        if performer_id in self._early:
+            self._early[performer_id].extend(events)
+        watched = self._rooms.get(performer_id)
+        if watched is None:
+            return
+        self._fold(watched, events)
+        watched.gap = bool(events) and events[-1].version > watched.room.version
+        if watched.pump is None and (watched.pending or watched.gap):
+            watched.pump = asyncio.create_task(self._pump(watched))
+
+    def _fold(self, watched: _WatchedRoom, events: Iterable[Event]) -> None:
+        """Take in what follows on; the rest is old or comes too early."""
+        for event in events:
+            if event.version == watched.room.version + 1:
+                watched.room = apply(watched.room, event)
+                watched.pending.append(event)
+
+    # Frames out
+
+    async def _pump(self, watched: _WatchedRoom) -> None:
+        """Send a room's events until there are none, one frame after the other."""
+        loop = asyncio.get_running_loop()
+        try:
+            while watched.gap or watched.pending:
+                if watched.gap:
+                    watched.gap = False
+                    self._fold(watched, await self._missed(watched.room.performer_id, watched.room.version))
+                if (pause := watched.quiet_from - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                events, watched.pending = watched.pending, []
+                before, after = watched.shown, watched.room
+                watched.shown = after
+                watched.recent.extend(events)
+                watched.quiet_from = loop.time() + self._window
+                await self._broadcast(watched, events, before, after)
+        finally:
+            watched.pump = None
+
+    async def _broadcast(self, watched: _WatchedRoom, events: Sequence[Event], before: Room, after: Room) -> None:
+        now = self._clock()
+        ready: dict[bool, bytes] = {}
+        private = self._private_frames(watched, events, before, after, now)
+        # Whoever joins while we write gets a snapshot of `after` and needs nothing from here.
+        for number, subscriber in enumerate(list(watched.subscribers), start=1):
+            whole = subscriber.whole
+            if whole not in ready:
+                frame = frames.update(events, after, self.epoch, now, since=before.version, whole=whole)
+                ready[whole] = text_frame(frame)
+            if self._may_write(subscriber):
+                subscriber.line.write_frame(ready[whole])
+                for frame in private.get(subscriber.owner_id or "", ()):
+                    subscriber.line.write_frame(frame)
+            if number % WRITES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+
+    def _private_frames(
+        self, watched: _WatchedRoom, events: Sequence[Event], before: Room, after: Room, now: datetime
+    ) -> dict[str, list[bytes]]:
+        """By user: where their items are now, and the milestones these have reached."""
+        if not watched.owners:
+            return {}
+        waits = after.waits(now)
+        touched = {event.item.item_id: event.item for event in events if event.item is not None}
+        old_position = {item.item_id: at for at, item in enumerate(before.items, start=1)}
+        told: dict[str, list[bytes]] = {}
+        for at, item in enumerate(after.items, start=1):
+            if item.user_id not in watched.owners:
+                continue
+            if item.item_id in touched or old_position.get(item.item_id) != at:
+                told.setdefault(item.user_id, []).append(text_frame(frames.position(after, item, waits)))
+            earlier = before.find(item.item_id)
+            for milestone in item.notified:
+                if earlier is None or milestone not in earlier.notified:
+                    frame = text_frame(frames.notice(after, item, milestone, waits))
+                    told.setdefault(item.user_id, []).append(frame)
+        for item in touched.values():
+            if item.user_id in watched.owners and after.find(item.item_id) is None:
+                told.setdefault(item.user_id, []).append(text_frame(frames.position(after, item, waits)))
+        return told
+
+    def _may_write(self, subscriber: Subscriber) -> bool:
+        line = subscriber.line
+        if not line.is_open:
+            return False
+        if subscriber.lagging_since is not None:
+            return False
+        if line.is_lagging:
+            # From here on it misses frames; what it gets next is a snapshot.
+            subscriber.lagging_since = asyncio.get_running_loop().time()
+            return False
+        return True
+
+    def drained(self, performer_id: str, subscriber: Subscriber) -> None:
+        """A socket's buffer has run low: if it had lagged, bring it up to date."""
+        watched = self._rooms.get(performer_id)
+        if subscriber.lagging_since is None or watched is None or subscriber not in watched.subscribers:
+            return
+        subscriber.lagging_since = None
+        self._show(watched, subscriber)
+
+    def tidy(self) -> int:
+        """Drop sockets that have lagged too long and rooms nobody is in; returns how many sockets. Called regularly."""
+        limit = asyncio.get_running_loop().time() - LAG_LIMIT_SECONDS
+        cut = [
+            subscriber
+            for watched in self._rooms.values()
+            for subscriber in watched.subscribers
+            if subscriber.lagging_since is not None and subscriber.lagging_since < limit
+        ]
+        for subscriber in cut:
+            subscriber.line.abort()
+        # A room opened for a socket that went away before it joined.
+        for performer_id in [name for name, watched in self._rooms.items() if not watched.subscribers]:
+            del self._rooms[performer_id]
+        return len(cut)
+
+    # Sockets in and out
+
+    async def join(self, performer_id: str, subscriber: Subscriber, *, since: int | None = None) -> None:
+        """Add a socket and bring it up to date: with what it missed since a version, if all of that is at hand and it
+        asks for it, otherwise with a snapshot. Before this returns it has got nothing else."""
+        while True:
+            watched = await self._watch(performer_id)
+            missed = await self._since(watched, since) if since is not None else None
+            if self._rooms.get(performer_id) is watched:
+                break
+        # No await from here on: frames and membership must not interleave with a broadcast.
+        watched.subscribers[subscriber] = None
+        if subscriber.owner_id is not None:
+            watched.owners.setdefault(subscriber.owner_id, set()).add(subscriber)
+        if missed is None or since is None or not self._resume(watched, subscriber, since, missed):
+            self._show(watched, subscriber)
+
+    def leave(self, performer_id: str, subscriber: Subscriber) -> None:
+        watched = self._rooms.get(performer_id)
+        if watched is None or subscriber not in watched.subscribers:
+            return
+        del watched.subscribers[subscriber]
+        if subscriber.owner_id is not None and (sockets := watched.owners.get(subscriber.owner_id)):
+            sockets.discard(subscriber)
+            if not sockets:
+                del watched.owners[subscriber.owner_id]
+        if not watched.subscribers:
+            del self._rooms[performer_id]
+
+    def show(self, performer_id: str, subscriber: Subscriber) -> None:
+        """Send the current snapshot (a client asked to resync)."""
+        watched = self._rooms.get(performer_id)
+        if watched is not None and subscriber in watched.subscribers:
+            self._show(watched, subscriber)
+
+    async def _watch(self, performer_id: str) -> _WatchedRoom:
+        if (watched := self._rooms.get(performer_id)) is not None:
+            return watched
+        if performer_id not in self._loading:
+            self._early[performer_id] = []
+            self._loading[performer_id] = asyncio.create_task(self._open(performer_id))
+        # Many may wait for one load; one that is cancelled must not take it from the others.
+        return await asyncio.shield(self._loading[performer_id])
+
+    async def _open(self, performer_id: str) -> _WatchedRoom:
+        try:
+            room = await self._load(performer_id)
+            watched = _WatchedRoom(room=room, shown=room)
+            self._fold(watched, self._early[performer_id])
+            watched.shown = watched.room
+            watched.recent.extend(watched.pending)
+            watched.pending.clear()
+            self._rooms[performer_id] = watched
+            return watched
+        finally:
+            del self._early[performer_id]
+            del self._loading[performer_id]
+
+    async def _since(self, watched: _WatchedRoom, since: int) -> list[Event] | None:
+        """A room's events after a version, or None if they are too many or not all there."""
+        shown = watched.shown.version
+        if not 0 <= since <= shown:
+            return None
+        if since == shown or (watched.recent and watched.recent[0].version <= since + 1):
+            return []
+        if shown - since > RECENT_EVENTS:
+            return None
+        return list(await self._missed(watched.room.performer_id, since))
+
+    def _resume(self, watched: _WatchedRoom, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
+        known = {event.version: event for event in (*missed, *watched.recent)}
+        wanted = range(since + 1, watched.shown.version + 1)
+        if not all(version in known for version in wanted):
+            return False
+        now = self._clock()
+        events = [known[version] for version in wanted]
+        frame = frames.update(
+            events, watched.shown, self.epoch, now, since=since, whole=subscriber.whole, recovered=True
+        )
+        subscriber.line.write_frame(text_frame(frame))
+        self._tell_positions(watched.shown, subscriber, now)
+        return True
+
+    def _tell_positions(self, room: Room, subscriber: Subscriber, now: datetime) -> None:
+        mine: list[Item] = [item for item in room.items if item.user_id == subscriber.owner_id]
+        waits = room.waits(now) if mine else []
+        for item in mine:
+            subscriber.line.write_frame(text_frame(frames.position(room, item, waits)))
+
+    def _show(self, watched: _WatchedRoom, subscriber: Subscriber) -> None:
+        items = frames.items_fragment(watched.shown, whole=subscriber.whole)
+        frame = frames.snapshot(watched.shown, self.epoch, self._clock(), items, user_id=subscriber.owner_id)
+        subscriber.line.write_frame(text_frame(frame))
+
+    # The end
+
+    async def drain(self, *, seconds: float, batches: int = 20) -> None:
+        """Ask every client to come back later, in batches spread over `seconds`."""
+        everyone = [subscriber for watched in self._rooms.values() for subscriber in watched.subscribers]
+        size = max(1, -(-len(everyone) // batches))
+        for start in range(0, len(everyone), size):
+            for subscriber in everyone[start : start + size]:
+                subscriber.close(RESTARTING, "restarting")
+            if start + size < len(everyone):
+                await asyncio.sleep(seconds / batches)

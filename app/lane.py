@@ -1,0 +1,437 @@
+"""The lanes: the only writers. Commands wait in a lane's mailbox, are decided in memory and committed together.
+
+A room belongs to one lane, by hash. A lane is one thread with one connection: it drains whatever is waiting, decides
+it against its cached rooms, writes it in one transaction (group commit: under load one fsync serves hundreds of
+commands, idle a command waits for nobody), then answers every caller and hands the events on. What is in the mailbox
+runs, whether or not its caller still waits.
+
+A cached room is never trusted blindly. On a shared database a batch first locks its rooms' rows, in one order, and
+compares their versions; everywhere the table's unique (performer, version) refuses what a stale copy would write.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
+from zlib import crc32
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app import command as do
+from app.command import Command
+from app.decision import decide
+from app.errors import (
+    Conflict,
+    DuplicateIdempotencyKey,
+    EscrowAlreadyQueued,
+    Internal,
+    QueueError,
+    Unavailable,
+)
+from app.event import Event
+from app.item import Item
+from app.operation import Operation
+from app.room import Room
+from app.store import Store, reading, writing
+from app.store.reading import Answer
+from app.store.writing import Changes
+
+log = logging.getLogger(__name__)
+
+LARGEST_BATCH = 256
+MAILBOX_LIMIT = 10_000
+"""Commands waiting in one lane; beyond it a caller is told to come back, so that memory stays bounded."""
+CACHED_ROOMS = 20_000
+ATTEMPTS = 5
+"""How often a single command is decided again after another process was faster or the connection was lost."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """The caller's key, within the caller's scope, and a digest of what was asked for."""
+
+    scope: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a committed command came to."""
+
+    room: Room
+    events: tuple[Event, ...] = ()
+    item: Item | None = None
+    position: int = 0
+    replayed: bool = False
+    """The answer is the one given to the same key before; nothing was done now."""
+    operation: Operation | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Envelope:
+    """A command on its way, and where its outcome goes."""
+
+    performer_id: str
+    command: Command
+    idempotency: Idempotency | None = None
+    future: "asyncio.Future[Outcome] | None" = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Errand:
+    """Work on the lane's connection that is not a room's command: claims and leases."""
+
+    run: Callable[[Connection], Any]
+    future: "asyncio.Future[Any] | None" = None
+
+
+Mail = Envelope | Errand
+Publish = Callable[[Sequence[Outcome]], None]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One transaction in the making: the rooms as they will be, and what is to be written."""
+
+    connection: Connection
+    rooms: dict[str, Room]
+    known_answers: dict[tuple[str, str], Answer]
+    held_escrows: dict[str, str]
+    changes: Changes = field(default_factory=Changes)
+    ended: dict[str, Item] = field(default_factory=dict)
+    """Items that this batch has ended."""
+
+
+class Writer:
+    """Decides and commits batches, synchronously. A lane runs one in its thread; the simulation runs it by hand."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
+        self.store = store
+        self.clock = clock
+        self.new_id = new_id
+        self._rooms: OrderedDict[str, Room] = OrderedDict()
+
+    def peek(self, performer_id: str) -> Room | None:
+        """The room as last committed here, if it is cached. Safe from any thread: a Room never changes."""
+        return self._rooms.get(performer_id)
+
+    def process(self, batch: Sequence[Mail]) -> list[Any]:
+        """Commit a batch; one result a mail, an Outcome or whatever an errand returned, or the exception it met.
+
+        A batch that fails as a whole is replayed one by one, so that a bad command costs only itself.
+        """
+        try:
+            return self._commit(batch)
+        except Exception as error:
+            # Whatever went wrong, nothing of this batch was committed and its rooms may be stale.
+            self._forget(batch)
+            if len(batch) > 1:
+                return [self._alone(mail) for mail in batch]
+            return [self._alone(batch[0], failed=error)]
+
+    def _alone(self, mail: Mail, failed: Exception | None = None) -> Any:
+        for _ in range(ATTEMPTS):
+            if failed is not None and not isinstance(failed, DBAPIError):
+                break
+            try:
+                return self._commit([mail])[0]
+            except Exception as error:  # the caller gets it as the mail's result
+                self._forget([mail])
+                failed = error
+        return _refusal_for(failed)
+
+    def _commit(self, batch: Sequence[Mail]) -> list[Any]:
+        envelopes = [mail for mail in batch if isinstance(mail, Envelope)]
+        with self.store.writing() as connection:
+            current = self._open(connection, envelopes)
+            results: list[Any] = []
+            for mail in batch:
+                try:
+                    if isinstance(mail, Envelope):
+                        results.append(self._decide(current, mail))
+                    else:
+                        self._flush(current)
+                        results.append(mail.run(connection))
+                except QueueError as refusal:
+                    results.append(refusal)
+            self._flush(current)
+        for performer_id, room in current.rooms.items():
+            self._rooms[performer_id] = room
+            self._rooms.move_to_end(performer_id)
+        while len(self._rooms) > CACHED_ROOMS:
+            self._rooms.popitem(last=False)
+        return results
+
+    def _open(self, connection: Connection, envelopes: Sequence[Envelope]) -> _Batch:
+        performer_ids = {envelope.performer_id for envelope in envelopes}
+        keys = [(mark.scope, mark.key) for envelope in envelopes if (mark := envelope.idempotency)]
+        escrows = [
+            envelope.command.item.escrow_transaction_id
+            for envelope in envelopes
+            if isinstance(envelope.command, do.Intake)
+        ]
+        return _Batch(
+            connection,
+            self._load(connection, performer_ids),
+            reading.find_answers(connection, keys),
+            reading.held_escrows(connection, escrows),
+        )
+
+    def _load(self, connection: Connection, performer_ids: Collection[str]) -> dict[str, Room]:
+        rooms = {performer_id: self._rooms.get(performer_id) for performer_id in performer_ids}
+        if self.store.shared:
+            versions = reading.versions(connection, performer_ids, lock=True)
+            rooms = {
+                performer_id: room if room is not None and room.version == versions.get(performer_id, 0) else None
+                for performer_id, room in rooms.items()
+            }
+        missing = [performer_id for performer_id, room in rooms.items() if room is None]
+        if missing:
+            rooms |= reading.load_rooms(connection, self.store.policy, missing)
+        return {performer_id: room for performer_id, room in rooms.items() if room is not None}
+
+    def _decide(self, batch: _Batch, envelope: Envelope) -> Outcome:
+        mark = envelope.idempotency
+        if mark is not None and (answer := batch.known_answers.get((mark.scope, mark.key))) is not None:
+            return self._replay(batch, mark, answer)
+        command = envelope.command
+        room = batch.rooms[envelope.performer_id]
+        item, operation, claimed = None, None, False
+        if isinstance(command, do.Intake):
+            escrow = command.item.escrow_transaction_id
+            if (holder := batch.held_escrows.get(escrow)) is not None:
+                raise EscrowAlreadyQueued("Another item holds this escrow already.", item_id=holder)
+        elif isinstance(command, do.AboutItem) and room.find(command.item_id) is None:
+            item, operation, claimed = self._recall(batch, command)
+        decision = decide(
+            room,
+            command,
+            self.clock(),
+            item=item,
+            operation=operation,
+            claimed=claimed,
+            new_id=self.new_id,
+        )
+        self._note(batch, room, decision.room, decision.events, decision.operation)
+        if isinstance(command, do.Intake) and decision.item is not None:
+            batch.held_escrows[decision.item.escrow_transaction_id] = decision.item.item_id
+        if mark is not None and decision.item is not None:
+            answer = Answer(
+                scope=mark.scope,
+                key=mark.key,
+                fingerprint=mark.fingerprint,
+                performer_id=envelope.performer_id,
+                item_id=decision.item.item_id,
+                version=decision.room.version,
+                at=decision.item.updated_at,
+            )
+            batch.known_answers[(mark.scope, mark.key)] = answer
+            batch.changes.answers.append(answer)
+        return Outcome(
+            room=decision.room,
+            events=decision.events,
+            item=decision.item,
+            position=decision.room.position(decision.item.item_id) if decision.item else 0,
+            operation=decision.operation,
+        )
+
+    def _replay(self, batch: _Batch, mark: Idempotency, answer: Answer) -> Outcome:
+        if answer.fingerprint != mark.fingerprint:
+            raise DuplicateIdempotencyKey(
+                "This idempotency key was used for a different request; use a new key for a new request.",
+            )
+        self._flush(batch)
+        event = reading.find_event(batch.connection, answer.performer_id, answer.version)
+        return Outcome(
+            room=batch.rooms[answer.performer_id]
+            if answer.performer_id in batch.rooms
+            else Room(performer_id=answer.performer_id, policy=self.store.policy),
+            item=event.item,
+            position=event.position,
+            replayed=True,
+        )
+
+    def _recall(self, batch: _Batch, command: do.AboutItem) -> tuple[Item | None, Operation | None, bool]:
+        """An ended item with its outbox row, which stays as it is until this transaction ends."""
+        item_id = command.item_id
+        item = batch.ended.get(item_id) or reading.find_item(batch.connection, item_id)
+        if not isinstance(command, do.Refund):
+            return item, None, False
+        self._flush(batch)
+        found = reading.operation_of(batch.connection, item_id, lock=True)
+        return (item, *found) if found else (item, None, False)
+
+    def _note(
+        self,
+        batch: _Batch,
+        before: Room,
+        room: Room,
+        events: Sequence[Event],
+        operation: Operation | None,
+    ) -> None:
+        changes = batch.changes
+        if operation is not None:
+            changes.operations[operation.item_id] = operation
+        if not events:
+            return
+        batch.rooms[room.performer_id] = room
+        changes.rooms[room.performer_id] = room
+        changes.events.extend(events)
+        touched = {event.item.item_id: event.item for event in events if event.item is not None}
+        kept = {item.item_id: item for item in before.items}
+        # New settings move deadlines, so every active item's row is written then.
+        everything = any(event.settings is not None for event in events)
+        for item in room.items:
+            if everything or kept.get(item.item_id) is not item:
+                touched[item.item_id] = item
+        for item_id, item in touched.items():
+            is_new = item_id in changes.new_items or any(
+                event.from_status is None and event.item is not None and event.item.item_id == item_id
+                for event in events
+            )
+            (changes.new_items if is_new else changes.items)[item_id] = item
+            if not item.is_active:
+                batch.ended[item_id] = item
+
+    def _flush(self, batch: _Batch) -> None:
+        if batch.changes:
+            writing.save(batch.connection, batch.changes)
+            batch.changes = Changes()
+
+    def _forget(self, batch: Sequence[Mail]) -> None:
+        for mail in batch:
+            if isinstance(mail, Envelope):
+                self._rooms.pop(mail.performer_id, None)
+
+
+def _refusal_for(error: Exception | None) -> QueueError:
+    """What a caller is told of a failure that deciding again did not mend."""
+    if isinstance(error, QueueError):
+        return error
+    log.error("a command could not be committed", exc_info=error)
+    if isinstance(error, IntegrityError):
+        return Conflict("This conflicts with a change made at the same time; read the item and try again.")
+    if isinstance(error, DBAPIError):
+        return Unavailable("The database cannot be reached right now; nothing was changed.", retry_after_seconds=1)
+    return Internal("Something went wrong here; nothing was changed.")
+
+
+class Lane:
+    """One mailbox and its thread."""
+
+    def __init__(self, writer: Writer, publish: Publish, name: str) -> None:
+        self.writer = writer
+        self._publish = publish
+        self._mailbox: SimpleQueue[Mail | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish what is in the mailbox, then end the thread."""
+        self._stopping = True
+        self._mailbox.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def post(self, mail: Mail) -> None:
+        if self._stopping:
+            raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
+        if self._mailbox.qsize() >= MAILBOX_LIMIT:
+            raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
+        self._mailbox.put(mail)
+
+    @property
+    def waiting(self) -> int:
+        return self._mailbox.qsize()
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch: list[Mail] = []
+            mail = self._mailbox.get()
+            while mail is not None:
+                batch.append(mail)
+                if len(batch) >= LARGEST_BATCH or self._mailbox.empty():
+                    break
+                mail = self._mailbox.get()
+            running = mail is not None
+            if batch:
+                results = self.writer.process(batch)
+                assert self._loop is not None  # noqa: S101 - start() precedes
+                self._loop.call_soon_threadsafe(self._deliver, batch, results)
+
+    def _deliver(self, batch: Sequence[Mail], results: Sequence[Any]) -> None:
+        """On the event loop: answer the callers, then let everybody else know."""
+        for mail, result in zip(batch, results, strict=True):
+            future = mail.future
+            if future is None or future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        self._publish([result for result in results if isinstance(result, Outcome) and result.events])
+
+
+class Lanes:
+    """All lanes of this process: `async with` starts and drains them."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        publish: Publish,
+        *,
+        count: int = 1,
+    ) -> None:
+        self._lanes = [Lane(Writer(store, clock, new_id), publish, f"lane-{number}") for number in range(count)]
+
+    async def __aenter__(self) -> "Lanes":
+        for lane in self._lanes:
+            lane.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for lane in self._lanes:
+            await lane.stop()
+
+    def _lane(self, performer_id: str) -> Lane:
+        return self._lanes[crc32(performer_id.encode()) % len(self._lanes)]
+
+    def peek(self, performer_id: str) -> Room | None:
+        return self._lane(performer_id).writer.peek(performer_id)
+
+    @property
+    def waiting(self) -> int:
+        return sum(lane.waiting for lane in self._lanes)
+
+    async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
+        """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._lane(performer_id).post(
+            Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
+        )
+        return await future
+
+    async def run(self, errand: Callable[[Connection], T]) -> T:
+        """Run other writing work in a lane's transaction, between commands."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._lanes[0].post(Errand(run=errand, future=future))
+        return await future

@@ -1,0 +1,171 @@
+"""The composition: every part made once and wired, for one process.
+
+`create_app(settings)` is the only place that knows all of them. Nothing is started before the lifespan, and
+everything is stopped by it in the opposite order.
+"""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import uuid_utils
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from app import pages, timers
+from app.actions import Actions
+from app.auth import Authenticator
+from app.errors import QueueError
+from app.hub import Hub
+from app.lane import Lanes, Outcome
+from app.presence import RENEW_SECONDS, Presence
+from app.problems import REQUEST_ID, Edge, on_http_exception
+from app.reader import Reader
+from app.room import Policy
+from app.routes import Api
+from app.settings import Settings
+from app.sockets import Sockets
+from app.store import Store
+from app.store.engines import open_engines
+from app.store.migrating import check, migrate
+
+POSTGRESQL_LANES = 4
+TIDY_SECONDS = 5.0
+DRAIN_SECONDS = 3.0
+"""Over how long a stopping process sends its sockets away."""
+
+
+def utc_now() -> datetime:
+    """Now, with the whole milliseconds that everything is kept in."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(
+        max_depth=settings.max_queue_depth,
+        default_duration_seconds=settings.default_duration_seconds,
+        notify_positions=settings.notify_positions,
+        rope_drop_seconds=settings.rope_drop_seconds,
+        started_timeout_seconds=settings.started_timeout_seconds,
+        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+        settle_delay_seconds=settings.settle_delay_seconds,
+    )
+
+
+def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
+    """The service as an ASGI application.
+
+    Raises app.store.engines.DatabaseRefusedError if the database cannot be used.
+    """
+    lane_count = 1 if settings.uses_sqlite else POSTGRESQL_LANES
+    engines = open_engines(settings.database_url, lanes=lane_count)
+    if settings.uses_sqlite:
+        migrate(engines.writer)
+    else:
+        check(engines.writer)
+    store = Store(engines, policy_of(settings))
+    process_id = secrets.token_hex(6)
+
+    def publish(outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            reader.note(outcome.events)
+            hub.publish(outcome.room.performer_id, outcome.events)
+            presence.observe(outcome)
+
+    lanes = Lanes(store, clock, new_id, publish, count=lane_count)
+    reader = Reader(store, lanes)
+    hub = Hub(
+        epoch=store.epoch,
+        load=reader.room,
+        missed=reader.missed,
+        clock=clock,
+        coalesce_seconds=settings.coalesce_ms / 1000,
+    )
+    presence = Presence(lanes, process_id, clock)
+    authenticator = Authenticator(
+        secret=settings.auth_secret,
+        clock=clock,
+        jwks_url=settings.auth_jwks_url,
+        issuer=settings.auth_issuer,
+        audience=settings.auth_audience,
+    )
+    actions = Actions(
+        lanes=lanes,
+        reader=reader,
+        clock=clock,
+        new_id=new_id,
+        max_duration_seconds=settings.max_duration_seconds,
+        user_intakes_per_minute=settings.user_intakes_per_minute,
+    )
+    api = Api(
+        store=store,
+        reader=reader,
+        actions=actions,
+        authenticator=authenticator,
+        clock=clock,
+        public_rooms=settings.public_rooms,
+    )
+    sockets = Sockets(
+        hub=hub,
+        actions=actions,
+        authenticator=authenticator,
+        presence=presence,
+        clock=clock,
+        public_rooms=settings.public_rooms,
+        allowed_origins=settings.allowed_origins,
+        connected=Counter(),
+    )
+
+    async def tidy() -> None:
+        hub.tidy()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        try:
+            async with lanes, asyncio.TaskGroup() as background:
+                loops = [
+                    timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
+                    timers.every(RENEW_SECONDS, "presence", presence.keep),
+                    timers.every(TIDY_SECONDS, "tidying", tidy),
+                ]
+                tasks = [background.create_task(loop) for loop in loops]
+                yield
+                for task in tasks:
+                    task.cancel()
+        finally:
+            reader.close()
+            engines.dispose()
+
+    middleware = [Middleware(Edge)]
+    if settings.allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=["GET", "POST", "PATCH"],
+                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID],
+                expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
+            )
+        )
+    app = Starlette(
+        routes=[*api.routes(sockets), *pages.routes()],
+        middleware=middleware,
+        exception_handlers={QueueError: api.on_refusal, HTTPException: on_http_exception},
+        lifespan=lifespan,
+    )
+
+    async def drain() -> None:
+        await hub.drain(seconds=DRAIN_SECONDS)
+
+    app.state.drain = drain
+    return app

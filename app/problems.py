@@ -1,0 +1,107 @@
+"""The outermost layer of HTTP: request ids, bounded bodies, and every error as one problem+json shape.
+
+Nothing internal reaches a caller: an unexpected failure is logged under the request's id and answered with that id.
+"""
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Any
+
+import uuid_utils
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Internal, MethodNotAllowed, NotFound, PayloadTooLarge, QueueError
+from app.wire.encoding import encode
+from app.wire.shapes import WholeItem, problem
+
+LARGEST_BODY = 64 * 1024
+REQUEST_ID = "X-Request-ID"
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+log = logging.getLogger(__name__)
+
+
+def problem_response(error: QueueError, item: WholeItem | None = None) -> Response:
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(encode(problem(error, item)), error.status, headers, media_type="application/problem+json")
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What Starlette's own routing refuses, in our shape."""
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if status == HTTPStatus.NOT_FOUND:
+        return problem_response(NotFound(f"There is nothing at {request.url.path}."))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = problem_response(MethodNotAllowed(f"{request.method} is not possible at {request.url.path}."))
+        response.headers.update(getattr(error, "headers", None) or {})
+        return response
+    return problem_response(Internal("Something went wrong here."))
+
+
+class Edge:
+    """ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
+        request_id = given if _SANE_REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            if _too_large(headers):
+                raise PayloadTooLarge(f"A body can be at most {LARGEST_BODY} bytes.")
+            await self._app(scope, _bounded(receive), send_with_id)
+        except QueueError as refusal:
+            await problem_response(refusal)(scope, receive, send_with_id)
+        except Exception:
+            # The boundary: whatever it was, the caller gets an id to name it by and we keep the trace.
+            log.exception("request %s failed", request_id)
+            if started:
+                raise
+            failure = Internal(f"Something went wrong here; it is logged under request id {request_id}.")
+            await problem_response(failure)(scope, receive, send_with_id)
+
+
+def _too_large(headers: Headers) -> bool:
+    length = headers.get("content-length", "0")
+    return length.isdigit() and int(length) > LARGEST_BODY
+
+
+def _bounded(receive: Receive) -> Receive:
+    """`receive`, until a body without an honest length has grown too large."""
+    total = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal total
+        message: dict[str, Any] = dict(await receive())
+        if message["type"] == "http.request":
+            total += len(message.get("body", b""))
+            if total > LARGEST_BODY:
+                raise PayloadTooLarge(f"A body can be at most {LARGEST_BODY} bytes.")
+        return message
+
+    return receive_bounded

@@ -1,0 +1,315 @@
+"""The HTTP endpoints: each reads its request, asks one thing of `actions` or `reader`, and shapes the answer.
+
+The table at the end is the whole public surface, in the contract's order.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from typing import Any, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from app import rights
+from app.actions import ITEM_COMMANDS, Actions
+from app.auth import Authenticator, Principal
+from app.errors import FieldError, InvalidRequest, QueueError, Unauthorized
+from app.item import Item
+from app.lane import Outcome
+from app.problems import problem_response
+from app.reader import Reader
+from app.room import Room
+from app.sockets import Sockets
+from app.store import Store, reading
+from app.wire import shapes
+from app.wire.encoding import encode
+from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, read_body
+
+DEFAULT_LIMIT = 20
+LARGEST_LIMIT = 100
+DEEPEST_SKIP = 1_000_000
+
+
+class Api:
+    """The endpoints, over the parts of the service they need."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reader: Reader,
+        actions: Actions,
+        authenticator: Authenticator,
+        clock: Callable[[], datetime],
+        public_rooms: bool,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._actions = actions
+        self._authenticator = authenticator
+        self._clock = clock
+        self._public_rooms = public_rooms
+
+    # Items
+
+    async def intake(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        body = read_body(IntakeRequest, await request.body())
+        outcome = await self._actions.intake(principal, body, _idempotency_key(request))
+        answer = self._answer(outcome, status=200 if outcome.replayed else 201)
+        if outcome.item is not None:
+            answer.headers["Location"] = f"/v1/queue/items/{outcome.item.item_id}"
+        return answer
+
+    async def item(self, request: Request) -> Response:
+        item, room = await self._readable_item(request)
+        return _json(shapes.whole_item(item, room.position(item.item_id)))
+
+    async def position(self, request: Request) -> Response:
+        item, room = await self._readable_item(request)
+        return _json(shapes.position_shape(room, item, room.waits(self._clock())))
+
+    async def transitions(self, request: Request) -> Response:
+        item, _ = await self._readable_item(request)
+        events = await self._reader.ask(lambda connection: reading.item_events(connection, item.item_id))
+        return _json(shapes.transitions_shape(events))
+
+    async def item_command(self, name: str, request: Request) -> Response:
+        principal = await self._principal(request)
+        body = read_body(ITEM_COMMANDS[name], await request.body())
+        item_id = request.path_params["itemId"]
+        outcome = await self._actions.item_command(principal, name, item_id, body, _idempotency_key(request))
+        return self._answer(outcome)
+
+    async def _readable_item(self, request: Request) -> tuple[Item, Room]:
+        principal = await self._principal(request)
+        item, room = await self._reader.item(request.path_params["itemId"])
+        rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
+        return item, room
+
+    # Rooms
+
+    async def queue(self, request: Request) -> Response:
+        performer_id = request.path_params["performerId"]
+        principal = await self._viewer(request)
+        room = await self._reader.existing_room(performer_id)
+        whole = rights.sees_whole_room(principal, performer_id)
+        queue: shapes.QueueShape = {
+            "room": shapes.room_shape(room, self._store.epoch),
+            "items": shapes.queue_items(room, whole=whole),
+        }
+        return _json(queue)
+
+    async def depth(self, request: Request) -> Response:
+        await self._viewer(request)
+        room = await self._reader.existing_room(request.path_params["performerId"])
+        depth: shapes.DepthShape = {
+            "performerId": room.performer_id,
+            "depth": room.depth,
+            "maxDepth": room.max_depth,
+        }
+        return _json(depth)
+
+    async def change_settings(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        body = read_body(SettingsRequest, await request.body())
+        outcome = await self._actions.change_settings(principal, request.path_params["performerId"], body)
+        return _json(shapes.room_shape(outcome.room, self._store.epoch))
+
+    async def start_next(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        read_body(EmptyRequest, await request.body())
+        performer_id = request.path_params["performerId"]
+        return self._answer(await self._actions.start_next(principal, performer_id, _idempotency_key(request)))
+
+    async def history(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        performer_id = request.path_params["performerId"]
+        rights.may_drive(principal, performer_id)
+        limit, skip = _paging(request)
+        await self._reader.existing_room(performer_id)
+        page = await self._reader.ask(
+            lambda connection: reading.ended_items(connection, performer_id, limit=limit, skip=skip)
+        )
+        items = [shapes.whole_item(item, 0) for item in page.rows]
+        history: shapes.ItemsPage = {"items": items, "total": page.total, "limit": limit, "skip": skip}
+        return _json(history)
+
+    # Users and the log
+
+    async def user_items(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        user_id = request.path_params["userId"]
+        rights.may_read_user(principal, user_id)
+        limit, skip = _paging(request)
+        page = await self._reader.ask(
+            lambda connection: reading.items_of_user(connection, user_id, limit=limit, skip=skip)
+        )
+        items = []
+        for item in page.rows:
+            room = await self._reader.room(item.performer_id) if item.is_active else None
+            current = (room and room.find(item.item_id)) or item
+            items.append(shapes.whole_item(current, room.position(item.item_id) if room else 0))
+        history: shapes.ItemsPage = {"items": items, "total": page.total, "limit": limit, "skip": skip}
+        return _json(history)
+
+    async def events(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        performer_id, feature = rights.events_scope(principal, request.query_params.get("performerId"))
+        after = request.query_params.get("after")
+        limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, 1000)
+        try:
+            logged = await self._reader.ask(
+                lambda connection: reading.log_events(
+                    connection, after=after, limit=limit, performer_id=performer_id, source_feature=feature
+                )
+            )
+        except ValueError:
+            raise _bad_parameter("after", "must be a cursor that this log has given") from None
+        page: shapes.EventsPage = {
+            "events": [shapes.logged_event(entry) for entry in logged],
+            "next": logged[-1].cursor if logged else after,
+        }
+        return _json(page)
+
+    # Administration
+
+    async def rooms(self, request: Request) -> Response:
+        rights.may_administer(await self._principal(request))
+        limit, skip = _paging(request)
+        page = await self._reader.ask(
+            lambda connection: reading.rooms_page(connection, self._store.policy, limit=limit, skip=skip)
+        )
+        rooms = [shapes.room_shape(room, self._store.epoch) for room in page.rows]
+        listing: shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
+        return _json(listing)
+
+    async def wallet_operations(self, request: Request) -> Response:
+        rights.may_administer(await self._principal(request))
+        limit, skip = _paging(request)
+        status = request.query_params.get("status")
+        if status not in (None, "pending", "retrying", "done", "dead"):
+            raise _bad_parameter("status", "must be pending, retrying, done or dead")
+        page = await self._reader.ask(
+            lambda connection: reading.operations_page(connection, status=status, limit=limit, skip=skip)
+        )
+        operations = [shapes.operation_shape(operation) for operation in page.rows]
+        listing: shapes.OperationsPage = {
+            "operations": operations,
+            "total": page.total,
+            "limit": limit,
+            "skip": skip,
+        }
+        return _json(listing)
+
+    # Health
+
+    async def healthz(self, request: Request) -> Response:
+        alive: shapes.HealthShape = {"status": "ok"}
+        return _json(alive)
+
+    async def readyz(self, request: Request) -> Response:
+        checks = {"database": "ok"}
+        try:
+            await self._reader.ask(reading.epoch)
+        except Exception:
+            # Whatever keeps the database from answering, this process is not ready.
+            checks["database"] = "unreachable"
+        ready = all(state == "ok" for state in checks.values())
+        body: shapes.ReadinessShape = {"status": "ok" if ready else "unavailable", "checks": checks}
+        return _json(body, status=200 if ready else 503)
+
+    # Shared
+
+    async def _principal(self, request: Request) -> Principal:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
+        principal = await self._authenticator.principal(token.strip())
+        request.state.principal = principal
+        return principal
+
+    async def _viewer(self, request: Request) -> Principal | None:
+        """Whoever looks at a room; with public rooms nobody needs to say who they are."""
+        if self._public_rooms and "authorization" not in request.headers:
+            return None
+        return await self._principal(request)
+
+    def _answer(self, outcome: Outcome, *, status: int = 200) -> Response:
+        """The item a command was about, as it is after it."""
+        if outcome.item is None:
+            return _json(shapes.room_shape(outcome.room, self._store.epoch), status=status)
+        response = _json(shapes.whole_item(outcome.item, outcome.position), status=status)
+        if outcome.replayed:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
+
+    async def on_refusal(self, request: Request, error: Exception) -> Response:
+        """A refusal as a problem document, with the item it is about where the caller may see that."""
+        refusal = cast(QueueError, error)
+        principal: Principal | None = getattr(request.state, "principal", None)
+        if refusal.item_id is None or principal is None:
+            return problem_response(refusal)
+        try:
+            item, room = await self._reader.item(refusal.item_id)
+            rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
+        except QueueError:
+            return problem_response(refusal)
+        return problem_response(refusal, shapes.whole_item(item, room.position(item.item_id)))
+
+    def routes(self, sockets: Sockets) -> list[BaseRoute]:
+        room = "/v1/performers/{performerId}/queue"
+        item = "/v1/queue/items/{itemId}"
+        return [
+            Route("/v1/queue/items", self.intake, methods=["POST"]),
+            Route(item, self.item, methods=["GET"]),
+            Route(f"{item}/position", self.position, methods=["GET"]),
+            Route(f"{item}/transitions", self.transitions, methods=["GET"]),
+            *(
+                Route(f"{item}/{name}", partial(self.item_command, name), methods=["POST"], name=name)
+                for name in ITEM_COMMANDS
+            ),
+            Route(room, self.queue, methods=["GET"]),
+            Route(room, self.change_settings, methods=["PATCH"]),
+            Route(f"{room}/depth", self.depth, methods=["GET"]),
+            Route(f"{room}/start-next", self.start_next, methods=["POST"]),
+            Route(f"{room}/history", self.history, methods=["GET"]),
+            Route("/v1/users/{userId}/queue/items", self.user_items, methods=["GET"]),
+            Route("/v1/events", self.events, methods=["GET"]),
+            Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
+            Route("/v1/admin/wallet-operations", self.wallet_operations, methods=["GET"]),
+            Route("/healthz", self.healthz, methods=["GET"]),
+            Route("/readyz", self.readyz, methods=["GET"]),
+            WebSocketRoute(f"{room}/live", sockets.live),
+        ]
+
+
+def _json(value: Any, *, status: int = 200) -> Response:
+    return Response(encode(value), status, media_type="application/json")
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise _bad_parameter("Idempotency-Key", "must be 1 to 255 characters")
+    return key
+
+
+def _paging(request: Request) -> tuple[int, int]:
+    limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_LIMIT)
+    return limit, _whole_number(request, "skip", 0, 0, DEEPEST_SKIP)
+
+
+def _whole_number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
+        raise _bad_parameter(name, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def _bad_parameter(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} {message}.", errors=[FieldError(name, message)])

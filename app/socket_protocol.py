@@ -1,0 +1,120 @@
+"""uvicorn's WebSocket protocol, opened up so that one ready frame can be written to many connections.
+
+The application finds the connection under `EXTENSION` in `scope["extensions"]`. Writing there bypasses the per-message
+work of ASGI; everything else (handshake, reading, closing) stays uvicorn's. Also mended here: the close codes for an
+oversized frame and a missing pong, a write buffer that is small and known, an upgrade request that cannot be parsed.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
+
+EXTENSION = "performance_queue.connection"
+
+LARGEST_FRAME = 64 * 1024
+HIGH_WATER = 64 * 1024
+"""Bytes waiting in our own buffer above which a connection counts as lagging and is written no more."""
+KERNEL_BUFFER = 64 * 1024
+"""Asked of the kernel as the send buffer: left alone it hides megabytes of lag before ours begins to fill."""
+DISCARD_SECONDS = 2.0
+"""How long we go on reading after refusing a frame, so that the refusal is not lost in a reset."""
+
+NO_PONG = 4003
+BAD_FRAME = 4501
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A complete, unfragmented, unmasked text frame (RFC 6455 section 5.2), valid on every server-side connection."""
+    length = len(payload)
+    if length < 126:
+        return bytes((0x81, length)) + payload
+    if length < 65536:
+        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+
+
+class _Protocol(ServerProtocol):
+    """Gives our own close code to what the library calls too big or not UTF-8."""
+
+    def fail(self, code: int, reason: str = "") -> None:
+        ours = code in (CloseCode.MESSAGE_TOO_BIG, CloseCode.INVALID_DATA)
+        super().fail(BAD_FRAME if ours else code, reason)
+
+
+class QueueSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger)
+        self.on_drained: Callable[[], None] | None = None
+        """Called once the buffer of a connection that lagged has run low again."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if not self.handshake_complete:
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[EXTENSION] = self
+
+    @property
+    def is_open(self) -> bool:
+        return not (self.close_sent or self.disconnected or self.transport.is_closing())
+
+    @property
+    def is_lagging(self) -> bool:
+        return self.transport.get_write_buffer_size() > HIGH_WATER
+
+    def write_frame(self, frame: bytes) -> None:
+        """Write a complete frame at once. The caller has looked at `is_open` and `is_lagging`."""
+        self.transport.write(frame)
+
+    def abort(self) -> None:
+        """Drop the connection without waiting for its buffer, which a stalled peer would never let empty."""
+        self.transport.abort()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.on_drained is not None:
+            self.on_drained()
+
+    def keepalive_timeout(self) -> None:
+        self.pong_timer = None
+        if self.is_open:
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": NO_PONG, "reason": "no pong"})
+            self.conn.fail(NO_PONG, "no pong")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            # close() would wait for a peer that no longer reads.
+            self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
+
+    def handle_parser_exception(self) -> None:
+        closing = self.conn.close_sent
+        if closing is None:
+            # The upgrade request itself was too much for the parser (a header line over 8 KiB).
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+            self.transport.close()
+            return
+        if self.close_sent:
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(DISCARD_SECONDS, self.transport.close)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()

@@ -1,0 +1,411 @@
+"""The live socket: one task a connection that reads a client's frames and answers them.
+
+What the room sends goes out through the `hub`; this module owns the connection's beginning (origin, limits, tokens),
+its commands, and its end with a close code that tells the client whether to come back.
+"""
+
+import asyncio
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket, WebSocketState
+
+from app import rights
+from app.actions import ITEM_COMMANDS, Actions
+from app.auth import Authenticator, Principal
+from app.command import Role
+from app.errors import Forbidden, InvalidRequest, QueueError, TokenExpired, Unauthorized
+from app.hub import Hub, Line, Subscriber
+from app.lane import Outcome
+from app.presence import Presence
+from app.socket_protocol import BAD_FRAME, EXTENSION, HIGH_WATER, LARGEST_FRAME, text_frame
+from app.wire import frames
+from app.wire.encoding import decode
+from app.wire.requests import AuthFrame, BareFrame, ClientFrame, CommandFrame, SettingsRequest, read
+from app.wire.shapes import room_shape, whole_item
+
+OVERLOADED = 1013
+EXPIRED = 4002
+BAD_TOKEN = 4500
+TOO_MANY_CONNECTIONS = 4504
+TOO_MANY_FRAMES = 4529
+
+AUTH_SECONDS = 5.0
+"""How long a private room waits for `auth`."""
+FRAMES_A_MINUTE = 120
+LARGEST_PROCESS = 50_000
+"""Sockets one process takes; whoever comes after is told to try another."""
+SOCKETS_A_PRINCIPAL = 100
+
+_PERFORMER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """What every live socket of this process shares."""
+
+    hub: Hub
+    actions: Actions
+    authenticator: Authenticator
+    presence: Presence
+    clock: Callable[[], Any]
+    public_rooms: bool
+    allowed_origins: tuple[str, ...]
+    connected: Counter[str]
+    """Sockets by principal, and under "" all of them."""
+
+    async def live(self, websocket: WebSocket) -> None:
+        """The endpoint of `/v1/performers/{performerId}/queue/live`."""
+        performer_id = websocket.path_params["performerId"]
+        await websocket.receive()
+        if not self._is_allowed_origin(websocket):
+            await websocket.send_denial_response(PlainTextResponse("This origin is not allowed.", 403))
+            return
+        if not _PERFORMER_ID.fullmatch(performer_id):
+            await websocket.send_denial_response(PlainTextResponse("There is no such room.", 404))
+            return
+        offered = frames.SUBPROTOCOL in websocket.scope["subprotocols"]
+        await websocket.accept(frames.SUBPROTOCOL if offered else None)
+        await _Connection(self, websocket, performer_id).run()
+
+    def _is_allowed_origin(self, websocket: WebSocket) -> bool:
+        """No Origin (not a browser), our own, or one that is listed exactly."""
+        origin = websocket.headers.get("origin")
+        if origin is None or origin in self.allowed_origins:
+            return True
+        return urlsplit(origin).netloc == websocket.headers.get("host")
+
+
+class _Closing(Exception):
+    """Ends a connection with a code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class _Connection:
+    def __init__(self, shared: Sockets, websocket: WebSocket, performer_id: str) -> None:
+        self._shared = shared
+        self._websocket = websocket
+        self._performer_id = performer_id
+        self._principal: Principal | None = None
+        self._subscriber: Subscriber | None = None
+        self._present = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._frame_times: deque[float] = deque(maxlen=FRAMES_A_MINUTE)
+        connection = websocket.scope["extensions"].get(EXTENSION)
+        self._line: Line = connection or _AsgiLine(websocket)
+        if connection is not None:
+            connection.on_drained = self._drained
+
+    async def run(self) -> None:
+        connected = self._shared.connected
+        connected[""] += 1
+        try:
+            if connected[""] > LARGEST_PROCESS:
+                raise _Closing(OVERLOADED, "overloaded")
+            await self._begin()
+            while True:
+                await self._handle(await self._next_frame())
+        except _Closing as closing:
+            await self._close(closing.code, closing.reason)
+        except _Gone:
+            pass
+        finally:
+            await self._end()
+            connected[""] -= 1
+
+    # Beginning and end
+
+    async def _begin(self) -> None:
+        token = _bearer(self._websocket)
+        if token is not None:
+            await self._authenticate(token)
+        if self._principal is None and not self._shared.public_rooms:
+            await self._wait_for_auth()
+            return
+        self._welcome()
+        await self._join(since=self._resume_point())
+
+    async def _wait_for_auth(self) -> None:
+        """A private room: silence until the client has said who it is."""
+        try:
+            async with asyncio.timeout(AUTH_SECONDS):
+                frame = await self._next_frame()
+        except TimeoutError:
+            raise _Closing(BAD_TOKEN, "auth did not come in time") from None
+        if frame.get("type") != "auth":
+            raise _Closing(BAD_TOKEN, "auth must come first")
+        await self._auth(frame, since=self._resume_point())
+
+    async def _end(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if isinstance(self._line, _AsgiLine):
+            self._line.stop()
+        await self._leave()
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        if self._line.is_lagging:
+            self._line.abort()
+            return
+        try:
+            await self._websocket.close(code, reason)
+        except (RuntimeError, OSError):
+            # The other side was faster; there is nobody left to tell.
+            return
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        self._spawn(self._close(code, reason))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Who it is
+
+    async def _authenticate(self, token: str) -> None:
+        try:
+            principal = await self._shared.authenticator.principal(token)
+        except TokenExpired:
+            raise _Closing(EXPIRED, "token expired") from None
+        except Unauthorized:
+            raise _Closing(BAD_TOKEN, "bad token") from None
+        except QueueError:
+            raise _Closing(OVERLOADED, "tokens cannot be checked right now") from None
+        self._count(principal)
+        self._principal = principal
+        if self._expiry is not None:
+            self._expiry.cancel()
+        remaining = (principal.expires_at - self._shared.clock()).total_seconds()
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(max(0.0, remaining), self._close_soon, EXPIRED, "token expired")
+
+    def _count(self, principal: Principal) -> None:
+        connected = self._shared.connected
+        self._uncount()
+        name = _name(principal)
+        connected[name] += 1
+        if connected[name] > SOCKETS_A_PRINCIPAL:
+            self._principal = principal  # so that the end gives the place back
+            raise _Closing(TOO_MANY_CONNECTIONS, "too many connections")
+
+    def _uncount(self) -> None:
+        if self._principal is None:
+            return
+        connected = self._shared.connected
+        name = _name(self._principal)
+        connected[name] -= 1
+        if not connected[name]:
+            del connected[name]
+        self._principal = None
+
+    async def _auth(self, frame: Mapping[str, Any], *, since: int | None = None) -> None:
+        token = read(AuthFrame, frame).token
+        await self._leave_room()
+        await self._authenticate(token)
+        self._welcome()
+        await self._join(since=since)
+
+    def _welcome(self) -> None:
+        principal = self._principal
+        role = principal.role if principal else Role.VIEWER
+        sub = principal.sub if principal else None
+        self._write(frames.welcome(role, sub, self._shared.hub.epoch))
+
+    async def _join(self, *, since: int | None) -> None:
+        principal = self._principal
+        self._subscriber = Subscriber(
+            line=self._line,
+            close=self._close_soon,
+            role=principal.role if principal else Role.VIEWER,
+            sub=principal.sub if principal else None,
+            whole=rights.sees_whole_room(principal, self._performer_id),
+        )
+        await self._shared.hub.join(self._performer_id, self._subscriber, since=since)
+        if self._is_performer:
+            self._present = True
+            await self._shared.presence.arrived(self._performer_id)
+
+    async def _leave(self) -> None:
+        await self._leave_room()
+        self._uncount()
+
+    async def _leave_room(self) -> None:
+        if self._subscriber is None:
+            return
+        self._shared.hub.leave(self._performer_id, self._subscriber)
+        self._subscriber = None
+        if self._present:
+            self._present = False
+            await self._shared.presence.left(self._performer_id)
+
+    @property
+    def _is_performer(self) -> bool:
+        principal = self._principal
+        return principal is not None and principal.role is Role.PERFORMER and principal.sub == self._performer_id
+
+    def _resume_point(self) -> int | None:
+        """The version the client says it has, if it is of this history."""
+        query = self._websocket.query_params
+        if query.get("epoch") != self._shared.hub.epoch:
+            return None
+        since = query.get("since", "")
+        return int(since) if since.isascii() and since.isdigit() and len(since) < 16 else None
+
+    # Frames
+
+    async def _next_frame(self) -> dict[str, Any]:
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise _Gone
+        now = time.monotonic()
+        if len(self._frame_times) == FRAMES_A_MINUTE and now - self._frame_times[0] < 60:
+            raise _Closing(TOO_MANY_FRAMES, "too many frames")
+        self._frame_times.append(now)
+        text = message.get("text")
+        if text is None:
+            raise _Closing(BAD_FRAME, "text frames only")
+        if len(text) > LARGEST_FRAME:
+            raise _Closing(BAD_FRAME, "frame too large")
+        try:
+            frame = decode(text)
+            read(ClientFrame, frame)
+        except InvalidRequest:
+            raise _Closing(BAD_FRAME, "not a frame of this protocol") from None
+        return dict(frame)
+
+    async def _handle(self, frame: dict[str, Any]) -> None:
+        try:
+            match frame["type"]:
+                case "auth":
+                    await self._auth(frame)
+                case "ping":
+                    read(BareFrame, frame)
+                    self._write(frames.pong(self._shared.clock()))
+                case "resync":
+                    read(BareFrame, frame)
+                    if self._subscriber is not None:
+                        self._shared.hub.show(self._performer_id, self._subscriber)
+                case _:
+                    await self._command(frame)
+        except QueueError as refusal:
+            self._write(frames.error(_id_of(frame), refusal))
+
+    async def _command(self, frame: dict[str, Any]) -> None:
+        command = read(CommandFrame, frame)
+        if self._principal is None:
+            raise Unauthorized("Say who you are first (auth).")
+        principal, actions = self._principal, self._shared.actions
+        outcome: Outcome
+        if command.type == "settings":
+            request = read(SettingsRequest, command.body())
+            outcome = await actions.change_settings(principal, self._performer_id, request)
+            room = room_shape(outcome.room, self._shared.hub.epoch)
+            self._write(frames.ack(command.id, None, room))
+            return
+        if command.type == "start-next":
+            if command.body():
+                raise InvalidRequest("start-next takes nothing but its id.")
+            outcome = await actions.start_next(principal, self._performer_id, command.id)
+        else:
+            item_id = command.body().get("itemId")
+            if not isinstance(item_id, str):
+                raise InvalidRequest("itemId is required.")
+            request_model = ITEM_COMMANDS[command.type]
+            body = read(request_model, command.body("itemId"))
+            outcome = await actions.item_command(principal, command.type, item_id, body, command.id)
+        if outcome.item is None:
+            raise Forbidden("Nothing was done.")
+        self._write(frames.ack(command.id, whole_item(outcome.item, outcome.position)))
+
+    def _write(self, payload: bytes) -> None:
+        if self._line.is_open:
+            self._line.write_frame(text_frame(payload))
+
+    def _drained(self) -> None:
+        if self._subscriber is not None:
+            self._shared.hub.drained(self._performer_id, self._subscriber)
+
+
+class _Gone(Exception):
+    """The client has closed or vanished."""
+
+
+class _AsgiLine:
+    """The way out under a server that does not expose its connections: ordinary sends, one after the other."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._sender: asyncio.Task[None] | None = None
+        self.on_drained: Callable[[], None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._websocket.application_state is WebSocketState.CONNECTED
+
+    @property
+    def is_lagging(self) -> bool:
+        return self._waiting_bytes > HIGH_WATER
+
+    def write_frame(self, frame: bytes) -> None:
+        self._waiting.append(frame)
+        self._waiting_bytes += len(frame)
+        if self._sender is None:
+            self._sender = asyncio.ensure_future(self._send())
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting and self.is_open:
+                frame = self._waiting.popleft()
+                await self._websocket.send_text(_payload(frame).decode())
+                lagged = self.is_lagging
+                self._waiting_bytes -= len(frame)
+                if lagged and not self.is_lagging and self.on_drained is not None:
+                    self.on_drained()
+        except (RuntimeError, OSError):
+            # The socket went away under us; its reader finds out by itself.
+            self._waiting.clear()
+        finally:
+            self._sender = None
+
+    def abort(self) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._waiting.clear()
+        if self._sender is not None:
+            self._sender.cancel()
+
+
+def _payload(frame: bytes) -> bytes:
+    """The payload of a frame made by `text_frame`."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def _bearer(websocket: WebSocket) -> str | None:
+    scheme, _, token = websocket.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _name(principal: Principal) -> str:
+    return f"{principal.role}:{principal.sub}"
+
+
+def _id_of(frame: Mapping[str, Any]) -> str | None:
+    command_id = frame.get("id")
+    return command_id if isinstance(command_id, str) else None

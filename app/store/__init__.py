@@ -1,0 +1,41 @@
+"""The store: tables, migrations, transactions. The only package that speaks SQL for the queue.
+
+Rows stay inside; what goes in and out are the domain's values. A transaction is `with store.writing() as connection`;
+the functions in `reading` and `writing` take that connection. Nothing here decides anything.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
+
+from app.room import Policy
+from app.store import reading
+from app.store.engines import Engines
+
+
+class Store:
+    """The open database of one process. Thread-safe; each thread uses its own connection."""
+
+    def __init__(self, engines: Engines, policy: Policy) -> None:
+        self.engines = engines
+        self.policy = policy
+        with self.reading() as connection:
+            self.epoch = reading.epoch(connection)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write too, so that no cached room can be trusted unchecked."""
+        return not self.engines.is_sqlite
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A write transaction: committed at the end, rolled back by an exception."""
+        with self.engines.writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A read transaction, never kept longer than one answer takes."""
+        with self.engines.reader.begin() as connection:
+            yield connection

@@ -1,0 +1,143 @@
+"""The database engines: which driver, with which pragmas, and how a transaction begins.
+
+Owns everything that differs between SQLite and PostgreSQL at the level of a connection. Runs no statement of the queue.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import QueuePool
+
+BUSY_TIMEOUT_MS = 10_000
+MENDED_SQLITE = (3, 51, 3)
+MENDED_BRANCHES = ((3, 44, 6), (3, 50, 7))
+"""SQLite releases without the WAL-reset bug (3.7.0–3.51.2): 3.51.3 and later, and two maintained branches."""
+
+
+class DatabaseRefusedError(Exception):
+    """The database cannot be used as it is; `str()` is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """One engine for writers and one for readers; on PostgreSQL they are the same pool."""
+
+    writer: Engine
+    reader: Engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.writer.dialect.name == "sqlite"
+
+    def dispose(self) -> None:
+        self.reader.dispose()
+        self.writer.dispose()
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    if any(version[:2] == branch[:2] and version >= branch for branch in MENDED_BRANCHES):
+        return False
+    return (3, 7, 0) <= version < MENDED_SQLITE
+
+
+def sqlite_driver() -> ModuleType:
+    """A SQLite driver without the WAL-reset bug: CPython's own where it is new enough, else pysqlite3's.
+
+    Raises DatabaseRefusedError where neither will do.
+    """
+    if not has_wal_reset_bug(sqlite3.sqlite_version_info):
+        return sqlite3
+    try:
+        driver = import_module("pysqlite3.dbapi2")
+    except ImportError:
+        driver = sqlite3
+    if has_wal_reset_bug(driver.sqlite_version_info):
+        raise DatabaseRefusedError(
+            f"SQLite {driver.sqlite_version} can corrupt a WAL database; install pysqlite3 or a newer Python."
+        )
+    return driver
+
+
+def open_engines(database_url: str, *, lanes: int = 1, readers: int = 4) -> Engines:
+    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return _sqlite_engines(url, readers)
+    url = url.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        url,
+        pool_size=lanes + readers,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+    )
+    return Engines(writer=engine, reader=engine)
+
+
+def _sqlite_engines(url: URL, readers: int) -> Engines:
+    driver = sqlite_driver()
+
+    def connect(dbapi_connection: Any, record: Any) -> None:
+        # The driver's own implicit BEGIN is deferred and loses updates between two writers: we begin ourselves.
+        dbapi_connection.isolation_level = None
+        cursor = dbapi_connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    def engine(begin: str, size: int) -> Engine:
+        made = create_engine(
+            url,
+            module=driver,
+            poolclass=QueuePool,
+            pool_size=size,
+            max_overflow=0,
+            connect_args={"check_same_thread": False},
+        )
+        event.listen(made, "connect", connect)
+        event.listen(made, "begin", lambda connection: connection.exec_driver_sql(begin))
+        return made
+
+    # The second writer connection is for the sandbox wallet, which lives in the same file.
+    return Engines(writer=engine("BEGIN IMMEDIATE", 2), reader=engine("BEGIN", readers))
+
+
+@contextmanager
+def sole_owner(database_url: str) -> Iterator[None]:
+    """Hold a SQLite file for this process alone; on PostgreSQL, which is shared, this does nothing.
+
+    Raises DatabaseRefusedError when another process has it.
+    """
+    url = make_url(database_url)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        yield
+        return
+    path = Path(url.database + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DatabaseRefusedError(f"Cannot open the database's folder: {error.strerror}.") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatabaseRefusedError(
+                "Another process serves this SQLite database; stop it, or use PostgreSQL for more than one process."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,274 @@
+"""The questions asked of the database, as plain functions over a connection; each returns domain values."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import Connection, Table, func, literal_column, select, text, tuple_
+from sqlmodel import SQLModel
+
+from app.estimate import learn
+from app.event import Event, Logged
+from app.item import Item
+from app.operation import Operation
+from app.room import Policy, Room
+from app.store import records
+from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
+
+T = TypeVar("T")
+
+LEARNT_FROM = 60
+"""How many of a room's last served items its wait estimate is rebuilt from."""
+
+
+def _table(row: type[SQLModel]) -> Table:
+    return cast(Table, row.__table__)  # type: ignore[attr-defined]
+
+
+META = _table(MetaRow)
+ROOMS = _table(RoomRow)
+ITEMS = _table(ItemRow)
+EVENTS = _table(EventRow)
+OPERATIONS = _table(OperationRow)
+ANSWERS = _table(AnswerRow)
+PRESENCE = _table(PresenceRow)
+
+# Spelt as in the partial indexes: SQLite takes one only for a condition it can see, not for bound values.
+ACTIVE_ITEMS = text("status IN ('created', 'started')")
+OPEN_OPERATIONS = text("status IN ('pending', 'retrying')")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer once given under an idempotency key."""
+
+    scope: str
+    key: str
+    fingerprint: str
+    performer_id: str
+    item_id: str
+    version: int
+    at: datetime
+
+    def values(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    rows: list[T]
+    total: int
+
+
+def epoch(connection: Connection) -> str:
+    return str(connection.execute(select(META.c.value).where(META.c.name == "epoch")).scalar_one())
+
+
+def versions(connection: Connection, performer_ids: Collection[str], *, lock: bool = False) -> dict[str, int]:
+    """The committed version of each room that exists. With `lock` nobody else writes them meanwhile."""
+    statement = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(performer_ids))
+    if lock:
+        statement = statement.order_by(ROOMS.c.performer_id).with_for_update()
+    return {row.performer_id: row.version for row in connection.execute(statement)}
+
+
+def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection[str]) -> dict[str, Room]:
+    """The rooms with these ids; one that does not exist yet comes as the empty room, version 0."""
+    rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
+    active: dict[str, list[Item]] = {performer_id: [] for performer_id in performer_ids}
+    active_items = select(ITEMS).where(ITEMS.c.performer_id.in_(performer_ids), ACTIVE_ITEMS)
+    for row in connection.execute(active_items).mappings():
+        active[row["performer_id"]].append(records.item_from(row))
+    for row in connection.execute(select(ROOMS).where(ROOMS.c.performer_id.in_(performer_ids))).mappings():
+        performer_id = row["performer_id"]
+        served = (
+            select(ITEMS)
+            .where(
+                ITEMS.c.performer_id == performer_id,
+                ITEMS.c.ended_at.is_not(None),
+                ITEMS.c.started_at.is_not(None),
+                ITEMS.c.pass_through_mode.is_(False),
+            )
+            .order_by(ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc())
+            .limit(LEARNT_FROM)
+        )
+        last = [records.item_from(item) for item in connection.execute(served).mappings()]
+        rooms[performer_id] = Room(
+            performer_id=performer_id,
+            policy=policy,
+            version=row["version"],
+            last_at=row["last_at"],
+            settings=records.settings_from(row),
+            items=tuple(sorted(active[performer_id], key=lambda item: item.order)),
+            history=learn(reversed(last), policy.default_duration_seconds),
+        )
+    return rooms
+
+
+def find_item(connection: Connection, item_id: str) -> Item | None:
+    row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == item_id)).mappings().first()
+    return None if row is None else records.item_from(row)
+
+
+def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
+    """By (scope, key)."""
+    if not keys:
+        return {}
+    statement = select(ANSWERS).where(tuple_(ANSWERS.c.scope, ANSWERS.c.key).in_(keys))
+    return {(row["scope"], row["key"]): Answer(**row) for row in connection.execute(statement).mappings()}
+
+
+def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
+    """Of these escrows, the ones an item holds already, with the item's id."""
+    if not escrow_ids:
+        return {}
+    statement = select(ITEMS.c.escrow_transaction_id, ITEMS.c.item_id).where(
+        ITEMS.c.escrow_transaction_id.in_(escrow_ids)
+    )
+    return {row.escrow_transaction_id: row.item_id for row in connection.execute(statement)}
+
+
+def find_event(connection: Connection, performer_id: str, version: int) -> Event:
+    statement = select(EVENTS).where(EVENTS.c.performer_id == performer_id, EVENTS.c.version == version)
+    return records.event_from(connection.execute(statement).mappings().one())
+
+
+def room_events(connection: Connection, performer_id: str, after: int, limit: int) -> list[Event]:
+    """A room's events after a version, in order, at most `limit`."""
+    statement = (
+        select(EVENTS)
+        .where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > after)
+        .order_by(EVENTS.c.version)
+        .limit(limit)
+    )
+    return [records.event_from(row) for row in connection.execute(statement).mappings()]
+
+
+def item_events(connection: Connection, item_id: str) -> list[Event]:
+    statement = select(EVENTS).where(EVENTS.c.item_id == item_id).order_by(EVENTS.c.version)
+    return [records.event_from(row) for row in connection.execute(statement).mappings()]
+
+
+_OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+
+
+def log_events(
+    connection: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    performer_id: str | None = None,
+    source_feature: str | None = None,
+) -> list[Logged]:
+    """The event log after a cursor, in an order that never changes and in which nothing appears late.
+
+    On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
+    only what is older than every transaction still open. Raises ValueError for a cursor that this log never gave.
+    """
+    shared = connection.dialect.name == "postgresql"
+    statement = select(EVENTS).limit(limit)
+    if shared:
+        transaction, _, sequence = (after or "0.0").partition(".")
+        statement = statement.where(
+            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (int(transaction), int(sequence)),
+            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
+        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
+    else:
+        statement = statement.where(EVENTS.c.cursor > int(after or "0")).order_by(EVENTS.c.cursor)
+    if performer_id is not None:
+        statement = statement.where(EVENTS.c.performer_id == performer_id)
+    if source_feature is not None:
+        statement = statement.where(EVENTS.c.source_feature == source_feature)
+    logged = []
+    for row in connection.execute(statement).mappings():
+        cursor = f"{row['transaction_id']}.{row['cursor']}" if shared else str(row["cursor"])
+        logged.append(Logged(cursor=cursor, event=records.event_from(row)))
+    return logged
+
+
+def ended_items(connection: Connection, performer_id: str, *, limit: int, skip: int) -> Page[Item]:
+    """A room's ended items, newest end first."""
+    ended = (ITEMS.c.performer_id == performer_id) & ITEMS.c.ended_at.is_not(None)
+    return _items_page(connection, ended, (ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc()), limit, skip)
+
+
+def items_of_user(connection: Connection, user_id: str, *, limit: int, skip: int) -> Page[Item]:
+    """A user's items over all rooms, newest first."""
+    return _items_page(connection, ITEMS.c.user_id == user_id, (ITEMS.c.item_id.desc(),), limit, skip)
+
+
+def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit: int, skip: int) -> Page[Item]:
+    statement = select(ITEMS).where(where).order_by(*order).limit(limit).offset(skip)
+    rows = [records.item_from(row) for row in connection.execute(statement).mappings()]
+    total = connection.execute(select(func.count()).select_from(ITEMS).where(where)).scalar_one()
+    return Page(rows=rows, total=total)
+
+
+def rooms_page(connection: Connection, policy: Policy, *, limit: int, skip: int) -> Page[Room]:
+    """Rooms with the most recent activity first."""
+    statement = select(ROOMS.c.performer_id).order_by(ROOMS.c.last_at.desc(), ROOMS.c.performer_id)
+    ids = list(connection.execute(statement.limit(limit).offset(skip)).scalars())
+    rooms = load_rooms(connection, policy, ids)
+    total = connection.execute(select(func.count()).select_from(ROOMS)).scalar_one()
+    return Page(rows=[rooms[performer_id] for performer_id in ids], total=total)
+
+
+def operation_of(connection: Connection, item_id: str, *, lock: bool = False) -> tuple[Operation, bool] | None:
+    """An item's operation, and whether it has ever been claimed. With `lock` it cannot be claimed meanwhile."""
+    statement = select(OPERATIONS).where(OPERATIONS.c.item_id == item_id)
+    row = connection.execute(statement.with_for_update() if lock else statement).mappings().first()
+    return None if row is None else (records.operation_from(row), row["claimed"])
+
+
+def find_operation(connection: Connection, operation_id: str) -> Operation | None:
+    statement = select(OPERATIONS).where(OPERATIONS.c.operation_id == operation_id)
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else records.operation_from(row)
+
+
+def operations_page(connection: Connection, *, status: str | None, limit: int, skip: int) -> Page[Operation]:
+    where = OPERATIONS.c.status == status if status is not None else OPERATIONS.c.status.is_not(None)
+    statement = select(OPERATIONS).where(where).order_by(OPERATIONS.c.created_at.desc(), OPERATIONS.c.operation_id)
+    rows = connection.execute(statement.limit(limit).offset(skip)).mappings()
+    total = connection.execute(select(func.count()).select_from(OPERATIONS).where(where)).scalar_one()
+    return Page(rows=[records.operation_from(row) for row in rows], total=total)
+
+
+def operation_counts(connection: Connection) -> Mapping[str, int]:
+    statement = select(OPERATIONS.c.status, func.count().label("number")).group_by(OPERATIONS.c.status)
+    return {row.status: row.number for row in connection.execute(statement)}
+
+
+def next_operation_due(connection: Connection) -> datetime | None:
+    """When the next pending operation wants to be attempted; leases do not count."""
+    statement = select(func.min(OPERATIONS.c.next_attempt_at)).where(OPEN_OPERATIONS)
+    due: datetime | None = connection.execute(statement).scalar_one()
+    return due
+
+
+def overdue_items(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """(performer id, item id) of items whose deadline has passed, longest overdue first."""
+    statement = (
+        select(ITEMS.c.performer_id, ITEMS.c.item_id)
+        .where(ITEMS.c.due_at <= now)
+        .order_by(ITEMS.c.due_at, ITEMS.c.item_id)
+        .limit(limit)
+    )
+    return [(row.performer_id, row.item_id) for row in connection.execute(statement)]
+
+
+def present_elsewhere(connection: Connection, performer_id: str, process_id: str, now: datetime) -> bool:
+    """Whether another process holds a live presence lease for this performer."""
+    statement = select(PRESENCE.c.process_id).where(
+        PRESENCE.c.performer_id == performer_id,
+        PRESENCE.c.process_id != process_id,
+        PRESENCE.c.expires_at > now,
+    )
+    return connection.execute(statement.limit(1)).first() is not None
+
+
+def lapsed_presence(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
+    """(process id, performer id) of leases that ran out."""
+    statement = select(PRESENCE.c.process_id, PRESENCE.c.performer_id).where(PRESENCE.c.expires_at <= now)
+    return [(row.process_id, row.performer_id) for row in connection.execute(statement.limit(limit))]

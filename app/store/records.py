@@ -1,0 +1,148 @@
+"""Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out."""
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import RowMapping
+
+from app.command import Actor, Mode, Role
+from app.event import Event, EventName, PauseReason, RoomSettings
+from app.item import Clock, Item, Reason, Status, WalletStatus
+from app.operation import Operation, OperationKind, OperationStatus
+from app.room import Room
+
+Values = dict[str, Any]
+
+_ITEM_FIELDS = tuple(field.name for field in fields(Item))
+_PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
+_SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
+_OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
+
+
+def item_values(item: Item, due_at: datetime | None) -> Values:
+    values = {name: getattr(item, name) for name in _PLAIN_ITEM_FIELDS}
+    values["metadata"] = orjson.dumps(item.metadata).decode()
+    values["clock_used_seconds"] = item.clock.used_seconds
+    values["clock_since"] = item.clock.since
+    values["notified"] = _joined(item.notified)
+    values["ended_at"] = item.finished_at or item.abandoned_at or item.refunded_at
+    values["due_at"] = due_at
+    return values
+
+
+def item_from(row: RowMapping) -> Item:
+    values = {name: row[name] for name in _PLAIN_ITEM_FIELDS}
+    values["metadata"] = orjson.loads(row["metadata"])
+    values["clock"] = Clock(used_seconds=row["clock_used_seconds"], since=row["clock_since"])
+    values["notified"] = _positions(row["notified"])
+    return Item(**_with_item_enums(values))
+
+
+def room_values(room: Room) -> Values:
+    values = {name: getattr(room.settings, name) for name in _SETTINGS_FIELDS}
+    positions = room.settings.notify_positions
+    values["notify_positions"] = None if positions is None else _joined(positions)
+    return values | {"performer_id": room.performer_id, "version": room.version, "last_at": room.last_at}
+
+
+def settings_from(row: RowMapping) -> RoomSettings:
+    values = {name: row[name] for name in _SETTINGS_FIELDS}
+    positions = values["notify_positions"]
+    values["notify_positions"] = None if positions is None else _positions(positions)
+    return RoomSettings(**_with_settings_enums(values))
+
+
+def event_values(event: Event) -> Values:
+    item = event.item
+    return {
+        "performer_id": event.performer_id,
+        "version": event.version,
+        "name": event.name,
+        "at": event.at,
+        "actor_role": event.actor.role,
+        "actor_id": event.actor.id,
+        "item_id": item and item.item_id,
+        "source_feature": item and item.source_feature,
+        "from_status": event.from_status,
+        "to_status": item and item.status,
+        "reason": event.reason,
+        "position": event.position,
+        "params": orjson.dumps(event.params).decode(),
+        "item": item and orjson.dumps(item).decode(),
+        "settings": event.settings and orjson.dumps(event.settings).decode(),
+    }
+
+
+def event_from(row: RowMapping) -> Event:
+    return Event(
+        performer_id=row["performer_id"],
+        version=row["version"],
+        name=EventName(row["name"]),
+        at=row["at"],
+        actor=Actor(role=Role(row["actor_role"]), id=row["actor_id"]),
+        item=row["item"] and _item_from_json(row["item"]),
+        position=row["position"],
+        settings=row["settings"] and _settings_from_json(row["settings"]),
+        from_status=row["from_status"] and Status(row["from_status"]),
+        reason=row["reason"],
+        params=orjson.loads(row["params"]),
+    )
+
+
+def operation_values(operation: Operation) -> Values:
+    """The row of a new operation; replacing one keeps its `claimed`."""
+    return {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False}
+
+
+def operation_from(row: RowMapping) -> Operation:
+    values = {name: row[name] for name in _OPERATION_FIELDS}
+    values["kind"] = OperationKind(values["kind"])
+    values["status"] = OperationStatus(values["status"])
+    return Operation(**values)
+
+
+def _item_from_json(text: str) -> Item:
+    values = orjson.loads(text)
+    for name, value in values.items():
+        if name.endswith("_at") and value is not None:
+            values[name] = datetime.fromisoformat(value)
+    clock = values["clock"]
+    since = clock["since"]
+    values["clock"] = Clock(used_seconds=clock["used_seconds"], since=since and datetime.fromisoformat(since))
+    values["notified"] = tuple(values["notified"])
+    return Item(**_with_item_enums(values))
+
+
+def _settings_from_json(text: str) -> RoomSettings:
+    values = orjson.loads(text)
+    if values["notify_positions"] is not None:
+        values["notify_positions"] = tuple(values["notify_positions"])
+    if values["offline_since"] is not None:
+        values["offline_since"] = datetime.fromisoformat(values["offline_since"])
+    return RoomSettings(**_with_settings_enums(values))
+
+
+def _with_item_enums(values: Values) -> Values:
+    values["status"] = Status(values["status"])
+    values["wallet_status"] = WalletStatus(values["wallet_status"])
+    for name in ("abandon_reason", "refund_reason"):
+        if values[name] is not None:
+            values[name] = Reason(values[name])
+    return values
+
+
+def _with_settings_enums(values: Values) -> Values:
+    values["mode"] = Mode(values["mode"])
+    if values["pause_reason"] is not None:
+        values["pause_reason"] = PauseReason(values["pause_reason"])
+    return values
+
+
+def _joined(positions: tuple[int, ...]) -> str:
+    return ",".join(map(str, positions))
+
+
+def _positions(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)

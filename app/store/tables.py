@@ -1,0 +1,219 @@
+"""The tables: what is durable, with the constraints that hold the invariants whatever the code above does.
+
+Rows never leave the `store` package. Times are whole milliseconds since 1970 UTC in a BIGINT: the same on both
+databases, ordered, and without a time zone to lose.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, Text, UniqueConstraint, text
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware UTC datetime kept as whole milliseconds since 1970."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else (value - EPOCH) // MILLISECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else EPOCH + timedelta(milliseconds=value)
+
+
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite numbers rows by itself only in a column declared INTEGER."""
+
+
+class MetaRow(SQLModel, table=True):
+    """Facts about the database as a whole: its epoch."""
+
+    __tablename__ = "meta"
+    name: str = Field(primary_key=True)
+    value: str
+
+
+class RoomRow(SQLModel, table=True):
+    __tablename__ = "rooms"
+    performer_id: str = Field(primary_key=True)
+    version: int = Field(sa_type=BigInteger)
+    last_at: datetime = Field(sa_type=Instant)
+    mode: str
+    accepting: bool
+    paused: bool
+    pause_reason: str | None
+    strict_fifo: bool
+    max_depth: int | None
+    notify_positions: str | None = Field(description="comma-separated; null: the service's default")
+    announcement: str | None
+    performer_online: bool
+    offline_since: datetime | None = Field(sa_type=Instant)
+
+
+class ItemRow(SQLModel, table=True):
+    __tablename__ = "items"
+    __table_args__ = (
+        UniqueConstraint("source_feature", "idempotency_key", name="uq_item_idempotency_key"),
+        UniqueConstraint("escrow_transaction_id", name="uq_item_escrow"),
+        Index(
+            "uq_item_one_started",
+            "performer_id",
+            unique=True,
+            sqlite_where=text("status = 'started'"),
+            postgresql_where=text("status = 'started'"),
+        ),
+        Index(
+            "ix_item_active",
+            "performer_id",
+            sqlite_where=text("status IN ('created', 'started')"),
+            postgresql_where=text("status IN ('created', 'started')"),
+        ),
+        Index(
+            "ix_item_ended",
+            "performer_id",
+            "ended_at",
+            "item_id",
+            sqlite_where=text("ended_at IS NOT NULL"),
+            postgresql_where=text("ended_at IS NOT NULL"),
+        ),
+        Index("ix_item_user", "user_id", "item_id"),
+        Index(
+            "ix_item_due",
+            "due_at",
+            sqlite_where=text("due_at IS NOT NULL"),
+            postgresql_where=text("due_at IS NOT NULL"),
+        ),
+    )
+    item_id: str = Field(primary_key=True)
+    performer_id: str
+    user_id: str
+    source_feature: str
+    source_event_id: str
+    escrow_transaction_id: str
+    idempotency_key: str
+    tokens: int = Field(sa_type=BigInteger)
+    title: str
+    description: str
+    duration_seconds: int | None
+    details: str = Field(sa_column=Column("metadata", Text, nullable=False))
+    queue_mode: str
+    pass_through_mode: bool
+    status: str
+    paused: bool
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+    started_at: datetime | None = Field(sa_type=Instant)
+    finished_at: datetime | None = Field(sa_type=Instant)
+    abandoned_at: datetime | None = Field(sa_type=Instant)
+    refunded_at: datetime | None = Field(sa_type=Instant)
+    abandon_reason: str | None
+    refund_reason: str | None
+    wallet_status: str
+    settled: bool
+    settled_at: datetime | None = Field(sa_type=Instant)
+    settlement_transaction_id: str | None
+    settled_tokens: int | None = Field(sa_type=BigInteger)
+    refunded_tokens: int | None = Field(sa_type=BigInteger)
+    refund_transaction_id: str | None
+    clock_used_seconds: float
+    clock_since: datetime | None = Field(sa_type=Instant)
+    notified: str = Field(description="comma-separated positions")
+    quoted_wait_seconds: float | None
+    quoted_position: int | None
+    ended_at: datetime | None = Field(sa_type=Instant, description="when it left the queue")
+    due_at: datetime | None = Field(sa_type=Instant, description="when a timer must look at it")
+
+
+class EventRow(SQLModel, table=True):
+    """The audit trail and the event log in one: append-only."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("performer_id", "version", name="uq_event_version"),
+        Index("ix_event_item", "item_id", "version"),
+    )
+    cursor: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
+    transaction_id: int | None = Field(
+        default=None,
+        sa_type=BigInteger,
+        description="PostgreSQL's id of the writing transaction: sequence order is not commit order",
+    )
+    performer_id: str
+    version: int = Field(sa_type=BigInteger)
+    name: str
+    at: datetime = Field(sa_type=Instant)
+    actor_role: str
+    actor_id: str
+    item_id: str | None
+    source_feature: str | None
+    from_status: str | None
+    to_status: str | None
+    reason: str | None
+    position: int
+    params: str = Field(sa_type=Text)
+    item: str | None = Field(sa_type=Text, description="the item after the event, as JSON")
+    settings: str | None = Field(sa_type=Text, description="the room's settings if they changed, as JSON")
+
+
+class OperationRow(SQLModel, table=True):
+    """The outbox: at most one row per escrow, whatever happens."""
+
+    __tablename__ = "wallet_operations"
+    __table_args__ = (
+        UniqueConstraint("escrow_transaction_id", name="uq_operation_escrow"),
+        UniqueConstraint("item_id", name="uq_operation_item"),
+        Index(
+            "ix_operation_due",
+            "next_attempt_at",
+            sqlite_where=text("status IN ('pending', 'retrying')"),
+            postgresql_where=text("status IN ('pending', 'retrying')"),
+        ),
+        Index("ix_operation_status", "status", "created_at"),
+    )
+    operation_id: str = Field(primary_key=True)
+    item_id: str
+    performer_id: str
+    user_id: str
+    escrow_transaction_id: str
+    kind: str
+    settle_tokens: int = Field(sa_type=BigInteger)
+    refund_tokens: int = Field(sa_type=BigInteger)
+    reason: str
+    status: str
+    attempts: int
+    next_attempt_at: datetime = Field(sa_type=Instant)
+    last_problem: str | None
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+    claimed: bool = Field(default=False, description="taken up at least once: from then on it cannot be cancelled")
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class AnswerRow(SQLModel, table=True):
+    """What a POST with an idempotency key was answered: a pointer to the event that holds the item as it was then."""
+
+    __tablename__ = "answers"
+    scope: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fingerprint: str
+    performer_id: str
+    item_id: str
+    version: int = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_type=Instant)
+
+
+class PresenceRow(SQLModel, table=True):
+    """A performer's panels on one process, as a lease: a process that dies stops renewing."""
+
+    __tablename__ = "presence"
+    __table_args__ = (Index("ix_presence_performer", "performer_id"),)
+    process_id: str = Field(primary_key=True)
+    performer_id: str = Field(primary_key=True)
+    expires_at: datetime = Field(sa_type=Instant)

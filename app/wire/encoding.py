@@ -1,0 +1,76 @@
+"""Between bytes and JSON values: strict on the way in, one spelling of times on the way out."""
+
+import json
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from app.errors import InvalidRequest
+
+DEEPEST_NESTING = 32
+
+
+def encode(value: Any) -> bytes:
+    """UTF-8 JSON. Times are RFC 3339 UTC with milliseconds."""
+    return orjson.dumps(value, default=_other, option=orjson.OPT_PASSTHROUGH_DATETIME)
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return instant(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def instant(value: datetime) -> str:
+    """RFC 3339 with milliseconds, as the contract writes times; `value` is in UTC."""
+    return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def decode(body: bytes | str) -> Any:
+    """Strict JSON: valid UTF-8, no NaN, no lone surrogates, no duplicate keys, bounded nesting.
+
+    Raises InvalidRequest. The standard parser finds the duplicate keys, which orjson passes over; orjson refuses what
+    the standard parser lets through.
+    """
+    try:
+        value = orjson.loads(body)
+        json.loads(body, object_pairs_hook=_unique)
+    except _DuplicateKeyError as error:
+        raise InvalidRequest(f"The key {error.args[0]!r} stands twice in one JSON object.") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest("The body is not valid JSON.") from None
+    if _depth(value) > DEEPEST_NESTING:
+        raise InvalidRequest(f"The JSON is nested more than {DEEPEST_NESTING} levels deep.")
+    return value
+
+
+class _DuplicateKeyError(Exception):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:
+            raise _DuplicateKeyError(key)
+        unique[key] = value
+    return unique
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and arrays are nested, without recursion."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+        if depth > DEEPEST_NESTING:
+            break
+    return depth
+
+
+def fingerprint(*parts: Any) -> str:
+    """A digest that is equal for equal JSON values, whatever the order of their keys."""
+    canonical = orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)
+    return blake2b(canonical, digest_size=16).hexdigest()

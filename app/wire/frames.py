@@ -1,0 +1,221 @@
+"""What travels over the socket: each server frame as bytes, built once however many it goes to."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, NotRequired, TypedDict
+
+import orjson
+
+from app.errors import QueueError
+from app.estimate import Wait
+from app.event import Event, notice_template
+from app.item import Item
+from app.room import Room
+from app.wire.encoding import encode
+from app.wire.shapes import (
+    EventShape,
+    PositionShape,
+    Problem,
+    PublicItem,
+    RoomShape,
+    WholeItem,
+    event_shape,
+    position_shape,
+    problem,
+    queue_items,
+    room_shape,
+    whole_item,
+)
+
+SUBPROTOCOL = "performance-queue.v1"
+PING_SECONDS = 20
+RETRY_SECONDS = (1, 5)
+"""The window a client picks its first pause before reconnecting from, at random."""
+
+
+class Welcome(TypedDict):
+    type: Literal["welcome"]
+    role: str
+    sub: str | None
+    epoch: str
+    pingSeconds: int
+    retrySeconds: list[int]
+
+
+class MyItem(WholeItem, PositionShape):
+    """An own active item: all of it, with its place and its wait."""
+
+
+class Snapshot(TypedDict):
+    type: Literal["snapshot"]
+    epoch: str
+    version: int
+    serverTime: datetime
+    room: RoomShape
+    items: list[WholeItem] | list[PublicItem]
+    mine: list[MyItem]
+    recovered: bool
+
+
+Update = TypedDict(
+    "Update",
+    {
+        "type": Literal["update"],
+        "from": int,
+        "version": int,
+        "serverTime": datetime,
+        "events": list[EventShape],
+        "room": NotRequired[RoomShape],
+        "recovered": NotRequired[bool],
+    },
+)
+
+
+class Position(PositionShape):
+    type: Literal["position"]
+    version: int
+
+
+class NoticeParams(TypedDict):
+    position: int
+    ahead: int
+    title: str
+    estimatedWaitSeconds: int | None
+
+
+class Notice(TypedDict):
+    type: Literal["notice"]
+    template: str
+    itemId: str
+    params: NoticeParams
+    noticeId: str
+
+
+class Ack(TypedDict):
+    type: Literal["ack"]
+    id: str
+    item: WholeItem | None
+    room: NotRequired[RoomShape]
+
+
+class ErrorFrame(TypedDict):
+    type: Literal["error"]
+    id: str | None
+    code: str
+    detail: str
+    problem: Problem
+
+
+class Pong(TypedDict):
+    type: Literal["pong"]
+    serverTime: datetime
+
+
+def welcome(role: str, sub: str | None, epoch: str) -> bytes:
+    frame: Welcome = {
+        "type": "welcome",
+        "role": role,
+        "sub": sub,
+        "epoch": epoch,
+        "pingSeconds": PING_SECONDS,
+        "retrySeconds": list(RETRY_SECONDS),
+    }
+    return encode(frame)
+
+
+def items_fragment(room: Room, *, whole: bool) -> orjson.Fragment:
+    """The items of a snapshot as ready JSON, for many snapshots of one version."""
+    return orjson.Fragment(encode(queue_items(room, whole=whole)))
+
+
+def snapshot(room: Room, epoch: str, now: datetime, items: orjson.Fragment, *, user_id: str | None = None) -> bytes:
+    """The room as it is. `user_id`: whose own items to add."""
+    mine = [item for item in room.items if item.user_id == user_id] if user_id is not None else []
+    waits = room.waits(now) if mine else []
+    return encode(
+        {
+            "type": "snapshot",
+            "epoch": epoch,
+            "version": room.version,
+            "serverTime": now,
+            "room": room_shape(room, epoch),
+            "items": items,
+            "mine": [_my_item(room, item, waits) for item in mine],
+            "recovered": False,
+        }
+    )
+
+
+def _my_item(room: Room, item: Item, waits: Sequence[Wait]) -> MyItem:
+    return {**whole_item(item, room.position(item.item_id)), **position_shape(room, item, waits)}
+
+
+def update(
+    events: Sequence[Event],
+    room: Room,
+    epoch: str,
+    now: datetime,
+    *,
+    since: int,
+    whole: bool,
+    recovered: bool = False,
+) -> bytes:
+    """What led from version `since` to `room`, less what this audience may not see."""
+    shown = [event for event in events if whole or event.is_public]
+    frame: Update = {
+        "type": "update",
+        "from": since,
+        "version": room.version,
+        "serverTime": now,
+        "events": [event_shape(event, whole=whole) for event in shown],
+        "room": room_shape(room, epoch),
+    }
+    if recovered:
+        frame["recovered"] = True
+    return encode(frame)
+
+
+def position(room: Room, item: Item, waits: Sequence[Wait]) -> bytes:
+    frame: Position = {"type": "position", **position_shape(room, item, waits), "version": room.version}
+    return encode(frame)
+
+
+def notice(room: Room, item: Item, milestone: int, waits: Sequence[Wait]) -> bytes:
+    shape = position_shape(room, item, waits)
+    frame: Notice = {
+        "type": "notice",
+        "template": notice_template(milestone),
+        "itemId": item.item_id,
+        "params": {
+            "position": milestone,
+            "ahead": milestone - 1,
+            "title": item.title,
+            "estimatedWaitSeconds": shape["estimatedWaitSeconds"],
+        },
+        # The same id whenever and wherever it is told: a client that got it twice shows it once.
+        "noticeId": f"{item.item_id}:{milestone}",
+    }
+    return encode(frame)
+
+
+def ack(command_id: str, item: WholeItem | None, room: RoomShape | None = None) -> bytes:
+    frame: Ack = {"type": "ack", "id": command_id, "item": item}
+    if room is not None:
+        frame["room"] = room
+    return encode(frame)
+
+
+def error(command_id: str | None, refusal: QueueError) -> bytes:
+    frame: ErrorFrame = {
+        "type": "error",
+        "id": command_id,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "problem": problem(refusal),
+    }
+    return encode(frame)
+
+
+def pong(now: datetime) -> bytes:
+    frame: Pong = {"type": "pong", "serverTime": now}
+    return encode(frame)

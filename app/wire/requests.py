@@ -1,0 +1,191 @@
+"""What callers may send, as pydantic models: every bound of the contract, unknown fields refused.
+
+Reading a request raises InvalidRequest (or InvalidMode) with one entry a field; nothing has happened by then.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+from app.command import KEEP, Actor, ChangeSettings, Intake, Mode
+from app.errors import FieldError, InvalidMode, InvalidRequest
+from app.item import Item, Reason
+from app.wire.encoding import decode
+
+LARGEST_METADATA_BYTES = 8 * 1024
+LARGEST_INTEGER = 2**53 - 1
+"""The largest integer every JSON reader keeps exactly (RFC 8259 section 6)."""
+
+# PostgreSQL cannot store NUL in a text, and nothing legible holds one.
+_NO_NUL = r"^[^\x00]*$"
+
+
+_TEXT = StringConstraints(strict=True, min_length=1, pattern=_NO_NUL)
+
+Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_NO_NUL)]
+Identifier = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=LARGEST_INTEGER)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=False
+    )
+
+
+class IntakeRequest(Request):
+    """A paid request for a performer's queue."""
+
+    idempotency_key: Key | None = Field(None, description="Or the Idempotency-Key header")
+    source_feature: Annotated[str, _TEXT, Field(max_length=64)]
+    source_event_id: Annotated[str, _TEXT, Field(max_length=128)]
+    performer_id: Identifier
+    user_id: Identifier
+    escrow_transaction_id: Annotated[str, _TEXT, Field(max_length=128)]
+    tokens: Tokens
+    title: Annotated[str, _TEXT, Field(max_length=200)]
+    description: Annotated[str, _TEXT, Field(max_length=2000)]
+    duration_seconds: Annotated[int, Field(strict=True, ge=1)] | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict, description="At most 8 KiB of JSON")
+    queue_mode: Mode | None = None
+
+    def command(self, actor: Actor, *, item_id: str, key: str, at: datetime) -> Intake:
+        item = Item(
+            item_id=item_id,
+            performer_id=self.performer_id,
+            user_id=self.user_id,
+            source_feature=self.source_feature,
+            source_event_id=self.source_event_id,
+            escrow_transaction_id=self.escrow_transaction_id,
+            idempotency_key=key,
+            tokens=self.tokens,
+            title=self.title,
+            description=self.description,
+            duration_seconds=self.duration_seconds,
+            metadata=self.metadata,
+            created_at=at,
+            updated_at=at,
+        )
+        return Intake(actor=actor, item=item, queue_mode=self.queue_mode)
+
+
+class EmptyRequest(Request):
+    """A command that needs nothing more."""
+
+
+class CompleteRequest(Request):
+    refund_tokens: Tokens | None = Field(None, description="Split: so many tokens go back to the user")
+
+
+class AbandonRequest(Request):
+    reason: Reason = Reason.PERFORMER_DECLINED
+
+
+class RefundRequest(Request):
+    reason: Reason
+
+
+class SettingsRequest(Request):
+    """Only what is given changes; null returns to the service's default."""
+
+    mode: Mode = Mode.ON
+    accepting: Annotated[bool, Field(strict=True)] = True
+    paused: Annotated[bool, Field(strict=True)] = False
+    strict_fifo: Annotated[bool, Field(strict=True)] = False
+    max_depth: Annotated[int, Field(strict=True, ge=1)] | None = None
+    notify_positions: (
+        Annotated[list[Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(max_length=10)] | None
+    ) = None
+    announcement: Annotated[str, StringConstraints(strict=True, max_length=280, pattern=_NO_NUL)] | None = None
+
+    def command(self, actor: Actor) -> ChangeSettings:
+        def given(name: str) -> Any:
+            return getattr(self, name) if name in self.model_fields_set else KEEP
+
+        positions = given("notify_positions")
+        return ChangeSettings(
+            actor=actor,
+            mode=given("mode"),
+            accepting=given("accepting"),
+            paused=given("paused"),
+            strict_fifo=given("strict_fifo"),
+            max_depth=given("max_depth"),
+            notify_positions=tuple(dict.fromkeys(positions)) if isinstance(positions, list) else positions,
+            announcement=given("announcement") or None if given("announcement") is not KEEP else KEEP,
+        )
+
+
+class ClientFrame(Request):
+    """The envelope of every frame a client sends; what else it holds depends on its type."""
+
+    model_config = ConfigDict(extra="allow")
+    type: Literal[
+        "auth",
+        "ping",
+        "resync",
+        "start",
+        "start-next",
+        "complete",
+        "abandon",
+        "refund",
+        "pause",
+        "resume",
+        "settings",
+    ]
+
+
+class AuthFrame(Request):
+    type: Literal["auth"]
+    token: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=8192)]
+
+
+class BareFrame(Request):
+    """ping and resync; an `id` is tolerated."""
+
+    type: Literal["ping", "resync"]
+    id: Key | None = None
+
+
+class CommandFrame(Request):
+    """A performer's command; its `id` comes back in the answer and is its idempotency key."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    id: Key
+
+    def body(self, *without: str) -> dict[str, Any]:
+        return {name: value for name, value in (self.model_extra or {}).items() if name not in without}
+
+
+R = TypeVar("R", bound=Request)
+
+
+def read(model: type[R], value: Any) -> R:
+    """A JSON value as a request. Raises InvalidRequest, or InvalidMode where only the mode is wrong."""
+    try:
+        request = model.model_validate(value)
+    except ValidationError as invalid:
+        errors = [
+            FieldError(".".join(map(str, problem["loc"])) or "body", problem["msg"])
+            for problem in invalid.errors(include_url=False, include_input=False, include_context=False)
+        ]
+        if all(error.field in ("mode", "queueMode") for error in errors):
+            raise InvalidMode('The mode must be "on" or "off".', errors=errors) from None
+        named = ", ".join(dict.fromkeys(error.field for error in errors))
+        raise InvalidRequest(f"The request is not valid: {named}.", errors=errors) from None
+    if isinstance(request, IntakeRequest) and len(orjson.dumps(request.metadata)) > LARGEST_METADATA_BYTES:
+        problem = FieldError("metadata", f"must be at most {LARGEST_METADATA_BYTES} bytes of JSON")
+        raise InvalidRequest("The request is not valid: metadata.", errors=[problem])
+    return request
+
+
+def read_body(model: type[R], body: bytes) -> R:
+    """A request body; an empty one counts as `{}`."""
+    value = decode(body) if body.strip() else {}
+    if not isinstance(value, Mapping):
+        raise InvalidRequest("The body must be a JSON object.")
+    return read(model, value)

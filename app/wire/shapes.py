@@ -1,0 +1,378 @@
+"""What callers get, as typed dictionaries, and how each is made from the domain's values.
+
+A shape's keys are the contract's own names. OpenAPI and AsyncAPI are generated from these very classes.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal, NotRequired, TypedDict
+
+from app.errors import QueueError
+from app.estimate import Wait
+from app.event import Event, EventName, Logged
+from app.item import Item, Status
+from app.operation import Operation
+from app.room import Room
+
+
+class PublicItem(TypedDict):
+    """What everybody may see of an item."""
+
+    itemId: str
+    status: Status
+    position: int
+    title: str
+    sourceFeature: str
+    tokens: int
+    durationSeconds: int | None
+    paused: bool
+    createdAt: datetime
+    startedAt: datetime | None
+
+
+class WholeItem(PublicItem):
+    """What its owner, its feature, its performer and an administrator see."""
+
+    performerId: str
+    userId: str
+    sourceEventId: str
+    escrowTransactionId: str
+    idempotencyKey: str
+    description: str
+    metadata: dict[str, Any]
+    queueMode: str
+    passThroughMode: bool
+    updatedAt: datetime
+    finishedAt: datetime | None
+    abandonedAt: datetime | None
+    refundedAt: datetime | None
+    settled: bool
+    settledAt: datetime | None
+    settlementTransactionId: str | None
+    settledTokens: int | None
+    refundedTokens: int | None
+    refundTransactionId: str | None
+    refundReason: str | None
+    abandonReason: str | None
+    walletStatus: str
+
+
+def public_item(item: Item, position: int) -> PublicItem:
+    return {
+        "itemId": item.item_id,
+        "status": item.status,
+        "position": position,
+        "title": item.title,
+        "sourceFeature": item.source_feature,
+        "tokens": item.tokens,
+        "durationSeconds": item.duration_seconds,
+        "paused": item.paused,
+        "createdAt": item.created_at,
+        "startedAt": item.started_at,
+    }
+
+
+def whole_item(item: Item, position: int) -> WholeItem:
+    return {
+        "itemId": item.item_id,
+        "performerId": item.performer_id,
+        "userId": item.user_id,
+        "sourceFeature": item.source_feature,
+        "sourceEventId": item.source_event_id,
+        "escrowTransactionId": item.escrow_transaction_id,
+        "idempotencyKey": item.idempotency_key,
+        "status": item.status,
+        "position": position,
+        "title": item.title,
+        "description": item.description,
+        "tokens": item.tokens,
+        "durationSeconds": item.duration_seconds,
+        "metadata": dict(item.metadata),
+        "queueMode": item.queue_mode,
+        "passThroughMode": item.pass_through_mode,
+        "paused": item.paused,
+        "createdAt": item.created_at,
+        "updatedAt": item.updated_at,
+        "startedAt": item.started_at,
+        "finishedAt": item.finished_at,
+        "abandonedAt": item.abandoned_at,
+        "refundedAt": item.refunded_at,
+        "settled": item.settled,
+        "settledAt": item.settled_at,
+        "settlementTransactionId": item.settlement_transaction_id,
+        "settledTokens": item.settled_tokens,
+        "refundedTokens": item.refunded_tokens,
+        "refundTransactionId": item.refund_transaction_id,
+        "refundReason": item.refund_reason,
+        "abandonReason": item.abandon_reason,
+        "walletStatus": item.wallet_status,
+    }
+
+
+class RoomShape(TypedDict):
+    performerId: str
+    mode: str
+    accepting: bool
+    paused: bool
+    pauseReason: str | None
+    strictFifo: bool
+    maxDepth: int
+    notifyPositions: list[int]
+    announcement: str | None
+    performerOnline: bool
+    depth: int
+    version: int
+    epoch: str
+
+
+def room_shape(room: Room, epoch: str) -> RoomShape:
+    settings = room.settings
+    return {
+        "performerId": room.performer_id,
+        "mode": settings.mode,
+        "accepting": settings.accepting,
+        "paused": settings.paused,
+        "pauseReason": settings.pause_reason,
+        "strictFifo": settings.strict_fifo,
+        "maxDepth": room.max_depth,
+        "notifyPositions": list(room.notify_positions),
+        "announcement": settings.announcement,
+        "performerOnline": settings.performer_online,
+        "depth": room.depth,
+        "version": room.version,
+        "epoch": epoch,
+    }
+
+
+class QueueShape(TypedDict):
+    room: RoomShape
+    items: list[WholeItem] | list[PublicItem]
+
+
+def queue_items(room: Room, *, whole: bool) -> list[WholeItem] | list[PublicItem]:
+    """The active items in order."""
+    if whole:
+        return [whole_item(item, position) for position, item in enumerate(room.items, start=1)]
+    return [public_item(item, position) for position, item in enumerate(room.items, start=1)]
+
+
+class DepthShape(TypedDict):
+    performerId: str
+    depth: int
+    maxDepth: int
+
+
+class PositionShape(TypedDict):
+    itemId: str
+    performerId: str
+    status: Status
+    position: int
+    ahead: int
+    totalInQueue: int
+    estimatedWaitSeconds: int | None
+    """Null once the item has ended."""
+    estimatedWaitRange: list[int] | None
+    """[10 %, 90 %] in seconds, once enough waits have been seen."""
+
+
+def position_shape(room: Room, item: Item, waits: Sequence[Wait]) -> PositionShape:
+    """`waits` are the room's, in queue order."""
+    position = room.position(item.item_id)
+    wait = waits[position - 1] if position else None
+    low_high = wait.range_seconds if wait else None
+    return {
+        "itemId": item.item_id,
+        "performerId": item.performer_id,
+        "status": item.status,
+        "position": position,
+        "ahead": max(0, position - 1),
+        "totalInQueue": room.depth,
+        "estimatedWaitSeconds": round(wait.seconds) if wait else None,
+        "estimatedWaitRange": [round(seconds) for seconds in low_high] if low_high else None,
+    }
+
+
+# Spelt as a call because "from" is a keyword.
+Transition = TypedDict(
+    "Transition",
+    {
+        "from": Status | None,
+        "to": Status,
+        "at": datetime,
+        "actorRole": str,
+        "actorId": str,
+        "reason": str | None,
+        "roomVersion": int,
+    },
+)
+
+
+class TransitionsShape(TypedDict):
+    transitions: list[Transition]
+
+
+def transitions_shape(events: Sequence[Event]) -> TransitionsShape:
+    """An item's audit trail from its events: the ones that changed its status."""
+    return {
+        "transitions": [
+            {
+                "from": event.from_status,
+                "to": event.item.status,
+                "at": event.at,
+                "actorRole": event.actor.role,
+                "actorId": event.actor.id,
+                "reason": event.reason,
+                "roomVersion": event.version,
+            }
+            for event in events
+            if event.item is not None and event.item.status is not event.from_status
+        ]
+    }
+
+
+class ItemsPage(TypedDict):
+    items: list[WholeItem]
+    total: int
+    limit: int
+    skip: int
+
+
+class EventShape(TypedDict):
+    """An event as a room's audience gets it."""
+
+    event: EventName
+    template: str | None
+    params: dict[str, Any]
+    itemId: str | None
+    item: WholeItem | PublicItem | None
+    at: datetime
+
+
+def event_shape(event: Event, *, whole: bool) -> EventShape:
+    item = event.item
+    shape = whole_item if whole else public_item
+    return {
+        "event": event.name,
+        "template": event.template,
+        "params": dict(event.params),
+        "itemId": item.item_id if item else None,
+        "item": shape(item, event.position) if item else None,
+        "at": event.at,
+    }
+
+
+class LoggedEvent(TypedDict):
+    cursor: str
+    performerId: str
+    version: int
+    event: EventName
+    template: str | None
+    params: dict[str, Any]
+    itemId: str | None
+    item: WholeItem | PublicItem | None
+    at: datetime
+
+
+class EventsPage(TypedDict):
+    events: list[LoggedEvent]
+    next: str | None
+    """Where to read on: the last event's cursor, or the one asked with when there was nothing new."""
+
+
+def logged_event(logged: Logged) -> LoggedEvent:
+    event = logged.event
+    return {
+        "cursor": logged.cursor,
+        "performerId": event.performer_id,
+        "version": event.version,
+        **event_shape(event, whole=True),
+    }
+
+
+class OperationShape(TypedDict):
+    id: str
+    itemId: str
+    performerId: str
+    escrowTransactionId: str
+    kind: str
+    status: str
+    attempts: int
+    nextAttemptAt: datetime | None
+    lastProblem: str | None
+    createdAt: datetime
+    updatedAt: datetime
+
+
+def operation_shape(operation: Operation) -> OperationShape:
+    waits = operation.status in ("pending", "retrying")
+    return {
+        "id": operation.operation_id,
+        "itemId": operation.item_id,
+        "performerId": operation.performer_id,
+        "escrowTransactionId": operation.escrow_transaction_id,
+        "kind": operation.kind,
+        "status": operation.status,
+        "attempts": operation.attempts,
+        "nextAttemptAt": operation.next_attempt_at if waits else None,
+        "lastProblem": operation.last_problem,
+        "createdAt": operation.created_at,
+        "updatedAt": operation.updated_at,
+    }
+
+
+class OperationsPage(TypedDict):
+    operations: list[OperationShape]
+    total: int
+    limit: int
+    skip: int
+
+
+class RoomsPage(TypedDict):
+    rooms: list[RoomShape]
+    total: int
+    limit: int
+    skip: int
+
+
+class FieldProblem(TypedDict):
+    field: str
+    message: str
+
+
+class Problem(TypedDict):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: NotRequired[list[FieldProblem]]
+    retryAfterSeconds: NotRequired[int]
+    item: NotRequired[WholeItem]
+
+
+def problem(error: QueueError, item: WholeItem | None = None) -> Problem:
+    document: Problem = {
+        "type": f"urn:performance-queue:{error.code.lower().replace('_', '-')}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    if error.errors:
+        document["errors"] = [{"field": wrong.field, "message": wrong.message} for wrong in error.errors]
+    if error.retry_after_seconds is not None:
+        document["retryAfterSeconds"] = error.retry_after_seconds
+    if item is not None:
+        document["item"] = item
+    return document
+
+
+class HealthShape(TypedDict):
+    status: Literal["ok"]
+
+
+class ReadinessShape(TypedDict):
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
