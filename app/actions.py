@@ -5,6 +5,7 @@ Nothing is decided about the state of a room; that is `decision`'s.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +17,23 @@ from app import command as do
 from app import rights
 from app.auth import Principal
 from app.command import Actor, Command
-from app.errors import FieldError, InvalidRequest, RateLimitExceeded
+from app.errors import (
+    EscrowNotFound,
+    FieldError,
+    InvalidRequest,
+    InvalidTransition,
+    NotFound,
+    RateLimitExceeded,
+    Unavailable,
+)
 from app.item import Item
 from app.lane import Idempotency, Lanes, Outcome
+from app.operation import Operation, OperationStatus
+from app.outbox import Outbox, confirmation
 from app.reader import Reader
 from app.store import reading
+from app.verdict import Done, Escrow, EscrowStatus, Never, NoEscrow
+from app.wallet import Wallet
 from app.wire.encoding import fingerprint
 from app.wire.requests import (
     AbandonRequest,
@@ -49,13 +62,18 @@ class Actions:
         *,
         lanes: Lanes,
         reader: Reader,
+        outbox: Outbox,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         max_duration_seconds: int,
         user_intakes_per_minute: int,
+        verify_holds_at: Wallet | None = None,
     ) -> None:
+        """`verify_holds_at`: the wallet that is asked at intake whether the escrow is held; None: nobody is."""
         self._lanes = lanes
         self._reader = reader
+        self._outbox = outbox
+        self._wallet = verify_holds_at
         self._clock = clock
         self._new_id = new_id
         self._max_duration = max_duration_seconds
@@ -71,6 +89,8 @@ class Actions:
         body = request.model_dump(mode="json", exclude={"idempotency_key"})
         mark = Idempotency(scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body))
         await self._limit(request.user_id, mark)
+        if self._wallet is not None and not await self._is_known(mark):
+            await _verify_hold(self._wallet, request)
         command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
         return await self._lanes.send(request.performer_id, command, mark)
 
@@ -78,8 +98,7 @@ class Actions:
         if self._intakes is None or await self._limiter.hit(self._intakes, user_id):
             return
         # A repeated request is answered as before even now: it queues nothing.
-        known = await self._reader.ask(lambda connection: reading.find_answers(connection, [(mark.scope, mark.key)]))
-        if known:
+        if await self._is_known(mark):
             return
         window = await self._limiter.get_window_stats(self._intakes, user_id)
         seconds = max(1, round(window.reset_time - self._clock().timestamp()))
@@ -87,6 +106,13 @@ class Actions:
             f"This user may queue {self._intakes.amount} items a minute; try again in {seconds} s.",
             retry_after_seconds=seconds,
         )
+
+    async def _is_known(self, mark: Idempotency | None) -> bool:
+        """Whether this key has been answered before."""
+        if mark is None:
+            return False
+        keys = [(mark.scope, mark.key)]
+        return bool(await self._reader.ask(lambda connection: reading.find_answers(connection, keys)))
 
     async def item_command(
         self, principal: Principal, name: str, item_id: str, request: Request, key: str | None
@@ -109,6 +135,54 @@ class Actions:
     async def change_settings(self, principal: Principal, performer_id: str, request: SettingsRequest) -> Outcome:
         rights.may_drive(principal, performer_id)
         return await self._lanes.send(performer_id, request.command(principal.actor))
+
+    async def retry_operation(self, principal: Principal, operation_id: str, key: str | None) -> tuple[Operation, bool]:
+        """Send a dead-lettered operation on its way again; returns it and whether the key had been used before.
+
+        The wallet is asked first how the escrow stands: it may have been resolved since, one way or the other.
+        """
+        rights.may_administer(principal)
+        operation = await self._operation(operation_id)
+        mark = _mark(principal, key, "retry-operation", operation_id, {})
+        if await self._is_known(mark):
+            outcome = await self._lanes.send(operation.performer_id, self._requeue(principal, operation), mark)
+            return operation, outcome.replayed
+        if operation.status is not OperationStatus.DEAD:
+            raise InvalidTransition(f"Only a dead operation is retried by hand; this one is {operation.status}.")
+        verdict = await self._outbox.find_out(operation)
+        if isinstance(verdict, Never):
+            raise InvalidTransition(f"A retry cannot help: {verdict.problem}.", item_id=operation.item_id)
+        if isinstance(verdict, Done):
+            command: Command = confirmation(operation, verdict, self._clock())
+        else:
+            command = self._requeue(principal, operation)
+        await self._lanes.send(operation.performer_id, command, mark)
+        return await self._operation(operation_id), False
+
+    async def _operation(self, operation_id: str) -> Operation:
+        operation = await self._reader.ask(lambda connection: reading.find_operation(connection, operation_id))
+        if operation is None:
+            raise NotFound("There is no such wallet operation.")
+        return operation
+
+    def _requeue(self, principal: Principal, operation: Operation) -> do.Report:
+        now = self._clock()
+        fresh = replace(operation, status=OperationStatus.PENDING, attempts=0, next_attempt_at=now, updated_at=now)
+        return do.Report(item_id=operation.item_id, operation=fresh, actor=principal.actor)
+
+
+async def _verify_hold(wallet: Wallet, request: IntakeRequest) -> None:
+    """Raises EscrowNotFound unless the wallet holds this escrow for this user and amount."""
+    found = await wallet.escrow(request.user_id, request.escrow_transaction_id)
+    match found:
+        case Escrow(status=EscrowStatus.HELD, amount=amount) if amount == request.tokens:
+            return
+        case Escrow(status=EscrowStatus.HELD):
+            raise EscrowNotFound("The escrow holds another amount than this item costs.")
+        case Escrow() | NoEscrow():
+            raise EscrowNotFound("The wallet holds no such escrow for this user.")
+        case _:
+            raise Unavailable("The wallet cannot confirm the escrow right now; try again.", retry_after_seconds=1)
 
 
 def _item_command(actor: Actor, name: str, item: Item, request: Request) -> Command:

@@ -5,6 +5,7 @@ repeats or keeps a token.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from hashlib import sha256
 from typing import Any
 
 import jwt
-import structlog
 
 from app.command import Actor, Role
 from app.errors import TokenExpired, Unauthorized, Unavailable
@@ -40,7 +40,7 @@ KEYS_USABLE = timedelta(hours=1)
 NOT_VALID = "The token is not valid."
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +185,7 @@ class _KeySet:
         try:
             keys = await asyncio.to_thread(self._client.get_signing_keys)
         except (jwt.PyJWTError, OSError, ValueError) as problem:  # unreachable, broken off, not JSON, without keys
-            log.warning("jwks_not_fetched", problem=str(problem))
+            log.warning("the keys that tokens are checked with were not fetched: %s", problem)
         else:
             self._keys = {key.key_id: key for key in keys}
             self._fetched_at = tried_at

@@ -415,8 +415,6 @@ def _report(story: _Story, item: Item, operation: Operation) -> Decision:
     if item.wallet_status is WalletStatus.DONE:
         return story.end(item)
     wallet_status = WalletStatus(operation.status)
-    if operation.status is OperationStatus.PENDING and operation.attempts:
-        wallet_status = WalletStatus.RETRYING
     if wallet_status is not item.wallet_status:
         story.tell(EventName.ITEM_WALLET_CHANGED, item, wallet_status=wallet_status)
     return story.end(item, operation)

@@ -10,29 +10,37 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from random import Random
 
+import httpx2
 import uuid_utils
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Mount
 
 from app import pages, timers
 from app.actions import Actions
 from app.auth import Authenticator
+from app.breaker import Breaker
 from app.errors import QueueError
 from app.hub import Hub
 from app.lane import Lanes, Outcome
+from app.outbox import Outbox
 from app.presence import RENEW_SECONDS, Presence
 from app.problems import REQUEST_ID, Edge, on_http_exception
 from app.reader import Reader
 from app.room import Policy
 from app.routes import Api
-from app.settings import Settings
+from app.sandbox import create_sandbox
+from app.sandbox.faults import Faults
+from app.settings import SANDBOX, Settings
 from app.sockets import Sockets
-from app.store import Store
-from app.store.engines import open_engines
+from app.store import Store, writing
+from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
+from app.wallet import Wallet
 
 POSTGRESQL_LANES = 4
 TIDY_SECONDS = 5.0
@@ -62,6 +70,31 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
+def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> tuple[Wallet, list[BaseRoute]]:
+    """The client of the wallet, and for the built-in sandbox the routes that features reach it by."""
+    routes: list[BaseRoute] = []
+    base_url, transport = settings.wallet_url, None
+    if settings.wallet_url == SANDBOX:
+        sandbox = create_sandbox(
+            engines.writer,
+            queue_secret=settings.wallet_queue_secret,
+            api_token=settings.wallet_api_token,
+            clock=clock,
+            faults=Faults(Random()),
+        )
+        base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox)
+        routes.append(Mount("/sandbox", sandbox))
+    wallet = Wallet(
+        base_url=base_url,
+        api_token=settings.wallet_api_token,
+        queue_secret=settings.wallet_queue_secret,
+        timeout_seconds=settings.wallet_timeout_seconds,
+        clock=clock,
+        transport=transport,
+    )
+    return wallet, routes
+
+
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
     """The service as an ASGI application.
 
@@ -79,6 +112,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             reader.note(outcome.events)
+            if outcome.operation is not None:
+                outbox.wake()
             hub.publish(outcome.room.performer_id, outcome.events)
             presence.observe(outcome)
 
@@ -99,13 +134,28 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         issuer=settings.auth_issuer,
         audience=settings.auth_audience,
     )
+    wallet, sandbox_routes = wallet_of(settings, engines, clock)
+    outbox = Outbox(
+        lanes=lanes,
+        reader=reader,
+        wallet=wallet,
+        breaker=Breaker(),
+        clock=clock,
+        random=Random(),
+        max_attempts=settings.wallet_max_attempts,
+        retry_base_seconds=settings.wallet_retry_base_seconds,
+        retry_max_seconds=settings.wallet_retry_max_seconds,
+        timeout_seconds=settings.wallet_timeout_seconds,
+    )
     actions = Actions(
         lanes=lanes,
         reader=reader,
+        outbox=outbox,
         clock=clock,
         new_id=new_id,
         max_duration_seconds=settings.max_duration_seconds,
         user_intakes_per_minute=settings.user_intakes_per_minute,
+        verify_holds_at=wallet if settings.wallet_verify_holds else None,
     )
     api = Api(
         store=store,
@@ -132,11 +182,15 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with lanes, asyncio.TaskGroup() as background:
+            async with lanes, wallet, asyncio.TaskGroup() as background:
+                if not store.shared:
+                    # This process owns the file alone: whoever held leases is gone.
+                    await lanes.run(writing.release_claims)
                 loops = [
                     timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
                     timers.every(RENEW_SECONDS, "presence", presence.keep),
                     timers.every(TIDY_SECONDS, "tidying", tidy),
+                    timers.every(0, "the outbox", outbox.run),
                 ]
                 tasks = [background.create_task(loop) for loop in loops]
                 yield
@@ -158,7 +212,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             )
         )
     app = Starlette(
-        routes=[*api.routes(sockets), *pages.routes()],
+        routes=[*api.routes(sockets), *sandbox_routes, *pages.routes()],
         middleware=middleware,
         exception_handlers={QueueError: api.on_refusal, HTTPException: on_http_exception},
         lifespan=lifespan,

@@ -62,6 +62,7 @@ class Operation:
 class Receipt:
     """What the wallet confirmed."""
 
-    transaction_id: str
+    transaction_id: str | None
+    """None: the resolution was learnt from the escrow's status, which does not name its transaction."""
     settled_tokens: int
     refunded_tokens: int

@@ -204,6 +204,17 @@ class Api:
         }
         return _json(listing)
 
+    async def retry_operation(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        read_body(EmptyRequest, await request.body())
+        operation, replayed = await self._actions.retry_operation(
+            principal, request.path_params["operationId"], _idempotency_key(request)
+        )
+        response = _json(shapes.operation_shape(operation))
+        if replayed:
+            response.headers["Idempotent-Replayed"] = "true"
+        return response
+
     # Health
 
     async def healthz(self, request: Request) -> Response:
@@ -280,6 +291,7 @@ class Api:
             Route("/v1/events", self.events, methods=["GET"]),
             Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
             Route("/v1/admin/wallet-operations", self.wallet_operations, methods=["GET"]),
+            Route("/v1/admin/wallet-operations/{operationId}/retry", self.retry_operation, methods=["POST"]),
             Route("/healthz", self.healthz, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
             WebSocketRoute(f"{room}/live", sockets.live),

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEVELOPMENT_AUTH_SECRET = "development-only-auth-secret-not-for-production"
 DEVELOPMENT_WALLET_QUEUE_SECRET = "development-only-wallet-queue-secret-not-for-production"
+SANDBOX = "sandbox:"
+"""The WALLET_URL of the built-in wallet."""
 MINIMUM_KEY_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash output."""
 
@@ -40,7 +42,7 @@ class Settings(BaseSettings):
     auth_issuer: str | None = None
     auth_audience: str | None = None
 
-    wallet_url: str = "sandbox:"
+    wallet_url: str = SANDBOX
     wallet_api_token: str | None = Field(None, repr=False)
     wallet_queue_secret: str = Field(DEVELOPMENT_WALLET_QUEUE_SECRET, repr=False)
     wallet_verify_holds: bool = False
@@ -89,10 +91,31 @@ class Settings(BaseSettings):
             raise ValueError("must start with sqlite:/// or postgresql://")
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _bus_is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("auth_jwks_url")
+    @classmethod
+    def _keys_are_reachable_by_http(cls, value: str | None) -> str | None:
+        if value is not None and _http_origin(value) is None:
+            raise ValueError("must be an http(s) URL")
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins_are_as_a_browser_sends_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(_http_origin(origin) != origin for origin in value):
+            raise ValueError("must be origins as a browser sends them: https://site.example, without a path")
+        return value
+
     @field_validator("wallet_url")
     @classmethod
     def _wallet_is_reachable_by_http(cls, value: str) -> str:
-        if value != "sandbox:" and urlsplit(value).scheme not in ("http", "https"):
+        if value != SANDBOX and _http_origin(value) is None:
             raise ValueError("must be sandbox: or an http(s) base URL")
         return value.rstrip("/")
 
@@ -112,7 +135,7 @@ class Settings(BaseSettings):
         insecure = []
         if self.auth_jwks_url is None and self.auth_secret == DEVELOPMENT_AUTH_SECRET:
             insecure.append("set AUTH_SECRET or AUTH_JWKS_URL")
-        if self.wallet_url == "sandbox:":
+        if self.wallet_url == SANDBOX:
             insecure.append("set WALLET_URL to the real wallet service")
         if self.wallet_queue_secret == DEVELOPMENT_WALLET_QUEUE_SECRET:
             insecure.append("set WALLET_QUEUE_SECRET")
@@ -135,6 +158,12 @@ def read_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(_one_problem(problem["loc"], problem["msg"]) for problem in error.errors())
         raise InvalidSettings(problems) from None
+
+
+def _http_origin(url: str) -> str | None:
+    """Scheme, host and port of an http(s) URL; None for anything else."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.lower()}" if parts.scheme in ("http", "https") and parts.netloc else None
 
 
 def _one_problem(location: tuple[int | str, ...], message: str) -> str:

@@ -240,11 +240,14 @@ def operation_counts(connection: Connection) -> Mapping[str, int]:
     return {row.status: row.number for row in connection.execute(statement)}
 
 
-def next_operation_due(connection: Connection) -> datetime | None:
-    """When the next pending operation wants to be attempted; leases do not count."""
-    statement = select(func.min(OPERATIONS.c.next_attempt_at)).where(OPEN_OPERATIONS)
-    due: datetime | None = connection.execute(statement).scalar_one()
-    return due
+def is_operation_due(connection: Connection, now: datetime) -> bool:
+    """Whether an operation waits to be claimed."""
+    statement = select(OPERATIONS.c.operation_id).where(
+        OPEN_OPERATIONS,
+        OPERATIONS.c.next_attempt_at <= now,
+        OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= now),
+    )
+    return connection.execute(statement.limit(1)).first() is not None
 
 
 def overdue_items(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:

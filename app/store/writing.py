@@ -130,6 +130,11 @@ def claim_operations(connection: Connection, *, now: datetime, lease_until: date
     return operations
 
 
+def release_claims(connection: Connection) -> None:
+    """End every lease: the process that held them is known to be gone."""
+    connection.execute(update(OPERATIONS).where(OPERATIONS.c.lease_until.is_not(None)).values(lease_until=None))
+
+
 def renew_presence(
     connection: Connection, process_id: str, performer_ids: Sequence[str], *, expires_at: datetime
 ) -> None:

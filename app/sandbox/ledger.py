@@ -1,0 +1,352 @@
+"""The sandbox wallet's books: a double-entry ledger of tokens, and the escrows held in it.
+
+Owns every rule about the `sandbox_` tables: each transfer is two postings that sum to zero, no balance but the
+mint's is ever negative, an escrow is resolved once and in full, an idempotency key stands for one request. Every public
+method is one transaction, synchronous, on the engine it was given. It knows no HTTP, no tokens and no faults (others
+do) and adds nothing up (`books` does).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Final, TypeVar
+
+import orjson
+import uuid_utils
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from app.sandbox.tables import ACCOUNT, ANSWER, ESCROW, MINT, POSTING
+
+Result = TypeVar("Result")
+
+MAX_AMOUNT: Final = 2**53 - 1
+"""What JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
+
+
+class LedgerRefusal(Exception):
+    """A request the ledger turns down, changing nothing. `status` is what the wallet's interface calls it."""
+
+    status: ClassVar[int]
+
+
+class WrongRequest(LedgerRefusal):
+    """The amounts or parties do not fit the escrow."""
+
+    status = 422
+
+
+class KeyReused(LedgerRefusal):
+    """The idempotency key came before, with another request."""
+
+    status = 422
+
+
+class BalanceTooLow(LedgerRefusal):
+    status = 402
+
+
+class NoSuchEscrow(LedgerRefusal):
+    status = 404
+
+
+class AlreadyResolved(LedgerRefusal):
+    status = 409
+
+
+class HoldStatus(StrEnum):
+    """The statuses an escrow of this ledger can be seen in: a transaction leaves nothing half done."""
+
+    HELD = "held"
+    SETTLED = "settled"
+    REFUNDED = "refunded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    user_id: str
+    amount: int
+    reason: str
+    queue_item_id: str | None
+    feature_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    transaction_id: str
+    escrow_id: str
+    user_available: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Where an escrow's tokens are to go: to the model, back to the user, or some to each."""
+
+    escrow_id: str
+    model_id: str | None
+    """None: all of it goes back."""
+    user_id: str | None
+    """None: the caller did not say whose escrow it is."""
+    settle: int
+    refund: int
+    queue_item_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    transaction_id: str
+    user_available: int
+    model_earned: int
+    """0 where nothing went to a model."""
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    transaction_id: str
+    user_available: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEscrow:
+    escrow_id: str
+    user_id: str
+    amount: int
+    status: HoldStatus
+    queue_item_id: str | None
+    feature_type: str
+    reason: str
+    settled_amount: int
+    refunded_amount: int
+    created_ms: int
+    resolved_ms: int | None
+
+
+class Ledger:
+    """Safe to call from several threads and processes: the database orders them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str] = lambda: uuid_utils.uuid7().hex,
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._new_id = new_id
+        self._upsert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    def grant(self, user_id: str, amount: int, *, key: str) -> Granted:
+        def work(connection: Connection) -> Granted:
+            before = _answered(connection, key, request)
+            if before is not None:
+                return Granted(**before)
+            transaction_id, at_ms = self._new_id(), self._now_ms()
+            self._transfer(connection, transaction_id, at_ms, [(MINT, _available(user_id), amount)])
+            granted = Granted(
+                transaction_id=transaction_id, user_available=_balance(connection, _available(user_id)), at_ms=at_ms
+            )
+            return _remember(connection, key, request, granted, at_ms)
+
+        request = _request("grant", user_id=user_id, amount=amount)
+        return self._transact(work)
+
+    def hold(self, order: Hold, *, key: str) -> Held:
+        """Moves available tokens into a new escrow. Raises BalanceTooLow, KeyReused."""
+
+        def work(connection: Connection) -> Held:
+            before = _answered(connection, key, request)
+            if before is not None:
+                return Held(**before)
+            transaction_id, escrow_id, at_ms = self._new_id(), self._new_id(), self._now_ms()
+            available = _available(order.user_id)
+            self._transfer(connection, transaction_id, at_ms, [(available, _escrow(escrow_id), order.amount)])
+            connection.execute(
+                insert(ESCROW).values(
+                    escrow_id=escrow_id,
+                    status=HoldStatus.HELD.value,
+                    settled_amount=0,
+                    refunded_amount=0,
+                    created_ms=at_ms,
+                    **asdict(order),
+                )
+            )
+            held = Held(
+                transaction_id=transaction_id,
+                escrow_id=escrow_id,
+                user_available=_balance(connection, available),
+                at_ms=at_ms,
+            )
+            return _remember(connection, key, request, held, at_ms)
+
+        request = _request("hold", **asdict(order))
+        return self._transact(work)
+
+    def resolve(self, order: Resolution, *, key: str) -> Resolved:
+        """Empties an escrow. Raises NoSuchEscrow, KeyReused, WrongRequest, AlreadyResolved."""
+
+        def work(connection: Connection) -> Resolved:
+            # The row lock comes first: of two deliveries at once the second then finds the first one's answer.
+            held = connection.execute(
+                select(ESCROW).where(ESCROW.c.escrow_id == order.escrow_id).with_for_update()
+            ).one_or_none()
+            if held is None:
+                raise NoSuchEscrow("no such escrow")
+            before = _answered(connection, key, request)
+            if before is not None:
+                return Resolved(**before)
+            _check(held, order)
+            transaction_id, at_ms = self._new_id(), self._now_ms()
+            source, available = _escrow(order.escrow_id), _available(held.user_id)
+            transfers = []
+            if order.refund:
+                transfers.append((source, available, order.refund))
+            if order.settle:
+                transfers.append((source, _earned(order.model_id or ""), order.settle))
+            self._transfer(connection, transaction_id, at_ms, transfers)
+            connection.execute(
+                update(ESCROW)
+                .where(ESCROW.c.escrow_id == order.escrow_id)
+                .values(
+                    # The interface has no status for a split: it ends settled.
+                    status=(HoldStatus.SETTLED if order.settle else HoldStatus.REFUNDED).value,
+                    settled_amount=order.settle,
+                    refunded_amount=order.refund,
+                    queue_item_id=order.queue_item_id,
+                    resolved_ms=at_ms,
+                )
+            )
+            resolved = Resolved(
+                transaction_id=transaction_id,
+                user_available=_balance(connection, available),
+                model_earned=_balance(connection, _earned(order.model_id)) if order.model_id else 0,
+                at_ms=at_ms,
+            )
+            return _remember(connection, key, request, resolved, at_ms)
+
+        request = _request("resolve", **asdict(order))
+        return self._transact(work)
+
+    def escrow(self, user_id: str, escrow_id: str) -> LedgerEscrow | None:
+        with self._engine.begin() as connection:
+            row = connection.execute(
+                select(ESCROW).where(ESCROW.c.escrow_id == escrow_id, ESCROW.c.user_id == user_id)
+            ).one_or_none()
+        if row is None:
+            return None
+        fields = dict(row._mapping)
+        return LedgerEscrow(**fields | {"status": HoldStatus(fields["status"])})
+
+    def available(self, user_id: str) -> int:
+        with self._engine.begin() as connection:
+            return _balance(connection, _available(user_id))
+
+    def earned(self, model_id: str) -> int:
+        with self._engine.begin() as connection:
+            return _balance(connection, _earned(model_id))
+
+    def _transact(self, work: Callable[[Connection], Result]) -> Result:
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except IntegrityError:
+            # Another transaction with the same key has just won; its answer is there to be found now.
+            with self._engine.begin() as connection:
+                return work(connection)
+
+    def _transfer(
+        self, connection: Connection, transaction_id: str, at_ms: int, transfers: Sequence[tuple[str, str, int]]
+    ) -> None:
+        """Posts each (from, to, amount). Raises BalanceTooLow; the caller's transaction is then rolled back."""
+        postings = []
+        changes: dict[str, int] = {}
+        for number, (source, target, amount) in enumerate(transfers):
+            for account, change in ((source, -amount), (target, amount)):
+                changes[account] = changes.get(account, 0) + change
+                postings.append(
+                    {
+                        "transaction_id": transaction_id,
+                        "transfer": number,
+                        "account": account,
+                        "amount": change,
+                        "at_ms": at_ms,
+                    }
+                )
+        # In one order for everybody, so that two transactions cannot wait for each other's accounts.
+        for account in sorted(changes):
+            self._change(connection, account, changes[account])
+        connection.execute(insert(POSTING), postings)
+
+    def _change(self, connection: Connection, account: str, change: int) -> None:
+        if change < 0 and account != MINT:
+            # Not an upsert: a database checks the row it would insert, a negative one, before it looks for the old one.
+            debited = connection.execute(
+                update(ACCOUNT)
+                .where(ACCOUNT.c.account == account, ACCOUNT.c.balance >= -change)
+                .values(balance=ACCOUNT.c.balance + change)
+            )
+            if debited.rowcount != 1:
+                raise BalanceTooLow("the balance is too low")
+            return
+        credit = self._upsert(ACCOUNT).values(account=account, kind=account.partition(":")[0], balance=change)
+        connection.execute(
+            credit.on_conflict_do_update(
+                index_elements=[ACCOUNT.c.account], set_={"balance": ACCOUNT.c.balance + credit.excluded.balance}
+            )
+        )
+
+    def _now_ms(self) -> int:
+        return round(self._clock().timestamp() * 1000)
+
+
+def _check(held: Row[Any], order: Resolution) -> None:
+    if order.user_id not in (None, held.user_id):
+        raise WrongRequest("the escrow is another user's")
+    if order.settle + order.refund != held.amount:
+        raise WrongRequest("the amounts do not add up to the hold")
+    if held.status != HoldStatus.HELD:
+        raise AlreadyResolved(f"the escrow is {held.status} already")
+
+
+def _request(verb: str, **fields: object) -> str:
+    return orjson.dumps({"verb": verb, **fields}, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _answered(connection: Connection, key: str, request: str) -> dict[str, Any] | None:
+    row = connection.execute(
+        select(ANSWER.c.request, ANSWER.c.answer).where(ANSWER.c.idempotency_key == key)
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.request != request:
+        raise KeyReused("the idempotency key stands for another request")
+    answer: dict[str, Any] = orjson.loads(row.answer)
+    return answer
+
+
+def _remember(connection: Connection, key: str, request: str, answer: Result, at_ms: int) -> Result:
+    text = orjson.dumps(answer).decode()
+    connection.execute(insert(ANSWER).values(idempotency_key=key, request=request, answer=text, created_ms=at_ms))
+    return answer
+
+
+def _balance(connection: Connection, account: str) -> int:
+    return connection.scalar(select(ACCOUNT.c.balance).where(ACCOUNT.c.account == account)) or 0
+
+
+def _available(user_id: str) -> str:
+    return f"available:{user_id}"
+
+
+def _escrow(escrow_id: str) -> str:
+    return f"escrow:{escrow_id}"
+
+
+def _earned(model_id: str) -> str:
+    return f"earned:{model_id}"

@@ -1,0 +1,71 @@
+"""The sandbox wallet's tables, created by the migrations. Rows never leave the package; times are ms since 1970 UTC.
+
+Accounts: `available:<user>`, `escrow:<escrow>`, `earned:<model>`, and `mint`, whose balance is minus all that was ever
+granted; so the sum over all accounts is always zero.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import BigInteger, CheckConstraint, Table
+from sqlmodel import Field, SQLModel
+
+MINT: Final = "mint"
+
+
+class SandboxAccount(SQLModel, table=True):
+    __tablename__ = "sandbox_account"
+    __table_args__ = (CheckConstraint("balance >= 0 OR kind = 'mint'", name="ck_sandbox_account_not_negative"),)
+
+    account: str = Field(primary_key=True)
+    kind: str
+    balance: int = Field(sa_type=BigInteger)
+
+
+class SandboxPosting(SQLModel, table=True):
+    __tablename__ = "sandbox_posting"
+
+    transaction_id: str = Field(primary_key=True)
+    transfer: int = Field(primary_key=True)
+    """A split is one transaction of two transfers."""
+    account: str = Field(primary_key=True)
+    amount: int = Field(sa_type=BigInteger)
+    at_ms: int = Field(sa_type=BigInteger)
+
+
+class SandboxEscrow(SQLModel, table=True):
+    __tablename__ = "sandbox_escrow"
+
+    escrow_id: str = Field(primary_key=True)
+    user_id: str
+    amount: int = Field(sa_type=BigInteger)
+    status: str
+    queue_item_id: str | None
+    feature_type: str
+    reason: str
+    settled_amount: int = Field(sa_type=BigInteger)
+    refunded_amount: int = Field(sa_type=BigInteger)
+    created_ms: int = Field(sa_type=BigInteger)
+    resolved_ms: int | None = Field(sa_type=BigInteger)
+
+
+class SandboxAnswer(SQLModel, table=True):
+    """The first answer to an idempotency key, given again whenever the key comes back."""
+
+    __tablename__ = "sandbox_answer"
+
+    idempotency_key: str = Field(primary_key=True)
+    request: str
+    answer: str
+    created_ms: int = Field(sa_type=BigInteger)
+
+
+def _table(model: type[SQLModel]) -> Table:
+    return SQLModel.metadata.tables[str(model.__tablename__)]
+
+
+ACCOUNT: Final = _table(SandboxAccount)
+POSTING: Final = _table(SandboxPosting)
+ESCROW: Final = _table(SandboxEscrow)
+ANSWER: Final = _table(SandboxAnswer)
+SANDBOX_TABLES: Final[Sequence[Table]] = (ACCOUNT, POSTING, ESCROW, ANSWER)
