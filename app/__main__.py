@@ -1,6 +1,5 @@
 """The command line: `python -m app COMMAND`."""
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app import auth
+from app import auth, logs
 from app.command import Role
 from app.main import create_app, utc_now
 from app.serving import serve as run_server
@@ -34,7 +33,7 @@ def serve() -> None:
     """Run the service, configured by the environment."""
     with _explained():
         settings = read_settings()
-        _log_to_stderr()
+        logs.configure(settings.environment)
         with sole_owner(settings.database_url):
             app = create_app(settings)
             print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
@@ -81,10 +80,6 @@ def _sign(settings: Settings, role: Role, sub: str, performer_id: str | None, tt
         issuer=settings.auth_issuer,
         audience=settings.auth_audience,
     )
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 if __name__ == "__main__":

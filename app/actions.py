@@ -32,7 +32,7 @@ from app.operation import Operation, OperationStatus
 from app.outbox import Outbox, confirmation
 from app.reader import Reader
 from app.store import reading
-from app.verdict import Done, Escrow, EscrowStatus, Never, NoEscrow
+from app.verdict import Done, Escrow, Never, NoEscrow, is_held
 from app.wallet import Wallet
 from app.wire.encoding import fingerprint
 from app.wire.requests import (
@@ -175,12 +175,10 @@ async def _verify_hold(wallet: Wallet, request: IntakeRequest) -> None:
     """Raises EscrowNotFound unless the wallet holds this escrow for this user and amount."""
     found = await wallet.escrow(request.user_id, request.escrow_transaction_id)
     match found:
-        case Escrow(status=EscrowStatus.HELD, amount=amount) if amount == request.tokens:
+        case Escrow() as escrow if is_held(escrow, tokens=request.tokens):
             return
-        case Escrow(status=EscrowStatus.HELD):
-            raise EscrowNotFound("The escrow holds another amount than this item costs.")
         case Escrow() | NoEscrow():
-            raise EscrowNotFound("The wallet holds no such escrow for this user.")
+            raise EscrowNotFound("The wallet holds no such escrow for this user and amount.")
         case _:
             raise Unavailable("The wallet cannot confirm the escrow right now; try again.", retry_after_seconds=1)
 

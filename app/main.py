@@ -44,6 +44,8 @@ from app.wallet import Wallet
 
 POSTGRESQL_LANES = 4
 TIDY_SECONDS = 5.0
+OUTBOX_PAUSE_SECONDS = 1.0
+"""Before the outbox is started again after a failure."""
 DRAIN_SECONDS = 3.0
 """Over how long a stopping process sends its sockets away."""
 
@@ -82,7 +84,7 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
             clock=clock,
             faults=Faults(Random()),
         )
-        base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox)
+        base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox, raise_app_exceptions=False)
         routes.append(Mount("/sandbox", sandbox))
     wallet = Wallet(
         base_url=base_url,
@@ -190,7 +192,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
                     timers.every(RENEW_SECONDS, "presence", presence.keep),
                     timers.every(TIDY_SECONDS, "tidying", tidy),
-                    timers.every(0, "the outbox", outbox.run),
+                    timers.every(OUTBOX_PAUSE_SECONDS, "the outbox", outbox.run),
                 ]
                 tasks = [background.create_task(loop) for loop in loops]
                 yield

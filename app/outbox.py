@@ -67,7 +67,10 @@ class Outbox:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled; attempts under way then get a moment to end. What is cut short, its lease returns."""
+        """Work until cancelled; attempts under way then get a moment to end. What is cut short, its lease returns.
+
+        Raises what keeps it from claiming (the database away); call it again after a pause.
+        """
         try:
             while True:
                 self._wake.clear()
@@ -118,24 +121,32 @@ class Outbox:
     async def _attempt(self, operation: Operation, permit: Permit) -> None:
         """One attempt, its outcome told to the room. If that cannot be told, the lease lapses and all is repeated."""
         try:
-            verdict = await self._ask_wallet(operation)
-        except BaseException:
+            verdict = await self._ask_wallet(operation, permit)
+        except asyncio.CancelledError:
             self.breaker.cancelled(permit)
             raise
-        if isinstance(verdict, TryAgain):
-            self.breaker.failed(permit, self._clock())
-        else:
-            self.breaker.succeeded(permit)
+        except Exception:
+            # A bug, or a wallet of a kind never seen: it counts as an attempt, so that it cannot go on for ever.
+            self.breaker.cancelled(permit)
+            log.exception("operation %s: the attempt failed", operation.operation_id)
+            verdict = TryAgain(problem="the attempt failed unexpectedly")
         try:
             await self._lanes.send(operation.performer_id, self._outcome(operation, verdict))
         except QueueError as refusal:
             log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
 
-    async def _ask_wallet(self, operation: Operation) -> Done | TryAgain | Never:
+    async def _ask_wallet(self, operation: Operation, permit: Permit) -> Done | TryAgain | Never:
         outcome = await self._wallet.execute(operation)
-        if isinstance(outcome, FindOut):
-            return await self.find_out(operation)
-        return outcome
+        if isinstance(outcome, TryAgain):
+            self.breaker.failed(permit, self._clock())
+            if operation.attempts + 1 < self._max_attempts:
+                return outcome
+            # Before it is given up: an attempt whose answer was lost may have had its effect.
+            found = await self.find_out(operation)
+            return outcome if isinstance(found, TryAgain) else found
+        # Whatever else it answered, the wallet is alive.
+        self.breaker.succeeded(permit)
+        return await self.find_out(operation) if isinstance(outcome, FindOut) else outcome
 
     async def find_out(self, operation: Operation) -> Done | TryAgain | Never:
         """What the escrow's own status says about an operation whose outcome is not known."""

@@ -28,9 +28,8 @@ class DrainingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(app: Starlette, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return."""
-    config = uvicorn.Config(
+def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -45,6 +44,11 @@ def serve(app: Starlette, settings: Settings) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=4096,
     )
+
+
+def serve(app: Starlette, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return."""
+    config = server_config(app, settings)
     # uvicorn raises the signal again once it has stopped; an orderly stop is not a death by signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _already_handled)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
 
 import orjson
+from typing_extensions import TypedDict
 
 from app.errors import QueueError
 from app.estimate import Wait

@@ -5,7 +5,10 @@ A shape's keys are the contract's own names. OpenAPI and AsyncAPI are generated 
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired
+
+# pydantic, which makes the JSON Schemas, reads the inheritance of typing.TypedDict only from Python 3.12 on.
+from typing_extensions import TypedDict
 
 from app.errors import QueueError
 from app.estimate import Wait
