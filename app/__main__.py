@@ -3,16 +3,21 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 from typing import Annotated
 
 import typer
+import uvicorn
 
 from app import auth, logs
 from app.command import Role
 from app.main import create_app, utc_now
+from app.sandbox import create_sandbox
+from app.sandbox.faults import Faults
 from app.serving import serve as run_server
 from app.settings import InvalidSettings, Settings, read_settings
 from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
+from app.store.migrating import check
 from app.store.migrating import migrate as migrate_database
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -54,6 +59,40 @@ def migrate(
 
 
 @cli.command()
+def sandbox(
+    port: Annotated[int, typer.Option(help="Port to listen on", min=1, max=65535)] = 8001,
+    database_url: Annotated[
+        str, typer.Option(help="Where its ledger is; sqlite:/// or postgresql://")
+    ] = "sqlite:///wallet.db",
+) -> None:
+    """Run the sandbox wallet as a service of its own: strict, with its fault dial at PUT /faults."""
+    with _explained():
+        settings = read_settings(database_url=database_url, port=port)
+        logs.configure(settings.environment)
+        with sole_owner(settings.database_url):
+            engines = open_engines(settings.database_url)
+            (migrate_database if settings.uses_sqlite else check)(engines.writer)
+            wallet = create_sandbox(
+                engines.writer,
+                queue_secret=settings.wallet_queue_secret,
+                api_token=settings.wallet_api_token,
+                clock=utc_now,
+                faults=Faults(Random()),
+            )
+            print(f"Sandbox wallet on http://{settings.host}:{port}", file=sys.stderr)
+            # It has no sockets to send away and keeps nothing in memory: it may be stopped at once.
+            uvicorn.run(
+                wallet,
+                host=settings.host,
+                port=port,
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+
+
+@cli.command()
 def token(
     role: Annotated[Role, typer.Option(help="feature, viewer, performer, moderator or admin")],
     sub: Annotated[str, typer.Option(help="Who it is for: a sourceFeature, a userId or a performerId")],
@@ -67,6 +106,52 @@ def token(
             print(_sign(settings, role, sub, performer, ttl))
         except ValueError as problem:
             raise InvalidSettings(str(problem)) from None
+
+
+@cli.command()
+def simulate(
+    url: Annotated[str, typer.Option(help="The running server, say http://127.0.0.1:8000")],
+    performers: Annotated[int, typer.Option(help="Performers at their panels", min=1, max=1000)] = 5,
+    viewers: Annotated[int, typer.Option(help="Sockets that watch", min=0, max=20_000)] = 50,
+    rate: Annotated[float, typer.Option(help="Intakes a second, over all rooms", min=0.01, max=10_000)] = 5,
+    seconds: Annotated[float, typer.Option(help="How long it lasts", min=1, max=86_400)] = 30,
+    speed: Annotated[float, typer.Option(help="Performances run so much faster than declared", min=0.1)] = 5,
+    seed: Annotated[int | None, typer.Option(help="Repeat the wishes and habits of an earlier run")] = None,
+    wallet_url: Annotated[
+        str | None,
+        typer.Option(help="Hold tokens here first (the built-in sandbox: URL/sandbox); else escrow ids are made up"),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here as well")] = None,
+) -> None:
+    """Drive a running server with features, performers and viewers, and check what they are told."""
+    with _explained():
+        settings = read_settings()
+    plan = Plan(
+        url=url,
+        performers=performers,
+        viewers=viewers,
+        rate=rate,
+        seconds=seconds,
+        speed=speed,
+        seed=secrets.randbelow(2**32) if seed is None else seed,
+    )
+    ttl = round(seconds) + 600
+    run = Run(
+        plan,
+        lambda role, sub: _sign(settings, role, sub, None, ttl),
+        None if wallet_url is None else partial(sandbox_purse, settings, wallet_url),
+    )
+    try:
+        report = asyncio.run(screen.perform(run, Console(stderr=True)))
+    except Refused as problem:
+        print(f"performance-queue: {problem}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
+    Console().print(screen.report_table(report))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    raise typer.Exit(0 if report["consistent"] and not report["checks"]["unverified"] else 1)
 
 
 def _sign(settings: Settings, role: Role, sub: str, performer_id: str | None, ttl_seconds: int) -> str:

@@ -43,6 +43,7 @@ from app.wire.requests import (
     RefundRequest,
     Request,
     SettingsRequest,
+    is_identifier,
 )
 
 ITEM_COMMANDS: Mapping[str, type[Request]] = {
@@ -160,6 +161,8 @@ class Actions:
         return await self._operation(operation_id), False
 
     async def _operation(self, operation_id: str) -> Operation:
+        if not is_identifier(operation_id):
+            raise NotFound("There is no such wallet operation.")
         operation = await self._reader.ask(lambda connection: reading.find_operation(connection, operation_id))
         if operation is None:
             raise NotFound("There is no such wallet operation.")

@@ -185,7 +185,7 @@ class _KeySet:
         try:
             keys = await asyncio.to_thread(self._client.get_signing_keys)
         except (jwt.PyJWTError, OSError, ValueError) as problem:  # unreachable, broken off, not JSON, without keys
-            log.warning("the keys that tokens are checked with were not fetched: %s", problem)
+            log.warning("the keys that tokens are checked with were not fetched", extra={"problem": str(problem)})
         else:
             self._keys = {key.key_id: key for key in keys}
             self._fetched_at = tried_at
@@ -200,7 +200,11 @@ def _principal(claims: Mapping[str, Any], now: datetime) -> Principal:
     role, sub = claims["role"], claims["sub"]
     if not isinstance(role, str) or role not in TOKEN_ROLES:
         raise Unauthorized("The token's role is not one that may ask for anything here.")
-    if not _is_id(sub):
+    if role == Role.FEATURE:
+        # A sourceFeature may be any text of this length.
+        if not isinstance(sub, str) or not 1 <= len(sub) <= 64:
+            raise Unauthorized("The token's sub is not a sourceFeature of 1 to 64 characters.")
+    elif not _is_id(sub):
         raise Unauthorized("The token's sub is not 1 to 64 letters, digits or any of _ . : -")
     performer_id = {Role.PERFORMER: sub, Role.MODERATOR: claims.get("performerId")}.get(Role(role))
     if role == Role.MODERATOR and not _is_id(performer_id):

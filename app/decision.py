@@ -13,6 +13,7 @@ from app import command as do
 from app.command import KEEP, Actor, Command, Mode, Role
 from app.errors import (
     AlreadyProcessing,
+    FieldError,
     Forbidden,
     InvalidRequest,
     InvalidTransition,
@@ -25,7 +26,7 @@ from app.errors import (
 from app.estimate import wait_seconds
 from app.event import Event, EventName, PauseReason, RoomSettings
 from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
-from app.operation import Operation, OperationKind, OperationStatus
+from app.operation import Operation, OperationKind
 from app.room import Room, apply
 
 PERFORMANCE_COMPLETED = "performance_completed"
@@ -259,7 +260,9 @@ def _complete(story: _Story, item: Item, refund_tokens: int | None) -> Decision:
     status = after(item, Move.COMPLETE)
     if refund_tokens is not None and not 0 < refund_tokens < item.tokens:
         raise InvalidRequest(
-            f"refundTokens must be more than 0 and less than the item's {item.tokens} tokens.", item_id=item.item_id
+            f"refundTokens must be more than 0 and less than the item's {item.tokens} tokens.",
+            errors=[FieldError("refundTokens", f"must be more than 0 and less than {item.tokens}")],
+            item_id=item.item_id,
         )
     split = refund_tokens is not None
     order = story.order(
@@ -351,7 +354,10 @@ def _change_settings(story: _Story, command: do.ChangeSettings) -> Decision:
         wanted["pause_reason"] = PauseReason.REQUESTED if command.paused else None
     max_depth = wanted.get("max_depth")
     if max_depth is not None and max_depth > room.policy.max_depth:
-        raise InvalidRequest(f"maxDepth can be at most {room.policy.max_depth} here.")
+        raise InvalidRequest(
+            f"maxDepth can be at most {room.policy.max_depth} here.",
+            errors=[FieldError("maxDepth", f"must be at most {room.policy.max_depth}")],
+        )
     settings = replace(before, **wanted)
     # A room comes to be with its first setting, even one that repeats the default.
     if settings != before or room.version == 0:

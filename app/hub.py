@@ -65,6 +65,20 @@ class Subscriber:
 
 
 @dataclass(eq=False, slots=True)
+class Traffic:
+    """What a hub has done so far, counted for whoever looks."""
+
+    frames: int = 0
+    """Written to sockets."""
+    events: int = 0
+    """Told to watched rooms, once a room."""
+    lagged: int = 0
+    """How often a socket fell behind."""
+    cut_off: int = 0
+    """Sockets that did not catch up."""
+
+
+@dataclass(eq=False, slots=True)
 class _WatchedRoom:
     """`shown` is the room every up-to-date socket has; `room` is ahead of it by the `pending` events."""
 
@@ -92,13 +106,20 @@ class Hub:
         missed: Callable[[str, int], Awaitable[Sequence[Event]]],
         clock: Callable[[], datetime],
         coalesce_seconds: float,
+        watch: Callable[[str], Awaitable[None]] | None = None,
+        unwatch: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """`load` reads a room from the database, `missed` a room's events after a version."""
+        """`load` reads a room from the database, `missed` a room's events after a version; `watch` and `unwatch` ask
+        the other processes for a room's events, where there are any."""
         self.epoch = epoch
         self._load = load
         self._missed = missed
         self._clock = clock
         self._window = coalesce_seconds
+        self._ask_others = watch
+        self._leave_others = unwatch
+        self._leaving: set[asyncio.Task[None]] = set()
+        self.traffic = Traffic()
         self._rooms: dict[str, _WatchedRoom] = {}
         self._loading: dict[str, asyncio.Task[_WatchedRoom]] = {}
         self._early: dict[str, list[Event]] = {}
@@ -111,6 +132,11 @@ class Hub:
     @property
     def rooms(self) -> int:
         return len(self._rooms)
+
+    @property
+    def lagging(self) -> int:
+        everyone = (subscriber for watched in self._rooms.values() for subscriber in watched.subscribers)
+        return sum(subscriber.lagging_since is not None for subscriber in everyone)
 
     def sockets_in(self, performer_id: str) -> int:
         watched = self._rooms.get(performer_id)
@@ -127,6 +153,21 @@ class Hub:
             return
         self._fold(watched, events)
         watched.gap = bool(events) and events[-1].version > watched.room.version
+        self._start_pump(watched)
+
+    @property
+    def watched(self) -> dict[str, int]:
+        """The watched rooms and the version each is at here."""
+        return {performer_id: watched.room.version for performer_id, watched in self._rooms.items()}
+
+    def behind(self, performer_id: str, version: int) -> None:
+        """The database is at `version`: whatever should have told us so did not, and the room catches up."""
+        watched = self._rooms.get(performer_id)
+        if watched is not None and version > watched.room.version:
+            watched.gap = True
+            self._start_pump(watched)
+
+    def _start_pump(self, watched: _WatchedRoom) -> None:
         if watched.pump is None and (watched.pending or watched.gap):
             watched.pump = asyncio.create_task(self._pump(watched))
 
@@ -162,6 +203,8 @@ class Hub:
         now = self._clock()
         ready: dict[bool, bytes] = {}
         private = self._private_frames(watched, events, before, after, now)
+        traffic = self.traffic
+        traffic.events += len(events)
         # Whoever joins while we write gets a snapshot of `after` and needs nothing from here.
         for number, subscriber in enumerate(list(watched.subscribers), start=1):
             whole = subscriber.whole
@@ -170,8 +213,10 @@ class Hub:
                 ready[whole] = text_frame(frame)
             if self._may_write(subscriber):
                 subscriber.line.write_frame(ready[whole])
+                traffic.frames += 1
                 for frame in private.get(subscriber.owner_id or "", ()):
                     subscriber.line.write_frame(frame)
+                    traffic.frames += 1
             if number % WRITES_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -209,6 +254,7 @@ class Hub:
         if line.is_lagging:
             # From here on it misses frames; what it gets next is a snapshot.
             subscriber.lagging_since = asyncio.get_running_loop().time()
+            self.traffic.lagged += 1
             return False
         return True
 
@@ -231,10 +277,23 @@ class Hub:
         ]
         for subscriber in cut:
             subscriber.line.abort()
+        self.traffic.cut_off += len(cut)
         # A room opened for a socket that went away before it joined.
         for performer_id in [name for name, watched in self._rooms.items() if not watched.subscribers]:
-            del self._rooms[performer_id]
+            self._forget(performer_id)
         return len(cut)
+
+    def _forget(self, performer_id: str) -> None:
+        """Nobody watches this room any more."""
+        del self._rooms[performer_id]
+        if self._leave_others is not None:
+            task = asyncio.create_task(self._leave_quietly(performer_id))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    async def _leave_quietly(self, performer_id: str) -> None:
+        if self._leave_others is not None and performer_id not in self._rooms and performer_id not in self._loading:
+            await self._leave_others(performer_id)
 
     # Sockets in and out
 
@@ -263,7 +322,7 @@ class Hub:
             if not sockets:
                 del watched.owners[subscriber.owner_id]
         if not watched.subscribers:
-            del self._rooms[performer_id]
+            self._forget(performer_id)
 
     def show(self, performer_id: str, subscriber: Subscriber) -> None:
         """Send the current snapshot (a client asked to resync)."""
@@ -282,6 +341,9 @@ class Hub:
 
     async def _open(self, performer_id: str) -> _WatchedRoom:
         try:
+            if self._ask_others is not None:
+                # Asked before the room is read, so that nothing can fall between.
+                await self._ask_others(performer_id)
             room = await self._load(performer_id)
             watched = _WatchedRoom(room=room, shown=room)
             self._fold(watched, self._early[performer_id])
@@ -316,6 +378,7 @@ class Hub:
             events, watched.shown, self.epoch, now, since=since, whole=subscriber.whole, recovered=True
         )
         subscriber.line.write_frame(text_frame(frame))
+        self.traffic.frames += 1
         self._tell_positions(watched.shown, subscriber, now)
         return True
 
@@ -324,11 +387,13 @@ class Hub:
         waits = room.waits(now) if mine else []
         for item in mine:
             subscriber.line.write_frame(text_frame(frames.position(room, item, waits)))
+            self.traffic.frames += 1
 
     def _show(self, watched: _WatchedRoom, subscriber: Subscriber) -> None:
         items = frames.items_fragment(watched.shown, whole=subscriber.whole)
         frame = frames.snapshot(watched.shown, self.epoch, self._clock(), items, user_id=subscriber.owner_id)
         subscriber.line.write_frame(text_frame(frame))
+        self.traffic.frames += 1
 
     # The end
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
+from time import perf_counter
 from types import TracebackType
 from typing import Any, TypeVar
 from zlib import crc32
@@ -97,6 +98,8 @@ class Errand:
 
 Mail = Envelope | Errand
 Publish = Callable[[Sequence[Outcome]], None]
+Measure = Callable[[int, float, Sequence[tuple[str, str]]], None]
+"""Told of every batch: how many mails, how many seconds, and each command's kind with what came of it."""
 
 
 @dataclass(slots=True)
@@ -329,9 +332,10 @@ def _refusal_for(error: Exception | None) -> QueueError:
 class Lane:
     """One mailbox and its thread."""
 
-    def __init__(self, writer: Writer, publish: Publish, name: str) -> None:
+    def __init__(self, writer: Writer, publish: Publish, measure: Measure | None, name: str) -> None:
         self.writer = writer
         self._publish = publish
+        self._measure = measure
         self._mailbox: SimpleQueue[Mail | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -370,11 +374,13 @@ class Lane:
                 mail = self._mailbox.get()
             running = mail is not None
             if batch:
+                began = perf_counter()
                 results = self.writer.process(batch)
+                seconds = perf_counter() - began
                 assert self._loop is not None  # noqa: S101 - start() precedes
-                self._loop.call_soon_threadsafe(self._deliver, batch, results)
+                self._loop.call_soon_threadsafe(self._deliver, batch, results, seconds)
 
-    def _deliver(self, batch: Sequence[Mail], results: Sequence[Any]) -> None:
+    def _deliver(self, batch: Sequence[Mail], results: Sequence[Any], seconds: float) -> None:
         """On the event loop: answer the callers, then let everybody else know."""
         for mail, result in zip(batch, results, strict=True):
             future = mail.future
@@ -385,6 +391,20 @@ class Lane:
             else:
                 future.set_result(result)
         self._publish([result for result in results if isinstance(result, Outcome) and result.events])
+        if self._measure is not None:
+            self._measure(len(batch), seconds, _outcomes(batch, results))
+
+
+def _outcomes(batch: Sequence[Mail], results: Sequence[Any]) -> list[tuple[str, str]]:
+    """Each command's kind, and: ok, replayed, or the code of its refusal."""
+    return [
+        (
+            type(mail.command).__name__,
+            result.code if isinstance(result, QueueError) else "replayed" if result.replayed else "ok",
+        )
+        for mail, result in zip(batch, results, strict=True)
+        if isinstance(mail, Envelope)
+    ]
 
 
 class Lanes:
@@ -398,8 +418,11 @@ class Lanes:
         publish: Publish,
         *,
         count: int = 1,
+        measure: Measure | None = None,
     ) -> None:
-        self._lanes = [Lane(Writer(store, clock, new_id), publish, f"lane-{number}") for number in range(count)]
+        self._lanes = [
+            Lane(Writer(store, clock, new_id), publish, measure, f"lane-{number}") for number in range(count)
+        ]
 
     async def __aenter__(self) -> "Lanes":
         for lane in self._lanes:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
+from typing import TYPE_CHECKING
 
 import httpx2
 import uuid_utils
@@ -20,13 +21,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 
-from app import pages, timers
+from app import asyncapi, pages, timers
 from app.actions import Actions
 from app.auth import Authenticator
 from app.breaker import Breaker
 from app.errors import QueueError
+from app.event import Event
 from app.hub import Hub
 from app.lane import Lanes, Outcome
+from app.metrics import Metrics, Readings
 from app.outbox import Outbox
 from app.presence import RENEW_SECONDS, Presence
 from app.problems import REQUEST_ID, Edge, on_http_exception
@@ -37,10 +40,13 @@ from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.settings import SANDBOX, Settings
 from app.sockets import Sockets
-from app.store import Store, writing
+from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
 from app.wallet import Wallet
+
+if TYPE_CHECKING:
+    from app.bus import Bus
 
 POSTGRESQL_LANES = 4
 TIDY_SECONDS = 5.0
@@ -83,6 +89,7 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
             api_token=settings.wallet_api_token,
             clock=clock,
             faults=Faults(Random()),
+            adopts_unknown_escrows=True,
         )
         base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox, raise_app_exceptions=False)
         routes.append(Mount("/sandbox", sandbox))
@@ -95,6 +102,15 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
         transport=transport,
     )
     return wallet, routes
+
+
+def bus_of(settings: Settings, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
+    """The bus to the other processes, where there is one."""
+    if settings.redis_url is None:
+        return None
+    from app.bus import Bus  # its driver is an extra that one process does without
+
+    return Bus(settings.redis_url, receive)
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
@@ -110,6 +126,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         check(engines.writer)
     store = Store(engines, policy_of(settings))
     process_id = secrets.token_hex(6)
+    metrics = Metrics(database=engines.writer.dialect.name, close_codes=asyncapi.CLOSE_CODES)
 
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -117,16 +134,21 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             if outcome.operation is not None:
                 outbox.wake()
             hub.publish(outcome.room.performer_id, outcome.events)
+            if bus is not None:
+                bus.publish(outcome.room.performer_id, outcome.events)
             presence.observe(outcome)
 
-    lanes = Lanes(store, clock, new_id, publish, count=lane_count)
+    lanes = Lanes(store, clock, new_id, publish, count=lane_count, measure=metrics.batch)
     reader = Reader(store, lanes)
+    bus = bus_of(settings, lambda performer_id, events: hub.publish(performer_id, events))
     hub = Hub(
         epoch=store.epoch,
         load=reader.room,
         missed=reader.missed,
         clock=clock,
         coalesce_seconds=settings.coalesce_ms / 1000,
+        watch=bus.watch if bus is not None else None,
+        unwatch=bus.unwatch if bus is not None else None,
     )
     presence = Presence(lanes, process_id, clock)
     authenticator = Authenticator(
@@ -176,6 +198,19 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         public_rooms=settings.public_rooms,
         allowed_origins=settings.allowed_origins,
         connected=Counter(),
+        closes=metrics.closes,
+    )
+    metrics.watch(
+        Readings(
+            waiting_commands=lambda: lanes.waiting,
+            sockets=lambda: hub.sockets,
+            watched_rooms=lambda: hub.rooms,
+            lagging_sockets=lambda: hub.lagging,
+            event_streams=lambda: 0,
+            traffic=hub.traffic,
+            breaker=outbox.breaker,
+            operations=lambda: reader.ask(reading.operation_counts),
+        )
     )
 
     async def tidy() -> None:
@@ -194,6 +229,16 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                     timers.every(TIDY_SECONDS, "tidying", tidy),
                     timers.every(OUTBOX_PAUSE_SECONDS, "the outbox", outbox.run),
                 ]
+                if store.shared:
+                    loops.append(
+                        timers.every(
+                            timers.POSITION_CHECK_SECONDS,
+                            "the position check",
+                            lambda: timers.check_positions(reader, hub),
+                        )
+                    )
+                if bus is not None:
+                    loops.append(timers.every(TIDY_SECONDS, "the bus", bus.run))
                 tasks = [background.create_task(loop) for loop in loops]
                 yield
                 for task in tasks:
@@ -202,7 +247,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             reader.close()
             engines.dispose()
 
-    middleware = [Middleware(Edge)]
+    middleware = [Middleware(Edge, observe=metrics.request)]
     if settings.allowed_origins:
         middleware.append(
             Middleware(

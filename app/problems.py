@@ -5,7 +5,9 @@ Nothing internal reaches a caller: an unexpected failure is logged under the req
 
 import logging
 import re
+from collections.abc import Callable
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any
 
 import uuid_utils
@@ -18,6 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import Internal, MethodNotAllowed, NotFound, PayloadTooLarge, QueueError
 from app.wire.encoding import encode
 from app.wire.shapes import WholeItem, problem
+
+Observe = Callable[[str, str, int, float], None]
+"""Told of every answer as it begins: method, template of the path, status, seconds since the request came."""
 
 LARGEST_BODY = 64 * 1024
 REQUEST_ID = "X-Request-ID"
@@ -51,8 +56,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 class Edge:
     """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
         self._app = app
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -62,6 +68,7 @@ class Edge:
         given = headers.get(REQUEST_ID, "")
         request_id = given if _SANE_REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
+        began = perf_counter()
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -69,6 +76,7 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                self._answered(scope, message["status"], perf_counter() - began)
             await send(message)
 
         try:
@@ -79,11 +87,31 @@ class Edge:
             await problem_response(refusal)(scope, receive, send_with_id)
         except Exception:
             # The boundary: whatever it was, the caller gets an id to name it by and we keep the trace.
-            log.exception("request %s failed", request_id)
+            log.exception("a request failed", extra={"request_id": request_id, "route": _route(scope)})
             if started:
                 raise
             failure = Internal(f"Something went wrong here; it is logged under request id {request_id}.")
             await problem_response(failure)(scope, receive, send_with_id)
+
+    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
+        method, route = scope["method"], _route(scope)
+        self._observe(method, route, status, seconds)
+        # A line for what the service could not do, none for what the caller should not have asked: that can be had by
+        # the thousand, and is counted.
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            about = {
+                "request_id": scope["state"]["request_id"],
+                "method": method,
+                "route": route,
+                "status": int(status),
+                "milliseconds": round(seconds * 1000, 1),
+            }
+            log.warning("a request could not be answered as asked", extra=about)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path, which has no ids in it; "none" where nothing is."""
+    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _too_large(headers: Headers) -> bool:

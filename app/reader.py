@@ -16,6 +16,7 @@ from app.item import Item
 from app.lane import Lanes
 from app.room import Room
 from app.store import Store, reading
+from app.wire.requests import is_identifier
 
 READER_THREADS = 4
 LONGEST_CATCH_UP = 500
@@ -68,6 +69,8 @@ class Reader:
 
     async def item(self, item_id: str) -> tuple[Item, Room]:
         """An item and the room it belongs to. Raises ItemNotFound."""
+        if not is_identifier(item_id):
+            raise ItemNotFound("There is no such item.")
         performer_id = self._whereabouts.get(item_id)
         if performer_id is not None:
             room = await self.room(performer_id)

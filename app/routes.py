@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.auth import Authenticator, Principal
-from app.errors import FieldError, InvalidRequest, QueueError, Unauthorized
+from app.errors import FieldError, InvalidRequest, NotFound, PerformerNotFound, QueueError, Unauthorized
 from app.item import Item
 from app.lane import Outcome
 from app.problems import problem_response
@@ -25,7 +25,7 @@ from app.sockets import Sockets
 from app.store import Store, reading
 from app.wire import shapes
 from app.wire.encoding import encode
-from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, read_body
+from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_identifier, read_body
 
 DEFAULT_LIMIT = 20
 LARGEST_LIMIT = 100
@@ -92,8 +92,8 @@ class Api:
     # Rooms
 
     async def queue(self, request: Request) -> Response:
-        performer_id = request.path_params["performerId"]
         principal = await self._viewer(request)
+        performer_id = _performer_id(request)
         room = await self._reader.existing_room(performer_id)
         whole = rights.sees_whole_room(principal, performer_id)
         queue: shapes.QueueShape = {
@@ -104,7 +104,7 @@ class Api:
 
     async def depth(self, request: Request) -> Response:
         await self._viewer(request)
-        room = await self._reader.existing_room(request.path_params["performerId"])
+        room = await self._reader.existing_room(_performer_id(request))
         depth: shapes.DepthShape = {
             "performerId": room.performer_id,
             "depth": room.depth,
@@ -115,18 +115,18 @@ class Api:
     async def change_settings(self, request: Request) -> Response:
         principal = await self._principal(request)
         body = read_body(SettingsRequest, await request.body())
-        outcome = await self._actions.change_settings(principal, request.path_params["performerId"], body)
+        outcome = await self._actions.change_settings(principal, _performer_id(request), body)
         return _json(shapes.room_shape(outcome.room, self._store.epoch))
 
     async def start_next(self, request: Request) -> Response:
         principal = await self._principal(request)
         read_body(EmptyRequest, await request.body())
-        performer_id = request.path_params["performerId"]
+        performer_id = _performer_id(request)
         return self._answer(await self._actions.start_next(principal, performer_id, _idempotency_key(request)))
 
     async def history(self, request: Request) -> Response:
         principal = await self._principal(request)
-        performer_id = request.path_params["performerId"]
+        performer_id = _performer_id(request)
         rights.may_drive(principal, performer_id)
         limit, skip = _paging(request)
         await self._reader.existing_room(performer_id)
@@ -143,6 +143,8 @@ class Api:
         principal = await self._principal(request)
         user_id = request.path_params["userId"]
         rights.may_read_user(principal, user_id)
+        if not is_identifier(user_id):
+            raise NotFound("There is no such user.")
         limit, skip = _paging(request)
         page = await self._reader.ask(
             lambda connection: reading.items_of_user(connection, user_id, limit=limit, skip=skip)
@@ -158,6 +160,8 @@ class Api:
     async def events(self, request: Request) -> Response:
         principal = await self._principal(request)
         performer_id, feature = rights.events_scope(principal, request.query_params.get("performerId"))
+        if performer_id is not None and not is_identifier(performer_id):
+            raise _bad_parameter("performerId", "must be a performer's id")
         after = request.query_params.get("after")
         limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, 1000)
         try:
@@ -300,6 +304,13 @@ class Api:
 
 def _json(value: Any, *, status: int = 200) -> Response:
     return Response(encode(value), status, media_type="application/json")
+
+
+def _performer_id(request: Request) -> str:
+    performer_id: str = request.path_params["performerId"]
+    if not is_identifier(performer_id):
+        raise PerformerNotFound("There is no such performer.")
+    return performer_id
 
 
 def _idempotency_key(request: Request) -> str | None:

@@ -41,6 +41,7 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=4096,
     )

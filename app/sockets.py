@@ -30,6 +30,7 @@ from app.wire.encoding import decode
 from app.wire.requests import AuthFrame, BareFrame, ClientFrame, CommandFrame, SettingsRequest, read
 from app.wire.shapes import room_shape, whole_item
 
+NO_CODE = 1005
 OVERLOADED = 1013
 EXPIRED = 4002
 BAD_TOKEN = 4500
@@ -59,6 +60,8 @@ class Sockets:
     allowed_origins: tuple[str, ...]
     connected: Counter[str]
     """Sockets by principal, and under "" all of them."""
+    closes: Counter[int]
+    """Ended sockets, by the code each was closed with."""
 
     async def live(self, websocket: WebSocket) -> None:
         """The endpoint of `/v1/performers/{performerId}/queue/live`."""
@@ -117,9 +120,10 @@ class _Connection:
             while True:
                 await self._handle(await self._next_frame())
         except _Closing as closing:
+            self._shared.closes[closing.code] += 1
             await self._close(closing.code, closing.reason)
-        except _Gone:
-            pass
+        except _Gone as gone:
+            self._shared.closes[gone.code] += 1
         finally:
             await self._end()
             connected[""] -= 1
@@ -270,7 +274,7 @@ class _Connection:
     async def _next_frame(self) -> dict[str, Any]:
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
-            raise _Gone
+            raise _Gone(message.get("code") or NO_CODE)
         now = time.monotonic()
         if len(self._frame_times) == FRAMES_A_MINUTE and now - self._frame_times[0] < 60:
             raise _Closing(TOO_MANY_FRAMES, "too many frames")
@@ -341,7 +345,11 @@ class _Connection:
 
 
 class _Gone(Exception):
-    """The client has closed or vanished."""
+    """The client has closed or vanished, or has answered a close of ours."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class _AsgiLine:

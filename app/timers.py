@@ -6,17 +6,24 @@ repeats any. Which process finds a deadline first does not matter: the room chec
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from functools import partial
+
+from sqlalchemy import Connection
 
 from app.command import Expire
 from app.errors import QueueError
+from app.hub import Hub
 from app.lane import Lanes
 from app.reader import Reader
 from app.store import reading
 
 SWEEP_SECONDS = 0.5
 OVERDUE_AT_ONCE = 200
+POSITION_CHECK_SECONDS = 2.0
+"""How long a silent bus can keep a socket from the truth."""
+CHECKED_AT_ONCE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +38,19 @@ async def sweep(reader: Reader, lanes: Lanes, now: datetime) -> int:
         elif isinstance(result, BaseException):
             raise result
     return len(overdue)
+
+
+async def check_positions(reader: Reader, hub: Hub) -> None:
+    """Compare the watched rooms with the database: what the bus has lost is found here."""
+    performer_ids = list(hub.watched)
+    for start in range(0, len(performer_ids), CHECKED_AT_ONCE):
+        some = performer_ids[start : start + CHECKED_AT_ONCE]
+        for performer_id, version in (await reader.ask(partial(_versions, some))).items():
+            hub.behind(performer_id, version)
+
+
+def _versions(performer_ids: Sequence[str], connection: Connection) -> dict[str, int]:
+    return reading.versions(connection, performer_ids)
 
 
 async def every(seconds: float, name: str, work: Callable[[], Awaitable[object]]) -> None:

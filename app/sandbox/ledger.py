@@ -22,6 +22,9 @@ from app.sandbox.tables import ACCOUNT, ANSWER, ESCROW, MINT, POSTING
 
 Result = TypeVar("Result")
 
+UNKNOWN_USER: Final = "sandbox:unknown-user"
+"""Whose an adopted escrow is when the order that adopted it, a settlement, names no user."""
+
 MAX_AMOUNT: Final = 2**53 - 1
 """What JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
 
@@ -136,10 +139,13 @@ class Ledger:
         *,
         clock: Callable[[], datetime],
         new_id: Callable[[], str] = lambda: uuid_utils.uuid7().hex,
+        adopts_unknown_escrows: bool = False,
     ) -> None:
+        """`adopts_unknown_escrows`: an escrow that nobody held is minted and held by the order that resolves it."""
         self._engine = engine
         self._clock = clock
         self._new_id = new_id
+        self._adopts_unknown_escrows = adopts_unknown_escrows
         self._upsert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     def grant(self, user_id: str, amount: int, *, key: str) -> Granted:
@@ -166,17 +172,7 @@ class Ledger:
                 return Held(**before)
             transaction_id, escrow_id, at_ms = self._new_id(), self._new_id(), self._now_ms()
             available = _available(order.user_id)
-            self._transfer(connection, transaction_id, at_ms, [(available, _escrow(escrow_id), order.amount)])
-            connection.execute(
-                insert(ESCROW).values(
-                    escrow_id=escrow_id,
-                    status=HoldStatus.HELD.value,
-                    settled_amount=0,
-                    refunded_amount=0,
-                    created_ms=at_ms,
-                    **asdict(order),
-                )
-            )
+            self._hold(connection, transaction_id, at_ms, escrow_id, order)
             held = Held(
                 transaction_id=transaction_id,
                 escrow_id=escrow_id,
@@ -193,11 +189,13 @@ class Ledger:
 
         def work(connection: Connection) -> Resolved:
             # The row lock comes first: of two deliveries at once the second then finds the first one's answer.
-            held = connection.execute(
-                select(ESCROW).where(ESCROW.c.escrow_id == order.escrow_id).with_for_update()
-            ).one_or_none()
+            find = select(ESCROW).where(ESCROW.c.escrow_id == order.escrow_id).with_for_update()
+            held = connection.execute(find).one_or_none()
             if held is None:
-                raise NoSuchEscrow("no such escrow")
+                if not self._adopts_unknown_escrows:
+                    raise NoSuchEscrow("no such escrow")
+                self._adopt(connection, order)
+                held = connection.execute(find).one()
             before = _answered(connection, key, request)
             if before is not None:
                 return Resolved(**before)
@@ -259,6 +257,33 @@ class Ledger:
             # Another transaction with the same key has just won; its answer is there to be found now.
             with self._engine.begin() as connection:
                 return work(connection)
+
+    def _hold(self, connection: Connection, transaction_id: str, at_ms: int, escrow_id: str, order: Hold) -> None:
+        source, target = _available(order.user_id), _escrow(escrow_id)
+        self._transfer(connection, transaction_id, at_ms, [(source, target, order.amount)])
+        connection.execute(
+            insert(ESCROW).values(
+                escrow_id=escrow_id,
+                status=HoldStatus.HELD.value,
+                settled_amount=0,
+                refunded_amount=0,
+                created_ms=at_ms,
+                **asdict(order),
+            )
+        )
+
+    def _adopt(self, connection: Connection, order: Resolution) -> None:
+        """Brings about what an honest feature would have: a user who has the tokens, and the hold."""
+        user_id, amount, at_ms = order.user_id or UNKNOWN_USER, order.settle + order.refund, self._now_ms()
+        self._transfer(connection, self._new_id(), at_ms, [(MINT, _available(user_id), amount)])
+        adopted = Hold(
+            user_id=user_id,
+            amount=amount,
+            reason="adopted by the sandbox",
+            queue_item_id=order.queue_item_id,
+            feature_type="unknown",
+        )
+        self._hold(connection, self._new_id(), at_ms, order.escrow_id, adopted)
 
     def _transfer(
         self, connection: Connection, transaction_id: str, at_ms: int, transfers: Sequence[tuple[str, str, int]]

@@ -1,7 +1,7 @@
 """The sandbox wallet: the wallet service's whole interface over HTTP, on a ledger of play tokens, for demos and tests.
 
 Owns the routes, the threads the database work runs in, how faults are lived through (an answer that never comes), and
-some endpoints of its own under `/sandbox`: grants, balances, books and the fault dial. What a request must bring is
+some endpoints of its own beside `/wallets`: grants, balances, books and the fault dial. What a request must bring is
 `teller`'s, what happens to tokens `ledger`'s, how it fails on purpose `faults`'.
 """
 
@@ -33,11 +33,21 @@ THREADS: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 2}
 
 
 def create_sandbox(
-    engine: Engine, *, queue_secret: str, api_token: str | None, clock: Callable[[], datetime], faults: Faults
+    engine: Engine,
+    *,
+    queue_secret: str,
+    api_token: str | None,
+    clock: Callable[[], datetime],
+    faults: Faults,
+    adopts_unknown_escrows: bool = False,
 ) -> Starlette:
-    """The sandbox as an ASGI app over `engine`, in whose database the `sandbox_` tables exist."""
+    """The sandbox as an ASGI app over `engine`, in whose database the `sandbox_` tables exist.
+
+    `adopts_unknown_escrows` is for trying the service out with escrow ids made up on the spot: a correctly signed order
+    for an escrow that nobody held mints and holds it first. A look-up still answers 404 for it until then.
+    """
     app = Starlette(routes=_ROUTES, exception_handlers={HTTPException: _http_error})
-    ledger = Ledger(engine, clock=clock)
+    ledger = Ledger(engine, clock=clock, adopts_unknown_escrows=adopts_unknown_escrows)
     app.state.teller = Teller(ledger, queue_secret=queue_secret, api_token=api_token, clock=clock)
     app.state.ledger = ledger
     app.state.engine = engine
@@ -127,12 +137,12 @@ _ROUTES: Final = [
     Route("/wallets/escrow/{escrow_id:path}/partial-settle", _partial_settle, methods=["POST"]),
     Route("/wallets/{user_id}/escrow/hold", _hold, methods=["POST"]),
     Route("/wallets/{user_id}/escrow/{escrow_id:path}", _escrow, methods=["GET"]),
-    Route("/sandbox/grants", _grant, methods=["POST"]),
-    Route("/sandbox/users/{user_id}", _user, methods=["GET"]),
-    Route("/sandbox/models/{model_id}", _model, methods=["GET"]),
-    Route("/sandbox/books", _books, methods=["GET"]),
-    Route("/sandbox/audit", _audit, methods=["GET"]),
-    Route("/sandbox/faults", _faults, methods=["GET", "PUT"]),
+    Route("/grants", _grant, methods=["POST"]),
+    Route("/users/{user_id}", _user, methods=["GET"]),
+    Route("/models/{model_id}", _model, methods=["GET"]),
+    Route("/books", _books, methods=["GET"]),
+    Route("/audit", _audit, methods=["GET"]),
+    Route("/faults", _faults, methods=["GET", "PUT"]),
 ]
 
 

@@ -30,7 +30,7 @@ class DatabaseRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """One engine for writers and one for readers; on PostgreSQL they are the same pool."""
+    """One engine for writers and one for readers; on PostgreSQL they share a pool."""
 
     writer: Engine
     reader: Engine
@@ -82,7 +82,9 @@ def open_engines(database_url: str, *, lanes: int = 1, readers: int = 4) -> Engi
         pool_pre_ping=True,
         isolation_level="READ COMMITTED",
     )
-    return Engines(writer=engine, reader=engine)
+    # A reader's statements all see the database at one moment, as SQLite's do.
+    reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return Engines(writer=engine, reader=reader)
 
 
 def _sqlite_engines(url: URL, readers: int) -> Engines:

@@ -1,7 +1,8 @@
 """The questions asked of the database, as plain functions over a connection; each returns domain values."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
@@ -11,7 +12,7 @@ from sqlmodel import SQLModel
 from app.estimate import learn
 from app.event import Event, Logged
 from app.item import Item
-from app.operation import Operation
+from app.operation import Operation, OperationStatus
 from app.room import Policy, Room
 from app.store import records
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
@@ -36,7 +37,7 @@ PRESENCE = _table(PresenceRow)
 
 # Spelt as in the partial indexes: SQLite takes one only for a condition it can see, not for bound values.
 ACTIVE_ITEMS = text("status IN ('created', 'started')")
-OPEN_OPERATIONS = text("status IN ('pending', 'retrying')")
+OPEN_OPERATIONS = text("status NOT IN ('done', 'dead')")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ class Answer:
     at: datetime
 
     def values(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,11 +77,13 @@ def versions(connection: Connection, performer_ids: Collection[str], *, lock: bo
 def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection[str]) -> dict[str, Room]:
     """The rooms with these ids; one that does not exist yet comes as the empty room, version 0."""
     rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
-    active: dict[str, list[Item]] = {performer_id: [] for performer_id in performer_ids}
-    active_items = select(ITEMS).where(ITEMS.c.performer_id.in_(performer_ids), ACTIVE_ITEMS)
-    for row in connection.execute(active_items).mappings():
+    # Versions before items: a room that comes to be in between then has too low a version, which the event log's unique
+    # (performer, version) notices. A room with its version but without its items would pass unnoticed.
+    rows = connection.execute(select(ROOMS).where(ROOMS.c.performer_id.in_(performer_ids))).mappings().all()
+    active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
+    for row in connection.execute(select(ITEMS).where(ITEMS.c.performer_id.in_(active), ACTIVE_ITEMS)).mappings():
         active[row["performer_id"]].append(records.item_from(row))
-    for row in connection.execute(select(ROOMS).where(ROOMS.c.performer_id.in_(performer_ids))).mappings():
+    for row in rows:
         performer_id = row["performer_id"]
         served = (
             select(ITEMS)
@@ -150,6 +153,7 @@ def item_events(connection: Connection, item_id: str) -> list[Event]:
     return [records.event_from(row) for row in connection.execute(statement).mappings()]
 
 
+_CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
 _OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
@@ -164,18 +168,19 @@ def log_events(
     """The event log after a cursor, in an order that never changes and in which nothing appears late.
 
     On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
-    only what is older than every transaction still open. Raises ValueError for a cursor that this log never gave.
+    only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
     """
     shared = connection.dialect.name == "postgresql"
     statement = select(EVENTS).limit(limit)
     if shared:
-        transaction, _, sequence = (after or "0.0").partition(".")
+        transaction, sequence = _cursor_parts(after or "0.0", 2)
         statement = statement.where(
-            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (int(transaction), int(sequence)),
+            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
             EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
         ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
     else:
-        statement = statement.where(EVENTS.c.cursor > int(after or "0")).order_by(EVENTS.c.cursor)
+        (sequence,) = _cursor_parts(after or "0", 1)
+        statement = statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
     if performer_id is not None:
         statement = statement.where(EVENTS.c.performer_id == performer_id)
     if source_feature is not None:
@@ -185,6 +190,13 @@ def log_events(
         cursor = f"{row['transaction_id']}.{row['cursor']}" if shared else str(row["cursor"])
         logged.append(Logged(cursor=cursor, event=records.event_from(row)))
     return logged
+
+
+def _cursor_parts(cursor: str, count: int) -> list[int]:
+    parts = cursor.split(".")
+    if len(parts) != count or not all(_CURSOR_PART.fullmatch(part) for part in parts):
+        raise ValueError("not a cursor of this log")
+    return [int(part) for part in parts]
 
 
 def ended_items(connection: Connection, performer_id: str, *, limit: int, skip: int) -> Page[Item]:
@@ -235,9 +247,14 @@ def operations_page(connection: Connection, *, status: str | None, limit: int, s
     return Page(rows=[records.operation_from(row) for row in rows], total=total)
 
 
-def operation_counts(connection: Connection) -> Mapping[str, int]:
-    statement = select(OPERATIONS.c.status, func.count().label("number")).group_by(OPERATIONS.c.status)
-    return {row.status: row.number for row in connection.execute(statement)}
+def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[str, int]:
+    """How many operations are in each status, counted up to `at_most`: the cost does not grow with history."""
+    counts = {}
+    for status in OperationStatus:
+        some = select(OPERATIONS.c.operation_id).where(OPERATIONS.c.status == status).limit(at_most).subquery()
+        if number := connection.execute(select(func.count()).select_from(some)).scalar_one():
+            counts[str(status)] = number
+    return counts
 
 
 def is_operation_due(connection: Connection, now: datetime) -> bool:

@@ -1,5 +1,6 @@
 """Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -75,7 +76,17 @@ def event_values(event: Event) -> Values:
     }
 
 
-def event_from(row: RowMapping) -> Event:
+def event_to_json(events: Sequence[Event]) -> bytes:
+    """Events as they travel between processes."""
+    return orjson.dumps([event_values(event) for event in events])
+
+
+def event_from_json(payload: bytes) -> list[Event]:
+    rows = orjson.loads(payload)
+    return [event_from({**row, "at": datetime.fromisoformat(row["at"])}) for row in rows]
+
+
+def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
     return Event(
         performer_id=row["performer_id"],
         version=row["version"],

@@ -172,8 +172,8 @@ class OperationRow(SQLModel, table=True):
         Index(
             "ix_operation_due",
             "next_attempt_at",
-            sqlite_where=text("status IN ('pending', 'retrying')"),
-            postgresql_where=text("status IN ('pending', 'retrying')"),
+            sqlite_where=text("status NOT IN ('done', 'dead')"),
+            postgresql_where=text("status NOT IN ('done', 'dead')"),
         ),
         Index("ix_operation_status", "status", "created_at"),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.event import Event
@@ -40,6 +40,8 @@ _CHANGING_ITEM_COLUMNS = (
     "due_at",
 )
 
+_THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint")
+
 
 @dataclass(slots=True)
 class Changes:
@@ -69,7 +71,7 @@ def save(connection: Connection, changes: Changes) -> None:
         replaced = {name: statement.excluded[name] for name in rooms[0] if name != "performer_id"}
         connection.execute(statement.on_conflict_do_update(index_elements=["performer_id"], set_=replaced), rooms)
     if changes.events:
-        connection.execute(insert(EVENTS), [records.event_values(event) for event in changes.events])
+        _append_events(connection, changes.events)
     if changes.items:
         _update_items(connection, changes)
     if changes.new_items:
@@ -85,6 +87,24 @@ def save(connection: Connection, changes: Changes) -> None:
         )
     if changes.answers:
         connection.execute(insert(ANSWERS), [answer.values() for answer in changes.answers])
+
+
+def _append_events(connection: Connection, events: Sequence[Event]) -> None:
+    rows = [records.event_values(event) for event in events]
+    if connection.dialect.name != "postgresql":
+        connection.execute(insert(EVENTS), rows)
+        return
+    # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
+    # before the one it waited for. An event is therefore filed under its predecessor's transaction if that is later.
+    before = EVENTS.alias("before")
+    predecessor = select(before.c.transaction_id).where(
+        before.c.performer_id == bindparam("of_room"), before.c.version == bindparam("predecessor")
+    )
+    statement = insert(EVENTS).values(transaction_id=func.greatest(_THIS_TRANSACTION, predecessor.scalar_subquery()))
+    connection.execute(
+        statement,
+        [{**row, "of_room": row["performer_id"], "predecessor": row["version"] - 1} for row in rows],
+    )
 
 
 def _update_items(connection: Connection, changes: Changes) -> None:

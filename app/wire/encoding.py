@@ -36,7 +36,7 @@ def decode(body: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(body)
-        json.loads(body, object_pairs_hook=_unique)
+        _WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
     except _DuplicateKeyError as error:
         raise InvalidRequest(f"The key {error.args[0]!r} stands twice in one JSON object.") from None
     except (ValueError, RecursionError):
@@ -57,6 +57,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _DuplicateKeyError(key)
         unique[key] = value
     return unique
+
+
+_WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _depth(value: Any) -> int:

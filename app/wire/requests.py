@@ -3,6 +3,7 @@
 Reading a request raises InvalidRequest (or InvalidMode) with one entry a field; nothing has happened by then.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +18,8 @@ from app.item import Item, Reason
 from app.wire.encoding import decode
 
 LARGEST_METADATA_BYTES = 8 * 1024
+IDENTIFIER_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
+"""What the id of a performer, a user, an item or an operation looks like."""
 LARGEST_INTEGER = 2**53 - 1
 """The largest integer every JSON reader keeps exactly (RFC 8259 section 6)."""
 
@@ -27,8 +30,13 @@ _NO_NUL = r"^[^\x00]*$"
 _TEXT = StringConstraints(strict=True, min_length=1, pattern=_NO_NUL)
 
 Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_NO_NUL)]
-Identifier = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.:-]{1,64}$")]
+Identifier = Annotated[str, StringConstraints(strict=True, pattern=IDENTIFIER_PATTERN)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=LARGEST_INTEGER)]
+
+
+def is_identifier(text: str) -> bool:
+    """Whether anything can have this id; what cannot is not looked for."""
+    return re.fullmatch(IDENTIFIER_PATTERN, text) is not None
 
 
 class Request(BaseModel):

@@ -10,11 +10,12 @@ from typing import Any, Literal, NotRequired
 # pydantic, which makes the JSON Schemas, reads the inheritance of typing.TypedDict only from Python 3.12 on.
 from typing_extensions import TypedDict
 
+from app.command import Mode, Role
 from app.errors import QueueError
 from app.estimate import Wait
-from app.event import Event, EventName, Logged
-from app.item import Item, Status
-from app.operation import Operation
+from app.event import Event, EventName, Logged, PauseReason
+from app.item import Item, Reason, Status, WalletStatus
+from app.operation import Operation, OperationKind, OperationStatus
 from app.room import Room
 
 
@@ -55,9 +56,9 @@ class WholeItem(PublicItem):
     settledTokens: int | None
     refundedTokens: int | None
     refundTransactionId: str | None
-    refundReason: str | None
-    abandonReason: str | None
-    walletStatus: str
+    refundReason: Reason | None
+    abandonReason: Reason | None
+    walletStatus: WalletStatus
 
 
 def public_item(item: Item, position: int) -> PublicItem:
@@ -114,10 +115,10 @@ def whole_item(item: Item, position: int) -> WholeItem:
 
 class RoomShape(TypedDict):
     performerId: str
-    mode: str
+    mode: Mode
     accepting: bool
     paused: bool
-    pauseReason: str | None
+    pauseReason: PauseReason | None
     strictFifo: bool
     maxDepth: int
     notifyPositions: list[int]
@@ -202,7 +203,7 @@ Transition = TypedDict(
         "from": Status | None,
         "to": Status,
         "at": datetime,
-        "actorRole": str,
+        "actorRole": Role,
         "actorId": str,
         "reason": str | None,
         "roomVersion": int,
@@ -297,8 +298,8 @@ class OperationShape(TypedDict):
     itemId: str
     performerId: str
     escrowTransactionId: str
-    kind: str
-    status: str
+    kind: OperationKind
+    status: OperationStatus
     attempts: int
     nextAttemptAt: datetime | None
     lastProblem: str | None
