@@ -1,21 +1,31 @@
 """The command line: `python -m app COMMAND`."""
 
+import logging
+import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Annotated
 
 import typer
 import uvicorn
+from rich.console import Console
 
 from app import auth, logs
+from app import demo as demonstration
 from app.command import Role
+from app.demo import TOKEN_SECONDS, Demo
 from app.main import create_app, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.serving import serve as run_server
 from app.settings import InvalidSettings, Settings, read_settings
+from app.simulate.purse import Purse
+from app.simulate.run import AFTERWARDS_SECONDS, Plan, Refused, Run
+from app.simulate.screen import run_in_terminal
 from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
 from app.store.migrating import check
 from app.store.migrating import migrate as migrate_database
@@ -43,6 +53,30 @@ def serve() -> None:
             app = create_app(settings)
             print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
             run_server(app, settings)
+
+
+@cli.command()
+def demo(
+    keep: Annotated[bool, typer.Option(help="Keep the database, demo.db, and go on with it next time.")] = False,
+) -> None:
+    """Run the service with a sandbox wallet and a few lively rooms, and print links to look at them."""
+    console = Console()
+    with _explained(), demonstration.database(keep=keep) as database_url:
+        settings = demonstration.demo_settings(database_url, console.print)
+        logs.configure(settings.environment)
+        # The demo's wallet fails on purpose now and then; that is on the admin page, not between the links.
+        logging.getLogger("app").setLevel(logging.ERROR)
+        with sole_owner(settings.database_url):
+            app = create_app(settings)
+            people = Demo(
+                settings,
+                lambda role, sub: _sign(settings, role, sub, None, TOKEN_SECONDS),
+                utc_now,
+                console,
+            )
+            people.join(app)
+            run_server(app, settings)
+            console.print(f"Stopped. {people.books()}", soft_wrap=True, highlight=False)
 
 
 @cli.command()
@@ -135,23 +169,16 @@ def simulate(
         speed=speed,
         seed=secrets.randbelow(2**32) if seed is None else seed,
     )
-    ttl = round(seconds) + 600
     run = Run(
         plan,
-        lambda role, sub: _sign(settings, role, sub, None, ttl),
-        None if wallet_url is None else partial(sandbox_purse, settings, wallet_url),
+        lambda role, sub: _sign(settings, role, sub, None, round(seconds) + AFTERWARDS_SECONDS),
+        None if wallet_url is None else partial(Purse.at, wallet_url, settings.wallet_api_token, utc_now),
     )
     try:
-        report = asyncio.run(screen.perform(run, Console(stderr=True)))
+        raise typer.Exit(run_in_terminal(run, json_file))
     except Refused as problem:
         print(f"performance-queue: {problem}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except asyncio.CancelledError:
-        raise typer.Exit(130) from None
-    Console().print(screen.report_table(report))
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n")
-    raise typer.Exit(0 if report["consistent"] and not report["checks"]["unverified"] else 1)
 
 
 def _sign(settings: Settings, role: Role, sub: str, performer_id: str | None, ttl_seconds: int) -> str:

@@ -23,6 +23,7 @@ from app.errors import (
     InvalidRequest,
     InvalidTransition,
     NotFound,
+    QueueError,
     RateLimitExceeded,
     Unavailable,
 )
@@ -45,6 +46,7 @@ from app.wire.requests import (
     SettingsRequest,
     is_identifier,
 )
+from app.wire.shapes import WholeItem, whole_item
 
 ITEM_COMMANDS: Mapping[str, type[Request]] = {
     "start": EmptyRequest,
@@ -133,9 +135,23 @@ class Actions:
         mark = _mark(principal, key, "start-next", performer_id, {})
         return await self._lanes.send(performer_id, do.StartNext(actor=principal.actor), mark)
 
-    async def change_settings(self, principal: Principal, performer_id: str, request: SettingsRequest) -> Outcome:
+    async def change_settings(
+        self, principal: Principal, performer_id: str, request: SettingsRequest, key: str | None = None
+    ) -> Outcome:
         rights.may_drive(principal, performer_id)
-        return await self._lanes.send(performer_id, request.command(principal.actor))
+        mark = _mark(principal, key, "settings", performer_id, request.model_dump(mode="json", exclude_unset=True))
+        return await self._lanes.send(performer_id, request.command(principal.actor), mark)
+
+    async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
+        """The item a refusal is about, where the caller may see that."""
+        if refusal.item_id is None or principal is None:
+            return None
+        try:
+            item, room = await self._reader.item(refusal.item_id)
+            rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
+        except QueueError:
+            return None
+        return whole_item(item, room.position(item.item_id))
 
     async def retry_operation(self, principal: Principal, operation_id: str, key: str | None) -> tuple[Operation, bool]:
         """Send a dead-lettered operation on its way again; returns it and whether the key had been used before.

@@ -89,7 +89,7 @@ class Event:
     from_status: Status | None = None
     reason: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    """What a chat message needs; only what every viewer may see."""
+    """What a chat message needs."""
 
     @property
     def template(self) -> str | None:

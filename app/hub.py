@@ -43,7 +43,7 @@ class Line(Protocol):
 
     def write_frame(self, frame: bytes) -> None: ...
 
-    def abort(self) -> None: ...
+    def cut_off(self, code: int, reason: str) -> None: ...
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Subscriber:
         return self.sub if self.role is Role.VIEWER else None
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(slots=True)
 class Traffic:
     """What a hub has done so far, counted for whoever looks."""
 
@@ -273,10 +273,10 @@ class Hub:
             subscriber
             for watched in self._rooms.values()
             for subscriber in watched.subscribers
-            if subscriber.lagging_since is not None and subscriber.lagging_since < limit
+            if subscriber.line.is_open and subscriber.lagging_since is not None and subscriber.lagging_since < limit
         ]
         for subscriber in cut:
-            subscriber.line.abort()
+            subscriber.line.cut_off(TOO_SLOW, "too slow")
         self.traffic.cut_off += len(cut)
         # A room opened for a socket that went away before it joined.
         for performer_id in [name for name, watched in self._rooms.items() if not watched.subscribers]:
@@ -370,7 +370,7 @@ class Hub:
     def _resume(self, watched: _WatchedRoom, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
         known = {event.version: event for event in (*missed, *watched.recent)}
         wanted = range(since + 1, watched.shown.version + 1)
-        if not all(version in known for version in wanted):
+        if not all(version in known for version in wanted) or not self._may_write(subscriber):
             return False
         now = self._clock()
         events = [known[version] for version in wanted]
@@ -390,6 +390,9 @@ class Hub:
             self.traffic.frames += 1
 
     def _show(self, watched: _WatchedRoom, subscriber: Subscriber) -> None:
+        if not self._may_write(subscriber):
+            # It has gone, or it lags and gets its snapshot once it has caught up.
+            return
         items = frames.items_fragment(watched.shown, whole=subscriber.whole)
         frame = frames.snapshot(watched.shown, self.epoch, self._clock(), items, user_id=subscriber.owner_id)
         subscriber.line.write_frame(text_frame(frame))

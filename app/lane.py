@@ -23,25 +23,18 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from app import command as do
 from app.command import Command
 from app.decision import decide
-from app.errors import (
-    Conflict,
-    DuplicateIdempotencyKey,
-    EscrowAlreadyQueued,
-    Internal,
-    QueueError,
-    Unavailable,
-)
+from app.errors import DuplicateIdempotencyKey, EscrowAlreadyQueued, Internal, QueueError, Unavailable
 from app.event import Event
 from app.item import Item
 from app.operation import Operation
 from app.room import Room
-from app.store import Store, reading, writing
-from app.store.reading import Answer
+from app.store import TROUBLE, Store, reading, writing
+from app.store.records import Answer
 from app.store.writing import Changes
 
 log = logging.getLogger(__name__)
@@ -50,6 +43,8 @@ LARGEST_BATCH = 256
 MAILBOX_LIMIT = 10_000
 """Commands waiting in one lane; beyond it a caller is told to come back, so that memory stays bounded."""
 CACHED_ROOMS = 20_000
+ABOUT_THE_ROOM = ""
+"""In place of an item's id in the answer to a command that is about none: its answer is the room as it is now."""
 ATTEMPTS = 5
 """How often a single command is decided again after another process was faster or the connection was lost."""
 
@@ -138,13 +133,18 @@ class Writer:
         except Exception as error:
             # Whatever went wrong, nothing of this batch was committed and its rooms may be stale.
             self._forget(batch)
-            if len(batch) > 1:
-                return [self._alone(mail) for mail in batch]
-            return [self._alone(batch[0], failed=error)]
+            if len(batch) == 1:
+                return [self._alone(batch[0], failed=error)]
+        results: list[Any] = []
+        for mail in batch:
+            # A database that has failed one command over and over is in trouble: the rest need not wait for the same.
+            in_trouble = bool(results) and isinstance(results[-1], Unavailable)
+            results.append(_database_in_trouble() if in_trouble else self._alone(mail))
+        return results
 
     def _alone(self, mail: Mail, failed: Exception | None = None) -> Any:
         for _ in range(ATTEMPTS):
-            if failed is not None and not isinstance(failed, DBAPIError):
+            if failed is not None and not isinstance(failed, (IntegrityError, *TROUBLE)):
                 break
             try:
                 return self._commit([mail])[0]
@@ -226,17 +226,21 @@ class Writer:
             new_id=self.new_id,
         )
         self._note(batch, room, decision.room, decision.events, decision.operation)
+        if isinstance(command, do.Expire) and not decision.events and (early := room.find(command.item_id)) is not None:
+            # Its row was written under another policy; put right, it is not swept again before it is due.
+            due = room.deadline(early)
+            batch.changes.deadlines[early.item_id] = due and due[0]
         if isinstance(command, do.Intake) and decision.item is not None:
             batch.held_escrows[decision.item.escrow_transaction_id] = decision.item.item_id
-        if mark is not None and decision.item is not None:
+        if mark is not None:
             answer = Answer(
                 scope=mark.scope,
                 key=mark.key,
                 fingerprint=mark.fingerprint,
                 performer_id=envelope.performer_id,
-                item_id=decision.item.item_id,
+                item_id=decision.item.item_id if decision.item else ABOUT_THE_ROOM,
                 version=decision.room.version,
-                at=decision.item.updated_at,
+                at=decision.item.updated_at if decision.item else self.clock(),
             )
             batch.known_answers[(mark.scope, mark.key)] = answer
             batch.changes.answers.append(answer)
@@ -253,12 +257,13 @@ class Writer:
             raise DuplicateIdempotencyKey(
                 "This idempotency key was used for a different request; use a new key for a new request.",
             )
+        room = batch.rooms.get(answer.performer_id) or Room(performer_id=answer.performer_id, policy=self.store.policy)
+        if answer.item_id == ABOUT_THE_ROOM:
+            return Outcome(room=room, replayed=True)
         self._flush(batch)
         event = reading.find_event(batch.connection, answer.performer_id, answer.version)
         return Outcome(
-            room=batch.rooms[answer.performer_id]
-            if answer.performer_id in batch.rooms
-            else Room(performer_id=answer.performer_id, policy=self.store.policy),
+            room=room,
             item=event.item,
             position=event.position,
             replayed=True,
@@ -323,10 +328,12 @@ def _refusal_for(error: Exception | None) -> QueueError:
         return error
     log.error("a command could not be committed", exc_info=error)
     if isinstance(error, IntegrityError):
-        return Conflict("This conflicts with a change made at the same time; read the item and try again.")
-    if isinstance(error, DBAPIError):
-        return Unavailable("The database cannot be reached right now; nothing was changed.", retry_after_seconds=1)
-    return Internal("Something went wrong here; nothing was changed.")
+        return Unavailable("Others change the same at the same time; try again.", retry_after_seconds=1)
+    return _database_in_trouble() if isinstance(error, TROUBLE) else Internal("Something went wrong here.")
+
+
+def _database_in_trouble() -> Unavailable:
+    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
 
 
 class Lane:

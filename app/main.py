@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 
-from app import asyncapi, pages, timers
+from app import asyncapi, description, pages, timers
 from app.actions import Actions
 from app.auth import Authenticator
 from app.breaker import Breaker
@@ -43,6 +43,7 @@ from app.sockets import Sockets
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
+from app.stream import EventLog
 from app.wallet import Wallet
 
 if TYPE_CHECKING:
@@ -134,13 +135,19 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             if outcome.operation is not None:
                 outbox.wake()
             hub.publish(outcome.room.performer_id, outcome.events)
+            event_log.wake(outcome.events)
             if bus is not None:
                 bus.publish(outcome.room.performer_id, outcome.events)
             presence.observe(outcome)
 
+    def hear(performer_id: str, events: Sequence[Event]) -> None:
+        hub.publish(performer_id, events)
+        event_log.wake(events)
+
     lanes = Lanes(store, clock, new_id, publish, count=lane_count, measure=metrics.batch)
     reader = Reader(store, lanes)
-    bus = bus_of(settings, lambda performer_id, events: hub.publish(performer_id, events))
+    event_log = EventLog(reader, clock)
+    bus = bus_of(settings, hear)
     hub = Hub(
         epoch=store.epoch,
         load=reader.room,
@@ -184,10 +191,12 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     api = Api(
         store=store,
         reader=reader,
+        event_log=event_log,
         actions=actions,
         authenticator=authenticator,
         clock=clock,
         public_rooms=settings.public_rooms,
+        intakes=metrics.intakes,
     )
     sockets = Sockets(
         hub=hub,
@@ -206,7 +215,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             sockets=lambda: hub.sockets,
             watched_rooms=lambda: hub.rooms,
             lagging_sockets=lambda: hub.lagging,
-            event_streams=lambda: 0,
+            event_streams=lambda: event_log.streams,
             traffic=hub.traffic,
             breaker=outbox.breaker,
             operations=lambda: reader.ask(reading.operation_counts),
@@ -223,6 +232,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 if not store.shared:
                     # This process owns the file alone: whoever held leases is gone.
                     await lanes.run(writing.release_claims)
+                await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, clock()))
                 loops = [
                     timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
                     timers.every(RENEW_SECONDS, "presence", presence.keep),
@@ -259,13 +269,14 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
             )
         )
     app = Starlette(
-        routes=[*api.routes(sockets), *sandbox_routes, *pages.routes()],
+        routes=[*api.routes(sockets), *description.routes(metrics), *sandbox_routes, *pages.routes()],
         middleware=middleware,
         exception_handlers={QueueError: api.on_refusal, HTTPException: on_http_exception},
         lifespan=lifespan,
     )
 
     async def drain() -> None:
+        await event_log.stop()
         await hub.drain(seconds=DRAIN_SECONDS)
 
     app.state.drain = drain

@@ -2,19 +2,21 @@
 
 One `Metrics` an application, with a registry of its own. Parts of the service count into it through the methods and
 counters they were handed; what is only looked at (gauges, totals kept elsewhere) is read from `Readings` at a scrape.
-Everything happens on the event loop: counting takes no lock. The registry is all there is to tell of this process: what
-several processes collect can be summed by name and labels before it is written down.
+Everything is counted on the event loop, without a lock. What a process tells is a list of families: several processes'
+can be summed by name and labels before they are `written`.
 """
 
 import asyncio
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 from typing import Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Histogram, Metric, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -22,7 +24,7 @@ from app.operation import OperationStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 BATCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -67,6 +69,24 @@ class Readings:
     """Asks the database."""
 
 
+class _Distribution:
+    """How many values were at most as large as each bound, and their sum."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def add(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(bounds, accumulate(self._counts), strict=True))
+
+
 class Metrics(Collector):
     def __init__(self, *, database: str, close_codes: Iterable[int]) -> None:
         """`close_codes`: the ones of the protocol; what else a connection ends with is not told apart."""
@@ -81,26 +101,11 @@ class Metrics(Collector):
         self._readings: Readings | None = None
         self._operations: Mapping[str, int] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
-        self._seconds = Histogram(
-            "queue_http_request_seconds",
-            "From a request's arrival until its answer begins.",
-            ["method", "route"],
-            buckets=REQUEST_SECONDS,
-            registry=self._registry,
+        self._request_seconds: defaultdict[tuple[str, str], _Distribution] = defaultdict(
+            lambda: _Distribution(REQUEST_SECONDS)
         )
-        self._seconds_of: dict[tuple[str, str], Histogram] = {}
-        self._batch_commands = Histogram(
-            "queue_lane_batch_commands",
-            "Commands and errands that shared a transaction.",
-            buckets=BATCH_COMMANDS,
-            registry=self._registry,
-        )
-        self._batch_seconds = Histogram(
-            "queue_lane_batch_seconds",
-            "From taking a batch out of the mailbox until it was committed.",
-            buckets=BATCH_SECONDS,
-            registry=self._registry,
-        )
+        self._batch_commands = _Distribution(BATCH_COMMANDS)
+        self._batch_seconds = _Distribution(BATCH_SECONDS)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
@@ -111,15 +116,12 @@ class Metrics(Collector):
         if method not in METHODS:
             method = OTHER
         self._requests[method, route, status] += 1
-        of_route = self._seconds_of.get((method, route))
-        if of_route is None:
-            of_route = self._seconds_of[method, route] = self._seconds.labels(method, route)
-        of_route.observe(seconds)
+        self._request_seconds[method, route].add(seconds)
 
     def batch(self, size: int, seconds: float, outcomes: Sequence[tuple[str, str]]) -> None:
         """A lane's batch of `size`; `outcomes`: each of its commands' kind and what came of it."""
-        self._batch_commands.observe(size)
-        self._batch_seconds.observe(seconds)
+        self._batch_commands.add(size)
+        self._batch_seconds.add(seconds)
         for outcome in outcomes:
             self._commands[outcome] += 1
 
@@ -132,7 +134,7 @@ class Metrics(Collector):
     async def text(self) -> bytes:
         """What a Prometheus server gets."""
         await self._ask_the_database()
-        return generate_latest(self._registry)
+        return await asyncio.to_thread(written, list(self._registry.collect()))
 
     async def _ask_the_database(self) -> None:
         self._operations = None
@@ -146,9 +148,29 @@ class Metrics(Collector):
             return
 
     def collect(self) -> Iterator[Metric]:
-        """What is not a histogram, for the registry."""
+        """Everything, for the registry."""
         yield _gauge("queue_info", "What this process runs on.", {(self._database,): 1}, "database")
         yield _counter("queue_http_requests_total", "Answered requests.", self._requests, "method", "route", "status")
+        seconds = HistogramMetricFamily(
+            "queue_http_request_seconds",
+            "From a request's arrival until its answer begins.",
+            labels=("method", "route"),
+        )
+        for labels, distribution in self._request_seconds.items():
+            seconds.add_metric(labels, distribution.buckets(), distribution.total)
+        yield seconds
+        yield HistogramMetricFamily(
+            "queue_lane_batch_commands",
+            "Commands and errands that shared a transaction.",
+            buckets=self._batch_commands.buckets(),
+            sum_value=self._batch_commands.total,
+        )
+        yield HistogramMetricFamily(
+            "queue_lane_batch_seconds",
+            "From taking a batch out of the mailbox until it was committed.",
+            buckets=self._batch_seconds.buckets(),
+            sum_value=self._batch_seconds.total,
+        )
         yield _counter("queue_commands_total", "Decided commands.", self._commands, "command", "outcome")
         yield _counter("queue_intakes_total", "Intakes over HTTP.", _by_one(self.intakes), "result")
         known = Counter[str]()
@@ -188,6 +210,19 @@ class Metrics(Collector):
             meaning = "Wallet operations, counted up to a bound; the same in every process."
             counts = {(str(status),): self._operations.get(status, 0) for status in OperationStatus}
             yield _gauge("queue_wallet_operations", meaning, counts, "status")
+
+
+@dataclass(frozen=True, slots=True)
+class _Collected(Collector):
+    families: Sequence[Metric]
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def written(families: Sequence[Metric]) -> bytes:
+    """The text of what was collected; some milliseconds' work."""
+    return generate_latest(_Collected(families))
 
 
 def _by_one(numbers: Mapping[str, int]) -> dict[tuple[str], int]:

@@ -50,5 +50,6 @@ def routes() -> list[BaseRoute]:
         _serve("panel.html", "/panel"),
         _serve("overlay.html", "/overlay/{performerId}"),
         _serve("admin.html", "/admin"),
+        _serve("docs.html", "/docs"),
         Mount("/static", _Files(directory=STATIC), name="static"),
     ]

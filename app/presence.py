@@ -1,10 +1,12 @@
 """Presence: which performers have a panel connected to this process, told to their rooms and kept as leases.
 
 A process says again every few seconds who is here; when it dies its leases lapse and any other process tells the rooms.
-What follows for the room is `decision`'s; this module only reports.
+Lease and room are two transactions, and anything may fail between them: the same look every few seconds sets right what
+then differs. What follows for the room is `decision`'s; this module only reports.
 """
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,12 +14,15 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from app.command import SetPresence
+from app.errors import QueueError
 from app.lane import Lanes, Outcome
 from app.store import reading, writing
 
+log = logging.getLogger(__name__)
+
 LEASE = timedelta(seconds=15)
 RENEW_SECONDS = 5.0
-LAPSED_AT_ONCE = 200
+PUT_RIGHT_AT_ONCE = 200
 
 
 class Presence:
@@ -54,8 +59,12 @@ class Presence:
         """Bring lease and room in line with whether a panel is here, whatever has changed meanwhile."""
         async with self._locks[performer_id]:
             here = self._panels.get(performer_id, 0) > 0
-            online = await self._lanes.run(lambda connection: self._update(connection, performer_id, here))
-            await self._lanes.send(performer_id, SetPresence(online=online))
+            try:
+                online = await self._lanes.run(lambda connection: self._update(connection, performer_id, here))
+                await self._lanes.send(performer_id, SetPresence(online=online))
+            except QueueError as refusal:
+                # The panel itself works; `keep` tries again.
+                log.warning("presence of %s not told (%s)", performer_id, refusal.code)
         if performer_id not in self._panels:
             self._locks.pop(performer_id, None)
 
@@ -69,22 +78,21 @@ class Presence:
         return reading.present_elsewhere(connection, performer_id, self._process_id, now)
 
     async def keep(self) -> None:
-        """Renew this process's leases and report performers whose process has died. Called every RENEW_SECONDS."""
-        here = list(self._panels)
-        now = self._clock()
-        if here:
-            await self._lanes.run(
-                lambda connection: writing.renew_presence(connection, self._process_id, here, expires_at=now + LEASE)
-            )
-        for process_id, performer_id in await self._lanes.run(
-            lambda connection: reading.lapsed_presence(connection, now, LAPSED_AT_ONCE)
-        ):
-            await self._lapse(process_id, performer_id, now)
+        """Renew this process's leases, and put right the rooms that say otherwise than the leases of all processes.
 
-    async def _lapse(self, process_id: str, performer_id: str, now: datetime) -> None:
-        def end(connection: Connection) -> bool:
+        Called every RENEW_SECONDS. A room may differ because a process died, or failed between lease and room.
+        """
+        here, now = list(self._panels), self._clock()
+        unaware, forsaken = await self._lanes.run(lambda connection: self._renew(connection, here, now))
+        for performer_id in unaware:
+            await self._tell(performer_id)
+        for performer_id in forsaken:
+            if performer_id not in self._panels:
+                await self._lanes.send(performer_id, SetPresence(online=False))
+
+    def _renew(self, connection: Connection, here: list[str], now: datetime) -> tuple[list[str], list[str]]:
+        """The rooms that should say online and do not, and those that should not and do."""
+        writing.renew_presence(connection, self._process_id, here, expires_at=now + LEASE)
+        for process_id, performer_id in reading.lapsed_presence(connection, now, PUT_RIGHT_AT_ONCE):
             writing.end_presence(connection, process_id, performer_id)
-            return reading.present_elsewhere(connection, performer_id, process_id, now)
-
-        if not await self._lanes.run(end):
-            await self._lanes.send(performer_id, SetPresence(online=False))
+        return reading.unaware_rooms(connection, here), reading.forsaken_rooms(connection, now, PUT_RIGHT_AT_ONCE)

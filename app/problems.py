@@ -13,7 +13,7 @@ from typing import Any
 import uuid_utils
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +30,12 @@ REQUEST_ID = "X-Request-ID"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 log = logging.getLogger(__name__)
+
+
+def request_id_of(headers: Headers) -> str:
+    """The caller's own id for this request if it sent a sane one, else a new one."""
+    given = headers.get(REQUEST_ID, "")
+    return given if _SANE_REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
 
 
 def problem_response(error: QueueError, item: WholeItem | None = None) -> Response:
@@ -65,8 +71,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID, "")
-        request_id = given if _SANE_REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
+        request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         began = perf_counter()
         started = False
@@ -85,6 +90,9 @@ class Edge:
             await self._app(scope, _bounded(receive), send_with_id)
         except QueueError as refusal:
             await problem_response(refusal)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
+            return
         except Exception:
             # The boundary: whatever it was, the caller gets an id to name it by and we keep the trace.
             log.exception("a request failed", extra={"request_id": request_id, "route": _route(scope)})

@@ -4,21 +4,26 @@ Every blocking question runs in a small pool of threads, each with a connection 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from app.errors import ItemNotFound, PerformerNotFound
+from app.errors import ItemNotFound, PerformerNotFound, Unavailable
 from app.event import Event
 from app.item import Item
 from app.lane import Lanes
 from app.room import Room
-from app.store import Store, reading
+from app.store import TROUBLE, Store, reading
 from app.wire.requests import is_identifier
 
+log = logging.getLogger(__name__)
+
 READER_THREADS = 4
+KNOWN_WHEREABOUTS = 100_000
+"""Items whose room is remembered; on a shared database some end in another process, unnoticed by this one."""
 LONGEST_CATCH_UP = 500
 """Events read at once for a room that has fallen behind."""
 
@@ -37,13 +42,22 @@ class Reader:
         self._threads.shutdown()
 
     async def ask(self, question: Callable[[Connection], T]) -> T:
-        """The answer of a function over a read-only connection, in a thread of its own."""
+        """The answer of a function over a read-only connection, in a thread of its own.
+
+        Raises Unavailable while the database is in trouble.
+        """
 
         def answer() -> T:
             with self._store.reading() as connection:
                 return question(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        except TROUBLE as error:
+            log.error("a question could not be answered", exc_info=error)
+            raise Unavailable(
+                "The database cannot be used right now; try again shortly.", retry_after_seconds=1
+            ) from None
 
     async def room(self, performer_id: str) -> Room:
         """The room as last committed; version 0 if it never was."""
@@ -94,6 +108,8 @@ class Reader:
                 continue
             if event.item.is_active:
                 self._whereabouts[event.item.item_id] = event.performer_id
+                if len(self._whereabouts) > KNOWN_WHEREABOUTS:
+                    del self._whereabouts[next(iter(self._whereabouts))]
             else:
                 self._whereabouts.pop(event.item.item_id, None)
 

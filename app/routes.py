@@ -3,8 +3,9 @@
 The table at the end is the whole public surface, in the contract's order.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
@@ -14,15 +15,19 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
+from app.analytics import analyse
 from app.auth import Authenticator, Principal
 from app.errors import FieldError, InvalidRequest, NotFound, PerformerNotFound, QueueError, Unauthorized
+from app.http_protocol import EXTENSION
 from app.item import Item
 from app.lane import Outcome
+from app.openapi.document import EVENT_STREAM
 from app.problems import problem_response
 from app.reader import Reader
 from app.room import Room
 from app.sockets import Sockets
 from app.store import Store, reading
+from app.stream import EventLog, Selection
 from app.wire import shapes
 from app.wire.encoding import encode
 from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_identifier, read_body
@@ -30,6 +35,8 @@ from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_i
 DEFAULT_LIMIT = 20
 LARGEST_LIMIT = 100
 DEEPEST_SKIP = 1_000_000
+DEFAULT_SPAN = timedelta(days=1)
+LONGEST_SPAN = timedelta(days=31)
 
 
 class Api:
@@ -40,24 +47,34 @@ class Api:
         *,
         store: Store,
         reader: Reader,
+        event_log: EventLog,
         actions: Actions,
         authenticator: Authenticator,
         clock: Callable[[], datetime],
         public_rooms: bool,
+        intakes: Counter[str],
     ) -> None:
+        """`intakes` are counted into, by result: queued, replayed or the code of the refusal."""
         self._store = store
         self._reader = reader
+        self._event_log = event_log
         self._actions = actions
         self._authenticator = authenticator
         self._clock = clock
         self._public_rooms = public_rooms
+        self._intakes = intakes
 
     # Items
 
     async def intake(self, request: Request) -> Response:
         principal = await self._principal(request)
-        body = read_body(IntakeRequest, await request.body())
-        outcome = await self._actions.intake(principal, body, _idempotency_key(request))
+        try:
+            body = read_body(IntakeRequest, await request.body())
+            outcome = await self._actions.intake(principal, body, _idempotency_key(request))
+        except QueueError as refusal:
+            self._intakes[refusal.code] += 1
+            raise
+        self._intakes["replayed" if outcome.replayed else "queued"] += 1
         answer = self._answer(outcome, status=200 if outcome.replayed else 201)
         if outcome.item is not None:
             answer.headers["Location"] = f"/v1/queue/items/{outcome.item.item_id}"
@@ -90,6 +107,10 @@ class Api:
         return item, room
 
     # Rooms
+
+    async def room(self, request: Request) -> Response:
+        """Both of a room's methods are one route, so that a refused method is told of both."""
+        return await (self.change_settings(request) if request.method == "PATCH" else self.queue(request))
 
     async def queue(self, request: Request) -> Response:
         principal = await self._viewer(request)
@@ -137,6 +158,30 @@ class Api:
         history: shapes.ItemsPage = {"items": items, "total": page.total, "limit": limit, "skip": skip}
         return _json(history)
 
+    async def analytics(self, request: Request) -> Response:
+        principal = await self._principal(request)
+        performer_id = request.path_params.get("performerId")
+        if performer_id is None:
+            rights.may_administer(principal)
+        else:
+            rights.may_drive(principal, performer_id)
+            await self._reader.existing_room(performer_id)
+        start, end = self._span(request)
+        figures = await self._reader.ask(
+            lambda connection: analyse(
+                reading.items_of_span(connection, start, end, performer_id), start, end, performer_id
+            )
+        )
+        return _json(figures)
+
+    def _span(self, request: Request) -> tuple[datetime, datetime]:
+        """`from` and `to`: by default the last day."""
+        end = _instant(request, "to") or self._clock()
+        start = _instant(request, "from") or end - DEFAULT_SPAN
+        if not start < end <= start + LONGEST_SPAN:
+            raise _bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
+        return start, end
+
     # Users and the log
 
     async def user_items(self, request: Request) -> Response:
@@ -162,14 +207,13 @@ class Api:
         performer_id, feature = rights.events_scope(principal, request.query_params.get("performerId"))
         if performer_id is not None and not is_identifier(performer_id):
             raise _bad_parameter("performerId", "must be a performer's id")
+        selection = Selection(performer_id=performer_id, source_feature=feature)
         after = request.query_params.get("after")
+        if _wants_stream(request):
+            return await self._stream(request, principal, selection, after)
         limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, 1000)
         try:
-            logged = await self._reader.ask(
-                lambda connection: reading.log_events(
-                    connection, after=after, limit=limit, performer_id=performer_id, source_feature=feature
-                )
-            )
+            logged = await self._event_log.page(selection, after, limit)
         except ValueError:
             raise _bad_parameter("after", "must be a cursor that this log has given") from None
         page: shapes.EventsPage = {
@@ -177,6 +221,18 @@ class Api:
             "next": logged[-1].cursor if logged else after,
         }
         return _json(page)
+
+    async def _stream(
+        self, request: Request, principal: Principal, selection: Selection, after: str | None
+    ) -> Response:
+        abort = request.scope.get("extensions", {}).get(EXTENSION)
+        # A reader that comes back repeats its address and says in the header how far it has got.
+        seen = request.headers.get("last-event-id")
+        try:
+            return await self._event_log.stream(selection, seen or after, until=principal.expires_at, abort=abort)
+        except ValueError:
+            name = "Last-Event-ID" if seen else "after"
+            raise _bad_parameter(name, "must be a cursor that this log has given") from None
 
     # Administration
 
@@ -265,14 +321,7 @@ class Api:
         """A refusal as a problem document, with the item it is about where the caller may see that."""
         refusal = cast(QueueError, error)
         principal: Principal | None = getattr(request.state, "principal", None)
-        if refusal.item_id is None or principal is None:
-            return problem_response(refusal)
-        try:
-            item, room = await self._reader.item(refusal.item_id)
-            rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
-        except QueueError:
-            return problem_response(refusal)
-        return problem_response(refusal, shapes.whole_item(item, room.position(item.item_id)))
+        return problem_response(refusal, await self._actions.item_of(principal, refusal))
 
     def routes(self, sockets: Sockets) -> list[BaseRoute]:
         room = "/v1/performers/{performerId}/queue"
@@ -286,14 +335,15 @@ class Api:
                 Route(f"{item}/{name}", partial(self.item_command, name), methods=["POST"], name=name)
                 for name in ITEM_COMMANDS
             ),
-            Route(room, self.queue, methods=["GET"]),
-            Route(room, self.change_settings, methods=["PATCH"]),
+            Route(room, self.room, methods=["GET", "PATCH"]),
             Route(f"{room}/depth", self.depth, methods=["GET"]),
             Route(f"{room}/start-next", self.start_next, methods=["POST"]),
             Route(f"{room}/history", self.history, methods=["GET"]),
+            Route(f"{room}/analytics", self.analytics, methods=["GET"]),
             Route("/v1/users/{userId}/queue/items", self.user_items, methods=["GET"]),
             Route("/v1/events", self.events, methods=["GET"]),
             Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
+            Route("/v1/admin/analytics", self.analytics, methods=["GET"]),
             Route("/v1/admin/wallet-operations", self.wallet_operations, methods=["GET"]),
             Route("/v1/admin/wallet-operations/{operationId}/retry", self.retry_operation, methods=["POST"]),
             Route("/healthz", self.healthz, methods=["GET"]),
@@ -320,6 +370,12 @@ def _idempotency_key(request: Request) -> str | None:
     return key
 
 
+def _wants_stream(request: Request) -> bool:
+    """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
+    return EVENT_STREAM in kinds and request.method == "GET"
+
+
 def _paging(request: Request) -> tuple[int, int]:
     limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_LIMIT)
     return limit, _whole_number(request, "skip", 0, 0, DEEPEST_SKIP)
@@ -332,6 +388,16 @@ def _whole_number(request: Request, name: str, default: int, least: int, most: i
     if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
         raise _bad_parameter(name, f"must be a whole number from {least} to {most}")
     return int(text)
+
+
+def _instant(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _bad_parameter(name, "must be a time such as 2026-01-31T12:00:00.000Z") from None
 
 
 def _bad_parameter(name: str, message: str) -> InvalidRequest:

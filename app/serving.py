@@ -8,6 +8,7 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from app.http_protocol import QueueHttpProtocol
 from app.settings import Settings
 from app.socket_protocol import LARGEST_FRAME, QueueSocketProtocol
 from app.wire.frames import PING_SECONDS
@@ -33,6 +34,7 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         app,
         host=settings.host,
         port=settings.port,
+        http=QueueHttpProtocol,
         ws=QueueSocketProtocol,
         ws_max_size=LARGEST_FRAME,
         ws_ping_interval=PING_SECONDS,

@@ -68,6 +68,12 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[EXTENSION] = self
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
+            self.handshake_complete = True
+
     @property
     def is_open(self) -> bool:
         return not (self.close_sent or self.disconnected or self.transport.is_closing())
@@ -80,9 +86,15 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         """Write a complete frame at once. The caller has looked at `is_open` and `is_lagging`."""
         self.transport.write(frame)
 
-    def abort(self) -> None:
-        """Drop the connection without waiting for its buffer, which a stalled peer would never let empty."""
-        self.transport.abort()
+    def cut_off(self, code: int, reason: str) -> None:
+        """Close a connection whose buffer may never empty: the code goes behind what is in it, if it goes in time."""
+        if not self.is_open:
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.fail(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -91,13 +103,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         self.pong_timer = None
-        if self.is_open:
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": NO_PONG, "reason": "no pong"})
-            self.conn.fail(NO_PONG, "no pong")
-            self.transport.write(b"".join(self.conn.data_to_send()))
-            self.close_sent = True
-            # close() would wait for a peer that no longer reads.
-            self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
+        self.cut_off(NO_PONG, "no pong")
 
     def handle_parser_exception(self) -> None:
         closing = self.conn.close_sent

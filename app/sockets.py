@@ -5,7 +5,7 @@ its commands, and its end with a close code that tells the client whether to com
 """
 
 import asyncio
-import re
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,21 +13,30 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.responses import PlainTextResponse
-from starlette.websockets import WebSocket, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.auth import Authenticator, Principal
 from app.command import Role
-from app.errors import Forbidden, InvalidRequest, QueueError, TokenExpired, Unauthorized
-from app.hub import Hub, Line, Subscriber
+from app.errors import FieldError, Forbidden, InvalidRequest, PerformerNotFound, QueueError, TokenExpired, Unauthorized
+from app.hub import Hub, Subscriber
 from app.lane import Outcome
 from app.presence import Presence
-from app.socket_protocol import BAD_FRAME, EXTENSION, HIGH_WATER, LARGEST_FRAME, text_frame
+from app.problems import REQUEST_ID, problem_response, request_id_of
+from app.socket_protocol import BAD_FRAME, EXTENSION, HIGH_WATER, LARGEST_FRAME, QueueSocketProtocol, text_frame
 from app.wire import frames
 from app.wire.encoding import decode
-from app.wire.requests import AuthFrame, BareFrame, ClientFrame, CommandFrame, SettingsRequest, read
+from app.wire.requests import (
+    AuthFrame,
+    BareFrame,
+    ClientFrame,
+    CommandFrame,
+    EmptyRequest,
+    SettingsRequest,
+    is_identifier,
+    read,
+)
 from app.wire.shapes import room_shape, whole_item
 
 NO_CODE = 1005
@@ -44,7 +53,7 @@ LARGEST_PROCESS = 50_000
 """Sockets one process takes; whoever comes after is told to try another."""
 SOCKETS_A_PRINCIPAL = 100
 
-_PERFORMER_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +77,14 @@ class Sockets:
         performer_id = websocket.path_params["performerId"]
         await websocket.receive()
         if not self._is_allowed_origin(websocket):
-            await websocket.send_denial_response(PlainTextResponse("This origin is not allowed.", 403))
+            await _refuse(websocket, Forbidden("This origin is not allowed."))
             return
-        if not _PERFORMER_ID.fullmatch(performer_id):
-            await websocket.send_denial_response(PlainTextResponse("There is no such room.", 404))
+        if not is_identifier(performer_id):
+            await _refuse(websocket, PerformerNotFound("There is no such performer."))
             return
         offered = frames.SUBPROTOCOL in websocket.scope["subprotocols"]
-        await websocket.accept(frames.SUBPROTOCOL if offered else None)
+        request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers).encode())
+        await websocket.accept(frames.SUBPROTOCOL if offered else None, headers=[request_id])
         await _Connection(self, websocket, performer_id).run()
 
     def _is_allowed_origin(self, websocket: WebSocket) -> bool:
@@ -82,7 +92,17 @@ class Sockets:
         origin = websocket.headers.get("origin")
         if origin is None or origin in self.allowed_origins:
             return True
-        return urlsplit(origin).netloc == websocket.headers.get("host")
+        try:
+            return urlsplit(origin).netloc == websocket.headers.get("host")
+        except ValueError:
+            return False
+
+
+async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:
+    """Answer the handshake over HTTP, as a browser's script will never see but its console does."""
+    response = problem_response(refusal)
+    response.headers[REQUEST_ID] = request_id_of(websocket.headers)
+    await websocket.send_denial_response(response)
 
 
 class _Closing(Exception):
@@ -105,10 +125,9 @@ class _Connection:
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_times: deque[float] = deque(maxlen=FRAMES_A_MINUTE)
-        connection = websocket.scope["extensions"].get(EXTENSION)
-        self._line: Line = connection or _AsgiLine(websocket)
-        if connection is not None:
-            connection.on_drained = self._drained
+        exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
+        self._line = exposed or _AsgiLine(websocket)
+        self._line.on_drained = self._drained
 
     async def run(self) -> None:
         connected = self._shared.connected
@@ -124,6 +143,16 @@ class _Connection:
             await self._close(closing.code, closing.reason)
         except _Gone as gone:
             self._shared.closes[gone.code] += 1
+        except asyncio.CancelledError:
+            code = self._line.cut_off_with if isinstance(self._line, _AsgiLine) else None
+            if code is None:
+                raise
+            self._shared.closes[code] += 1
+        except Exception:
+            # The boundary, as for a request: whatever it was, the client is to come back and we keep the trace.
+            log.exception("a live socket failed")
+            self._shared.closes[OVERLOADED] += 1
+            await self._close(OVERLOADED, "something went wrong here")
         finally:
             await self._end()
             connected[""] -= 1
@@ -149,7 +178,10 @@ class _Connection:
             raise _Closing(BAD_TOKEN, "auth did not come in time") from None
         if frame.get("type") != "auth":
             raise _Closing(BAD_TOKEN, "auth must come first")
-        await self._auth(frame, since=self._resume_point())
+        try:
+            await self._auth(frame, since=self._resume_point())
+        except InvalidRequest:
+            raise _Closing(BAD_TOKEN, "auth needs a token") from None
 
     async def _end(self) -> None:
         if self._expiry is not None:
@@ -162,11 +194,13 @@ class _Connection:
         if self._websocket.application_state is not WebSocketState.CONNECTED:
             return
         if self._line.is_lagging:
-            self._line.abort()
+            self._line.cut_off(code, reason)
             return
         try:
+            if isinstance(self._line, _AsgiLine):
+                await self._line.flushed()
             await self._websocket.close(code, reason)
-        except (RuntimeError, OSError):
+        except (RuntimeError, OSError, WebSocketDisconnect):
             # The other side was faster; there is nobody left to tell.
             return
 
@@ -217,9 +251,8 @@ class _Connection:
         self._principal = None
 
     async def _auth(self, frame: Mapping[str, Any], *, since: int | None = None) -> None:
-        token = read(AuthFrame, frame).token
-        await self._leave_room()
-        await self._authenticate(token)
+        await self._authenticate(read(AuthFrame, frame).token)
+        self._leave_room()
         self._welcome()
         await self._join(since=since)
 
@@ -239,22 +272,25 @@ class _Connection:
             whole=rights.sees_whole_room(principal, self._performer_id),
         )
         await self._shared.hub.join(self._performer_id, self._subscriber, since=since)
-        if self._is_performer:
-            self._present = True
-            await self._shared.presence.arrived(self._performer_id)
+        await self._attend()
 
     async def _leave(self) -> None:
-        await self._leave_room()
+        self._leave_room()
         self._uncount()
+        await self._attend()
 
-    async def _leave_room(self) -> None:
-        if self._subscriber is None:
+    def _leave_room(self) -> None:
+        if self._subscriber is not None:
+            self._shared.hub.leave(self._performer_id, self._subscriber)
+            self._subscriber = None
+
+    async def _attend(self) -> None:
+        """Report the performer's panel as come or gone. A refreshed token is neither."""
+        if self._present is self._is_performer:
             return
-        self._shared.hub.leave(self._performer_id, self._subscriber)
-        self._subscriber = None
-        if self._present:
-            self._present = False
-            await self._shared.presence.left(self._performer_id)
+        self._present = self._is_performer
+        presence = self._shared.presence
+        await (presence.arrived if self._present else presence.left)(self._performer_id)
 
     @property
     def _is_performer(self) -> bool:
@@ -282,7 +318,7 @@ class _Connection:
         text = message.get("text")
         if text is None:
             raise _Closing(BAD_FRAME, "text frames only")
-        if len(text) > LARGEST_FRAME:
+        if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
             raise _Closing(BAD_FRAME, "frame too large")
         try:
             frame = decode(text)
@@ -306,7 +342,8 @@ class _Connection:
                 case _:
                     await self._command(frame)
         except QueueError as refusal:
-            self._write(frames.error(_id_of(frame), refusal))
+            item = await self._shared.actions.item_of(self._principal, refusal)
+            self._write(frames.error(_id_of(frame), refusal, item))
 
     async def _command(self, frame: dict[str, Any]) -> None:
         command = read(CommandFrame, frame)
@@ -316,18 +353,17 @@ class _Connection:
         outcome: Outcome
         if command.type == "settings":
             request = read(SettingsRequest, command.body())
-            outcome = await actions.change_settings(principal, self._performer_id, request)
+            outcome = await actions.change_settings(principal, self._performer_id, request, command.id)
             room = room_shape(outcome.room, self._shared.hub.epoch)
             self._write(frames.ack(command.id, None, room))
             return
         if command.type == "start-next":
-            if command.body():
-                raise InvalidRequest("start-next takes nothing but its id.")
+            read(EmptyRequest, command.body())
             outcome = await actions.start_next(principal, self._performer_id, command.id)
         else:
             item_id = command.body().get("itemId")
             if not isinstance(item_id, str):
-                raise InvalidRequest("itemId is required.")
+                raise InvalidRequest("itemId must be an item's id.", errors=[FieldError("itemId", "must be an id")])
             request_model = ITEM_COMMANDS[command.type]
             body = read(request_model, command.body("itemId"))
             outcome = await actions.item_command(principal, command.type, item_id, body, command.id)
@@ -360,11 +396,13 @@ class _AsgiLine:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._sender: asyncio.Task[None] | None = None
+        self._reader = asyncio.current_task()
+        self.cut_off_with: int | None = None
         self.on_drained: Callable[[], None] | None = None
 
     @property
     def is_open(self) -> bool:
-        return self._websocket.application_state is WebSocketState.CONNECTED
+        return self.cut_off_with is None and self._websocket.application_state is WebSocketState.CONNECTED
 
     @property
     def is_lagging(self) -> bool:
@@ -385,14 +423,23 @@ class _AsgiLine:
                 self._waiting_bytes -= len(frame)
                 if lagged and not self.is_lagging and self.on_drained is not None:
                     self.on_drained()
-        except (RuntimeError, OSError):
+        except (RuntimeError, OSError, WebSocketDisconnect):
             # The socket went away under us; its reader finds out by itself.
             self._waiting.clear()
         finally:
             self._sender = None
 
-    def abort(self) -> None:
-        self.stop()
+    async def flushed(self) -> None:
+        """Until everything written so far is sent, or the connection has gone."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender])
+
+    def cut_off(self, code: int, reason: str) -> None:
+        """End the connection's task: a close frame would have to wait behind what the peer does not take."""
+        if self.cut_off_with is None:
+            self.cut_off_with = code
+            if self._reader is not None and self._reader is not asyncio.current_task():
+                self._reader.cancel(reason)
 
     def stop(self) -> None:
         self._waiting.clear()

@@ -16,6 +16,7 @@ from app.wire.schemas import Schema, components, reference
 CONTRACT_VERSION = "1.0.0"
 EVENT_STREAM = "text/event-stream"
 
+INSTANT: Schema = {"type": "string", "format": "date-time"}
 IDENTIFIER: Schema = {"type": "string", "pattern": IDENTIFIER_PATTERN}
 
 
@@ -38,6 +39,8 @@ PARAMETERS: Mapping[str, Schema] = {
     "after": _query("after", "A cursor of this log: only what follows it.", {"type": "string"}),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", {"type": "string"}),
+    "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
+    "to": _query("to", "The end of the span; by default now.", INSTANT),
     "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
     "idempotencyKey": _header(
         "Idempotency-Key",
@@ -120,8 +123,10 @@ def _operation(operation: Operation) -> Schema:
 
 
 def _parameters(operation: Operation) -> list[Schema]:
+    # A page is there for any id; whether there is a room is for what it shows to say.
+    schema = IDENTIFIER if operation.path.startswith("/v1/") else {"type": "string"}
     in_path = [
-        {"name": name, "in": "path", "required": True, "schema": IDENTIFIER}
+        {"name": name, "in": "path", "required": True, "schema": schema}
         for name in re.findall(r"{(\w+)}", operation.path)
     ]
     names = [*operation.parameters, *(["idempotencyKey"] if operation.method == "POST" else []), "requestId"]

@@ -209,6 +209,16 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=(*LISTING, PerformerNotFound),
     ),
     _get(
+        f"{ROOM}/analytics",
+        "analytics",
+        "A room's figures over a span: counts, waits, rates, tokens, how good the estimate was",
+        "Rooms",
+        shapes.Analytics,
+        who=STAGE,
+        parameters=("from", "to"),
+        refuses=(*LISTING, PerformerNotFound),
+    ),
+    _get(
         "/v1/users/{userId}/queue/items",
         "user_items",
         "A user's items, newest first",
@@ -216,7 +226,7 @@ OPERATIONS: tuple[Operation, ...] = (
         shapes.ItemsPage,
         who="the user, an administrator",
         parameters=("limit", "skip"),
-        refuses=LISTING,
+        refuses=(*LISTING, NotFound),
     ),
     Operation(
         method="GET",
@@ -240,6 +250,16 @@ OPERATIONS: tuple[Operation, ...] = (
         shapes.RoomsPage,
         who=ADMIN,
         parameters=("limit", "skip"),
+        refuses=LISTING,
+    ),
+    _get(
+        "/v1/admin/analytics",
+        "all_analytics",
+        "The figures over all rooms",
+        "Administration",
+        shapes.Analytics,
+        who=ADMIN,
+        parameters=("from", "to"),
         refuses=LISTING,
     ),
     _get(

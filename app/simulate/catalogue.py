@@ -89,6 +89,36 @@ TIP_MENU = Catalogue(
             notes=("It is a fern and very dramatic.", "A small cactus, lost one arm last winter."),
         ),
         Offer(
+            title="Read a tongue twister",
+            tokens=45,
+            seconds=12,
+            notes=("The one with the thistles. Three times.", "Faster than last week!"),
+        ),
+        Offer(
+            title="Pick my next book",
+            tokens=30,
+            seconds=14,
+            notes=("No vampires, please.", "I liked the one about the lighthouse keeper."),
+        ),
+        Offer(
+            title="Song request",
+            tokens=150,
+            seconds=25,
+            notes=("Something we can sing along to.", "The sad one. You know which.", "Your own newest one!"),
+        ),
+        Offer(
+            title="Balance a spoon",
+            tokens=55,
+            seconds=17,
+            notes=("On the nose, with a smile.", "My record is eleven seconds, beat that."),
+        ),
+        Offer(
+            title="Say it in Italian",
+            tokens=40,
+            seconds=9,
+            notes=("“The soup is cold but my heart is warm.”", "“I would like to return this lamp.”"),
+        ),
+        Offer(
             title="Show us your desk",
             tokens=35,
             seconds=None,
@@ -116,6 +146,18 @@ WHEEL = Catalogue(
             notes=("What was your first gig like?", "Which song can you not hear any more?"),
         ),
         Offer(
+            title="Wheel: whisper a minute",
+            tokens=65,
+            seconds=20,
+            notes=("The whole weather report.", "Like a nature film about us."),
+        ),
+        Offer(
+            title="Wheel: swap the hat",
+            tokens=45,
+            seconds=10,
+            notes=("The one with the feather.", "Whatever is nearest."),
+        ),
+        Offer(
             title="Wheel: draw the chat's idea",
             tokens=110,
             seconds=25,
@@ -140,6 +182,12 @@ SLOT_MACHINE = Catalogue(
             tokens=75,
             seconds=12,
             notes=("In a minor key.", "The opening one, loud."),
+        ),
+        Offer(
+            title="Double bells: drum solo",
+            tokens=130,
+            seconds=20,
+            notes=("On the table if need be.", "My neighbours deserve this."),
         ),
         Offer(
             title="Lucky seven: seven compliments",

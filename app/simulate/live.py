@@ -30,7 +30,7 @@ LARGEST_FRAME = 16 * 1024 * 1024
 
 
 class LiveSocket:
-    """`token` None: an anonymous viewer. `by_frame`: the token travels in an `auth` frame, as a browser has to do it."""
+    """`token` None: an anonymous viewer. `by_frame`: the token travels in an `auth` frame, as a browser must do it."""
 
     def __init__(
         self,
@@ -44,6 +44,8 @@ class LiveSocket:
     ) -> None:
         self.performer_id = performer_id
         self.view = View()
+        self.arrived = asyncio.Event()
+        """Set once the room has been seen."""
         self.news = asyncio.Event()
         """Set whenever the view has changed; whoever waits for it clears it."""
         self._site = site
@@ -213,6 +215,7 @@ class LiveSocket:
             elif view.version > version and self._had_snapshot:
                 self._tally.compared(str(self), [f"went back from version {view.version} to {version}"])
         view.take(frame)
+        self.arrived.set()
         self._had_snapshot, self._resyncing, self._newest_at = True, False, None
         for arrival in self._snapshots:
             if not arrival.done():

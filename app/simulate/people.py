@@ -76,9 +76,7 @@ class Features:
             return None
         item_id = str(answer.body["itemId"])
         self._tally.intakes["replayed" if answer.replayed else "accepted"] += 1
-        self._tally.acknowledged[item_id] = Acknowledged(
-            item_id=item_id, source_feature=body["sourceFeature"], body=body
-        )
+        self._tally.acknowledge(Acknowledged(item_id=item_id, source_feature=body["sourceFeature"], body=body))
         if self._random.random() < SENT_TWICE:
             await self._send_again(token, body, item_id)
         return item_id
@@ -107,6 +105,7 @@ class Performer:
         self._tally = tally
         self._random = random
         self._speed = speed
+        self._last_ended: str | None = None
 
     async def work(self) -> None:
         """Work the queue until cancelled. Somebody else at the same panel is fine."""
@@ -124,14 +123,17 @@ class Performer:
         if room.get("pauseReason") == "requested" or not room.get("accepting", True):
             # Left behind by somebody who went home in the middle of a break.
             await self._do("settings", paused=False, accepting=True)
-        item = self.socket.view.on_stage
-        if item is None:
-            await self._between()
-            item = self.socket.view.on_stage or await self._start()
+        item = self._on_stage() or await self._start()
         if item is None:
             await self._wait(1.0)
         else:
             await self._perform(item)
+            await self._between()
+
+    def _on_stage(self) -> Mapping[str, Any] | None:
+        """The answer to a command may come before the frame that shows what it did: what we ended is not there."""
+        item = self.socket.view.on_stage
+        return None if item is None or item["itemId"] == self._last_ended else item
 
     async def _start(self) -> Mapping[str, Any] | None:
         waiting = [item for item in self.socket.view.queue if item["status"] == "created"]
@@ -210,7 +212,7 @@ class Performer:
             here = stage is not None and stage["itemId"] == item_id
             if seen and not here:
                 return False
-            # The answer to a command may come before the frame that shows what it did.
+            # As in _on_stage: what we started may not be there yet.
             seen = seen or here
         return True
 
@@ -243,7 +245,8 @@ class Performer:
             return None
         self._tally.commands[name] += 1
         if name in ("complete", "abandon", "refund") and item_id is not None:
-            self._tally.ended.add(item_id)
+            self._last_ended = item_id
+            self._tally.acknowledge_end(item_id)
         return item
 
     async def _over_http(self, name: str, item_id: str | None, fields: Mapping[str, Any]) -> Answer:
@@ -259,7 +262,14 @@ class Viewer:
     """Somebody at a room's page; `user_id` None: nobody in particular."""
 
     def __init__(
-        self, site: Site, tally: Tally, performer_id: str, *, user_id: str | None, random: Random, by_frame: bool = False
+        self,
+        site: Site,
+        tally: Tally,
+        performer_id: str,
+        *,
+        user_id: str | None,
+        random: Random,
+        by_frame: bool = False,
     ) -> None:
         self.performer_id = performer_id
         self.user_id = user_id
@@ -298,6 +308,6 @@ class Viewer:
         )
         if answer.ok:
             self._tally.commands["cancel"] += 1
-            self._tally.ended.add(item_id)
+            self._tally.acknowledge_end(item_id)
         else:
             self._tally.refusals[answer.code] += 1

@@ -4,7 +4,9 @@ The wallet is reached by the queue's own client. A sandbox wallet is asked to gi
 knows no such thing is taken to have users with tokens of their own.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -13,11 +15,13 @@ import httpx2
 
 from app.simulate.catalogue import Request
 from app.simulate.tally import Tally
-from app.verdict import Escrow
+from app.verdict import Escrow, TryAgain
 from app.wallet import Wallet
 
 GRANT = 50_000
 ATTEMPTS = 3
+PAUSE_SECONDS = 0.3
+TIMEOUT_SECONDS = 5.0
 
 Hold = Callable[[Request], Awaitable[str | None]]
 """An escrow id for a request; None if no tokens could be held for it."""
@@ -30,12 +34,20 @@ async def made_up(request: Request) -> str | None:
 class Purse:
     """Holds at a wallet, for users who are granted tokens as they need them. Use as `async with`."""
 
+    @classmethod
+    def at(cls, wallet_url: str, api_token: str | None, clock: Callable[[], datetime], tally: Tally) -> Self:
+        # The queue's own key signs orders to settle and refund; whoever only holds needs none.
+        wallet = Wallet(
+            base_url=wallet_url, api_token=api_token, queue_secret="", timeout_seconds=TIMEOUT_SECONDS, clock=clock
+        )
+        return cls(wallet, wallet_url, api_token, tally)
+
     def __init__(self, wallet: Wallet, wallet_url: str, api_token: str | None, tally: Tally) -> None:
         self._wallet = wallet
         self._tally = tally
         self._known: set[str] = set()
         self._grants = httpx2.AsyncClient(
-            base_url=f"{wallet_url.rstrip('/')}/sandbox",
+            base_url=wallet_url,
             headers={} if api_token is None else {"Authorization": f"Bearer {api_token}"},
             trust_env=False,
         )
@@ -54,11 +66,9 @@ class Purse:
     async def hold(self, request: Request) -> str | None:
         if request.user_id not in self._known:
             await self._grant(request.user_id)
-        # With one key: a hold whose answer was lost is found again. A user who has run out is granted more.
+        # With one key: a hold whose answer was lost is found again.
         key = f"hold-{uuid4().hex}"
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await self._grant(request.user_id)
+        for attempt in range(1, ATTEMPTS + 1):
             held = await self._wallet.hold(
                 request.user_id,
                 amount=request.tokens,
@@ -71,6 +81,10 @@ class Purse:
             if isinstance(held, Escrow):
                 self._tally.holds["held"] += 1
                 return held.escrow_id
+            if isinstance(held, TryAgain):
+                await asyncio.sleep(PAUSE_SECONDS * attempt)
+            else:
+                await self._grant(request.user_id)
         self._tally.holds["refused"] += 1
         return None
 

@@ -28,6 +28,8 @@ CALM_SECONDS = 15.0
 """How long intakes under way may take once the load has ended."""
 CHECK_SECONDS = 30.0
 CHECKS_AT_ONCE = 32
+AFTERWARDS_SECONDS = 600
+"""How much longer than the load tokens must be valid."""
 OWNERS = 0.6
 """The share of viewers that watch their own requests."""
 OWN_INTAKES_A_MINUTE = 20
@@ -64,7 +66,7 @@ class Run:
         self._sign = sign
         self._purse = purse
         # The same seed gives the same crowd with the same wishes; what the network makes of it is its own affair.
-        self._random = Random(plan.seed)  # noqa: S311 - nothing secret is drawn
+        self._random = Random(plan.seed)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -102,7 +104,7 @@ class Run:
         }
 
     def _child(self) -> Random:
-        return Random(self._random.getrandbits(64))  # noqa: S311 - as above
+        return Random(self._random.getrandbits(64))
 
     def _viewer(self, site: Site, number: int, everybody_may_watch: bool) -> Viewer:
         random = self._child()
@@ -132,10 +134,8 @@ class Run:
 
     # The load
 
-    async def _live(
-        self, site: Site, features: Features, performers: list[Performer], viewers: list[Viewer]
-    ) -> None:
-        sockets = [person.socket for person in (*performers, *viewers)]
+    async def _live(self, site: Site, features: Features, performers: list[Performer], viewers: list[Viewer]) -> None:
+        sockets = _sockets(performers, viewers)
         connections: list[asyncio.Task[None]] = []
         try:
             self.phase = "arriving"
@@ -143,7 +143,7 @@ class Run:
                 connections.append(asyncio.create_task(socket.run()))
                 if number % 20 == 19:
                     await asyncio.sleep(20 / SOCKETS_A_SECOND)
-            await self._until(lambda: all(socket.is_live for socket in sockets), ARRIVAL_SECONDS)
+            await self._arrived(sockets)
             self.phase = "load"
             await self._load(features, performers, viewers)
             self.phase = "checking"
@@ -204,10 +204,14 @@ class Run:
             task.add_done_callback(intakes.discard)
             task.add_done_callback(lambda _: room.release())
 
-    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not reached() and time.monotonic() < end and not self._stop.is_set():
-            await asyncio.sleep(0.02)
+    async def _arrived(self, sockets: list[LiveSocket]) -> None:
+        """Until everybody has seen the room; whoever has not by ARRIVAL_SECONDS comes late."""
+        waits: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(asyncio.gather(*(socket.arrived.wait() for socket in sockets))),
+            asyncio.ensure_future(self._stop.wait()),
+        ]
+        await asyncio.wait(waits, timeout=ARRIVAL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel(waits)
 
     # The truth
 
@@ -236,7 +240,7 @@ class Run:
         return wrong
 
     async def _verify_views(self, site: Site, performers: list[Performer], viewers: list[Viewer]) -> None:
-        sockets = [person.socket for person in (*performers, *viewers)]
+        sockets = _sockets(performers, viewers)
         end = time.monotonic() + CHECK_SECONDS
 
         async def check(socket: LiveSocket) -> None:
@@ -280,6 +284,10 @@ class Run:
                 self.tally.unverified += 1
 
 
+def _sockets(performers: list[Performer], viewers: list[Viewer]) -> list[LiveSocket]:
+    return [*(performer.socket for performer in performers), *(viewer.socket for viewer in viewers)]
+
+
 async def _all(work: Callable[[Any], Awaitable[None]], things: Iterable[Any]) -> None:
     """Some at a time."""
     limit = asyncio.Semaphore(CHECKS_AT_ONCE)
@@ -291,7 +299,7 @@ async def _all(work: Callable[[Any], Awaitable[None]], things: Iterable[Any]) ->
     await asyncio.gather(*(one(thing) for thing in things))
 
 
-async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     tasks = list(tasks)
     for task in tasks:
         task.cancel()

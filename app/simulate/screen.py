@@ -7,8 +7,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import orjson
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,9 +24,22 @@ REDRAWS_A_SECOND = 4
 LINE_SECONDS = 5.0
 
 
-async def perform(run: Run, console: Console) -> dict[str, Any]:
-    """The whole run on a console, and its report. SIGINT or SIGTERM ends the load early, a second one gives up
-    (CancelledError)."""
+def run_in_terminal(run: Run, json_file: Path | None) -> int:
+    """Run to the end, showing it on standard error and the report on standard output; the exit code.
+
+    SIGINT or SIGTERM ends the load and reports what was seen; a second one gives up. Raises app.simulate.run.Refused.
+    """
+    try:
+        report = asyncio.run(_perform(run, Console(stderr=True)))
+    except asyncio.CancelledError:
+        return 130
+    Console().print(report_table(report))
+    if json_file is not None:
+        json_file.write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return 0 if report["consistent"] and not report["checks"]["unverified"] else 1
+
+
+async def _perform(run: Run, console: Console) -> dict[str, Any]:
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
 
     def interrupted() -> None:
@@ -64,9 +79,13 @@ async def _watch(run: Run, console: Console) -> None:
 
 async def _lines(run: Run, console: Console) -> None:
     speed = _Speed(run)
-    began = time.monotonic()
+    began = told = time.monotonic()
+    phase = run.phase
     while True:
-        await asyncio.sleep(LINE_SECONDS)
+        await asyncio.sleep(1 / REDRAWS_A_SECOND)
+        if run.phase == phase and time.monotonic() - told < LINE_SECONDS:
+            continue
+        phase, told = run.phase, time.monotonic()
         tally = run.tally
         console.print(
             f"{time.monotonic() - began:4.0f} s  {run.phase:<8}  {speed.now():6.1f} intakes/s"
@@ -123,12 +142,15 @@ def _figures(run: Run, speed: float) -> RenderableType:
 def report_table(report: Mapping[str, Any]) -> RenderableType:
     """The whole report, as a table and a last line that says whether all was well."""
     table = Table(box=box.SIMPLE_HEAD, show_header=True, header_style="dim", pad_edge=False)
-    for heading, justify in (("", "left"), ("count", "right"), ("p50", "right"), ("p99", "right"), ("longest", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    table.add_column(no_wrap=True)
+    for heading in ("count", "p50", "p99", "longest"):
+        table.add_column(heading, justify="right", no_wrap=True)
 
     def measured(name: str, latency: Mapping[str, Any]) -> None:
         columns = (latency["p50Ms"], latency["p99Ms"], latency["maxMs"])
-        table.add_row(name, f"{latency['count']:,}", *("–" if value is None else f"{value:.1f} ms" for value in columns))
+        table.add_row(
+            name, f"{latency['count']:,}", *("–" if value is None else f"{value:.1f} ms" for value in columns)
+        )
 
     def counted(name: str, count: object) -> None:
         table.add_row(f"  {name}", f"{count:,}" if isinstance(count, int) else str(count))

@@ -82,6 +82,8 @@ class Acknowledged:
 
 @dataclass(slots=True)
 class Tally:
+    remembers: bool = True
+    """Whether items are kept to be looked up again; a day without an end only counts."""
     clock: ServerClock = field(default_factory=ServerClock)
 
     intakes: Counter[str] = field(default_factory=Counter)
@@ -117,6 +119,14 @@ class Tally:
     """Acknowledged items that were asked for again."""
     unverified: int = 0
     """Views and items that could not be checked, because the server did not answer."""
+
+    def acknowledge(self, item: Acknowledged) -> None:
+        if self.remembers:
+            self.acknowledged[item.item_id] = item
+
+    def acknowledge_end(self, item_id: str) -> None:
+        if self.remembers:
+            self.ended.add(item_id)
 
     def compared(self, who: str, differences: list[str]) -> None:
         self.comparisons += 1

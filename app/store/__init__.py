@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.room import Policy
 from app.store import reading
 from app.store.engines import Engines
+
+TROUBLE = (InterfaceError, InternalError, OperationalError, PoolTimeoutError)
+"""What a database raises that is away, restarting, full or too busy: the same may well succeed later."""
 
 
 class Store:

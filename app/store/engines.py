@@ -19,6 +19,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
 BUSY_TIMEOUT_MS = 10_000
+CONNECT_SECONDS = 5
+LOCK_TIMEOUT_MS = 2_000
+"""How long to wait for another process that holds a room or an operation."""
+SILENCE_MS = 10_000
+"""When PostgreSQL gives up a process that has vanished in mid-transaction, and a process a PostgreSQL that has."""
 MENDED_SQLITE = (3, 51, 3)
 MENDED_BRANCHES = ((3, 44, 6), (3, 50, 7))
 """SQLite releases without the WAL-reset bug (3.7.0–3.51.2): 3.51.3 and later, and two maintained branches."""
@@ -69,19 +74,38 @@ def sqlite_driver() -> ModuleType:
 
 
 def open_engines(database_url: str, *, lanes: int = 1, readers: int = 4) -> Engines:
-    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet."""
+    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet.
+
+    Raises DatabaseRefusedError where the database's driver is missing or must not be used.
+    """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
         return _sqlite_engines(url, readers)
-    url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(
-        url,
-        pool_size=lanes + readers,
-        max_overflow=0,
-        pool_timeout=10,
-        pool_pre_ping=True,
-        isolation_level="READ COMMITTED",
-    )
+    return _postgres_engines(url, lanes + readers)
+
+
+def _postgres_engines(url: URL, size: int) -> Engines:
+    try:
+        engine = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+            connect_args={"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": SILENCE_MS},
+        )
+    except ImportError as error:
+        raise DatabaseRefusedError(f"PostgreSQL needs a driver: {error.name} is not installed.") from None
+
+    def connect(dbapi_connection: Any, record: Any) -> None:
+        # Not as startup options, which poolers refuse.
+        dbapi_connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        dbapi_connection.execute(f"SET idle_in_transaction_session_timeout = {SILENCE_MS}")
+        dbapi_connection.commit()
+
+    event.listen(engine, "connect", connect)
     # A reader's statements all see the database at one moment, as SQLite's do.
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return Engines(writer=engine, reader=reader)
@@ -104,6 +128,7 @@ def _sqlite_engines(url: URL, readers: int) -> Engines:
         made = create_engine(
             url,
             module=driver,
+            hide_parameters=True,
             poolclass=QueuePool,
             pool_size=size,
             max_overflow=0,
@@ -127,7 +152,8 @@ def sole_owner(database_url: str) -> Iterator[None]:
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         yield
         return
-    path = Path(url.database + ".lock")
+    # SQLite follows links too: whatever the file is called, it has one lock.
+    path = Path(os.path.realpath(url.database) + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

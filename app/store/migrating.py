@@ -1,25 +1,35 @@
 """Bringing a database to the newest schema, and refusing one that this code does not know."""
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 
 from app.store.engines import DatabaseRefusedError
 from app.store.reading import META
+
+MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
+MIGRATION_LOCK_TIMEOUT_MS = 60_000
 
 
 def migrate(engine: Engine, *, restored: bool = False) -> None:
     """Upgrade to the newest schema, all in one transaction.
 
     With `restored` the database says that its history is another one from now on (a new epoch), so that every client
-    starts afresh. Raises DatabaseRefusedError for a database made by newer code.
+    starts afresh. Raises DatabaseRefusedError for a database made by newer code, or that cannot be opened.
     """
-    with engine.begin() as connection:
+    with _opened(engine) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            # Several machines may start the same release at once; each statement after this sees what the first did.
+            connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         config = _config(connection)
         _refuse_newer(connection, config)
         command.upgrade(config, "head")
@@ -31,11 +41,27 @@ def migrate(engine: Engine, *, restored: bool = False) -> None:
 
 def check(engine: Engine) -> None:
     """Raise DatabaseRefusedError unless the database has exactly the schema of this code."""
-    with engine.connect() as connection:
+    with _opened(engine) as connection:
         config = _config(connection)
         _refuse_newer(connection, config)
         if _revision(connection) != ScriptDirectory.from_config(config).get_current_head():
             raise DatabaseRefusedError("The database has an older schema; run: python -m app migrate")
+
+
+@contextmanager
+def _opened(engine: Engine) -> Iterator[Connection]:
+    """A connection. A refused database is closed: nobody is going to use it."""
+    try:
+        connection = engine.connect()
+    except DBAPIError as error:
+        reason = str(error.orig).strip().partition("\n")[0]
+        raise DatabaseRefusedError(f"The database cannot be used: {reason}") from None
+    try:
+        with connection:
+            yield connection
+    except DatabaseRefusedError:
+        engine.dispose()
+        raise
 
 
 def _refuse_newer(connection: Connection, config: Config) -> None:

@@ -1,9 +1,9 @@
 """The questions asked of the database, as plain functions over a connection; each returns domain values."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
 from sqlalchemy import Connection, Table, func, literal_column, select, text, tuple_
@@ -15,10 +15,13 @@ from app.item import Item
 from app.operation import Operation, OperationStatus
 from app.room import Policy, Room
 from app.store import records
+from app.store.records import Answer
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
 
 T = TypeVar("T")
 
+LONGEST_LIFE = timedelta(days=1)
+"""How long before a span an item may have come and still count in it."""
 LEARNT_FROM = 60
 """How many of a room's last served items its wait estimate is rebuilt from."""
 
@@ -37,23 +40,8 @@ PRESENCE = _table(PresenceRow)
 
 # Spelt as in the partial indexes: SQLite takes one only for a condition it can see, not for bound values.
 ACTIVE_ITEMS = text("status IN ('created', 'started')")
+ONLINE_ROOMS = text("performer_online")
 OPEN_OPERATIONS = text("status NOT IN ('done', 'dead')")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The answer once given under an idempotency key."""
-
-    scope: str
-    key: str
-    fingerprint: str
-    performer_id: str
-    item_id: str
-    version: int
-    at: datetime
-
-    def values(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +107,7 @@ def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> d
     if not keys:
         return {}
     statement = select(ANSWERS).where(tuple_(ANSWERS.c.scope, ANSWERS.c.key).in_(keys))
-    return {(row["scope"], row["key"]): Answer(**row) for row in connection.execute(statement).mappings()}
+    return {(row["scope"], row["key"]): records.answer_from(row) for row in connection.execute(statement).mappings()}
 
 
 def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
@@ -217,6 +205,23 @@ def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit:
     return Page(rows=rows, total=total)
 
 
+def items_of_span(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Item]:
+    """Items that can have a moment between two times: created before the end, and at most a day before the start."""
+    # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
+    statement = select(ITEMS).where(
+        ITEMS.c.item_id >= _first_id(start - LONGEST_LIFE), ITEMS.c.item_id < _first_id(end)
+    )
+    if performer_id is not None:
+        statement = statement.where(ITEMS.c.performer_id == performer_id)
+    for row in connection.execute(statement.execution_options(yield_per=1000)).mappings():
+        yield records.item_from(row)
+
+
+def _first_id(moment: datetime) -> str:
+    digits = f"{max(0, round(moment.timestamp() * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
+
+
 def rooms_page(connection: Connection, policy: Policy, *, limit: int, skip: int) -> Page[Room]:
     """Rooms with the most recent activity first."""
     statement = select(ROOMS.c.performer_id).order_by(ROOMS.c.last_at.desc(), ROOMS.c.performer_id)
@@ -286,6 +291,23 @@ def present_elsewhere(connection: Connection, performer_id: str, process_id: str
         PRESENCE.c.expires_at > now,
     )
     return connection.execute(statement.limit(1)).first() is not None
+
+
+def forsaken_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Rooms that say their performer is online while no process holds a live presence lease."""
+    lease = select(PRESENCE.c.process_id).where(
+        PRESENCE.c.performer_id == ROOMS.c.performer_id, PRESENCE.c.expires_at > now
+    )
+    statement = select(ROOMS.c.performer_id).where(ONLINE_ROOMS, ~lease.exists())
+    return list(connection.execute(statement.order_by(ROOMS.c.performer_id).limit(limit)).scalars())
+
+
+def unaware_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
+    """Of these rooms, the ones that say their performer is offline."""
+    statement = select(ROOMS.c.performer_id).where(
+        ROOMS.c.performer_id.in_(performer_ids), ROOMS.c.performer_online.is_(False)
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def lapsed_presence(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:

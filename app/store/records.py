@@ -1,8 +1,12 @@
-"""Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out."""
+"""Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out.
+
+What is written is laid out for the driver itself, so that a bulk statement need not look at each value again.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -13,23 +17,45 @@ from app.event import Event, EventName, PauseReason, RoomSettings
 from app.item import Clock, Item, Reason, Status, WalletStatus
 from app.operation import Operation, OperationKind, OperationStatus
 from app.room import Room
+from app.store.tables import milliseconds, moment
 
 Values = dict[str, Any]
 
 _ITEM_FIELDS = tuple(field.name for field in fields(Item))
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
+_plain_item_values = attrgetter(*_PLAIN_ITEM_FIELDS)
+_ITEM_TIMES = tuple(name for name in _PLAIN_ITEM_FIELDS if name.endswith("_at"))
 _SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
 _OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer once given under an idempotency key."""
+
+    scope: str
+    key: str
+    fingerprint: str
+    performer_id: str
+    item_id: str
+    version: int
+    at: datetime
+
+
+_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
+
+
 def item_values(item: Item, due_at: datetime | None) -> Values:
-    values = {name: getattr(item, name) for name in _PLAIN_ITEM_FIELDS}
+    values = dict(zip(_PLAIN_ITEM_FIELDS, _plain_item_values(item), strict=True))
+    for name in _ITEM_TIMES:
+        if (moment := values[name]) is not None:
+            values[name] = milliseconds(moment)
     values["metadata"] = orjson.dumps(item.metadata).decode()
     values["clock_used_seconds"] = item.clock.used_seconds
-    values["clock_since"] = item.clock.since
+    values["clock_since"] = milliseconds(item.clock.since)
     values["notified"] = _joined(item.notified)
-    values["ended_at"] = item.finished_at or item.abandoned_at or item.refunded_at
-    values["due_at"] = due_at
+    values["ended_at"] = values["finished_at"] or values["abandoned_at"] or values["refunded_at"]
+    values["due_at"] = milliseconds(due_at)
     return values
 
 
@@ -45,7 +71,12 @@ def room_values(room: Room) -> Values:
     values = {name: getattr(room.settings, name) for name in _SETTINGS_FIELDS}
     positions = room.settings.notify_positions
     values["notify_positions"] = None if positions is None else _joined(positions)
-    return values | {"performer_id": room.performer_id, "version": room.version, "last_at": room.last_at}
+    values["offline_since"] = milliseconds(room.settings.offline_since)
+    return values | {
+        "performer_id": room.performer_id,
+        "version": room.version,
+        "last_at": milliseconds(room.last_at),
+    }
 
 
 def settings_from(row: RowMapping) -> RoomSettings:
@@ -61,7 +92,7 @@ def event_values(event: Event) -> Values:
         "performer_id": event.performer_id,
         "version": event.version,
         "name": event.name,
-        "at": event.at,
+        "at": milliseconds(event.at),
         "actor_role": event.actor.role,
         "actor_id": event.actor.id,
         "item_id": item and item.item_id,
@@ -83,7 +114,7 @@ def event_to_json(events: Sequence[Event]) -> bytes:
 
 def event_from_json(payload: bytes) -> list[Event]:
     rows = orjson.loads(payload)
-    return [event_from({**row, "at": datetime.fromisoformat(row["at"])}) for row in rows]
+    return [event_from({**row, "at": moment(row["at"])}) for row in rows]
 
 
 def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
@@ -104,7 +135,18 @@ def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
 
 def operation_values(operation: Operation) -> Values:
     """The row of a new operation; replacing one keeps its `claimed`."""
-    return {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False}
+    values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False}
+    for name in ("next_attempt_at", "created_at", "updated_at"):
+        values[name] = milliseconds(values[name])
+    return values
+
+
+def answer_values(answer: Answer) -> Values:
+    return {name: getattr(answer, name) for name in _ANSWER_FIELDS} | {"at": milliseconds(answer.at)}
+
+
+def answer_from(row: RowMapping) -> Answer:
+    return Answer(**{name: row[name] for name in _ANSWER_FIELDS})
 
 
 def operation_from(row: RowMapping) -> Operation:

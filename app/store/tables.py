@@ -5,7 +5,7 @@ databases, ordered, and without a time zone to lose.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, overload
 
 from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, Text, UniqueConstraint, text
 from sqlalchemy.types import TypeDecorator
@@ -15,6 +15,20 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
 
+@overload
+def milliseconds(value: datetime) -> int: ...
+@overload
+def milliseconds(value: datetime | None) -> int | None: ...
+def milliseconds(value: datetime | None) -> int | None:
+    """An aware datetime as whole milliseconds since 1970 UTC."""
+    return None if value is None else (value - EPOCH) // MILLISECOND
+
+
+def moment(value: int) -> datetime:
+    """The reverse of `milliseconds`, in UTC."""
+    return EPOCH + timedelta(milliseconds=value)
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime kept as whole milliseconds since 1970."""
 
@@ -22,10 +36,10 @@ class Instant(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        return None if value is None else (value - EPOCH) // MILLISECOND
+        return milliseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        return None if value is None else EPOCH + timedelta(milliseconds=value)
+        return None if value is None else moment(value)
 
 
 Serial = BigInteger().with_variant(Integer(), "sqlite")
@@ -42,6 +56,14 @@ class MetaRow(SQLModel, table=True):
 
 class RoomRow(SQLModel, table=True):
     __tablename__ = "rooms"
+    __table_args__ = (
+        Index(
+            "ix_room_online",
+            "performer_id",
+            sqlite_where=text("performer_online"),
+            postgresql_where=text("performer_online"),
+        ),
+    )
     performer_id: str = Field(primary_key=True)
     version: int = Field(sa_type=BigInteger)
     last_at: datetime = Field(sa_type=Instant)
@@ -138,6 +160,7 @@ class EventRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("performer_id", "version", name="uq_event_version"),
         Index("ix_event_item", "item_id", "version"),
+        Index("ix_event_order", "transaction_id", "cursor").ddl_if(dialect="postgresql"),
     )
     cursor: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
     transaction_id: int | None = Field(

@@ -1,19 +1,35 @@
 """What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    ClauseElement,
+    Connection,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    null,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.event import Event
 from app.item import Item
 from app.operation import Operation
-from app.room import Room
+from app.room import Policy, Room
 from app.store import records
-from app.store.reading import ANSWERS, EVENTS, ITEMS, OPEN_OPERATIONS, OPERATIONS, PRESENCE, ROOMS, Answer
+from app.store.reading import ACTIVE_ITEMS, ANSWERS, EVENTS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, PRESENCE, ROOMS
+from app.store.records import Answer
+from app.store.tables import milliseconds
 
 # What can change about an item after its intake; the rest is fixed and not written again.
 _CHANGING_ITEM_COLUMNS = (
@@ -50,13 +66,92 @@ class Changes:
     rooms: dict[str, Room] = field(default_factory=dict)
     new_items: dict[str, Item] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)
+    deadlines: dict[str, datetime | None] = field(default_factory=dict)
+    """By item id: rows whose deadline is no longer the one that the room gives the item."""
     events: list[Event] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
     """By item id."""
     answers: list[Answer] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.rooms or self.items or self.new_items or self.operations or self.answers)
+        return bool(self.rooms or self.items or self.new_items or self.deadlines or self.operations or self.answers)
+
+
+class _Bulk:
+    """A statement for many rows: compiled once a dialect, then handed to the driver with rows laid out for it.
+
+    SQLAlchemy's own execution looks at every value of every row, which takes longer than SQLite takes to store them.
+    """
+
+    def __init__(self, build: Callable[[ModuleType], ClauseElement]) -> None:
+        """`build` makes the statement from the dialect's module, whose `insert` knows ON CONFLICT."""
+        self._build = build
+        self._compiled: dict[str, tuple[str, Sequence[str] | None]] = {}
+
+    def run(self, connection: Connection, rows: Sequence[records.Values]) -> None:
+        if not rows:
+            return
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            statement = self._build(postgresql if dialect.name == "postgresql" else sqlite)
+            compiled = cast(SQLCompiler, statement.compile(dialect=dialect))
+            self._compiled[dialect.name] = (compiled.string, compiled.positiontup)
+        text, names = self._compiled[dialect.name]
+        parameters: Any = rows if names is None else [tuple(map(row.__getitem__, names)) for row in rows]
+        connection.exec_driver_sql(text, parameters)
+
+
+def _insert(table: Table) -> Callable[[ModuleType], ClauseElement]:
+    return lambda dialect: dialect.insert(table).values({name: bindparam(name) for name in _columns(table)})
+
+
+def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[ModuleType], ClauseElement]:
+    """Insert, or replace the row with this key but for the columns `kept`."""
+
+    def build(dialect: ModuleType) -> ClauseElement:
+        names = [name for name in _columns(table) if name not in set_to]
+        statement = dialect.insert(table).values({name: bindparam(name) for name in names})
+        replaced = {name: statement.excluded[name] for name in names if name not in (key, *kept)}
+        return cast(ClauseElement, statement.on_conflict_do_update(index_elements=[key], set_=replaced | set_to))
+
+    return build
+
+
+def _columns(table: Table) -> list[str]:
+    """The columns that a row is written with; the rest the database fills in."""
+    return [column.name for column in table.columns if column.name not in ("cursor", "transaction_id")]
+
+
+def _append(dialect: ModuleType) -> ClauseElement:
+    statement = insert(EVENTS).values({name: bindparam(name) for name in _columns(EVENTS)})
+    if dialect is not postgresql:
+        return statement
+    # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
+    # before the one it waited for. An event is therefore filed under its predecessor's transaction if that is later.
+    before = EVENTS.alias("before")
+    predecessor = select(before.c.transaction_id).where(
+        before.c.performer_id == bindparam("performer_id"),
+        before.c.version == bindparam("version") - literal_column("1"),
+    )
+    return statement.values(transaction_id=func.greatest(_THIS_TRANSACTION, predecessor.scalar_subquery()))
+
+
+_WRITE_ROOMS = _Bulk(_replace(ROOMS, "performer_id"))
+_APPEND_EVENTS = _Bulk(_append)
+_ADD_ITEMS = _Bulk(_insert(ITEMS))
+_CHANGE_ITEMS = _Bulk(
+    lambda dialect: (
+        update(ITEMS)
+        .where(ITEMS.c.item_id == bindparam("key"))
+        .values({name: bindparam(name) for name in _CHANGING_ITEM_COLUMNS})
+    )
+)
+_CHANGE_DEADLINES = _Bulk(
+    lambda dialect: update(ITEMS).where(ITEMS.c.item_id == bindparam("key")).values({"due_at": bindparam("due_at")})
+)
+# A row is replaced by its own id only: a second operation for the same escrow is refused by the table.
+_WRITE_OPERATIONS = _Bulk(_replace(OPERATIONS, "operation_id", "claimed", lease_until=null()))
+_ADD_ANSWERS = _Bulk(_insert(ANSWERS))
 
 
 def save(connection: Connection, changes: Changes) -> None:
@@ -64,61 +159,21 @@ def save(connection: Connection, changes: Changes) -> None:
 
     Raises sqlalchemy.exc.IntegrityError when an invariant would break: another process was first.
     """
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    rooms = [records.room_values(changes.rooms[performer_id]) for performer_id in sorted(changes.rooms)]
-    if rooms:
-        statement = upsert(ROOMS)
-        replaced = {name: statement.excluded[name] for name in rooms[0] if name != "performer_id"}
-        connection.execute(statement.on_conflict_do_update(index_elements=["performer_id"], set_=replaced), rooms)
-    if changes.events:
-        _append_events(connection, changes.events)
-    if changes.items:
-        _update_items(connection, changes)
-    if changes.new_items:
-        connection.execute(insert(ITEMS), [_item_values(changes, item) for item in changes.new_items.values()])
-    if changes.operations:
-        operations = [records.operation_values(operation) for operation in changes.operations.values()]
-        # A row is replaced by its own id only: a second operation for the same escrow is refused by the table.
-        statement = upsert(OPERATIONS)
-        replaced = {name: statement.excluded[name] for name in operations[0] if name not in ("operation_id", "claimed")}
-        connection.execute(
-            statement.on_conflict_do_update(index_elements=["operation_id"], set_=replaced | {"lease_until": None}),
-            operations,
-        )
-    if changes.answers:
-        connection.execute(insert(ANSWERS), [answer.values() for answer in changes.answers])
-
-
-def _append_events(connection: Connection, events: Sequence[Event]) -> None:
-    rows = [records.event_values(event) for event in events]
-    if connection.dialect.name != "postgresql":
-        connection.execute(insert(EVENTS), rows)
-        return
-    # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
-    # before the one it waited for. An event is therefore filed under its predecessor's transaction if that is later.
-    before = EVENTS.alias("before")
-    predecessor = select(before.c.transaction_id).where(
-        before.c.performer_id == bindparam("of_room"), before.c.version == bindparam("predecessor")
-    )
-    statement = insert(EVENTS).values(transaction_id=func.greatest(_THIS_TRANSACTION, predecessor.scalar_subquery()))
-    connection.execute(
-        statement,
-        [{**row, "of_room": row["performer_id"], "predecessor": row["version"] - 1} for row in rows],
-    )
-
-
-def _update_items(connection: Connection, changes: Changes) -> None:
-    rows = []
+    rooms = [changes.rooms[performer_id] for performer_id in sorted(changes.rooms)]
     # Items leave "started" before another enters it: the partial unique index is checked row by row.
-    for item in sorted(changes.items.values(), key=lambda item: item.is_active):
-        values = _item_values(changes, item)
-        rows.append({"key": item.item_id} | {name: values[name] for name in _CHANGING_ITEM_COLUMNS})
-    connection.execute(
-        update(ITEMS)
-        .where(ITEMS.c.item_id == bindparam("key"))
-        .values({name: bindparam(name) for name in _CHANGING_ITEM_COLUMNS}),
-        rows,
+    items = sorted(changes.items.values(), key=lambda item: item.is_active)
+    _WRITE_ROOMS.run(connection, [records.room_values(room) for room in rooms])
+    _APPEND_EVENTS.run(connection, [records.event_values(event) for event in changes.events])
+    # Before the items: what changes about one later in the batch comes with its own deadline.
+    _CHANGE_DEADLINES.run(
+        connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
     )
+    _CHANGE_ITEMS.run(connection, [_item_values(changes, item) | {"key": item.item_id} for item in items])
+    _ADD_ITEMS.run(connection, [_item_values(changes, item) for item in changes.new_items.values()])
+    _WRITE_OPERATIONS.run(
+        connection, [records.operation_values(operation) for operation in changes.operations.values()]
+    )
+    _ADD_ANSWERS.run(connection, [records.answer_values(answer) for answer in changes.answers])
 
 
 def _item_values(changes: Changes, item: Item) -> records.Values:
@@ -148,6 +203,24 @@ def claim_operations(connection: Connection, *, now: datetime, lease_until: date
             .values(claimed=True, lease_until=lease_until)
         )
     return operations
+
+
+def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> bool:
+    """Under another policy than the last one, have every active item looked at; returns whether it is another.
+
+    A row's deadline follows from the policy it was written under. A timer's look at an item that is not overdue sets
+    the row right, so making them all due once is enough.
+    """
+    known = connection.execute(select(META.c.value).where(META.c.name == "policy")).scalar_one_or_none()
+    if known == repr(policy):
+        return False
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = upsert(META).values(name="policy", value=repr(policy))
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
+    )
+    connection.execute(update(ITEMS).where(ACTIVE_ITEMS).values(due_at=now))
+    return True
 
 
 def release_claims(connection: Connection) -> None:

@@ -206,13 +206,13 @@ def ack(command_id: str, item: WholeItem | None, room: RoomShape | None = None) 
     return encode(frame)
 
 
-def error(command_id: str | None, refusal: QueueError) -> bytes:
+def error(command_id: str | None, refusal: QueueError, item: WholeItem | None = None) -> bytes:
     frame: ErrorFrame = {
         "type": "error",
         "id": command_id,
         "code": refusal.code,
         "detail": refusal.detail,
-        "problem": problem(refusal),
+        "problem": problem(refusal, item),
     }
     return encode(frame)
 

