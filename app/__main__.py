@@ -18,10 +18,11 @@ from app import auth, logs
 from app import demo as demonstration
 from app.command import Role
 from app.demo import TOKEN_SECONDS, Demo
-from app.main import create_app, utc_now
+from app.main import check_database, create_app, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.serving import serve as run_server
+from app.serving import serve_workers
 from app.settings import InvalidSettings, Settings, read_settings
 from app.simulate.purse import Purse
 from app.simulate.run import AFTERWARDS_SECONDS, Plan, Refused, Run
@@ -49,10 +50,13 @@ def serve() -> None:
     with _explained():
         settings = read_settings()
         logs.configure(settings.environment)
+        print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
+        if settings.web_concurrency > 1:
+            check_database(settings)
+            serve_workers("app.main:worker", settings)
+            return
         with sole_owner(settings.database_url):
-            app = create_app(settings)
-            print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
-            run_server(app, settings)
+            run_server(create_app(settings), settings)
 
 
 @cli.command()

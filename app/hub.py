@@ -8,6 +8,7 @@ session.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from datetime import datetime
 from typing import Protocol
 
 from app.command import Role
+from app.errors import QueueError
 from app.event import Event
 from app.item import Item
 from app.room import Room, apply
@@ -30,6 +32,8 @@ LAG_LIMIT_SECONDS = 30.0
 
 TOO_SLOW = 4000
 RESTARTING = 1012
+
+log = logging.getLogger(__name__)
 
 
 class Line(Protocol):
@@ -90,9 +94,13 @@ class _WatchedRoom:
     recent: deque[Event] = field(default_factory=lambda: deque(maxlen=RECENT_EVENTS))
     quiet_from: float = 0.0
     """Loop time before which an event waits for others."""
-    gap: bool = False
-    """An event came whose predecessors did not: they have to be read from the database."""
+    heard_of: int = 0
+    """The highest version spoken of: where it is ahead of `room`, what lies between is read from the database."""
     pump: "asyncio.Task[None] | None" = None
+
+    @property
+    def is_behind(self) -> bool:
+        return self.heard_of > self.room.version
 
 
 class Hub:
@@ -152,8 +160,7 @@ class Hub:
         if watched is None:
             return
         self._fold(watched, events)
-        watched.gap = bool(events) and events[-1].version > watched.room.version
-        self._start_pump(watched)
+        self._hear_of(watched, max((event.version for event in events), default=0))
 
     @property
     def watched(self) -> dict[str, int]:
@@ -163,12 +170,12 @@ class Hub:
     def behind(self, performer_id: str, version: int) -> None:
         """The database is at `version`: whatever should have told us so did not, and the room catches up."""
         watched = self._rooms.get(performer_id)
-        if watched is not None and version > watched.room.version:
-            watched.gap = True
-            self._start_pump(watched)
+        if watched is not None:
+            self._hear_of(watched, version)
 
-    def _start_pump(self, watched: _WatchedRoom) -> None:
-        if watched.pump is None and (watched.pending or watched.gap):
+    def _hear_of(self, watched: _WatchedRoom, version: int) -> None:
+        watched.heard_of = max(watched.heard_of, version)
+        if watched.pump is None and (watched.pending or watched.is_behind):
             watched.pump = asyncio.create_task(self._pump(watched))
 
     def _fold(self, watched: _WatchedRoom, events: Iterable[Event]) -> None:
@@ -184,10 +191,11 @@ class Hub:
         """Send a room's events until there are none, one frame after the other."""
         loop = asyncio.get_running_loop()
         try:
-            while watched.gap or watched.pending:
-                if watched.gap:
-                    watched.gap = False
-                    self._fold(watched, await self._missed(watched.room.performer_id, watched.room.version))
+            while watched.is_behind or watched.pending:
+                if watched.is_behind:
+                    await self._catch_up(watched)
+                if not watched.pending:
+                    return
                 if (pause := watched.quiet_from - loop.time()) > 0:
                     await asyncio.sleep(pause)
                 events, watched.pending = watched.pending, []
@@ -198,6 +206,15 @@ class Hub:
                 await self._broadcast(watched, events, before, after)
         finally:
             watched.pump = None
+
+    async def _catch_up(self, watched: _WatchedRoom) -> None:
+        try:
+            missed = await self._missed(watched.room.performer_id, watched.room.version)
+        except QueueError as refusal:
+            # The next event, or the next comparison with the database, begins again.
+            log.warning("a watched room could not catch up (%s)", refusal.code)
+            return
+        self._fold(watched, missed)
 
     async def _broadcast(self, watched: _WatchedRoom, events: Sequence[Event], before: Room, after: Room) -> None:
         now = self._clock()
@@ -346,11 +363,13 @@ class Hub:
                 await self._ask_others(performer_id)
             room = await self._load(performer_id)
             watched = _WatchedRoom(room=room, shown=room)
-            self._fold(watched, self._early[performer_id])
+            early = self._early[performer_id]
+            self._fold(watched, early)
             watched.shown = watched.room
             watched.recent.extend(watched.pending)
             watched.pending.clear()
             self._rooms[performer_id] = watched
+            self._hear_of(watched, max((event.version for event in early), default=0))
             return watched
         finally:
             del self._early[performer_id]

@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount
 
-from app import asyncapi, description, pages, timers
+from app import asyncapi, description, logs, pages, timers
 from app.actions import Actions
 from app.auth import Authenticator
 from app.breaker import Breaker
@@ -38,7 +38,7 @@ from app.room import Policy
 from app.routes import Api
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
-from app.settings import SANDBOX, Settings
+from app.settings import SANDBOX, Settings, read_settings
 from app.sockets import Sockets
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
@@ -112,6 +112,22 @@ def bus_of(settings: Settings, receive: Callable[[str, Sequence[Event]], None]) 
     from app.bus import Bus  # its driver is an extra that one process does without
 
     return Bus(settings.redis_url, receive)
+
+
+def worker() -> Starlette:
+    """One worker's application, configured by the environment."""
+    settings = read_settings()
+    logs.configure(settings.environment)
+    return create_app(settings)
+
+
+def check_database(settings: Settings) -> None:
+    """Raises app.store.engines.DatabaseRefusedError unless the workers will be able to use the database."""
+    engines = open_engines(settings.database_url)
+    try:
+        check(engines.writer)
+    finally:
+        engines.dispose()
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:

@@ -1,4 +1,4 @@
-"""Running the application under uvicorn: its limits, its signals, and an orderly end."""
+"""Running the application under uvicorn: its limits, its workers, its signals, and an orderly end."""
 
 import logging
 import signal
@@ -7,31 +7,80 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from app.http_protocol import QueueHttpProtocol
 from app.settings import Settings
 from app.socket_protocol import LARGEST_FRAME, QueueSocketProtocol
 from app.wire.frames import PING_SECONDS
 
+log = logging.getLogger(__name__)
+
 GRACE_SECONDS = 5
 """How long requests in flight may take to finish once the sockets are gone; the whole end stays under 10 s."""
+
+HUNG_SECONDS = 30
+"""How long a worker may not answer before it is replaced; it may be starting on a busy machine."""
 
 
 class DrainingServer(uvicorn.Server):
     """Sends the sockets away in batches before it stops, where uvicorn would close all of them in one go."""
 
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn raises the signal again once it has stopped; an orderly stop is not a death by signal.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _already_handled)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        super().run(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
-        app = self.config.app
+        app = self.config.loaded_app
         if isinstance(app, Starlette):
             await app.state.drain()
         await super().shutdown(sockets)
 
 
-def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
+class _Worker(Process):
+    """One of several processes that share a listening socket."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        if self._server is None:
+            self._server = DrainingServer(self.config)
+        return self._server
+
+
+class _Workers(Multiprocess):
+    """Starts the workers, replaces one that dies, and passes the end on to all of them."""
+
+    def init_processes(self) -> None:
+        self.processes = [self._start() for _ in range(self.processes_num)]
+
+    def keep_subprocess_alive(self) -> None:
+        for index, process in enumerate(self.processes):
+            if not self.should_exit.is_set() and not process.is_alive(self.config.timeout_worker_healthcheck):
+                process.kill()
+                process.join()
+                log.warning("worker %s died and is replaced", process.pid)
+                self.processes[index] = self._start()
+
+    def _start(self) -> Process:
+        process = _Worker(self.config, self.sockets)
+        process.start()
+        return process
+
+    def handle_hup(self) -> None:
+        """Ignored, as in a single process: a terminal that goes away is no reason to do anything."""
+
+
+def server_config(app: Starlette | str, settings: Settings) -> uvicorn.Config:
+    """`app` is the application, or where every worker finds the function that makes its own."""
     return uvicorn.Config(
         app,
+        factory=isinstance(app, str),
+        workers=settings.web_concurrency,
         host=settings.host,
         port=settings.port,
         http=QueueHttpProtocol,
@@ -45,19 +94,25 @@ def server_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=HUNG_SECONDS,
         backlog=4096,
     )
 
 
 def serve(app: Starlette, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return."""
-    config = server_config(app, settings)
-    # uvicorn raises the signal again once it has stopped; an orderly stop is not a death by signal.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _already_handled)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    """Serve in this process until SIGTERM or SIGINT, then drain and return."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    DrainingServer(config).run()
+    DrainingServer(server_config(app, settings)).run()
+
+
+def serve_workers(factory: str, settings: Settings) -> None:
+    """Serve in several processes until SIGTERM or SIGINT; each drains by itself.
+
+    `factory` is "module:function"; each worker reads its settings from the environment, as this process has.
+    """
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    config = server_config(factory, settings)
+    _Workers(config, [config.bind_socket()]).run()
 
 
 def _already_handled(number: int, frame: FrameType | None) -> None:

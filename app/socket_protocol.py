@@ -62,6 +62,15 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.close_sent:
+            # The upgrade request was too much for the parser (a header line over 8 KiB). It has an answer to that, which
+            # uvicorn never sends, and the connection would stay.
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if not self.handshake_complete:
@@ -105,17 +114,20 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self.pong_timer = None
         self.cut_off(NO_PONG, "no pong")
 
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(BAD_FRAME, "not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
     def handle_parser_exception(self) -> None:
         closing = self.conn.close_sent
-        if closing is None:
-            # The upgrade request itself was too much for the parser (a header line over 8 KiB).
-            self.handshake_complete = self.close_sent = True
-            self.transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
-            self.transport.close()
-            return
-        if self.close_sent:
+        if closing is None or self.close_sent:
             return
         self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
