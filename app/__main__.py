@@ -80,7 +80,7 @@ def demo(
             )
             people.join(app)
             run_server(app, settings)
-            console.print(f"Stopped. {people.books()}", soft_wrap=True, highlight=False)
+            console.print(f"Stopped. {people.books()}".rstrip(), soft_wrap=True, highlight=False)
 
 
 @cli.command()

@@ -347,9 +347,9 @@ class Demo:
         return "between two requests"
 
     def books(self) -> str:
-        """The wallet's books in one line."""
+        """The wallet's books in one line; empty until they have been read."""
         if not self._books:
-            return "The books are not open yet."
+            return ""
         books = {name: f"{value:,}" for name, value in self._books.items() if name != "balanced"}
         state = "The books balance" if self._books["balanced"] else "THE BOOKS DO NOT BALANCE"
         return (

@@ -27,11 +27,15 @@ class DrainingServer(uvicorn.Server):
     """Sends the sockets away in batches before it stops, where uvicorn would close all of them in one go."""
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn raises the signal again once it has stopped; an orderly stop is not a death by signal.
+        # uvicorn listens only while it serves, and raises the signal again once it has stopped. One that comes while
+        # it starts must count as well, and an orderly stop is not a death by signal.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _already_handled)
+            signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         super().run(sockets)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -113,7 +117,3 @@ def serve_workers(factory: str, settings: Settings) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = server_config(factory, settings)
     _Workers(config, [config.bind_socket()]).run()
-
-
-def _already_handled(number: int, frame: FrameType | None) -> None:
-    pass

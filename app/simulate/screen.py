@@ -172,7 +172,7 @@ def report_table(report: Mapping[str, Any]) -> RenderableType:
     table.add_row("Sockets opened", f"{sockets['opened']:,}")
     counted("resumed without a snapshot", sockets["resumed"])
     for code, count in sorted(sockets["closed"].items()):
-        counted(f"closed with {code}", count)
+        counted("attempts to connect in vain" if code == "0" else f"closed with {code}", count)
     counted("updates received", sockets["frames"].get("update", 0))
     counted("events in them", sockets["events"])
     counted("gaps met", sockets["gaps"])
