@@ -8,6 +8,7 @@ wallet alone is `breaker`'s. While the breaker is open operations wait without u
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
@@ -75,10 +76,10 @@ class Outbox:
             while True:
                 self._wake.clear()
                 if not await self._take_up():
-                    try:
-                        await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
-                    except TimeoutError:
-                        continue
+                    # Not wait_for: up to Python 3.11 it forgets that it was cancelled if it is woken in the same moment.
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(POLL_SECONDS):
+                            await self._wake.wait()
         finally:
             if self._attempts:
                 _, late = await asyncio.wait(self._attempts, timeout=LAST_MOMENT_SECONDS)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Send
@@ -63,7 +64,8 @@ class EventLog:
         self._reader = reader
         self._clock = clock
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
-        self._streams: set[_Stream] = set()
+        self._streams: dict[_Stream, asyncio.Task[Any]] = {}
+        """With the task that sends it, until its last byte has been taken."""
         self._stopping = False
 
     @property
@@ -101,11 +103,10 @@ class EventLog:
             raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
         first = await self.page(selection, after, PAGE)
         stream = _Stream(selection, after, until, abort)
-        return _StreamResponse(stream, self._chunks(stream, first))
+        return _StreamResponse(stream, self._chunks(stream, first), self._streams)
 
     async def _chunks(self, stream: "_Stream", page: Sequence[Logged]) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
-        self._streams.add(stream)
         try:
             yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
             beat = loop.time() + HEARTBEAT_SECONDS
@@ -126,17 +127,15 @@ class EventLog:
         except Exception:
             # The database is away, or whatever it was: the reader comes back and asks again from where it is.
             log.warning("a stream of the event log ended early", exc_info=True)
-        finally:
-            self._streams.discard(stream)
 
     async def stop(self) -> None:
         """End all streams; a reader that does not take its last page in time is cut off."""
         self._stopping = True
         for stream in self._streams:
             stream.wake.set()
-        if tasks := [stream.task for stream in self._streams if stream.task is not None]:
-            await asyncio.wait(tasks, timeout=LAST_MOMENT_SECONDS)
-        for stream in list(self._streams):
+        if self._streams:
+            await asyncio.wait(self._streams.values(), timeout=LAST_MOMENT_SECONDS)
+        for stream in self._streams:
             stream.cut_off()
 
 
@@ -147,7 +146,6 @@ class _Stream:
     until: datetime
     abort: Abort | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    task: "asyncio.Task[None] | None" = None
 
     async def rest(self, seconds: float) -> bool:
         """Whether a hint came within these seconds."""
@@ -167,11 +165,15 @@ class _Stream:
 class _StreamResponse(StreamingResponse):
     media_type = "text/event-stream"
 
-    def __init__(self, stream: _Stream, chunks: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self, stream: _Stream, chunks: AsyncGenerator[bytes, None], streams: "dict[_Stream, asyncio.Task[Any]]"
+    ) -> None:
+        """It is one of `streams` while it is being sent."""
         # Nothing on the way may keep events back until there are more of them.
         super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._stream = stream
         self._chunks = chunks
+        self._streams = streams
 
     async def stream_response(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -183,9 +185,14 @@ class _StreamResponse(StreamingResponse):
             finally:
                 watchdog.cancel()
 
-        self._stream.task = asyncio.current_task()
-        async with aclosing(self._chunks):
-            await super().stream_response(send_in_time)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
+        self._streams[self._stream] = task
+        try:
+            async with aclosing(self._chunks):
+                await super().stream_response(send_in_time)
+        finally:
+            del self._streams[self._stream]
 
 
 def _block(logged: Logged) -> bytes:

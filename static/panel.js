@@ -400,8 +400,8 @@ function buildRecent(item) {
 // -- keyboard and alerts -------------------------------------------------------------------------------------------
 
 const SHORTCUTS = {
-  s: ["action.start", () => byId("now").dataset.kind === "next" && byId("now").parts.primary.click()],
-  f: ["action.finish", () => byId("now").dataset.kind === "stage" && byId("now").parts.primary.click()],
+  s: ["action.start", () => subject() && !onStage() && start()],
+  f: ["action.finish", () => onStage() && finish()],
   p: ["shortcut.pause", () => onStage() && pause()],
   a: ["action.abandon", () => subject() && usable() && abandon()],
   r: ["action.refund", () => subject() && usable() && refund()],
@@ -410,7 +410,8 @@ const SHORTCUTS = {
 const lettersOn = () => localStorage.getItem(SHORTCUT_SLOT) !== "off";
 
 addEventListener("keydown", (event) => {
-  const inField = event.target.closest?.("input, textarea, select, [contenteditable], [role=menu]");
+  // A field of a dialog that has just closed holds the focus for a moment longer.
+  const inField = event.target.closest?.("input, textarea, select, [contenteditable], [role=menu]")?.checkVisibility();
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || inField || isDialogOpen()) return;
   if (event.key === "?") {
     event.preventDefault();

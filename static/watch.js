@@ -4,7 +4,7 @@ import { StageClock, queueRow, updateQueueRow } from "./cards.js";
 import { stopNote } from "./connection-element.js";
 import { ask, toast } from "./dialog.js";
 import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "./dom.js";
-import { dayAndTime, featureName, inLine, shortId, stopwatch, tokens } from "./format.js";
+import { dayAndTime, featureName, inLine, stopwatch, tokens } from "./format.js";
 import { errorText, t, translate } from "./messages.js";
 import { isMoneyMoving, moneyState } from "./money.js";
 import { isActive, itemPath } from "./protocol.js";
@@ -423,8 +423,7 @@ function updateMoney(node, item) {
   const { tone, text, reference } = moneyState(item);
   setAttribute(node, "data-tone", tone);
   setText(node.firstChild, text);
-  setText(node.lastChild, reference ? t("money.reference", { reference: shortId(reference) }) : "");
-  setAttribute(node.lastChild, "title", reference);
+  setText(node.lastChild, reference ? t("money.reference", { reference }) : "");
 }
 
 function requestRow(item) {

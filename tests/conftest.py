@@ -41,7 +41,7 @@ def server(running_server: Server) -> Iterator[Server]:
 
 @pytest.fixture(scope="session", params=[None, WebSocketsSansIOProtocol], ids=["own protocol", "plain uvicorn"])
 def either_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service over its own WebSocket protocol, and over uvicorn's as it is: what the contract says holds on both."""
+    """The service over its own WebSocket protocol, and over uvicorn's as it is: the contract holds on both."""
     with serving(tmp_path_factory.mktemp("server"), protocol=request.param) as server:
         yield server
 

@@ -20,6 +20,7 @@ from sqlalchemy import Engine, Executable, delete, insert, literal, select, upda
 
 from app.sandbox.books import Books, audit, read_books
 from app.sandbox.ledger import (
+    UNKNOWN_USER,
     AlreadyResolved,
     BalanceTooLow,
     HoldStatus,
@@ -146,6 +147,28 @@ def test_a_refund_goes_to_the_user_who_held(ledger: Ledger) -> None:
 def test_an_unknown_escrow_is_refused(ledger: Ledger) -> None:
     with pytest.raises(NoSuchEscrow):
         ledger.resolve(resolution("no-such", 100, 0), key="k")
+
+
+@pytest.mark.parametrize(("settle", "refund"), [(100, 0), (0, 100), (70, 30)])
+def test_a_lenient_ledger_mints_and_holds_what_nobody_held(engine: Engine, settle: int, refund: int) -> None:
+    lenient = Ledger(engine, clock=MovableClock(), adopts_unknown_escrows=True)
+    order = resolution("made-up", settle, refund, user_id="viewer-1" if refund else None)
+    assert lenient.escrow("viewer-1", "made-up") is None
+    first = lenient.resolve(order, key="key-1")
+    assert lenient.resolve(order, key="key-1") == first
+    assert read_books(engine) == Books(granted=100, available=refund, escrow=0, earned=settle)
+    assert lenient.available("viewer-1") == refund
+    assert lenient.escrow("viewer-1" if refund else UNKNOWN_USER, "made-up") is not None
+    with pytest.raises(AlreadyResolved):
+        lenient.resolve(order, key="key-2")
+
+
+def test_a_lenient_ledger_adopts_no_escrow_that_is_held(engine: Engine) -> None:
+    lenient = Ledger(engine, clock=MovableClock(), adopts_unknown_escrows=True)
+    lenient.grant("viewer-1", 1000, key="grant-1")
+    escrow_id = hold(lenient)
+    lenient.resolve(resolution(escrow_id, 100, 0), key="key-1")
+    assert read_books(engine) == Books(granted=1000, available=900, escrow=0, earned=100)
 
 
 def test_a_refused_request_leaves_its_key_free(ledger: Ledger) -> None:

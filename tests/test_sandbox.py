@@ -57,7 +57,7 @@ async def http(app: Starlette) -> AsyncIterator[httpx2.AsyncClient]:
         headers={"Authorization": f"Bearer {API_TOKEN}"},
     ) as client:
         await client.post(
-            "/sandbox/grants", json={"userId": "viewer-1", "amount": 1000}, headers={"X-Idempotency-Key": "grant-1"}
+            "/grants", json={"userId": "viewer-1", "amount": 1000}, headers={"X-Idempotency-Key": "grant-1"}
         )
         yield client
 
@@ -208,6 +208,31 @@ async def test_an_unknown_escrow_is_404(http: httpx2.AsyncClient, kind: Operatio
     assert (await http.get("/wallets/viewer-1/escrow/escrow-1")).status_code == 404
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_lenient_sandbox_carries_out_orders_for_made_up_escrows_but_only_signed_ones(
+    engine: Engine, clock: MovableClock, faults: Faults, kind: OperationKind
+) -> None:
+    app = create_sandbox(
+        engine,
+        queue_secret=QUEUE_SECRET,
+        api_token=None,
+        clock=clock,
+        faults=faults,
+        adopts_unknown_escrows=True,
+    )
+    operation = build_operation(kind)
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://sandbox.test") as http:
+        refused = await send(http, operation, secret="another-queue-secret-of-enough-bytes!!")
+        assert refused.status_code == 401
+        assert read_books(engine).granted == 0
+        assert (await http.get("/wallets/viewer-1/escrow/escrow-1")).status_code == 404
+        assert (await send(http, operation)).status_code == 200
+    books = read_books(engine)
+    assert (books.granted, books.escrow) == (100, 0)
+    assert (books.available, books.earned) == (operation.refund_tokens, operation.settle_tokens)
+
+
 @pytest.mark.parametrize("second", KINDS)
 @pytest.mark.parametrize("first", KINDS)
 async def test_another_operation_on_a_resolved_escrow_is_409_and_its_status_tells(
@@ -245,12 +270,12 @@ async def test_without_the_bearer_token_everything_is_401(
         await send(http, operation),
         await http.post("/wallets/viewer-1/escrow/hold", json={}),
         await http.get(f"/wallets/viewer-1/escrow/{operation.escrow_transaction_id}"),
-        await http.post("/sandbox/grants", json={"userId": "viewer-1", "amount": 1}),
-        await http.get("/sandbox/users/viewer-1"),
-        await http.get("/sandbox/models/star"),
-        await http.get("/sandbox/books"),
-        await http.get("/sandbox/audit"),
-        await http.put("/sandbox/faults", json={"errorRate": 1}),
+        await http.post("/grants", json={"userId": "viewer-1", "amount": 1}),
+        await http.get("/users/viewer-1"),
+        await http.get("/models/star"),
+        await http.get("/books"),
+        await http.get("/audit"),
+        await http.put("/faults", json={"errorRate": 1}),
     ]
     assert [response.status_code for response in responses] == [401] * len(responses)
     assert app.state.faults.rates == FaultRates()
@@ -330,16 +355,16 @@ async def test_a_hold_and_a_grant_need_a_sane_key(http: httpx2.AsyncClient, key:
     order = {"amount": 1, "reason": "a spin", "featureType": "wheel"}
     assert (await http.post("/wallets/viewer-1/escrow/hold", json=order, headers=headers)).status_code == 400
     grant = {"userId": "viewer-1", "amount": 1}
-    assert (await http.post("/sandbox/grants", json=grant, headers=headers)).status_code == 400
+    assert (await http.post("/grants", json=grant, headers=headers)).status_code == 400
 
 
 async def test_the_request_id_comes_back(http: httpx2.AsyncClient) -> None:
-    response = await http.get("/sandbox/books", headers={"X-Request-ID": "abc"})
+    response = await http.get("/books", headers={"X-Request-ID": "abc"})
     assert response.headers["x-request-id"] == "abc"
 
 
 async def test_unknown_paths_and_methods_are_answered_in_the_same_shape(http: httpx2.AsyncClient) -> None:
-    missing, wrong = await http.get("/nowhere"), await http.delete("/sandbox/books")
+    missing, wrong = await http.get("/nowhere"), await http.delete("/books")
     assert (missing.status_code, missing.json()) == (404, {"error": "Not Found"})
     assert (wrong.status_code, wrong.json()) == (405, {"error": "Method Not Allowed"})
 
@@ -347,16 +372,16 @@ async def test_unknown_paths_and_methods_are_answered_in_the_same_shape(http: ht
 async def test_balances_and_books_can_be_read(http: httpx2.AsyncClient, wallet: Wallet) -> None:
     await wallet.execute(build_operation(OperationKind.PARTIAL, escrow_transaction_id=await held(wallet)))
     await held(wallet, 200, key="spin-2")
-    assert (await http.get("/sandbox/users/viewer-1")).json() == {"userId": "viewer-1", "availableBalance": 730}
-    assert (await http.get("/sandbox/models/star")).json() == {"modelId": "star", "earnedBalance": 70}
-    assert (await http.get("/sandbox/books")).json() == {
+    assert (await http.get("/users/viewer-1")).json() == {"userId": "viewer-1", "availableBalance": 730}
+    assert (await http.get("/models/star")).json() == {"modelId": "star", "earnedBalance": 70}
+    assert (await http.get("/books")).json() == {
         "granted": 1000,
         "available": 730,
         "escrow": 200,
         "earned": 70,
         "balanced": True,
     }
-    assert (await http.get("/sandbox/audit")).json() == {"contradictions": []}
+    assert (await http.get("/audit")).json() == {"contradictions": []}
 
 
 async def test_a_busy_database_is_503_and_moves_nothing(
@@ -372,11 +397,11 @@ async def test_a_busy_database_is_503_and_moves_nothing(
 
 
 async def test_the_fault_dial_is_turned_at_run_time(http: httpx2.AsyncClient, faults: Faults) -> None:
-    turned = await http.put("/sandbox/faults", json={"errorRate": 0.25, "latencySeconds": 0.5})
+    turned = await http.put("/faults", json={"errorRate": 0.25, "latencySeconds": 0.5})
     assert turned.status_code == 200
     assert faults.rates == FaultRates(error=0.25, latency_seconds=0.5)
-    await http.put("/sandbox/faults", json={"errorRate": 0})
-    shown = (await http.get("/sandbox/faults")).json()
+    await http.put("/faults", json={"errorRate": 0})
+    shown = (await http.get("/faults")).json()
     assert shown == {
         "latencySeconds": 0.5,
         "errorRate": 0,
@@ -392,7 +417,7 @@ async def test_the_fault_dial_is_turned_at_run_time(http: httpx2.AsyncClient, fa
 
 @pytest.mark.parametrize("body", [{"errorRate": 2}, {"errorRate": "x"}, {"error": 0.1}, [], {"duplicateRate": None}])
 async def test_a_wrong_turn_of_the_dial_is_refused(http: httpx2.AsyncClient, faults: Faults, body: Any) -> None:
-    assert (await http.put("/sandbox/faults", json=body)).status_code in (400, 422)
+    assert (await http.put("/faults", json=body)).status_code in (400, 422)
     assert faults.rates == FaultRates()
 
 

@@ -27,6 +27,7 @@ export default {
   "stopped.4503": "Dieser Link gibt keinen Zugang zu dieser Warteschlange.",
   "stopped.4504": "Mit diesem Link sind zu viele Fenster offen. Schließe einige und verbinde dann neu.",
   "stopped.4529": "Dieses Fenster hat in kurzer Zeit zu viele Befehle gesendet. Warte einen Moment und verbinde dann neu.",
+  "stopped.private": "Diese Warteschlange öffnet sich mit einem persönlichen Link.",
   "stopped.other": "Der Dienst hat die Verbindung beendet.",
   "stopped.retry": "Neu verbinden",
   "presence.online": "Online",

@@ -27,6 +27,7 @@ export default {
   "stopped.4503": "This link doesn’t give access to this queue.",
   "stopped.4504": "Too many windows are watching with this link. Close some of them, then reconnect.",
   "stopped.4529": "This window sent too many commands in a short time. Wait a moment, then reconnect.",
+  "stopped.private": "This queue opens with a personal link.",
   "stopped.other": "The service closed the connection.",
   "stopped.retry": "Reconnect",
   "presence.online": "Online",
