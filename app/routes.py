@@ -395,7 +395,8 @@ def _instant(request: Request, name: str) -> datetime | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise _bad_parameter(name, "must be a time such as 2026-01-31T12:00:00.000Z") from None
 
