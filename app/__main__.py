@@ -18,7 +18,7 @@ from app import auth, logs
 from app import demo as demonstration
 from app.command import Role
 from app.demo import TOKEN_SECONDS, Demo
-from app.main import check_database, create_app, utc_now
+from app.main import check_surroundings, create_app, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.serving import serve as run_server
@@ -50,13 +50,19 @@ def serve() -> None:
     with _explained():
         settings = read_settings()
         logs.configure(settings.environment)
-        print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
         if settings.web_concurrency > 1:
-            check_database(settings)
+            check_surroundings(settings)
+            _announce(settings)
             serve_workers("app.main:worker", settings)
             return
         with sole_owner(settings.database_url):
-            run_server(create_app(settings), settings)
+            app = create_app(settings)
+            _announce(settings)
+            run_server(app, settings)
+
+
+def _announce(settings: Settings) -> None:
+    print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
 
 
 @cli.command()

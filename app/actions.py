@@ -9,10 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
-
 from app import command as do
 from app import rights
 from app.auth import Principal
@@ -31,6 +27,7 @@ from app.item import Item
 from app.lane import Idempotency, Lanes, Outcome
 from app.operation import Operation, OperationStatus
 from app.outbox import Outbox, confirmation
+from app.quota import Quota
 from app.reader import Reader
 from app.store import reading
 from app.verdict import Done, Escrow, Never, NoEscrow, is_held
@@ -69,10 +66,11 @@ class Actions:
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
         max_duration_seconds: int,
-        user_intakes_per_minute: int,
+        quota: Quota | None,
         verify_holds_at: Wallet | None = None,
     ) -> None:
-        """`verify_holds_at`: the wallet that is asked at intake whether the escrow is held; None: nobody is."""
+        """`quota`: of every user; None: nobody is held back. `verify_holds_at`: the wallet that is asked at intake
+        whether the escrow is held; None: nobody is."""
         self._lanes = lanes
         self._reader = reader
         self._outbox = outbox
@@ -80,8 +78,7 @@ class Actions:
         self._clock = clock
         self._new_id = new_id
         self._max_duration = max_duration_seconds
-        self._intakes = RateLimitItemPerMinute(user_intakes_per_minute) if user_intakes_per_minute else None
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._quota = quota
 
     async def intake(self, principal: Principal, request: IntakeRequest, header_key: str | None) -> Outcome:
         """Queue an item, or give the first answer again for a key that is known."""
@@ -98,15 +95,14 @@ class Actions:
         return await self._lanes.send(request.performer_id, command, mark)
 
     async def _limit(self, user_id: str, mark: Idempotency) -> None:
-        if self._intakes is None or await self._limiter.hit(self._intakes, user_id):
+        if self._quota is None or await self._quota.take(user_id):
             return
         # A repeated request is answered as before even now: it queues nothing.
         if await self._is_known(mark):
             return
-        window = await self._limiter.get_window_stats(self._intakes, user_id)
-        seconds = max(1, round(window.reset_time - self._clock().timestamp()))
+        seconds = await self._quota.seconds_left(user_id)
         raise RateLimitExceeded(
-            f"This user may queue {self._intakes.amount} items a minute; try again in {seconds} s.",
+            f"This user may queue {self._quota.per_minute} items a minute; try again in {seconds} s.",
             retry_after_seconds=seconds,
         )
 

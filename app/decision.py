@@ -26,7 +26,7 @@ from app.errors import (
 from app.estimate import wait_seconds
 from app.event import Event, EventName, PauseReason, RoomSettings
 from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
-from app.operation import Operation, OperationKind
+from app.operation import Operation, OperationKind, OperationStatus
 from app.room import Room, apply
 
 PERFORMANCE_COMPLETED = "performance_completed"
@@ -93,7 +93,7 @@ def decide(
         case do.Confirm():
             return _confirm(story, subject, command)
         case do.Report():
-            return _report(story, subject, command.operation)
+            return _report(story, subject, command.operation, operation)
 
 
 class _Story:
@@ -417,8 +417,17 @@ def _confirm(story: _Story, item: Item, command: do.Confirm) -> Decision:
     return story.end(item, operation)
 
 
-def _report(story: _Story, item: Item, operation: Operation) -> Decision:
-    if item.wallet_status is WalletStatus.DONE:
+def _report(story: _Story, item: Item, operation: Operation, current: Operation | None) -> Decision:
+    if current is None or item.wallet_status is WalletStatus.DONE:
+        return story.end(item)
+    if operation.status is OperationStatus.PENDING:
+        if current.status is not OperationStatus.DEAD:
+            # Of two administrators one was first; a second start would be a second attempt at the same time.
+            raise InvalidTransition(
+                f"Only a dead operation is retried by hand; this one is {current.status}.", item_id=item.item_id
+            )
+    elif operation.lease_until != current.lease_until:
+        # The lease ran out during the attempt and somebody else is at it: what counts is what they report.
         return story.end(item)
     wallet_status = WalletStatus(operation.status)
     if wallet_status is not item.wallet_status:

@@ -183,12 +183,11 @@ class Writer:
             for envelope in envelopes
             if isinstance(envelope.command, do.Intake)
         ]
-        return _Batch(
-            connection,
-            self._load(connection, performer_ids),
-            reading.find_answers(connection, keys),
-            reading.held_escrows(connection, escrows),
-        )
+        rooms = self._load(connection, performer_ids)
+        # A room that is not there yet cannot be locked, so another process may commit between two of these reads.
+        # Answers come last: whoever finds an escrow held by the very same request then finds its answer too.
+        held = reading.held_escrows(connection, escrows)
+        return _Batch(connection, rooms, reading.find_answers(connection, keys), held)
 
     def _load(self, connection: Connection, performer_ids: Collection[str]) -> dict[str, Room]:
         rooms = {performer_id: self._rooms.get(performer_id) for performer_id in performer_ids}
@@ -273,7 +272,7 @@ class Writer:
         """An ended item with its outbox row, which stays as it is until this transaction ends."""
         item_id = command.item_id
         item = batch.ended.get(item_id) or reading.find_item(batch.connection, item_id)
-        if not isinstance(command, do.Refund):
+        if not isinstance(command, do.Refund | do.Report):
             return item, None, False
         self._flush(batch)
         found = reading.operation_of(batch.connection, item_id, lock=True)

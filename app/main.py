@@ -5,11 +5,14 @@ everything is stopped by it in the opposite order.
 """
 
 import asyncio
+import os
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -24,21 +27,23 @@ from starlette.routing import BaseRoute, Mount
 from app import asyncapi, description, logs, pages, timers
 from app.actions import Actions
 from app.auth import Authenticator
-from app.breaker import Breaker
+from app.breaker import Breaker, BreakerState
 from app.errors import QueueError
 from app.event import Event
+from app.figures import FOLDER, Figures
 from app.hub import Hub
 from app.lane import Lanes, Outcome
 from app.metrics import Metrics, Readings
 from app.outbox import Outbox
 from app.presence import RENEW_SECONDS, Presence
 from app.problems import REQUEST_ID, Edge, on_http_exception
+from app.quota import Quota
 from app.reader import Reader
 from app.room import Policy
 from app.routes import Api
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
-from app.settings import SANDBOX, Settings, read_settings
+from app.settings import SANDBOX, InvalidSettings, Settings, read_settings
 from app.sockets import Sockets
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
@@ -51,6 +56,8 @@ if TYPE_CHECKING:
 
 POSTGRESQL_LANES = 4
 TIDY_SECONDS = 5.0
+LEAVE_SECONDS = 1.0
+"""How old the figures of other workers may be that one tells."""
 OUTBOX_PAUSE_SECONDS = 1.0
 """Before the outbox is started again after a failure."""
 DRAIN_SECONDS = 3.0
@@ -105,24 +112,46 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
     return wallet, routes
 
 
-def bus_of(settings: Settings, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
+def bus_of(settings: Settings, epoch: str, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
     """The bus to the other processes, where there is one."""
     if settings.redis_url is None:
         return None
+    check_redis_driver(settings)
     from app.bus import Bus  # its driver is an extra that one process does without
 
-    return Bus(settings.redis_url, receive)
+    return Bus(settings.redis_url, receive, epoch=epoch)
+
+
+def quota_of(settings: Settings, epoch: str) -> Quota | None:
+    """The limit of what a user may queue in a minute, where there is one."""
+    if not settings.user_intakes_per_minute:
+        return None
+    return Quota(settings.user_intakes_per_minute, settings.redis_url, epoch=epoch)
+
+
+def check_redis_driver(settings: Settings) -> None:
+    """Raises InvalidSettings where Redis is wanted and its driver is not installed."""
+    if settings.redis_url is None:
+        return
+    try:
+        import_module("redis.asyncio")
+    except ImportError:
+        raise InvalidSettings("REDIS_URL needs the package redis; install performance-queue[cluster]") from None
 
 
 def worker() -> Starlette:
     """One worker's application, configured by the environment."""
     settings = read_settings()
     logs.configure(settings.environment)
-    return create_app(settings)
+    return create_app(settings, workers=Figures(Path(os.environ[FOLDER])))
 
 
-def check_database(settings: Settings) -> None:
-    """Raises app.store.engines.DatabaseRefusedError unless the workers will be able to use the database."""
+def check_surroundings(settings: Settings) -> None:
+    """What would keep every worker from starting, found before there is one.
+
+    Raises app.store.engines.DatabaseRefusedError or app.settings.InvalidSettings.
+    """
+    check_redis_driver(settings)
     engines = open_engines(settings.database_url)
     try:
         check(engines.writer)
@@ -130,10 +159,13 @@ def check_database(settings: Settings) -> None:
         engines.dispose()
 
 
-def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Starlette:
-    """The service as an ASGI application.
+def create_app(
+    settings: Settings, clock: Callable[[], datetime] = utc_now, *, workers: Figures | None = None
+) -> Starlette:
+    """The service as an ASGI application. `workers`: its place among those of this machine, if it is one of several.
 
-    Raises app.store.engines.DatabaseRefusedError if the database cannot be used.
+    Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
+    driver is missing.
     """
     lane_count = 1 if settings.uses_sqlite else POSTGRESQL_LANES
     engines = open_engines(settings.database_url, lanes=lane_count)
@@ -143,7 +175,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         check(engines.writer)
     store = Store(engines, policy_of(settings))
     process_id = secrets.token_hex(6)
-    metrics = Metrics(database=engines.writer.dialect.name, close_codes=asyncapi.CLOSE_CODES)
+    metrics = Metrics(database=engines.writer.dialect.name, close_codes=asyncapi.CLOSE_CODES, workers=workers)
 
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -163,7 +195,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     lanes = Lanes(store, clock, new_id, publish, count=lane_count, measure=metrics.batch)
     reader = Reader(store, lanes)
     event_log = EventLog(reader, clock)
-    bus = bus_of(settings, hear)
+    bus = bus_of(settings, store.epoch, hear)
     hub = Hub(
         epoch=store.epoch,
         load=reader.room,
@@ -194,6 +226,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         retry_max_seconds=settings.wallet_retry_max_seconds,
         timeout_seconds=settings.wallet_timeout_seconds,
     )
+    quota = quota_of(settings, store.epoch)
     actions = Actions(
         lanes=lanes,
         reader=reader,
@@ -201,9 +234,14 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         clock=clock,
         new_id=new_id,
         max_duration_seconds=settings.max_duration_seconds,
-        user_intakes_per_minute=settings.user_intakes_per_minute,
+        quota=quota,
         verify_holds_at=wallet if settings.wallet_verify_holds else None,
     )
+    dependencies: dict[str, Callable[[], bool]] = {
+        "wallet": lambda: outbox.breaker.state is BreakerState.CLOSED,
+    }
+    if bus is not None:
+        dependencies["bus"] = lambda: bus.is_connected
     api = Api(
         store=store,
         reader=reader,
@@ -213,6 +251,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
         clock=clock,
         public_rooms=settings.public_rooms,
         intakes=metrics.intakes,
+        dependencies=dependencies,
     )
     sockets = Sockets(
         hub=hub,
@@ -244,34 +283,43 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         try:
-            async with lanes, wallet, asyncio.TaskGroup() as background:
-                if not store.shared:
-                    # This process owns the file alone: whoever held leases is gone.
-                    await lanes.run(writing.release_claims)
-                await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, clock()))
-                loops = [
-                    timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
-                    timers.every(RENEW_SECONDS, "presence", presence.keep),
-                    timers.every(TIDY_SECONDS, "tidying", tidy),
-                    timers.every(OUTBOX_PAUSE_SECONDS, "the outbox", outbox.run),
-                ]
-                if store.shared:
-                    loops.append(
-                        timers.every(
-                            timers.POSITION_CHECK_SECONDS,
-                            "the position check",
-                            lambda: timers.check_positions(reader, hub),
-                        )
-                    )
-                if bus is not None:
-                    loops.append(timers.every(TIDY_SECONDS, "the bus", bus.run))
-                tasks = [background.create_task(loop) for loop in loops]
-                yield
-                for task in tasks:
-                    task.cancel()
+            with workers or nullcontext():
+                async with everything_at_work():
+                    yield
+                await metrics.leave()
         finally:
             reader.close()
             engines.dispose()
+
+    @asynccontextmanager
+    async def everything_at_work() -> AsyncIterator[None]:
+        async with quota or nullcontext(), lanes, wallet, asyncio.TaskGroup() as background:
+            if not store.shared:
+                # This process owns the file alone: whoever held leases is gone.
+                await lanes.run(writing.release_claims)
+            await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, clock()))
+            loops = [
+                timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
+                timers.every(RENEW_SECONDS, "presence", presence.keep),
+                timers.every(TIDY_SECONDS, "tidying", tidy),
+                timers.every(OUTBOX_PAUSE_SECONDS, "the outbox", outbox.run),
+            ]
+            if store.shared:
+                loops.append(
+                    timers.every(
+                        timers.POSITION_CHECK_SECONDS,
+                        "the position check",
+                        lambda: timers.check_positions(reader, hub),
+                    )
+                )
+            if bus is not None:
+                loops.append(timers.every(TIDY_SECONDS, "the bus", bus.run))
+            if workers is not None:
+                loops.append(timers.every(LEAVE_SECONDS, "leaving figures", metrics.leave))
+            tasks = [background.create_task(loop) for loop in loops]
+            yield
+            for task in tasks:
+                task.cancel()
 
     middleware = [Middleware(Edge, observe=metrics.request)]
     if settings.allowed_origins:
@@ -280,7 +328,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = utc_now) -> S
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "POST", "PATCH"],
-                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", REQUEST_ID],
+                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
                 expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
             )
         )

@@ -2,8 +2,8 @@
 
 One `Metrics` an application, with a registry of its own. Parts of the service count into it through the methods and
 counters they were handed; what is only looked at (gauges, totals kept elsewhere) is read from `Readings` at a scrape.
-Everything is counted on the event loop, without a lock. What a process tells is a list of families: several processes'
-can be summed by name and labels before they are `written`.
+Everything is counted on the event loop, without a lock. Where a process is one of several workers, its figures and the
+others' are added up before they are `written`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from app.figures import Figures
 from app.operation import OperationStatus
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -88,8 +89,10 @@ class _Distribution:
 
 
 class Metrics(Collector):
-    def __init__(self, *, database: str, close_codes: Iterable[int]) -> None:
-        """`close_codes`: the ones of the protocol; what else a connection ends with is not told apart."""
+    def __init__(self, *, database: str, close_codes: Iterable[int], workers: Figures | None = None) -> None:
+        """`close_codes`: the ones of the protocol; what else a connection ends with is not told apart. `workers`: where
+        those of one machine leave their figures, if there are several."""
+        self._workers = workers
         self.intakes: Counter[str] = Counter()
         """By result: queued, replayed or the code of the refusal."""
         self.closes: Counter[int] = Counter()
@@ -134,7 +137,15 @@ class Metrics(Collector):
     async def text(self) -> bytes:
         """What a Prometheus server gets."""
         await self._ask_the_database()
-        return await asyncio.to_thread(written, list(self._registry.collect()))
+        families = list(self._registry.collect())
+        if self._workers is not None:
+            families = await asyncio.to_thread(self._workers.added_up, families)
+        return await asyncio.to_thread(written, families)
+
+    async def leave(self) -> None:
+        """Have the other workers know this one's figures. Called regularly, and at the end."""
+        if self._workers is not None:
+            await asyncio.to_thread(self._workers.leave, list(self._registry.collect()))
 
     async def _ask_the_database(self) -> None:
         self._operations = None

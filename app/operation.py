@@ -48,6 +48,8 @@ class Operation:
     """Why the last attempt failed, in words fit for an administrator; never a body or a token."""
     created_at: datetime
     updated_at: datetime
+    lease_until: datetime | None = None
+    """Until when an attempt is one process's alone; it tells one claim from another. None: nobody's."""
 
     @property
     def tokens(self) -> int:

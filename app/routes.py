@@ -3,11 +3,12 @@
 The table at the end is the whole public surface, in the contract's order.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -37,6 +38,8 @@ LARGEST_LIMIT = 100
 DEEPEST_SKIP = 1_000_000
 DEFAULT_SPAN = timedelta(days=1)
 LONGEST_SPAN = timedelta(days=31)
+LONGEST_CHECK_SECONDS = 2.0
+"""How long the database may take to show that it is there."""
 
 
 class Api:
@@ -53,8 +56,10 @@ class Api:
         clock: Callable[[], datetime],
         public_rooms: bool,
         intakes: Counter[str],
+        dependencies: Mapping[str, Callable[[], bool]],
     ) -> None:
-        """`intakes` are counted into, by result: queued, replayed or the code of the refusal."""
+        """`intakes` are counted into, by result: queued, replayed or the code of the refusal. `dependencies`: by name,
+        whether what the service can do without for a while is well."""
         self._store = store
         self._reader = reader
         self._event_log = event_log
@@ -63,6 +68,7 @@ class Api:
         self._clock = clock
         self._public_rooms = public_rooms
         self._intakes = intakes
+        self._dependencies = dependencies
 
     # Items
 
@@ -196,9 +202,12 @@ class Api:
         )
         items = []
         for item in page.rows:
-            room = await self._reader.room(item.performer_id) if item.is_active else None
-            current = (room and room.find(item.item_id)) or item
-            items.append(shapes.whole_item(current, room.position(item.item_id) if room else 0))
+            if item.is_active:
+                # Its place is the room's to say; and it may have ended since its row was read.
+                item, room = await self._reader.item(item.item_id)  # noqa: PLW2901
+                items.append(shapes.whole_item(item, room.position(item.item_id)))
+            else:
+                items.append(shapes.whole_item(item, 0))
         history: shapes.ItemsPage = {"items": items, "total": page.total, "limit": limit, "skip": skip}
         return _json(history)
 
@@ -284,13 +293,15 @@ class Api:
     async def readyz(self, request: Request) -> Response:
         checks = {"database": "ok"}
         try:
-            await self._reader.ask(reading.epoch)
+            async with asyncio.timeout(LONGEST_CHECK_SECONDS):
+                await self._reader.ask(reading.epoch)
         except Exception:
             # Whatever keeps the database from answering, this process is not ready.
             checks["database"] = "unreachable"
-        ready = all(state == "ok" for state in checks.values())
-        body: shapes.ReadinessShape = {"status": "ok" if ready else "unavailable", "checks": checks}
-        return _json(body, status=200 if ready else 503)
+        for name, is_well in self._dependencies.items():
+            checks[name] = "ok" if is_well() else "degraded"
+        body: shapes.ReadinessShape = {"status": _readiness(checks), "checks": checks}
+        return _json(body, status=200 if checks["database"] == "ok" else 503)
 
     # Shared
 
@@ -350,6 +361,12 @@ class Api:
             Route("/readyz", self.readyz, methods=["GET"]),
             WebSocketRoute(f"{room}/live", sockets.live),
         ]
+
+
+def _readiness(checks: Mapping[str, str]) -> Literal["ok", "degraded", "unavailable"]:
+    if checks["database"] != "ok":
+        return "unavailable"
+    return "ok" if all(state == "ok" for state in checks.values()) else "degraded"
 
 
 def _json(value: Any, *, status: int = 200) -> Response:

@@ -1,14 +1,17 @@
 """Running the application under uvicorn: its limits, its workers, its signals, and an orderly end."""
 
 import logging
+import os
 import signal
 import socket
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
+from app.figures import FOLDER
 from app.http_protocol import QueueHttpProtocol
 from app.settings import Settings
 from app.socket_protocol import LARGEST_FRAME, QueueSocketProtocol
@@ -112,8 +115,11 @@ def serve(app: Starlette, settings: Settings) -> None:
 def serve_workers(factory: str, settings: Settings) -> None:
     """Serve in several processes until SIGTERM or SIGINT; each drains by itself.
 
-    `factory` is "module:function"; each worker reads its settings from the environment, as this process has.
+    `factory` is "module:function"; each worker reads its settings from the environment, as this process has. There it
+    also finds the folder in which the workers leave their figures for each other.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = server_config(factory, settings)
-    _Workers(config, [config.bind_socket()]).run()
+    with TemporaryDirectory(prefix="performance-queue-") as folder:
+        os.environ[FOLDER] = folder
+        _Workers(config, [config.bind_socket()]).run()

@@ -66,6 +66,8 @@ class EventLog:
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._streams: dict[_Stream, asyncio.Task[Any]] = {}
         """With the task that sends it, until its last byte has been taken."""
+        self._beginning = 0
+        """Streams whose first page is being read."""
         self._stopping = False
 
     @property
@@ -99,9 +101,13 @@ class EventLog:
         """
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
-        if len(self._streams) >= MOST_STREAMS:
+        if len(self._streams) + self._beginning >= MOST_STREAMS:
             raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
-        first = await self.page(selection, after, PAGE)
+        self._beginning += 1
+        try:
+            first = await self.page(selection, after, PAGE)
+        finally:
+            self._beginning -= 1
         stream = _Stream(selection, after, until, abort)
         return _StreamResponse(stream, self._chunks(stream, first), self._streams)
 

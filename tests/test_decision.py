@@ -554,6 +554,24 @@ class TestWalletOutcomes:
         assert item_of(stage.report(item, OperationStatus.PENDING, 0)).wallet_status is WalletStatus.PENDING
         assert item_of(stage.confirm(item)).settled
 
+    @pytest.mark.parametrize("status", [OperationStatus.PENDING, OperationStatus.RETRYING])
+    def test_only_a_dead_operation_is_sent_on_its_way_by_hand(self, status: OperationStatus) -> None:
+        stage = Stage()
+        item = stage.in_status(Status.FINISHED)
+        if status is OperationStatus.RETRYING:
+            stage.report(item, status)
+        operation = replace(stage.operations[item.item_id], status=OperationStatus.PENDING, attempts=0)
+        refused(stage, do.Report(item_id=item.item_id, operation=operation), InvalidTransition)
+
+    def test_a_report_from_an_attempt_whose_lease_ran_out_changes_nothing(self) -> None:
+        stage = Stage()
+        item = stage.in_status(Status.FINISHED)
+        operation = stage.operations[item.item_id]
+        stage.operations[item.item_id] = replace(operation, lease_until=moment(60))
+        late = replace(operation, lease_until=moment(30), status=OperationStatus.DEAD)
+        decision = stage.send(do.Report(item_id=item.item_id, operation=late))
+        assert (decision.events, decision.item, decision.operation) == ((), item, None)
+
     def test_an_outcome_for_an_item_nobody_knows_is_refused(self) -> None:
         stage = Stage()
         operation = stage.operations[stage.in_status(Status.FINISHED).item_id]

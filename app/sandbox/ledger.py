@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Final, TypeVar
+from types import ModuleType
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import orjson
 import uuid_utils
-from sqlalchemy import Connection, Engine, Row, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, Row, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -27,6 +28,37 @@ UNKNOWN_USER: Final = "sandbox:unknown-user"
 
 MAX_AMOUNT: Final = 2**53 - 1
 """What JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
+
+
+# Statements are made once: building one takes SQLAlchemy longer than SQLite takes to carry it out.
+_FIND_ESCROW: Final = select(ESCROW).where(ESCROW.c.escrow_id == bindparam("of"))
+_LOCK_ESCROW: Final = _FIND_ESCROW.with_for_update()
+_ADD_ESCROW: Final = insert(ESCROW)
+_RESOLVE_ESCROW: Final = (
+    update(ESCROW)
+    .where(ESCROW.c.escrow_id == bindparam("of"))
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("status", "settled_amount", "refunded_amount", "queue_item_id", "resolved_ms")
+        }
+    )
+)
+_FIND_ANSWER: Final = select(ANSWER.c.request, ANSWER.c.answer).where(ANSWER.c.idempotency_key == bindparam("of"))
+_ADD_ANSWER: Final = insert(ANSWER)
+_POST: Final = insert(POSTING)
+_BALANCE: Final = select(ACCOUNT.c.balance).where(ACCOUNT.c.account == bindparam("of"))
+_DEBIT: Final = (
+    update(ACCOUNT)
+    .where(ACCOUNT.c.account == bindparam("of"), ACCOUNT.c.balance >= bindparam("debit"))
+    .values(balance=ACCOUNT.c.balance - bindparam("debit"))
+)
+
+
+def _credit(dialect: ModuleType) -> Executable:
+    statement = dialect.insert(ACCOUNT)
+    grown = {"balance": ACCOUNT.c.balance + statement.excluded.balance}
+    return cast(Executable, statement.on_conflict_do_update(index_elements=[ACCOUNT.c.account], set_=grown))
 
 
 class LedgerRefusal(Exception):
@@ -146,7 +178,7 @@ class Ledger:
         self._clock = clock
         self._new_id = new_id
         self._adopts_unknown_escrows = adopts_unknown_escrows
-        self._upsert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._credit = _credit(postgresql if engine.dialect.name == "postgresql" else sqlite)
 
     def grant(self, user_id: str, amount: int, *, key: str) -> Granted:
         def work(connection: Connection) -> Granted:
@@ -189,13 +221,13 @@ class Ledger:
 
         def work(connection: Connection) -> Resolved:
             # The row lock comes first: of two deliveries at once the second then finds the first one's answer.
-            find = select(ESCROW).where(ESCROW.c.escrow_id == order.escrow_id).with_for_update()
-            held = connection.execute(find).one_or_none()
+            this = {"of": order.escrow_id}
+            held = connection.execute(_LOCK_ESCROW, this).one_or_none()
             if held is None:
                 if not self._adopts_unknown_escrows:
                     raise NoSuchEscrow("no such escrow")
                 self._adopt(connection, order)
-                held = connection.execute(find).one()
+                held = connection.execute(_LOCK_ESCROW, this).one()
             before = _answered(connection, key, request)
             if before is not None:
                 return Resolved(**before)
@@ -209,16 +241,16 @@ class Ledger:
                 transfers.append((source, _earned(order.model_id or ""), order.settle))
             self._transfer(connection, transaction_id, at_ms, transfers)
             connection.execute(
-                update(ESCROW)
-                .where(ESCROW.c.escrow_id == order.escrow_id)
-                .values(
+                _RESOLVE_ESCROW,
+                {
+                    "of": order.escrow_id,
                     # The interface has no status for a split: it ends settled.
-                    status=(HoldStatus.SETTLED if order.settle else HoldStatus.REFUNDED).value,
-                    settled_amount=order.settle,
-                    refunded_amount=order.refund,
-                    queue_item_id=order.queue_item_id,
-                    resolved_ms=at_ms,
-                )
+                    "status": (HoldStatus.SETTLED if order.settle else HoldStatus.REFUNDED).value,
+                    "settled_amount": order.settle,
+                    "refunded_amount": order.refund,
+                    "queue_item_id": order.queue_item_id,
+                    "resolved_ms": at_ms,
+                },
             )
             resolved = Resolved(
                 transaction_id=transaction_id,
@@ -233,10 +265,8 @@ class Ledger:
 
     def escrow(self, user_id: str, escrow_id: str) -> LedgerEscrow | None:
         with self._engine.begin() as connection:
-            row = connection.execute(
-                select(ESCROW).where(ESCROW.c.escrow_id == escrow_id, ESCROW.c.user_id == user_id)
-            ).one_or_none()
-        if row is None:
+            row = connection.execute(_FIND_ESCROW, {"of": escrow_id}).one_or_none()
+        if row is None or row.user_id != user_id:
             return None
         fields = dict(row._mapping)
         return LedgerEscrow(**fields | {"status": HoldStatus(fields["status"])})
@@ -261,16 +291,8 @@ class Ledger:
     def _hold(self, connection: Connection, transaction_id: str, at_ms: int, escrow_id: str, order: Hold) -> None:
         source, target = _available(order.user_id), _escrow(escrow_id)
         self._transfer(connection, transaction_id, at_ms, [(source, target, order.amount)])
-        connection.execute(
-            insert(ESCROW).values(
-                escrow_id=escrow_id,
-                status=HoldStatus.HELD.value,
-                settled_amount=0,
-                refunded_amount=0,
-                created_ms=at_ms,
-                **asdict(order),
-            )
-        )
+        held = {"status": HoldStatus.HELD.value, "settled_amount": 0, "refunded_amount": 0, "created_ms": at_ms}
+        connection.execute(_ADD_ESCROW, {"escrow_id": escrow_id, **asdict(order), **held})
 
     def _adopt(self, connection: Connection, order: Resolution) -> None:
         """Brings about what an honest feature would have: a user who has the tokens, and the hold."""
@@ -306,25 +328,16 @@ class Ledger:
         # In one order for everybody, so that two transactions cannot wait for each other's accounts.
         for account in sorted(changes):
             self._change(connection, account, changes[account])
-        connection.execute(insert(POSTING), postings)
+        connection.execute(_POST, postings)
 
     def _change(self, connection: Connection, account: str, change: int) -> None:
         if change < 0 and account != MINT:
             # Not an upsert: a database checks the row it would insert, a negative one, before it looks for the old one.
-            debited = connection.execute(
-                update(ACCOUNT)
-                .where(ACCOUNT.c.account == account, ACCOUNT.c.balance >= -change)
-                .values(balance=ACCOUNT.c.balance + change)
-            )
-            if debited.rowcount != 1:
+            if connection.execute(_DEBIT, {"of": account, "debit": -change}).rowcount != 1:
                 raise BalanceTooLow("the balance is too low")
             return
-        credit = self._upsert(ACCOUNT).values(account=account, kind=account.partition(":")[0], balance=change)
-        connection.execute(
-            credit.on_conflict_do_update(
-                index_elements=[ACCOUNT.c.account], set_={"balance": ACCOUNT.c.balance + credit.excluded.balance}
-            )
-        )
+        kind = account.partition(":")[0]
+        connection.execute(self._credit, {"account": account, "kind": kind, "balance": change})
 
     def _now_ms(self) -> int:
         return round(self._clock().timestamp() * 1000)
@@ -344,9 +357,7 @@ def _request(verb: str, **fields: object) -> str:
 
 
 def _answered(connection: Connection, key: str, request: str) -> dict[str, Any] | None:
-    row = connection.execute(
-        select(ANSWER.c.request, ANSWER.c.answer).where(ANSWER.c.idempotency_key == key)
-    ).one_or_none()
+    row = connection.execute(_FIND_ANSWER, {"of": key}).one_or_none()
     if row is None:
         return None
     if row.request != request:
@@ -357,12 +368,12 @@ def _answered(connection: Connection, key: str, request: str) -> dict[str, Any] 
 
 def _remember(connection: Connection, key: str, request: str, answer: Result, at_ms: int) -> Result:
     text = orjson.dumps(answer).decode()
-    connection.execute(insert(ANSWER).values(idempotency_key=key, request=request, answer=text, created_ms=at_ms))
+    connection.execute(_ADD_ANSWER, {"idempotency_key": key, "request": request, "answer": text, "created_ms": at_ms})
     return answer
 
 
 def _balance(connection: Connection, account: str) -> int:
-    return connection.scalar(select(ACCOUNT.c.balance).where(ACCOUNT.c.account == account)) or 0
+    return connection.scalar(_BALANCE, {"of": account}) or 0
 
 
 def _available(user_id: str) -> str:

@@ -97,7 +97,9 @@ def _postgres_engines(url: URL, size: int) -> Engines:
             connect_args={"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": SILENCE_MS},
         )
     except ImportError as error:
-        raise DatabaseRefusedError(f"PostgreSQL needs a driver: {error.name} is not installed.") from None
+        raise DatabaseRefusedError(
+            f"PostgreSQL needs a driver: {error.name or 'psycopg'} is missing; install performance-queue[cluster]."
+        ) from None
 
     def connect(dbapi_connection: Any, record: Any) -> None:
         # Not as startup options, which poolers refuse.

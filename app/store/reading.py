@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Table, func, literal_column, select, text, tuple_
+from sqlalchemy import Connection, Table, bindparam, func, literal_column, select, text, tuple_
 from sqlmodel import SQLModel
 
 from app.estimate import learn
@@ -44,6 +44,11 @@ ONLINE_ROOMS = text("performer_online")
 OPEN_OPERATIONS = text("status NOT IN ('done', 'dead')")
 
 
+def _any_of(name: str) -> Any:
+    """The parameter of an IN; its values are a list."""
+    return bindparam(name, expanding=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page(Generic[T]):
     rows: list[T]
@@ -54,12 +59,31 @@ def epoch(connection: Connection) -> str:
     return str(connection.execute(select(META.c.value).where(META.c.name == "epoch")).scalar_one())
 
 
+# What is asked all the time is made into a statement once: that takes longer than the answer does.
+_VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
+_LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update()
+
+
 def versions(connection: Connection, performer_ids: Collection[str], *, lock: bool = False) -> dict[str, int]:
     """The committed version of each room that exists. With `lock` nobody else writes them meanwhile."""
-    statement = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(performer_ids))
-    if lock:
-        statement = statement.order_by(ROOMS.c.performer_id).with_for_update()
-    return {row.performer_id: row.version for row in connection.execute(statement)}
+    statement = _LOCKED_VERSIONS if lock else _VERSIONS
+    rows = connection.execute(statement, {"performer_ids": list(performer_ids)})
+    return {row.performer_id: row.version for row in rows}
+
+
+_ROOMS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
+_ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(_any_of("performer_ids")), ACTIVE_ITEMS)
+_SERVED = (
+    select(ITEMS)
+    .where(
+        ITEMS.c.performer_id == bindparam("performer_id"),
+        ITEMS.c.ended_at.is_not(None),
+        ITEMS.c.started_at.is_not(None),
+        ITEMS.c.pass_through_mode.is_(False),
+    )
+    .order_by(ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc())
+    .limit(bindparam("at_most"))
+)
 
 
 def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection[str]) -> dict[str, Room]:
@@ -67,24 +91,14 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
     rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
     # Versions before items: a room that comes to be in between then has too low a version, which the event log's unique
     # (performer, version) notices. A room with its version but without its items would pass unnoticed.
-    rows = connection.execute(select(ROOMS).where(ROOMS.c.performer_id.in_(performer_ids))).mappings().all()
+    rows = connection.execute(_ROOMS, {"performer_ids": list(performer_ids)}).mappings().all()
     active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
-    for row in connection.execute(select(ITEMS).where(ITEMS.c.performer_id.in_(active), ACTIVE_ITEMS)).mappings():
+    for row in connection.execute(_ACTIVE, {"performer_ids": list(active)}).mappings():
         active[row["performer_id"]].append(records.item_from(row))
     for row in rows:
         performer_id = row["performer_id"]
-        served = (
-            select(ITEMS)
-            .where(
-                ITEMS.c.performer_id == performer_id,
-                ITEMS.c.ended_at.is_not(None),
-                ITEMS.c.started_at.is_not(None),
-                ITEMS.c.pass_through_mode.is_(False),
-            )
-            .order_by(ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc())
-            .limit(LEARNT_FROM)
-        )
-        last = [records.item_from(item) for item in connection.execute(served).mappings()]
+        served = connection.execute(_SERVED, {"performer_id": performer_id, "at_most": LEARNT_FROM}).mappings()
+        last = [records.item_from(item) for item in served]
         rooms[performer_id] = Room(
             performer_id=performer_id,
             policy=policy,
@@ -97,32 +111,46 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
     return rooms
 
 
+_ITEM = select(ITEMS).where(ITEMS.c.item_id == bindparam("item_id"))
+
+
 def find_item(connection: Connection, item_id: str) -> Item | None:
-    row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == item_id)).mappings().first()
+    row = connection.execute(_ITEM, {"item_id": item_id}).mappings().first()
     return None if row is None else records.item_from(row)
+
+
+_ANSWERS = select(ANSWERS).where(tuple_(ANSWERS.c.scope, ANSWERS.c.key).in_(_any_of("keys")))
 
 
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
     """By (scope, key)."""
     if not keys:
         return {}
-    statement = select(ANSWERS).where(tuple_(ANSWERS.c.scope, ANSWERS.c.key).in_(keys))
-    return {(row["scope"], row["key"]): records.answer_from(row) for row in connection.execute(statement).mappings()}
+    rows = connection.execute(_ANSWERS, {"keys": list(keys)}).mappings()
+    return {(row["scope"], row["key"]): records.answer_from(row) for row in rows}
+
+
+_HELD_ESCROWS = select(ITEMS.c.escrow_transaction_id, ITEMS.c.item_id).where(
+    ITEMS.c.escrow_transaction_id.in_(_any_of("escrow_ids"))
+)
 
 
 def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
     """Of these escrows, the ones an item holds already, with the item's id."""
     if not escrow_ids:
         return {}
-    statement = select(ITEMS.c.escrow_transaction_id, ITEMS.c.item_id).where(
-        ITEMS.c.escrow_transaction_id.in_(escrow_ids)
-    )
-    return {row.escrow_transaction_id: row.item_id for row in connection.execute(statement)}
+    rows = connection.execute(_HELD_ESCROWS, {"escrow_ids": list(escrow_ids)})
+    return {row.escrow_transaction_id: row.item_id for row in rows}
+
+
+_EVENT = select(EVENTS).where(
+    EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version")
+)
 
 
 def find_event(connection: Connection, performer_id: str, version: int) -> Event:
-    statement = select(EVENTS).where(EVENTS.c.performer_id == performer_id, EVENTS.c.version == version)
-    return records.event_from(connection.execute(statement).mappings().one())
+    this = {"performer_id": performer_id, "version": version}
+    return records.event_from(connection.execute(_EVENT, this).mappings().one())
 
 
 def room_events(connection: Connection, performer_id: str, after: int, limit: int) -> list[Event]:
@@ -231,10 +259,13 @@ def rooms_page(connection: Connection, policy: Policy, *, limit: int, skip: int)
     return Page(rows=[rooms[performer_id] for performer_id in ids], total=total)
 
 
+_OPERATION = select(OPERATIONS).where(OPERATIONS.c.item_id == bindparam("item_id"))
+_LOCKED_OPERATION = _OPERATION.with_for_update()
+
+
 def operation_of(connection: Connection, item_id: str, *, lock: bool = False) -> tuple[Operation, bool] | None:
     """An item's operation, and whether it has ever been claimed. With `lock` it cannot be claimed meanwhile."""
-    statement = select(OPERATIONS).where(OPERATIONS.c.item_id == item_id)
-    row = connection.execute(statement.with_for_update() if lock else statement).mappings().first()
+    row = connection.execute(_LOCKED_OPERATION if lock else _OPERATION, {"item_id": item_id}).mappings().first()
     return None if row is None else (records.operation_from(row), row["claimed"])
 
 
@@ -262,25 +293,34 @@ def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[s
     return counts
 
 
+_DUE_OPERATION = (
+    select(OPERATIONS.c.operation_id)
+    .where(
+        OPEN_OPERATIONS,
+        OPERATIONS.c.next_attempt_at <= bindparam("now"),
+        OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= bindparam("now")),
+    )
+    .limit(1)
+)
+
+
 def is_operation_due(connection: Connection, now: datetime) -> bool:
     """Whether an operation waits to be claimed."""
-    statement = select(OPERATIONS.c.operation_id).where(
-        OPEN_OPERATIONS,
-        OPERATIONS.c.next_attempt_at <= now,
-        OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= now),
-    )
-    return connection.execute(statement.limit(1)).first() is not None
+    return connection.execute(_DUE_OPERATION, {"now": now}).first() is not None
+
+
+_OVERDUE_ITEMS = (
+    select(ITEMS.c.performer_id, ITEMS.c.item_id)
+    .where(ITEMS.c.due_at <= bindparam("now"))
+    .order_by(ITEMS.c.due_at, ITEMS.c.item_id)
+    .limit(bindparam("at_most"))
+)
 
 
 def overdue_items(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
     """(performer id, item id) of items whose deadline has passed, longest overdue first."""
-    statement = (
-        select(ITEMS.c.performer_id, ITEMS.c.item_id)
-        .where(ITEMS.c.due_at <= now)
-        .order_by(ITEMS.c.due_at, ITEMS.c.item_id)
-        .limit(limit)
-    )
-    return [(row.performer_id, row.item_id) for row in connection.execute(statement)]
+    rows = connection.execute(_OVERDUE_ITEMS, {"now": now, "at_most": limit})
+    return [(row.performer_id, row.item_id) for row in rows]
 
 
 def present_elsewhere(connection: Connection, performer_id: str, process_id: str, now: datetime) -> bool:
@@ -293,24 +333,40 @@ def present_elsewhere(connection: Connection, performer_id: str, process_id: str
     return connection.execute(statement.limit(1)).first() is not None
 
 
+_LIVE_LEASE = select(PRESENCE.c.process_id).where(
+    PRESENCE.c.performer_id == ROOMS.c.performer_id, PRESENCE.c.expires_at > bindparam("now")
+)
+_FORSAKEN_ROOMS = (
+    select(ROOMS.c.performer_id)
+    .where(ONLINE_ROOMS, ~_LIVE_LEASE.exists())
+    .order_by(ROOMS.c.performer_id)
+    .limit(bindparam("at_most"))
+)
+
+
 def forsaken_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Rooms that say their performer is online while no process holds a live presence lease."""
-    lease = select(PRESENCE.c.process_id).where(
-        PRESENCE.c.performer_id == ROOMS.c.performer_id, PRESENCE.c.expires_at > now
-    )
-    statement = select(ROOMS.c.performer_id).where(ONLINE_ROOMS, ~lease.exists())
-    return list(connection.execute(statement.order_by(ROOMS.c.performer_id).limit(limit)).scalars())
+    return list(connection.execute(_FORSAKEN_ROOMS, {"now": now, "at_most": limit}).scalars())
+
+
+_UNAWARE_ROOMS = select(ROOMS.c.performer_id).where(
+    ROOMS.c.performer_id.in_(_any_of("performer_ids")), ROOMS.c.performer_online.is_(False)
+)
 
 
 def unaware_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
     """Of these rooms, the ones that say their performer is offline."""
-    statement = select(ROOMS.c.performer_id).where(
-        ROOMS.c.performer_id.in_(performer_ids), ROOMS.c.performer_online.is_(False)
-    )
-    return list(connection.execute(statement).scalars())
+    return list(connection.execute(_UNAWARE_ROOMS, {"performer_ids": list(performer_ids)}).scalars())
+
+
+_LAPSED_PRESENCE = (
+    select(PRESENCE.c.process_id, PRESENCE.c.performer_id)
+    .where(PRESENCE.c.expires_at <= bindparam("now"))
+    .limit(bindparam("at_most"))
+)
 
 
 def lapsed_presence(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
     """(process id, performer id) of leases that ran out."""
-    statement = select(PRESENCE.c.process_id, PRESENCE.c.performer_id).where(PRESENCE.c.expires_at <= now)
-    return [(row.process_id, row.performer_id) for row in connection.execute(statement.limit(limit))]
+    rows = connection.execute(_LAPSED_PRESENCE, {"now": now, "at_most": limit})
+    return [(row.process_id, row.performer_id) for row in rows]

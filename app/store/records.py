@@ -134,8 +134,8 @@ def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
 
 
 def operation_values(operation: Operation) -> Values:
-    """The row of a new operation; replacing one keeps its `claimed`."""
-    values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False}
+    """The row of a new operation; replacing one keeps its `claimed`. Whatever is written ends the lease."""
+    values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False, "lease_until": None}
     for name in ("next_attempt_at", "created_at", "updated_at"):
         values[name] = milliseconds(values[name])
     return values

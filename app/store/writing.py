@@ -1,7 +1,7 @@
 """What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import ModuleType
 from typing import Any, cast
@@ -182,27 +182,32 @@ def _item_values(changes: Changes, item: Item) -> records.Values:
     return records.item_values(item, deadline and deadline[0])
 
 
+_DUE_OPERATIONS = (
+    select(OPERATIONS)
+    .where(
+        OPEN_OPERATIONS,
+        OPERATIONS.c.next_attempt_at <= bindparam("now"),
+        OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= bindparam("now")),
+    )
+    .order_by(OPERATIONS.c.next_attempt_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(OPERATIONS)
+    .where(OPERATIONS.c.operation_id.in_(bindparam("operation_ids", expanding=True)))
+    .values(claimed=True, lease_until=bindparam("until"))
+)
+
+
 def claim_operations(connection: Connection, *, now: datetime, lease_until: datetime, limit: int) -> list[Operation]:
     """Take up to `limit` due operations for this process until `lease_until`; each goes to one process only."""
-    statement = (
-        select(OPERATIONS)
-        .where(
-            OPEN_OPERATIONS,
-            OPERATIONS.c.next_attempt_at <= now,
-            OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= now),
-        )
-        .order_by(OPERATIONS.c.next_attempt_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    operations = [records.operation_from(row) for row in connection.execute(statement).mappings()]
+    rows = connection.execute(_DUE_OPERATIONS, {"now": now, "at_most": limit}).mappings()
+    operations = [records.operation_from(row) for row in rows]
     if operations:
-        connection.execute(
-            update(OPERATIONS)
-            .where(OPERATIONS.c.operation_id.in_([operation.operation_id for operation in operations]))
-            .values(claimed=True, lease_until=lease_until)
-        )
-    return operations
+        claimed = [operation.operation_id for operation in operations]
+        connection.execute(_CLAIM, {"operation_ids": claimed, "until": lease_until})
+    return [replace(operation, lease_until=lease_until) for operation in operations]
 
 
 def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> bool:

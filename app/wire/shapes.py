@@ -433,5 +433,5 @@ class HealthShape(TypedDict):
 
 
 class ReadinessShape(TypedDict):
-    status: Literal["ok", "unavailable"]
+    status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, str]

@@ -1,0 +1,99 @@
+"""The figures of several workers of one machine, added up: each leaves its own in a folder that all of them know.
+
+A scrape meets any one of the workers and must be told of all. What only ever grows is kept when a worker has died, so
+that no total falls; what is as it is at the moment (gauges) counts for the living. A worker lives as long as it holds
+the lock on its file, which the system lets go whatever it dies of.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+from prometheus_client import Metric
+
+FOLDER = "PERFORMANCE_QUEUE_FIGURES"
+"""The environment variable by which a parent tells its workers where the folder is."""
+
+_OWN_ONLY = frozenset({"queue_wallet_operations"})
+"""The same in every process, so one's own is the newest."""
+_NOT_ADDED: dict[str, Callable[[float, float], float]] = {"queue_info": max, "process_start_time_seconds": min}
+"""Gauges of which a sum says nothing."""
+
+
+class Figures:
+    """One worker's place in the folder. `with` holds it. Blocking calls, for a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._name = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        self._lock = os.open(self._folder / f"{self._name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    def leave(self, families: Iterable[Metric]) -> None:
+        """Put this worker's figures where the others find them."""
+        path = self._folder / f"{self._name}.json"
+        draft = path.with_suffix(".draft")
+        draft.write_bytes(orjson.dumps([_values(family) for family in families]))
+        draft.replace(path)  # nobody reads half of it
+
+    def added_up(self, families: Sequence[Metric]) -> list[Metric]:
+        """This worker's figures with those of all others, dead or alive."""
+        total = {family.name: _copy(family) for family in families}
+        for path in sorted(self._folder.glob("*.json")):
+            if path.stem != self._name:
+                is_alive = _is_locked(path.with_suffix(".lock"))
+                for values in orjson.loads(path.read_bytes()):
+                    if is_alive or values["type"] != "gauge":
+                        _add(total, values)
+        return list(total.values())
+
+
+def _is_locked(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _values(family: Metric) -> dict[str, Any]:
+    samples = [(sample.name, sample.labels, sample.value) for sample in family.samples]
+    return {"name": family.name, "documentation": family.documentation, "type": family.type, "samples": samples}
+
+
+def _copy(family: Metric) -> Metric:
+    copy = Metric(family.name, family.documentation, family.type)
+    copy.samples = list(family.samples)
+    return copy
+
+
+def _add(total: dict[str, Metric], values: dict[str, Any]) -> None:
+    name = values["name"]
+    if name in _OWN_ONLY:
+        return
+    family = total.setdefault(name, Metric(name, values["documentation"], values["type"]))
+    combine = _NOT_ADDED.get(name, float.__add__)
+    known = {(sample.name, tuple(sorted(sample.labels.items()))): sample for sample in family.samples}
+    for sample_name, labels, value in values["samples"]:
+        key = (sample_name, tuple(sorted(labels.items())))
+        if (sample := known.get(key)) is not None:
+            known[key] = sample._replace(value=combine(float(sample.value), float(value)))
+        else:
+            family.add_sample(sample_name, labels, value)
+            known[key] = family.samples[-1]
+    family.samples = list(known.values())
