@@ -204,7 +204,7 @@ class Api:
         for item in page.rows:
             if item.is_active:
                 # Its place is the room's to say; and it may have ended since its row was read.
-                item, room = await self._reader.item(item.item_id)  # noqa: PLW2901
+                item, room = await self._reader.item(item.item_id)
                 items.append(shapes.whole_item(item, room.position(item.item_id)))
             else:
                 items.append(shapes.whole_item(item, 0))

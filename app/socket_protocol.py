@@ -65,7 +65,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.close_sent:
-            # The upgrade request was too much for the parser (a header line over 8 KiB). It has an answer to that, which
+            # The upgrade request was too much for the parser (a header line over 8 KiB). It has made an answer, which
             # uvicorn never sends, and the connection would stay.
             self.handshake_complete = self.close_sent = True
             self.transport.write(b"".join(self.conn.data_to_send()))

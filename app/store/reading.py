@@ -115,6 +115,8 @@ _ITEM = select(ITEMS).where(ITEMS.c.item_id == bindparam("item_id"))
 
 
 def find_item(connection: Connection, item_id: str) -> Item | None:
+    if "\0" in item_id:
+        return None  # PostgreSQL refuses the question: no text of its holds a NUL
     row = connection.execute(_ITEM, {"item_id": item_id}).mappings().first()
     return None if row is None else records.item_from(row)
 
@@ -270,6 +272,8 @@ def operation_of(connection: Connection, item_id: str, *, lock: bool = False) ->
 
 
 def find_operation(connection: Connection, operation_id: str) -> Operation | None:
+    if "\0" in operation_id:
+        return None  # as in find_item
     statement = select(OPERATIONS).where(OPERATIONS.c.operation_id == operation_id)
     row = connection.execute(statement).mappings().first()
     return None if row is None else records.operation_from(row)

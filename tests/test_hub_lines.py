@@ -1,0 +1,171 @@
+"""The hub and the ways to its clients: those that come back, that lag, that close, and that are sent away."""
+
+import asyncio
+
+import pytest
+
+from app import hub as hub_module
+from app.hub import RESTARTING, TOO_SLOW
+from tests.hubworld import STAR, FakeLine, World, rest, until
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# Resuming
+
+
+async def test_resuming_gives_all_that_was_missed_or_a_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "RECENT_EVENTS", 4)
+    await world.join(FakeLine())
+    for _ in range(6):
+        world.intake()
+    world.publish()
+    await rest()
+    expected = {
+        0: "snapshot",  # more than is kept
+        1: "snapshot",
+        2: "update",
+        5: "update",
+        6: "update",  # nothing missed
+        7: "snapshot",  # from a future that never was
+        -1: "snapshot",
+    }
+    for since, kind in expected.items():
+        line = FakeLine()
+        await world.join(line, since=since)
+        await rest()
+        (frame,) = line.frames
+        assert (frame["type"], frame["version"]) == (kind, 6)
+        if kind == "update":
+            assert (frame["from"], frame["recovered"], len(frame["events"])) == (since, True, 6 - since)
+
+
+async def test_resuming_reads_what_is_no_longer_in_memory(world: World) -> None:
+    for _ in range(3):
+        world.intake()
+    line = FakeLine()
+    await world.join(line, since=1)
+    assert world.reads == [1]
+    assert [len(frame["events"]) for frame in line.frames] == [2]
+
+
+async def test_a_log_with_a_hole_is_not_resumed_from(world: World) -> None:
+    for _ in range(3):
+        world.intake()
+    del world.stage.events[1]
+    line = FakeLine()
+    await world.join(line, since=0)
+    assert line.told == [("snapshot", 3)]
+
+
+# Lines that lag
+
+
+async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caught_up(world: World) -> None:
+    slow, quick = FakeLine(), FakeLine()
+    subscriber = await world.join(slow)
+    await world.join(quick)
+    slow.is_lagging = True
+    for version in (1, 2, 3):
+        world.intake()
+        world.publish(version)
+        await until(lambda version=version: len(quick.written) == version + 1)  # type: ignore[misc]
+    assert len(slow.written) == 1
+    assert world.hub.lagging == 1
+    slow.is_lagging = False
+    world.hub.drained(STAR, subscriber)
+    world.hub.drained(STAR, subscriber)
+    assert slow.told == [("snapshot", 0), ("snapshot", 3)]
+    assert world.hub.lagging == 0
+    world.intake()
+    world.publish(4)
+    await until(lambda: slow.told[-1] == ("update", 4))
+
+
+async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
+    line = FakeLine()
+    subscriber = await world.join(line)
+    line.is_lagging = True
+    line.is_lagging = False
+    world.hub.drained(STAR, subscriber)
+    assert line.told == [("snapshot", 0)]
+
+
+async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> None:
+    line = FakeLine()
+    subscriber = await world.join(line)
+    line.is_lagging = True
+    for _ in range(100):
+        world.hub.show(STAR, subscriber)
+    assert len(line.written) == 1
+    line.is_lagging = False
+    world.hub.drained(STAR, subscriber)
+    assert len(line.written) == 2
+
+
+async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, quick = FakeLine(), FakeLine()
+    await world.join(slow)
+    await world.join(quick)
+    slow.is_lagging = True
+    world.intake()
+    world.publish()
+    await until(lambda: len(quick.written) == 2)
+    assert world.hub.tidy() == 0
+    monkeypatch.setattr(hub_module, "LAG_LIMIT_SECONDS", -1.0)
+    assert world.hub.tidy() == 1
+    assert world.hub.tidy() == 0
+    assert [code for code, _ in slow.cut] == [TOO_SLOW]
+    assert quick.cut == []
+
+
+async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
+    gone, stays = FakeLine(), FakeLine()
+    subscriber = await world.join(gone, sub="viewer-1")
+    await world.join(stays)
+    gone.is_open = False
+    world.intake()
+    world.publish()
+    await until(lambda: len(stays.written) == 2)
+    world.hub.show(STAR, subscriber)
+    world.hub.drained(STAR, subscriber)
+    assert len(gone.written) == 1
+
+
+async def test_a_line_that_closes_while_the_room_is_read_is_not_written_to(world: World) -> None:
+    for since in (None, 0):
+        line = FakeLine(is_open=False)
+        await world.join(line, since=since, sub="viewer-1")
+        assert line.written == []
+
+
+async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
+    world.may_load.clear()
+    joining = asyncio.create_task(world.join(FakeLine()))
+    await until(lambda: world.loads == 1)
+    joining.cancel()
+    world.may_load.set()
+    await until(lambda: world.hub.rooms == 1)
+    world.hub.tidy()
+    assert world.hub.rooms == 0
+
+
+# The end
+
+
+async def test_everybody_is_sent_away_in_batches(world: World) -> None:
+    for _ in range(10):
+        await world.join(FakeLine())
+    draining = asyncio.create_task(world.hub.drain(seconds=0.1, batches=5))
+    await rest()
+    assert len(world.closed) == 2
+    await draining
+    assert [code for code, _ in world.closed] == [RESTARTING] * 10
+
+
+async def test_an_empty_hub_is_drained_at_once(world: World) -> None:
+    async with asyncio.timeout(1):
+        await world.hub.drain(seconds=60)
