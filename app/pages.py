@@ -22,6 +22,9 @@ SECURITY_HEADERS = (
     (b"cache-control", b"no-cache"),
 )
 
+ANY_SITE = (b"access-control-allow-origin", b"*")
+"""A host site's page may load the client module and the element from here; neither holds anything secret."""
+
 
 class _Files(StaticFiles):
     """Static files with the same headers as the pages."""
@@ -29,7 +32,7 @@ class _Files(StaticFiles):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, ANY_SITE]
             await send(message)
 
         await super().__call__(scope, receive, send_with_headers)

@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
+from app.asgi_line import AsgiLine
 from app.auth import Authenticator, Principal
 from app.command import Role
 from app.errors import FieldError, Forbidden, InvalidRequest, PerformerNotFound, QueueError, TokenExpired, Unauthorized
@@ -24,7 +25,7 @@ from app.hub import Hub, Subscriber
 from app.lane import Outcome
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
-from app.socket_protocol import BAD_FRAME, EXTENSION, HIGH_WATER, LARGEST_FRAME, QueueSocketProtocol, text_frame
+from app.socket_protocol import BAD_FRAME, EXTENSION, LARGEST_FRAME, QueueSocketProtocol, text_frame
 from app.wire import frames
 from app.wire.encoding import decode
 from app.wire.requests import (
@@ -126,7 +127,7 @@ class _Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._frame_times: deque[float] = deque(maxlen=FRAMES_A_MINUTE)
         exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
-        self._line = exposed or _AsgiLine(websocket)
+        self._line = exposed or AsgiLine(websocket)
         self._line.on_drained = self._drained
 
     async def run(self) -> None:
@@ -144,7 +145,7 @@ class _Connection:
         except _Gone as gone:
             self._shared.closes[gone.code] += 1
         except asyncio.CancelledError:
-            code = self._line.cut_off_with if isinstance(self._line, _AsgiLine) else None
+            code = self._line.cut_off_with if isinstance(self._line, AsgiLine) else None
             if code is None:
                 raise
             self._shared.closes[code] += 1
@@ -186,7 +187,7 @@ class _Connection:
     async def _end(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
-        if isinstance(self._line, _AsgiLine):
+        if isinstance(self._line, AsgiLine):
             self._line.stop()
         await self._leave()
 
@@ -197,7 +198,7 @@ class _Connection:
             self._line.cut_off(code, reason)
             return
         try:
-            if isinstance(self._line, _AsgiLine):
+            if isinstance(self._line, AsgiLine):
                 await self._line.flushed()
             await self._websocket.close(code, reason)
         except (RuntimeError, OSError, WebSocketDisconnect):
@@ -386,70 +387,6 @@ class _Gone(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
-
-
-class _AsgiLine:
-    """The way out under a server that does not expose its connections: ordinary sends, one after the other."""
-
-    def __init__(self, websocket: WebSocket) -> None:
-        self._websocket = websocket
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._sender: asyncio.Task[None] | None = None
-        self._reader = asyncio.current_task()
-        self.cut_off_with: int | None = None
-        self.on_drained: Callable[[], None] | None = None
-
-    @property
-    def is_open(self) -> bool:
-        return self.cut_off_with is None and self._websocket.application_state is WebSocketState.CONNECTED
-
-    @property
-    def is_lagging(self) -> bool:
-        return self._waiting_bytes > HIGH_WATER
-
-    def write_frame(self, frame: bytes) -> None:
-        self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
-        if self._sender is None:
-            self._sender = asyncio.ensure_future(self._send())
-
-    async def _send(self) -> None:
-        try:
-            while self._waiting and self.is_open:
-                frame = self._waiting.popleft()
-                await self._websocket.send_text(_payload(frame).decode())
-                lagged = self.is_lagging
-                self._waiting_bytes -= len(frame)
-                if lagged and not self.is_lagging and self.on_drained is not None:
-                    self.on_drained()
-        except (RuntimeError, OSError, WebSocketDisconnect):
-            # The socket went away under us; its reader finds out by itself.
-            self._waiting.clear()
-        finally:
-            self._sender = None
-
-    async def flushed(self) -> None:
-        """Until everything written so far is sent, or the connection has gone."""
-        if self._sender is not None:
-            await asyncio.wait([self._sender])
-
-    def cut_off(self, code: int, reason: str) -> None:
-        """End the connection's task: a close frame would have to wait behind what the peer does not take."""
-        if self.cut_off_with is None:
-            self.cut_off_with = code
-            if self._reader is not None and self._reader is not asyncio.current_task():
-                self._reader.cancel(reason)
-
-    def stop(self) -> None:
-        self._waiting.clear()
-        if self._sender is not None:
-            self._sender.cancel()
-
-
-def _payload(frame: bytes) -> bytes:
-    """The payload of a frame made by `text_frame`."""
-    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 def _bearer(websocket: WebSocket) -> str | None:

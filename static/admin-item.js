@@ -6,9 +6,28 @@ import { errorText, t } from "./messages.js";
 import { moneyState } from "./money.js";
 import { itemPath } from "./protocol.js";
 
-const REASONS = ["admin_refund", "technical_error", "timeout", "performer_disconnected", "performer_declined", "user_cancelled"];
-const SHOWN = ["performerId", "userId", "sourceFeature", "sourceEventId", "escrowTransactionId", "durationSeconds", "queueMode",
-  "walletStatus", "settlementTransactionId", "settledTokens", "refundTransactionId", "refundedTokens"];
+const REASONS = [
+  "admin_refund",
+  "technical_error",
+  "timeout",
+  "performer_disconnected",
+  "performer_declined",
+  "user_cancelled",
+];
+const SHOWN = [
+  "performerId",
+  "userId",
+  "sourceFeature",
+  "sourceEventId",
+  "escrowTransactionId",
+  "durationSeconds",
+  "queueMode",
+  "walletStatus",
+  "settlementTransactionId",
+  "settledTokens",
+  "refundTransactionId",
+  "refundedTokens",
+];
 
 export function openItem(session) {
   let itemId = "";
@@ -39,20 +58,56 @@ export function openItem(session) {
 
   function draw(item, transitions) {
     const { tone, text, reference } = moneyState(item);
-    const facts = SHOWN.filter((name) => item[name] !== null && item[name] !== undefined && item[name] !== "")
-      .map((name) => [el("dt", {}, t(`field.${name}`)), el("dd", {}, typeof item[name] === "number" ? count(item[name]) : String(item[name]))]);
+    const facts = SHOWN.filter((name) => item[name] !== null && item[name] !== undefined && item[name] !== "").map(
+      (name) => [
+        el("dt", {}, t(`field.${name}`)),
+        el("dd", {}, typeof item[name] === "number" ? count(item[name]) : String(item[name])),
+      ],
+    );
     const refundable = item.status !== "refunded" && !item.settled;
-    byId("item-body").replaceChildren(el("div", { class: "columns" },
-      el("div", { class: "card item-card" },
-        el("p", { class: "muted" }, item.itemId),
-        el("h3", {}, item.title),
-        el("p", { class: "item-line" }, el("span", { class: "tag" }, t(`status.${item.status}`)), el("span", {}, tokens(item.tokens)),
-          el("span", { class: "money", "data-tone": tone }, el("span", {}, text), el("span", { class: "reference" }, reference ? t("money.reference", { reference }) : ""))),
-        el("p", { class: "item-note" }, item.description),
-        el("dl", { class: "facts" }, facts),
-        Object.keys(item.metadata ?? {}).length > 0 && el("pre", { tabindex: "0", "aria-label": t("field.metadata") }, el("code", {}, JSON.stringify(item.metadata, null, 2))),
-        refundable && el("div", { class: "actions" }, el("button", { class: "button", type: "button", "data-command": "refund", onclick: () => force(item) }, t("itemView.refund")))),
-      el("ol", { class: "card timeline", "data-testid": "timeline" }, steps(item, transitions).map(step))));
+    byId("item-body").replaceChildren(
+      el(
+        "div",
+        { class: "columns" },
+        el(
+          "div",
+          { class: "card item-card" },
+          el("p", { class: "muted" }, item.itemId),
+          el("h3", {}, item.title),
+          el(
+            "p",
+            { class: "item-line" },
+            el("span", { class: "tag" }, t(`status.${item.status}`)),
+            el("span", {}, tokens(item.tokens)),
+            el(
+              "span",
+              { class: "money", "data-tone": tone },
+              el("span", {}, text),
+              el("span", { class: "reference" }, reference ? t("money.reference", { reference }) : ""),
+            ),
+          ),
+          el("p", { class: "item-note" }, item.description),
+          el("dl", { class: "facts" }, facts),
+          Object.keys(item.metadata ?? {}).length > 0 &&
+            el(
+              "pre",
+              { tabindex: "0", "aria-label": t("field.metadata") },
+              el("code", {}, JSON.stringify(item.metadata, null, 2)),
+            ),
+          refundable &&
+            el(
+              "div",
+              { class: "actions" },
+              el(
+                "button",
+                { class: "button", type: "button", "data-command": "refund", onclick: () => force(item) },
+                t("itemView.refund"),
+              ),
+            ),
+        ),
+        el("ol", { class: "card timeline", "data-testid": "timeline" }, steps(item, transitions).map(step)),
+      ),
+    );
   }
 
   /** The trail of its status, and the wallet's word on its tokens. */
@@ -65,15 +120,35 @@ export function openItem(session) {
     const time = el("time", { datetime: at, title: at });
     setText(time, `${dayAndTime(Date.parse(at)).replace(/,?\s*\d{1,2}:\d{2}.*$/, "")} · ${exactClock(Date.parse(at))}`);
     const known = reason && t(`reason.${reason}`);
-    return el("li", { "data-to": to },
-      el("p", {}, el("strong", {}, t(`status.${to}`)), reason && el("span", { class: "muted" }, ` ${known === `reason.${reason}` ? reason : known}`)),
-      el("p", { class: "muted" }, time, ` · ${inLine(t(`who.${actorRole}`, { id: actorId }), roomVersion && t("itemView.version", { n: roomVersion }))}`));
+    return el(
+      "li",
+      { "data-to": to },
+      el(
+        "p",
+        {},
+        el("strong", {}, t(`status.${to}`)),
+        reason && el("span", { class: "muted" }, ` ${known === `reason.${reason}` ? reason : known}`),
+      ),
+      el(
+        "p",
+        { class: "muted" },
+        time,
+        ` · ${inLine(t(`who.${actorRole}`, { id: actorId }), roomVersion && t("itemView.version", { n: roomVersion }))}`,
+      ),
+    );
   }
 
   async function force(item) {
     const answer = await ask({
-      title: t("itemView.refundTitle"), text: t("itemView.refundText"), reasons: REASONS, danger: true,
-      facts: [[t("fact.item"), item.title], [t("fact.viewer"), item.userId], [t("fact.tokens"), tokens(item.tokens)]],
+      title: t("itemView.refundTitle"),
+      text: t("itemView.refundText"),
+      reasons: REASONS,
+      danger: true,
+      facts: [
+        [t("fact.item"), item.title],
+        [t("fact.viewer"), item.userId],
+        [t("fact.tokens"), tokens(item.tokens)],
+      ],
       confirm: t("refund.confirm", { n: item.tokens }),
     });
     if (!answer) return;

@@ -34,7 +34,10 @@ export class Alerts {
   chime() {
     if (this.#audio?.state !== "running") return;
     const start = this.#audio.currentTime;
-    [[659, 0], [880, 0.14]].forEach(([frequency, delay]) => {
+    [
+      [659, 0],
+      [880, 0.14],
+    ].forEach(([frequency, delay]) => {
       const tone = this.#audio.createOscillator();
       const volume = this.#audio.createGain();
       tone.frequency.value = frequency;

@@ -41,8 +41,12 @@ export function markTab(title, number) {
   if (badge === number) return;
   badge = number;
   const link = document.querySelector("link[rel=icon]");
-  link.href = number === null ? "/static/favicon.svg" : `data:image/svg+xml,${encodeURIComponent(
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="#2747e8"/>` +
-    `<text x="16" y="23" font-family="system-ui,sans-serif" font-size="${number > 9 ? 17 : 21}" font-weight="700" ` +
-    `text-anchor="middle" fill="#fff">${Number(number)}</text></svg>`)}`;
+  link.href =
+    number === null
+      ? "/static/favicon.svg"
+      : `data:image/svg+xml,${encodeURIComponent(
+          `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="8" fill="#2747e8"/>` +
+            `<text x="16" y="23" font-family="system-ui,sans-serif" font-size="${number > 9 ? 17 : 21}" font-weight="700" ` +
+            `text-anchor="middle" fill="#fff">${Number(number)}</text></svg>`,
+        )}`;
 }

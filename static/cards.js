@@ -3,14 +3,26 @@ import { el, setAttribute, setText, show } from "./dom.js";
 import { duration, featureName, inLine, tokens } from "./format.js";
 import { t } from "./messages.js";
 
+/** The declared length in words, if there is one. */
+export const length = (item) => item.durationSeconds && duration(item.durationSeconds);
+
 /** One row of the queue. `extra` is appended once (a menu, say); updateQueueRow keeps the rest true. */
 export function queueRow(item, extra = null) {
   const parts = {
-    place: el("span", { class: "row-place" }), title: el("span"), tag: el("span", { class: "tag", hidden: true }),
-    detail: el("p", { class: "row-detail muted" }), cost: el("span", { class: "row-tokens" }),
+    place: el("span", { class: "row-place" }),
+    title: el("span"),
+    tag: el("span", { class: "tag", hidden: true }),
+    detail: el("p", { class: "row-detail muted" }),
+    cost: el("span", { class: "row-tokens" }),
   };
-  const row = el("li", { class: "row", "data-testid": "queue-item", "data-item-id": item.itemId }, parts.place,
-    el("div", { class: "row-main" }, el("p", { class: "row-title" }, parts.title, parts.tag), parts.detail), parts.cost, extra);
+  const row = el(
+    "li",
+    { class: "row", "data-testid": "queue-item", "data-item-id": item.itemId },
+    parts.place,
+    el("div", { class: "row-main" }, el("p", { class: "row-title" }, parts.title, parts.tag), parts.detail),
+    parts.cost,
+    extra,
+  );
   row.parts = parts;
   return row;
 }
@@ -19,7 +31,7 @@ export function updateQueueRow(row, item, { mine = false, detail = "" } = {}) {
   const { place, title, tag, detail: line, cost } = row.parts;
   setText(place, String(item.position));
   setText(title, item.title);
-  setText(line, inLine(featureName(item.sourceFeature), item.durationSeconds && duration(item.durationSeconds), detail));
+  setText(line, inLine(featureName(item.sourceFeature), length(item), detail));
   setText(cost, tokens(item.tokens));
   setAttribute(row, "data-status", item.status);
   setAttribute(row, "data-mine", mine);

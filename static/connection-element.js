@@ -56,13 +56,16 @@ export class QueueConnection extends HTMLElement {
     root.dataset.connection = this.dataset.status = status;
     root.toggleAttribute("data-stale", status !== "live" && asOf !== null);
     const time = asOf === null ? "" : exactClock(asOf);
-    setText(this.lastChild, {
-      idle: () => t("connection.connecting"),
-      connecting: () => t("connection.connecting"),
-      live: () => (this.#changes ? t("connection.changed", { changes: this.#changes }) : t("connection.live")),
-      reconnecting: () => t("connection.reconnecting", { time }),
-      stopped: () => (time ? t("connection.stoppedAt", { time }) : t("connection.stopped")),
-    }[status]());
+    setText(
+      this.lastChild,
+      {
+        idle: () => t("connection.connecting"),
+        connecting: () => t("connection.connecting"),
+        live: () => (this.#changes ? t("connection.changed", { changes: this.#changes }) : t("connection.live")),
+        reconnecting: () => t("connection.reconnecting", { time }),
+        stopped: () => (time ? t("connection.stoppedAt", { time }) : t("connection.stopped")),
+      }[status](),
+    );
     this.dispatchEvent(new CustomEvent("drawn", { detail: { status, code } }));
   }
 }
@@ -72,7 +75,7 @@ customElements.define("queue-connection", QueueConnection);
 /** Shows in `container` why a connection will not come back by itself, and what the reader can do about it. */
 export function stopNote(client, container, actions = {}) {
   client.addEventListener("connection", async () => {
-    if (client.connection.status === "stopped") (await import("./stop-note.js")).explainStop(client, container, actions);
-    else container.hidden = true;
+    container.hidden = client.connection.status !== "stopped";
+    if (!container.hidden) (await import("./stop-note.js")).explainStop(client, container, actions);
   });
 }

@@ -9,7 +9,16 @@ let number = 0;
  * `facts`: [term, text] pairs that name the item; `reasons`: reason codes to choose from; `amount`: {label, min, max,
  * value}; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
  */
-export function ask({ title, text = "", facts = [], reasons = null, amount = null, typed = null, confirm, danger = false }) {
+export function ask({
+  title,
+  text = "",
+  facts = [],
+  reasons = null,
+  amount = null,
+  typed = null,
+  confirm,
+  danger = false,
+}) {
   const name = `dialog-${++number}`;
   const fields = [];
   const field = (label, control, hint) => {
@@ -17,23 +26,60 @@ export function ask({ title, text = "", facts = [], reasons = null, amount = nul
     fields.push(el("div", { class: "field" }, el("label", { for: control.id }, label), control, hint));
     return control;
   };
-  const reason = reasons && field(t("dialog.reason"), el("select", {},
-    reasons.map((code) => el("option", { value: code }, t(`reason.${code}`)))));
-  const share = amount && field(amount.label, el("input", {
-    type: "number", inputmode: "numeric", min: amount.min, max: amount.max, value: amount.value, step: 1, required: true,
-  }), amount.hint);
-  const proof = typed && field(typed.label, el("input", { type: "text", inputmode: "numeric", autocomplete: "off", required: true }));
+  const reason =
+    reasons &&
+    field(
+      t("dialog.reason"),
+      el(
+        "select",
+        {},
+        reasons.map((code) => el("option", { value: code }, t(`reason.${code}`))),
+      ),
+    );
+  const share =
+    amount &&
+    field(
+      amount.label,
+      el("input", {
+        type: "number",
+        inputmode: "numeric",
+        min: amount.min,
+        max: amount.max,
+        value: amount.value,
+        step: 1,
+        required: true,
+      }),
+      amount.hint,
+    );
+  const proof = typed && field(typed.label, el("input", { inputmode: "numeric", autocomplete: "off", required: true }));
   const yes = el("button", { class: `button ${danger ? "danger" : "primary"}`, value: "yes", type: "submit" }, confirm);
-  const dialog = el("dialog", { class: "dialog", "aria-labelledby": name },
-    el("form", { method: "dialog" },
+  const dialog = el(
+    "dialog",
+    { class: "dialog", "aria-labelledby": name },
+    el(
+      "form",
+      { method: "dialog" },
       el("h2", { id: name }, title),
       text && el("p", {}, text),
-      facts.length > 0 && el("dl", { class: "facts" }, facts.map(([term, detail]) => [el("dt", {}, term), el("dd", {}, detail)])),
+      facts.length > 0 &&
+        el(
+          "dl",
+          { class: "facts" },
+          facts.map(([term, detail]) => [el("dt", {}, term), el("dd", {}, detail)]),
+        ),
       fields,
-      el("div", { class: "dialog-actions" },
-        button("", () => dialog.close(), t("dialog.back")), yes)));
+      el(
+        "div",
+        { class: "dialog-actions" },
+        button("", () => dialog.close(), t("dialog.back")),
+        yes,
+      ),
+    ),
+  );
   if (proof) {
-    const compare = () => { yes.disabled = proof.value.trim() !== typed.text; };
+    const compare = () => {
+      yes.disabled = proof.value.trim() !== typed.text;
+    };
     proof.addEventListener("input", compare);
     compare();
   }

@@ -13,7 +13,8 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 /** button("primary", act, "Go"): `kind` is a class besides "button". */
-export const button = (kind, act, ...children) => el("button", { class: `button ${kind}`, type: "button", onclick: act }, ...children);
+export const button = (kind, act, ...children) =>
+  el("button", { class: `button ${kind}`, type: "button", onclick: act }, ...children);
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -71,8 +72,13 @@ export function renderList(container, entries, keyOf, create, update, glides = f
   const known = rows.get(container) ?? new Map();
   const next = new Map(entries.map((entry) => [keyOf(entry), known.get(keyOf(entry)) ?? create(entry)]));
   const order = [...next.values()];
-  const glide = glides && known.size > 0 && order.length <= GLIDE_MOST && !stillness.matches && document.visibilityState === "visible"
-    && [...known.values()].some((node, index) => node !== order[index]);
+  const glide =
+    glides &&
+    known.size > 0 &&
+    order.length <= GLIDE_MOST &&
+    !stillness.matches &&
+    document.visibilityState === "visible" &&
+    [...known.values()].some((node, index) => node !== order[index]);
   const tops = glide ? new Map(order.map((node) => [node, node.isConnected ? node.offsetTop : null])) : null;
   for (const [key, node] of known) if (!next.has(key)) node.remove();
   let place = container.firstElementChild;

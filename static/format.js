@@ -2,8 +2,9 @@
 import { locale, t } from "./messages.js";
 
 const clockFormat = new Intl.DateTimeFormat(locale, { hour: "numeric", minute: "2-digit" });
-const exactFormat = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-const dayFormat = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const exact = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const exactFormat = new Intl.DateTimeFormat(locale, { ...exact, second: "2-digit" });
+const dayFormat = new Intl.DateTimeFormat(locale, { ...exact, day: "numeric", month: "short" });
 const countFormat = new Intl.NumberFormat(locale);
 const shareFormat = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 });
 

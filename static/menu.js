@@ -11,14 +11,26 @@ export function toggleMenu(button, choices) {
 }
 
 function show(button, choices) {
-  const menu = el("div", { class: "menu", role: "menu", "aria-label": button.getAttribute("aria-label") },
-    choices.map(({ label, act, danger }) => el("button", {
-      class: danger ? "danger" : null, type: "button", role: "menuitem", tabindex: "-1",
-      onclick: () => {
-        close();
-        act();
-      },
-    }, label)));
+  const menu = el(
+    "div",
+    { class: "menu", role: "menu", "aria-label": button.getAttribute("aria-label") },
+    choices.map(({ label, act, danger }) =>
+      el(
+        "button",
+        {
+          class: danger ? "danger" : null,
+          type: "button",
+          role: "menuitem",
+          tabindex: "-1",
+          onclick: () => {
+            close();
+            act();
+          },
+        },
+        label,
+      ),
+    ),
+  );
   document.querySelector("main").append(menu);
   open = { button, menu };
   button.setAttribute("aria-expanded", "true");

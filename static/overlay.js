@@ -12,7 +12,12 @@ const HIDE_AFTER_MS = 10_000;
 
 const query = new URLSearchParams(location.search);
 const most = Math.min(10, Math.max(1, Number.parseInt(query.get("max") ?? "4", 10) || 4));
-const hidden = new Set((query.get("hide") ?? "").split(",").map((word) => word.trim()).filter(Boolean));
+const hidden = new Set(
+  (query.get("hide") ?? "")
+    .split(",")
+    .map((word) => word.trim())
+    .filter(Boolean),
+);
 const theme = query.get("theme");
 if (["dark", "light", "clear"].includes(theme)) document.documentElement.dataset.theme = theme;
 
@@ -40,16 +45,27 @@ const draw = oncePerFrame(() => {
   }
   show(byId("next"), next.length > 0 && !hidden.has("next"));
   setText(byId("next-count"), t("overlay.count", { n: next.length }));
-  renderList(byId("queue"), next.slice(0, most), (item) => item.itemId,
-    (item) => el("li", { "data-testid": "queue-item", "data-item-id": item.itemId },
-      el("span", { class: "place" }), el("span", { class: "what" }), el("span", { class: "cost" })),
+  renderList(
+    byId("queue"),
+    next.slice(0, most),
+    (item) => item.itemId,
+    (item) =>
+      el(
+        "li",
+        { "data-testid": "queue-item", "data-item-id": item.itemId },
+        el("span", { class: "place" }),
+        el("span", { class: "what" }),
+        el("span", { class: "cost" }),
+      ),
     (row, item) => {
       const [place, what, cost] = row.children;
       setText(place, String(item.position));
       setText(what, item.title);
       show(cost, !hidden.has("tokens"));
       setText(cost, tokens(item.tokens));
-    }, true);
+    },
+    true,
+  );
   const message = hidden.has("message") ? "" : room?.announcement || stateOf(room, items.length);
   show(byId("message"), message !== "");
   setText(byId("message"), message);
@@ -67,11 +83,22 @@ function drawClock() {
   if (item?.status !== "started") return;
   const elapsed = stage.elapsed(item, client.now());
   const within = item.durationSeconds !== null && elapsed <= item.durationSeconds;
-  const time = within ? t("overlay.time", { elapsed: stopwatch(elapsed), of: stopwatch(item.durationSeconds) }) : stopwatch(elapsed);
-  setText(byId("current-detail"), inLine(
-    !hidden.has("feature") && featureName(item.sourceFeature), !hidden.has("tokens") && tokens(item.tokens), !hidden.has("time") && time));
+  const time = within
+    ? t("overlay.time", { elapsed: stopwatch(elapsed), of: stopwatch(item.durationSeconds) })
+    : stopwatch(elapsed);
+  setText(
+    byId("current-detail"),
+    inLine(
+      !hidden.has("feature") && featureName(item.sourceFeature),
+      !hidden.has("tokens") && tokens(item.tokens),
+      !hidden.has("time") && time,
+    ),
+  );
   show(byId("meter"), item.durationSeconds !== null && !hidden.has("time"));
-  byId("meter").firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
+  byId("meter").firstChild.style.setProperty(
+    "inline-size",
+    `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`,
+  );
 }
 
 /** Vouches for the picture or hides it; also after a time in which a hidden source ran no timers at all. */
@@ -85,7 +112,10 @@ function vouch() {
     if (rest <= 0) setAttribute(byId("overlay"), "data-away", true);
     else hiding = setTimeout(vouch, rest);
   }
-  setText(byId("connection"), t(status === "live" ? "connection.live" : status === "stopped" ? "connection.stopped" : "connection.connecting"));
+  setText(
+    byId("connection"),
+    t(status === "live" ? "connection.live" : status === "stopped" ? "connection.stopped" : "connection.connecting"),
+  );
 }
 
 client.addEventListener("change", draw);

@@ -15,7 +15,13 @@ export function openGate(gate, role) {
     location.search = new URLSearchParams({ performer: input.value.trim() });
   };
   say("gate.whoseTitle", "gate.whose");
-  gate.append(el("form", { class: "gate-form", onsubmit: open },
-    el("label", { class: "visually-hidden", for: "whose" }, t("gate.whose")), input,
-    el("button", { class: "button primary", type: "submit" }, t("gate.open"))));
+  gate.append(
+    el(
+      "form",
+      { class: "gate-form", onsubmit: open },
+      el("label", { class: "visually-hidden", for: "whose" }, t("gate.whose")),
+      input,
+      el("button", { class: "button primary", type: "submit" }, t("gate.open")),
+    ),
+  );
 }

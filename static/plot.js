@@ -27,7 +27,13 @@ export class Plot {
     this.reading = el("p", { class: "plot-reading muted", "aria-live": "polite" });
     this.legend = el("ul", { class: "legend" });
     this.picture = el("div", { class: "plot-picture", tabindex: "0", role: "group", "aria-label": title });
-    this.node = el("figure", { class: "card plot" }, el("figcaption", {}, el("h3", {}, title), this.reading), this.picture, this.legend);
+    this.node = el(
+      "figure",
+      { class: "card plot" },
+      el("figcaption", {}, el("h3", {}, title), this.reading),
+      this.picture,
+      this.legend,
+    );
     this.picture.addEventListener("pointermove", (event) => this.#point(event));
     this.picture.addEventListener("pointerleave", () => this.#read(null));
     this.picture.addEventListener("blur", () => this.#read(null));
@@ -37,7 +43,11 @@ export class Plot {
 
   show(data) {
     this.#data = data;
-    this.legend.replaceChildren(...data.series.map(({ name, tone }) => el("li", { class: `tone-${tone}` }, el("i", { "aria-hidden": "true" }), name)));
+    this.legend.replaceChildren(
+      ...data.series.map(({ name, tone }) =>
+        el("li", { class: `tone-${tone}` }, el("i", { "aria-hidden": "true" }), name),
+      ),
+    );
     this.#draw();
   }
 
@@ -66,8 +76,16 @@ export class Plot {
     const y = (value) => EDGE.top + (HEIGHT - EDGE.top - EDGE.bottom) * (1 - (value - from) / (to - from));
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, "aria-hidden": "true" });
     for (let tick = from; tick <= to + step / 2; tick += step) {
-      root.append(svg("line", { x1: EDGE.left, x2: width - EDGE.right, y1: y(tick), y2: y(tick), class: tick === 0 ? "axis" : "grid" }),
-        this.#label(EDGE.left - 8, y(tick) + 4, say(tick), "end"));
+      root.append(
+        svg("line", {
+          x1: EDGE.left,
+          x2: width - EDGE.right,
+          y1: y(tick),
+          y2: y(tick),
+          class: tick === 0 ? "axis" : "grid",
+        }),
+        this.#label(EDGE.left - 8, y(tick) + 4, say(tick), "end"),
+      );
     }
     const every = Math.ceil(times.length / Math.max(2, Math.floor(width / 90)));
     times.forEach((time, index) => {
@@ -95,9 +113,16 @@ export class Plot {
       for (const { values, tone } of series) {
         const value = values[index] ?? 0;
         if (value > 0) {
-          root.append(svg("rect", {
-            x: this.#x(index) - width / 2, y: y(below + value), width, height: Math.max(1, y(below) - y(below + value)), rx: 2, class: `tone-${tone}`,
-          }));
+          root.append(
+            svg("rect", {
+              x: this.#x(index) - width / 2,
+              y: y(below + value),
+              width,
+              height: Math.max(1, y(below) - y(below + value)),
+              rx: 2,
+              class: `tone-${tone}`,
+            }),
+          );
         }
         below += value;
       }
@@ -129,7 +154,9 @@ export class Plot {
 
   #key(event) {
     const last = (this.#data?.times.length ?? 0) - 1;
-    const next = { ArrowRight: (this.#at ?? -1) + 1, ArrowLeft: (this.#at ?? last + 1) - 1, Home: 0, End: last }[event.key];
+    const next = { ArrowRight: (this.#at ?? -1) + 1, ArrowLeft: (this.#at ?? last + 1) - 1, Home: 0, End: last }[
+      event.key
+    ];
     if (next === undefined || last < 0) return;
     event.preventDefault();
     this.#read(Math.min(last, Math.max(0, next)));

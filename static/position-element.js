@@ -100,7 +100,10 @@ export class PerformanceQueuePosition extends HTMLElement {
     if (!performerId) return;
     const server = this.getAttribute("server") ?? new URL(import.meta.url).origin;
     const client = new QueueClient({
-      performerId, server, token: this.#token, refreshToken: async () => (this.refreshToken ? this.refreshToken() : null),
+      performerId,
+      server,
+      token: this.#token,
+      refreshToken: async () => (this.refreshToken ? this.refreshToken() : null),
     });
     this.client = client;
     this.#stage = new StageClock();
@@ -128,12 +131,20 @@ export class PerformanceQueuePosition extends HTMLElement {
     if (!client) return;
     const { state, connection } = client;
     const { position, ahead, wait, state: note } = this.#parts;
-    const lost = connection.status === "stopped"
-      || (connection.status === "reconnecting" && Date.now() - connection.lostAt >= GRACE_MS);
+    const lost =
+      connection.status === "stopped" ||
+      (connection.status === "reconnecting" && Date.now() - connection.lostAt >= GRACE_MS);
     this.shadowRoot.firstChild.classList.toggle("stale", lost);
-    setText(note, lost && connection.status === "stopped" ? t("connection.stopped")
-      : lost ? t("connection.reconnecting", { time: exactClock(connection.asOf) })
-        : state.version === null ? t("connection.connecting") : "");
+    setText(
+      note,
+      lost && connection.status === "stopped"
+        ? t("connection.stopped")
+        : lost
+          ? t("connection.reconnecting", { time: exactClock(connection.asOf) })
+          : state.version === null
+            ? t("connection.connecting")
+            : "",
+    );
     show(note, note.textContent !== "");
     if (state.version === null) return;
     this.#stage.follow(state, client.now());
@@ -149,7 +160,10 @@ export class PerformanceQueuePosition extends HTMLElement {
     }
     setText(position, String(item.position));
     const before = item.position - 1;
-    setText(ahead, item.status === "started" ? t("hero.onStage") : before === 0 ? t("hero.next") : t("hero.ahead", { n: before }));
+    setText(
+      ahead,
+      item.status === "started" ? t("hero.onStage") : before === 0 ? t("hero.next") : t("hero.ahead", { n: before }),
+    );
     setText(wait, t("hero.wait", { wait: waitText(this.#wait({ ...waits.get(item.itemId), ...item })) }));
   }
 
@@ -166,7 +180,14 @@ export class PerformanceQueuePosition extends HTMLElement {
     if (last && last.itemId !== item?.itemId) this.#tell("queue-ended", { itemId: last.itemId });
     if (item && (last?.itemId !== item.itemId || last.position !== item.position || last.status !== item.status)) {
       const { itemId, status, position, estimatedWaitSeconds = null, estimatedWaitRange = null } = item;
-      this.#tell("queue-position", { itemId, status, position, ahead: position - 1, estimatedWaitSeconds, estimatedWaitRange });
+      this.#tell("queue-position", {
+        itemId,
+        status,
+        position,
+        ahead: position - 1,
+        estimatedWaitSeconds,
+        estimatedWaitRange,
+      });
     }
     this.#last = item ? { itemId: item.itemId, position: item.position, status: item.status } : null;
   }

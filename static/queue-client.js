@@ -25,7 +25,12 @@ const WAKING = ["online", "offline", "pageshow", "visibilitychange"];
 const LONGEST_TIMER_MS = 2_000_000_000;
 
 export const emptyState = Object.freeze({
-  epoch: null, version: null, serverTime: null, room: null, items: Object.freeze([]), mine: Object.freeze([]),
+  epoch: null,
+  version: null,
+  serverTime: null,
+  room: null,
+  items: Object.freeze([]),
+  mine: Object.freeze([]),
   behind: false,
 });
 
@@ -42,8 +47,12 @@ export function orderItems(items) {
 export function reduce(state, frame) {
   if (frame.type === "snapshot") {
     return {
-      epoch: frame.epoch, version: frame.version, serverTime: frame.serverTime, room: frame.room,
-      items: orderItems(frame.items.filter(isActive)), mine: (frame.mine ?? []).map((entry) => stamped(entry, frame)),
+      epoch: frame.epoch,
+      version: frame.version,
+      serverTime: frame.serverTime,
+      room: frame.room,
+      items: orderItems(frame.items.filter(isActive)),
+      mine: (frame.mine ?? []).map((entry) => stamped(entry, frame)),
       behind: false,
     };
   }
@@ -58,8 +67,11 @@ export function reduce(state, frame) {
     }
     return {
       ...state,
-      version: frame.version, serverTime: frame.serverTime, room: frame.room ?? state.room,
-      items: orderItems([...items.values()]), mine: state.mine.filter((entry) => items.has(entry.itemId)),
+      version: frame.version,
+      serverTime: frame.serverTime,
+      room: frame.room ?? state.room,
+      items: orderItems([...items.values()]),
+      mine: state.mine.filter((entry) => items.has(entry.itemId)),
     };
   }
   if (frame.type === "position") {
@@ -89,7 +101,9 @@ export class QueueClient extends EventTarget {
   #ticker = null;
   #lastTick = 0;
   #wake = ({ type, persisted }) => {
-    if (type === "pageshow" ? persisted : type !== "visibilitychange" || document.visibilityState === "visible") this.check();
+    const idle =
+      type === "pageshow" ? !persisted : type === "visibilitychange" && document.visibilityState === "hidden";
+    if (!idle) this.check();
   };
 
   /**
@@ -187,7 +201,7 @@ export class QueueClient extends EventTarget {
     else this.#sendPing(Math.max(WAKE_PONG_MS, this.#roundTrip * 4));
   }
 
-  // -- the socket ------------------------------------------------------------------------------------------
+  // The socket
 
   #open() {
     this.#drop();
@@ -294,12 +308,20 @@ export class QueueClient extends EventTarget {
     this.#heard = frame.receivedAt = Date.now();
     this.#disarm("pong");
     switch (frame.type) {
-      case "welcome": return this.#welcome(frame);
-      case "pong": return this.#pong(frame);
-      case "ack": return this.#settle(frame.id, null, frame.item ?? null);
-      case "error": return this.#refused(frame);
-      case "snapshot": case "update": case "position": return this.#fold(frame);
-      case "notice": return this.#emit("notice", frame);
+      case "welcome":
+        return this.#welcome(frame);
+      case "pong":
+        return this.#pong(frame);
+      case "ack":
+        return this.#settle(frame.id, null, frame.item ?? null);
+      case "error":
+        return this.#refused(frame);
+      case "snapshot":
+      case "update":
+      case "position":
+        return this.#fold(frame);
+      case "notice":
+        return this.#emit("notice", frame);
     }
   }
 
@@ -349,7 +371,7 @@ export class QueueClient extends EventTarget {
     for (const { frame } of this.#pending.values()) this.#send(frame);
   }
 
-  // -- clocks ----------------------------------------------------------------------------------------------
+  // Clocks
 
   #sendPing(patience) {
     this.#pingSentAt = Date.now();
@@ -406,10 +428,13 @@ export class QueueClient extends EventTarget {
 
   #arm(name, delay, run) {
     this.#disarm(name);
-    this.#timers.set(name, setTimeout(() => {
-      this.#timers.delete(name);
-      run();
-    }, delay));
+    this.#timers.set(
+      name,
+      setTimeout(() => {
+        this.#timers.delete(name);
+        run();
+      }, delay),
+    );
   }
 
   #disarm(name) {
@@ -417,7 +442,7 @@ export class QueueClient extends EventTarget {
     this.#timers.delete(name);
   }
 
-  // -- answers ---------------------------------------------------------------------------------------------
+  // Answers
 
   #refused(frame) {
     const problem = frame.error ?? frame.problem ?? frame;

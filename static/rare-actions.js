@@ -9,11 +9,23 @@ import { itemPath } from "./protocol.js";
 export async function askSplit(item, facts) {
   const hint = el("p", { role: "status" });
   const answer = await ask({
-    title: t("split.title"), text: t("split.text"), facts, confirm: t("split.confirm"),
+    title: t("split.title"),
+    text: t("split.text"),
+    facts,
+    confirm: t("split.confirm"),
     amount: {
-      label: t("split.amount"), min: 1, max: item.tokens - 1, value: Math.max(1, Math.round(item.tokens / 2)), hint,
-      oninput: (back) => setText(hint, back > 0 && back < item.tokens
-        ? t("split.result", { back: count(back), keep: count(item.tokens - back) }) : t("split.range", { max: item.tokens - 1 })),
+      label: t("split.amount"),
+      min: 1,
+      max: item.tokens - 1,
+      value: Math.max(1, Math.round(item.tokens / 2)),
+      hint,
+      oninput: (back) =>
+        setText(
+          hint,
+          back > 0 && back < item.tokens
+            ? t("split.result", { back: count(back), keep: count(item.tokens - back) })
+            : t("split.range", { max: item.tokens - 1 }),
+        ),
     },
   });
   return answer && answer.amount;
@@ -24,8 +36,12 @@ export async function emptyQueue(client, reasons, announce) {
   const { items } = client.state;
   const total = items.reduce((sum, item) => sum + item.tokens, 0);
   const answer = await ask({
-    title: t("emptyQueue.title"), text: t("emptyQueue.text", { n: items.length, total: tokens(total) }), danger: true, reasons,
-    typed: { label: t("emptyQueue.typed", { n: items.length }), text: String(items.length) }, confirm: t("emptyQueue.confirm", { n: total }),
+    title: t("emptyQueue.title"),
+    text: t("emptyQueue.text", { n: items.length, total: tokens(total) }),
+    danger: true,
+    reasons,
+    typed: { label: t("emptyQueue.typed", { n: items.length }), text: String(items.length) },
+    confirm: t("emptyQueue.confirm", { n: total }),
   });
   if (!answer) return;
   let done = 0;

@@ -12,6 +12,7 @@ export function roomNotes(room, depth, { performer, waiting }) {
   else if (room.paused) add("paused", "warn");
   if (room.mode === "off") add("modeOff", "plain");
   if (!room.accepting) add(waiting || depth > 0 ? "closedServing" : "closed", "plain");
-  else if (room.mode !== "off" && depth >= room.maxDepth) add("full", "plain", { depth: count(depth), max: count(room.maxDepth) });
+  else if (room.mode !== "off" && depth >= room.maxDepth)
+    add("full", "plain", { depth: count(depth), max: count(room.maxDepth) });
   return notes;
 }

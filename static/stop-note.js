@@ -10,7 +10,9 @@ export function explainStop(client, container, { spectate }) {
   const { code } = client.connection;
   const leave = spectate && client.token && ABOUT_THE_TOKEN.includes(code);
   const key = ABOUT_THE_TOKEN.includes(code) && !client.token ? "private" : KNOWN.includes(code) ? code : "other";
-  container.replaceChildren(el("p", {}, t(`stopped.${key}`)),
-    leave ? button("", spectate, t("stopped.spectate")) : button("", () => client.retry(), t("stopped.retry")));
+  container.replaceChildren(
+    el("p", {}, t(`stopped.${key}`)),
+    leave ? button("", spectate, t("stopped.spectate")) : button("", () => client.retry(), t("stopped.retry")),
+  );
   container.hidden = client.connection.status !== "stopped";
 }

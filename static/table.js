@@ -9,25 +9,55 @@ export function drawTable(container, columns, records, keyOf, empty) {
   if (!container.body) {
     container.body = el("tbody");
     container.words = el("p", { class: "table-empty muted" });
-    container.table = el("table", {},
-      el("thead", {}, el("tr", {}, columns.map(({ title, number }) => el("th", { scope: "col", class: number ? "number" : null }, title)))),
-      container.body);
-    container.append(el("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": container.dataset.label }, container.table), container.words);
+    container.table = el(
+      "table",
+      {},
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          columns.map(({ title, number }) => el("th", { scope: "col", class: number ? "number" : null }, title)),
+        ),
+      ),
+      container.body,
+    );
+    container.append(
+      el(
+        "div",
+        { class: "table-scroll", tabindex: "0", role: "region", "aria-label": container.dataset.label },
+        container.table,
+      ),
+      container.words,
+    );
   }
   container.table.hidden = records.length === 0;
   container.words.hidden = records.length > 0;
   setText(container.words, empty);
-  renderList(container.body, records, keyOf,
-    () => el("tr", {}, columns.map(({ number, title }) => el("td", { class: number ? "number" : null, "data-title": title }))),
-    (row, record) => columns.forEach(({ cell, key }, index) => {
-      const td = row.children[index];
-      const stamp = key ? key(record) : null;
-      if (stamp !== null && td.stamp === stamp) return;
-      td.stamp = stamp;
-      const content = cell(record);
-      if (typeof content === "string") setText(td, content);
-      else td.replaceChildren(...[content].flat().filter(Boolean));
-    }));
+  renderList(
+    container.body,
+    records,
+    keyOf,
+    () =>
+      el(
+        "tr",
+        {},
+        columns.map(({ number, wide, title }) =>
+          el("td", { class: number ? "number" : wide ? "wide" : null, "data-title": title }),
+        ),
+      ),
+    (row, record) =>
+      columns.forEach(({ cell, key }, index) => {
+        const td = row.children[index];
+        const stamp = key ? key(record) : null;
+        if (stamp !== null && td.stamp === stamp) return;
+        td.stamp = stamp;
+        const content = cell(record);
+        if (typeof content === "string") setText(td, content);
+        else td.replaceChildren(...[content].flat().filter(Boolean));
+      }),
+  );
 }
 
 const quoted = (value) => {

@@ -39,9 +39,11 @@ export class Today {
     if (isActive(item)) return;
     const { itemId, status, passThroughMode, startedAt, createdAt, settled, settledTokens, refundedTokens } = item;
     this.#figures.set(itemId, {
-      end: endOf(item), served: status === "finished",
+      end: endOf(item),
+      served: status === "finished",
       wait: status === "finished" && !passThroughMode ? (Date.parse(startedAt) - Date.parse(createdAt)) / 1000 : null,
-      settled: settled ? settledTokens ?? 0 : 0, refunded: refundedTokens ?? 0,
+      settled: settled ? (settledTokens ?? 0) : 0,
+      refunded: refundedTokens ?? 0,
     });
     this.#recent.set(itemId, item);
     if (this.#recent.size > KEPT_RECENT) this.#recent = new Map(this.recent.map((kept) => [kept.itemId, kept]));
@@ -70,12 +72,17 @@ export class Today {
 
   #count(start) {
     const today = [...this.#figures.values()].filter(({ end }) => end >= start);
-    const waits = today.map(({ wait }) => wait).filter((wait) => wait !== null).sort((a, b) => a - b);
+    const waits = today
+      .map(({ wait }) => wait)
+      .filter((wait) => wait !== null)
+      .sort((a, b) => a - b);
     const sum = (name) => today.reduce((total, figures) => total + Number(figures[name]), 0);
-    const middle = waits.length >> 1;
+    const middle = (waits.length - 1) / 2;
     return {
-      served: sum("served"), settled: sum("settled"), refunded: sum("refunded"),
-      medianWait: waits.length === 0 ? null : waits.length % 2 ? waits[middle] : (waits[middle - 1] + waits[middle]) / 2,
+      served: sum("served"),
+      settled: sum("settled"),
+      refunded: sum("refunded"),
+      medianWait: waits.length === 0 ? null : (waits[Math.floor(middle)] + waits[Math.ceil(middle)]) / 2,
     };
   }
 }

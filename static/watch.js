@@ -1,12 +1,13 @@
 // The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
-import { alertReader, alertSwitch, markTab } from "./attention.js";
+import { alertReader, markTab } from "./attention.js";
 import { StageClock, queueRow, updateQueueRow } from "./cards.js";
 import { stopNote } from "./connection-element.js";
 import { ask, toast } from "./dialog.js";
 import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "./dom.js";
 import { dayAndTime, featureName, inLine, stopwatch, tokens } from "./format.js";
 import { errorText, t, translate } from "./messages.js";
-import { isMoneyMoving, moneyState } from "./money.js";
+import { placeHero, outcomeHero, visitorHero } from "./hero.js";
+import { isMoneyMoving, moneyLine, showMoney } from "./money.js";
 import { isActive, itemPath } from "./protocol.js";
 import { QueueClient } from "./queue-client.js";
 import { roomNotes } from "./room-notes.js";
@@ -45,7 +46,7 @@ function mine() {
     .map((item) => ({ ...own.get(item.itemId), ...waits.get(item.itemId), ...item }));
 }
 
-// -- what the server tells -------------------------------------------------------------------------------------
+// What the server tells
 
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
@@ -83,7 +84,8 @@ client.addEventListener("recovered", ({ detail: { before, after } }) => {
     if (was === item.position || item.status !== "created") continue;
     const template = Object.keys(MILESTONES).find((name) => MILESTONES[name] === item.position);
     const watched = after.room?.notifyPositions ?? [3, 1];
-    if (template && watched.includes(item.position)) addNotice({ template, itemId: item.itemId, params: { position: item.position, title: item.title } });
+    if (!template || !watched.includes(item.position)) continue;
+    addNotice({ template, itemId: item.itemId, params: { position: item.position, title: item.title } });
   }
 });
 
@@ -109,8 +111,10 @@ function noticeText({ template, params, position, itemId }) {
 }
 
 /** A notice holds as long as its item waits at that place. */
-const holds = (notice) => client.state.items.some((item) =>
-  item.itemId === notice.itemId && item.status === "created" && item.position === notice.position);
+const holds = (notice) =>
+  client.state.items.some(
+    (item) => item.itemId === notice.itemId && item.status === "created" && item.position === notice.position,
+  );
 
 const fetching = new Map();
 
@@ -153,7 +157,8 @@ async function loadHistory() {
     history.total = page.total;
     for (const item of page.items) {
       own.set(item.itemId, item);
-      if (item.performerId === performer && !isActive(item) && isMoneyMoving(item)) setTimeout(() => learn(item.itemId), MONEY_POLL_MS);
+      const moving = item.performerId === performer && !isActive(item) && isMoneyMoving(item);
+      if (moving) setTimeout(() => learn(item.itemId), MONEY_POLL_MS);
     }
   } catch {
     history.loaded = false; // asked for again on the next connection
@@ -161,7 +166,7 @@ async function loadHistory() {
   draw();
 }
 
-// -- the room ----------------------------------------------------------------------------------------------------
+// The room
 
 function drawRoom(items) {
   const { room, items: queue } = client.state;
@@ -172,100 +177,48 @@ function drawRoom(items) {
   setText(byId("depth"), room && room.mode !== "off" ? t("depth", { n: queue.length, max: room.maxDepth }) : "");
   setText(byId("announcement"), room?.announcement ?? "");
   show(byId("announcement"), Boolean(room?.announcement));
-  renderList(byId("room-notes"), roomNotes(room, queue.length, { performer, waiting: items.length > 0 }), (note) => note.key,
+  const notes = roomNotes(room, queue.length, { performer, waiting: items.length > 0 });
+  renderList(
+    byId("room-notes"),
+    notes,
+    (note) => note.key,
     (note) => el("li", { class: `note ${note.tone}`, "data-testid": "room-note", "data-note": note.key }),
-    (node, note) => setText(node, note.text));
+    (node, note) => setText(node, note.text),
+  );
 }
 
-// -- the hero ----------------------------------------------------------------------------------------------------
-
-let spoken = "";
-let speaking = null;
-
-/** Says it once, politely, and only the last of what happens within a moment. */
-function say(text) {
-  clearTimeout(speaking);
-  if (text === spoken) return;
-  speaking = setTimeout(() => {
-    spoken = text;
-    setText(byId("spoken"), text);
-  }, 900);
-}
+// The hero
 
 function drawHero(items) {
   const hero = byId("hero");
+  const { room, items: queue } = client.state;
+  const live = client.connection.status === "live";
   hero.removeAttribute("aria-busy");
   notices = notices.filter(holds);
   if (items.length) {
+    const [item] = items;
     outcome = null;
-    placeHero(hero, items[0]);
+    const wait = { words: waitWords(item), clock: room?.paused ? "" : waitClock(waitFor(item), Date.now()) };
+    const told = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
+    placeHero(hero, item, {
+      began: Math.max(beginning(item.itemId), item.position),
+      wait,
+      notices: told,
+      live,
+      cancel,
+    });
   } else if (outcome) {
-    outcomeHero(hero, outcome);
+    outcomeHero(hero, outcome, () => {
+      outcome = null;
+      draw();
+    });
   } else {
-    visitorHero(hero);
+    visitorHero(hero, { depth: queue.length, off: room?.mode === "off", owner: isOwner() });
   }
 }
 
-/** The hero is rebuilt when its kind changes and only corrected otherwise, so that focus and motion survive. */
-function kindOfHero(hero, kind, build) {
-  if (hero.dataset.kind === kind) return hero.parts;
-  hero.dataset.kind = kind;
-  hero.parts = build();
-  hero.replaceChildren(...Object.values(hero.parts).filter((part) => part.parentNode === null));
-  return hero.parts;
-}
-
-const figure = (hook) => el("span", { class: "figure", "data-testid": hook });
-
-function placeHero(hero, item) {
-  const parts = kindOfHero(hero, "place", () => {
-    const number = figure("position");
-    const ahead = el("p", { class: "hero-line", "data-testid": "ahead" });
-    const eta = el("p", { class: "hero-wait" }, el("span", { "data-testid": "eta" }), el("span", { class: "muted" }));
-    const fill = el("i");
-    const track = el("div", { class: "track", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" }, fill);
-    const from = el("span");
-    return {
-      eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
-      main: el("div", { class: "hero-main" }, number, el("div", { class: "hero-words" }, ahead, eta)),
-      number, ahead, eta, fill, track, from,
-      progress: el("div", { class: "progress" }, track, el("p", { class: "progress-ends muted" }, from, el("span", {}, t("hero.stage")))),
-      notice: el("div", { class: "hero-notices" }),
-      item: el("p", { class: "hero-item muted" }),
-      actions: el("div", { class: "actions" }, alertButton(),
-        button("quiet", () => cancel(hero.item), t("cancel.button"))),
-    };
-  });
-  hero.item = item;
-  const started = item.status === "started";
-  const ahead = item.position - 1;
-  const wait = started ? null : waitFor(item);
-  setAttribute(hero, "data-stage", started);
-  setText(parts.eyebrow, t("hero.place"));
-  pulse(parts.number, String(item.position));
-  setText(parts.ahead, started ? t("hero.onStage") : ahead === 0 ? t("hero.next") : t("hero.ahead", { n: ahead }));
-  setText(parts.eta.firstChild, started ? t("hero.enjoy") : t("hero.wait", { wait: waitWords(wait) }));
-  setText(parts.eta.lastChild, started || client.state.room?.paused ? "" : waitClock(wait, Date.now()));
-  const began = Math.max(beginning(item.itemId), item.position);
-  const done = began === 1 ? 1 : (began - item.position) / (began - 1);
-  parts.fill.style.setProperty("inline-size", `${Math.max(3, done * 100)}%`);
-  setAttribute(parts.track, "aria-valuenow", Math.round(done * 100));
-  setAttribute(parts.track, "aria-label", t("hero.progress"));
-  setAttribute(parts.track, "aria-valuetext", t("hero.progressText", { from: began, to: item.position }));
-  setText(parts.from, t("hero.began", { n: began }));
-  setText(parts.item, inLine(item.title, tokens(item.tokens)));
-  const cancelButton = parts.actions.lastChild;
-  show(cancelButton, !started);
-  cancelButton.disabled = client.connection.status !== "live";
-  renderList(parts.notice, notices, (notice) => notice.noticeId,
-    () => el("p", { class: "notice", "data-testid": "notice" }, icon("bell"), el("span")),
-    (node, notice) => setText(node.lastChild, noticeText(notice)));
-  const words = notices.length ? noticeText(notices[0]) : parts.ahead.textContent;
-  say(t("spoken.place", { position: item.position, words }));
-}
-
 /** Nobody can promise a time while all clocks stand. */
-const waitWords = (wait) => (client.state.room?.paused ? t("wait.standing") : waitText(wait));
+const waitWords = (item) => (client.state.room?.paused ? t("wait.standing") : waitText(waitFor(item)));
 
 /** The wait counts down while somebody is on stage and the clock runs. */
 function waitFor(item) {
@@ -284,68 +237,6 @@ async function refine() {
   }
 }
 
-/** A changed figure is noticed by a short movement. */
-function pulse(node, text) {
-  if (node.textContent === text) return;
-  const first = node.textContent === "";
-  node.textContent = text;
-  if (!first && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
-    node.animate([{ transform: "translateY(-14%)", opacity: 0 }, { transform: "none", opacity: 1 }],
-      { duration: 320, easing: "cubic-bezier(.2,.7,.2,1)" });
-  }
-}
-
-function outcomeHero(hero, item) {
-  const parts = kindOfHero(hero, "outcome", () => ({
-    eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }, t("outcome.eyebrow")),
-    words: el("div", { class: "hero-words" }, el("p", { class: "hero-line", "data-testid": "outcome" }), el("p", { class: "muted" })),
-    item: el("div", { class: "hero-receipt" }, el("p"), moneyLine()),
-    actions: el("div", { class: "actions" }, button("", () => { outcome = null; draw(); }, t("outcome.close"))),
-  }));
-  const [headline, text] = parts.words.children;
-  const [title, money] = parts.item.children;
-  setAttribute(hero, "data-stage", false);
-  setText(headline, outcomeText(item));
-  const reason = item.refundReason ?? item.abandonReason;
-  const why = reason && reason !== "user_cancelled" ? t("outcome.why", { reason: t(`reason.${reason}`) }) : "";
-  setText(text, item.status === "finished" ? t("outcome.thanks") : why);
-  show(text, text.textContent !== "");
-  updateMoney(money, item);
-  setText(title, inLine(item.title, tokens(item.tokens)));
-  say(`${headline.textContent}. ${money.textContent}`);
-}
-
-function outcomeText(item) {
-  if (item.status === "finished") return t("outcome.finished");
-  if (item.status === "abandoned") return t("outcome.abandoned");
-  return item.refundReason === "user_cancelled" ? t("outcome.cancelled") : t("outcome.refunded");
-}
-
-function visitorHero(hero) {
-  const { items, room } = client.state;
-  const parts = kindOfHero(hero, "visitor", () => ({
-    eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
-    main: el("div", { class: "hero-main" }, figure("waiting"), el("div", { class: "hero-words" },
-      el("p", { class: "hero-line" }), el("p", { class: "muted" }))),
-  }));
-  setAttribute(hero, "data-stage", false);
-  const [number, words] = parts.main.children;
-  const [line, detail] = words.children;
-  const off = room?.mode === "off";
-  setText(parts.eyebrow, t(isOwner() ? "visitor.ownEyebrow" : "visitor.eyebrow"));
-  pulse(number, off ? "–" : String(items.length));
-  setText(line, t(off ? "visitor.off" : items.length ? "visitor.line" : "visitor.none", { n: items.length }));
-  setText(detail, t(isOwner() ? "visitor.ownDetail" : "visitor.detail"));
-  say("");
-}
-
-function alertButton() {
-  const words = el("span");
-  return alertSwitch(el("button", { class: "button", type: "button", id: "notify" }, words),
-    (on) => setText(words, t(on ? "notify.on" : "notify.off")),
-    (outcome) => toast(t(outcome === "on" ? "notify.granted" : "notify.soundOnly")));
-}
-
 function beginning(itemId) {
   return JSON.parse(localStorage.getItem(BEGAN_SLOT) ?? "{}")[itemId] ?? 0;
 }
@@ -358,8 +249,14 @@ function rememberBeginning(item) {
 
 async function cancel(item) {
   const answer = await ask({
-    title: t("cancel.title"), text: t("cancel.text"), danger: true, confirm: t("cancel.confirm", { n: item.tokens }),
-    facts: [[t("fact.item"), item.title], [t("fact.tokens"), tokens(item.tokens)]],
+    title: t("cancel.title"),
+    text: t("cancel.text"),
+    danger: true,
+    confirm: t("cancel.confirm", { n: item.tokens }),
+    facts: [
+      [t("fact.item"), item.title],
+      [t("fact.tokens"), tokens(item.tokens)],
+    ],
   });
   if (!answer) return;
   try {
@@ -371,7 +268,7 @@ async function cancel(item) {
   }
 }
 
-// -- the stage and the queue -------------------------------------------------------------------------------------
+// The stage and the queue
 
 function drawStage() {
   const now = byId("now");
@@ -381,12 +278,23 @@ function drawStage() {
     now.dataset.kind = kind;
     now.replaceChildren(
       el("h2", { class: "eyebrow", id: "now-title" }, t("stage.title")),
-      el("p", { class: "now-title" }), el("p", { class: "muted now-detail" }),
-      ...(item ? [el("div", { class: "meter" }, el("i")), el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" }))] : []));
+      el("p", { class: "now-title" }),
+      el("p", { class: "muted now-detail" }),
+      ...(item
+        ? [
+            el("div", { class: "meter" }, el("i")),
+            el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
+          ]
+        : []),
+    );
   }
   setText(now.children[1], item ? item.title : t("stage.free"));
-  setText(now.children[2], item ? inLine(featureName(item.sourceFeature), tokens(item.tokens))
-    : t(client.state.items.length ? "stage.soon" : "stage.empty"));
+  setText(
+    now.children[2],
+    item
+      ? inLine(featureName(item.sourceFeature), tokens(item.tokens))
+      : t(client.state.items.length ? "stage.soon" : "stage.empty"),
+  );
   if (item) drawClock();
 }
 
@@ -398,8 +306,10 @@ function drawClock() {
   const still = item.paused || client.state.room?.paused;
   setAttribute(now, "data-paused", Boolean(still));
   setText(now.querySelector(".timer"), stopwatch(elapsed));
-  setText(now.querySelector(".timer").nextSibling, still ? t("stage.paused")
-    : item.durationSeconds ? t("stage.of", { time: stopwatch(item.durationSeconds) }) : "");
+  setText(
+    now.querySelector(".timer").nextSibling,
+    still ? t("stage.paused") : item.durationSeconds ? t("stage.of", { time: stopwatch(item.durationSeconds) }) : "",
+  );
   const bar = now.querySelector(".meter");
   show(bar, item.durationSeconds !== null);
   bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
@@ -407,68 +317,100 @@ function drawClock() {
 
 function drawQueue(items) {
   const ids = new Set(items.map((item) => item.itemId));
-  renderList(byId("queue"), client.state.items, (item) => item.itemId, (item) => queueRow(item),
-    (row, item) => updateQueueRow(row, item, { mine: ids.has(item.itemId) }), true);
+  renderList(
+    byId("queue"),
+    client.state.items,
+    (item) => item.itemId,
+    (item) => queueRow(item),
+    (row, item) => updateQueueRow(row, item, { mine: ids.has(item.itemId) }),
+    true,
+  );
   const empty = client.state.items.length === 0;
   show(byId("queue"), !empty);
   show(byId("queue-empty"), empty);
   setText(byId("queue-empty"), t(client.state.room?.mode === "off" ? "queue.off" : "queue.empty"));
 }
 
-// -- own requests and history --------------------------------------------------------------------------------------
-
-const moneyLine = () => el("p", { class: "money", "data-testid": "money" }, el("span"), el("span", { class: "reference" }));
-
-function updateMoney(node, item) {
-  const { tone, text, reference } = moneyState(item);
-  setAttribute(node, "data-tone", tone);
-  setText(node.firstChild, text);
-  setText(node.lastChild, reference ? t("money.reference", { reference }) : "");
-}
+// Own requests and history
 
 function requestRow(item) {
-  return el("li", { class: "row", "data-testid": "own-item", "data-item-id": item.itemId },
+  return el(
+    "li",
+    { class: "row", "data-testid": "own-item", "data-item-id": item.itemId },
     el("span", { class: "row-place" }),
-    el("div", { class: "row-main" }, el("p", { class: "row-title" }), el("p", { class: "row-detail muted" }), moneyLine()),
-    button("quiet small", () => {}));
+    el(
+      "div",
+      { class: "row-main" },
+      el("p", { class: "row-title" }),
+      el("p", { class: "row-detail muted" }),
+      moneyLine(),
+    ),
+    button("quiet small", () => {}),
+  );
 }
 
 function drawRequests(items) {
   show(byId("requests"), items.length > 1);
-  renderList(byId("request-list"), items, (item) => item.itemId, requestRow, (row, item) => {
-    const [place, main, undo] = row.children;
-    setText(place, String(item.position));
-    setText(main.children[0], item.title);
-    setText(main.children[1], item.status === "started" ? t("hero.onStage") : waitWords(waitFor(item)));
-    updateMoney(main.children[2], item);
-    show(undo, item.status === "created");
-    setText(undo, t("cancel.short"));
-    setAttribute(undo, "aria-label", t("cancel.named", { title: item.title }));
-    undo.disabled = client.connection.status !== "live";
-    undo.onclick = () => cancel(item);
-  });
+  renderList(
+    byId("request-list"),
+    items,
+    (item) => item.itemId,
+    requestRow,
+    (row, item) => {
+      const [place, main, undo] = row.children;
+      setText(place, String(item.position));
+      setText(main.children[0], item.title);
+      setText(main.children[1], item.status === "started" ? t("hero.onStage") : waitWords(item));
+      showMoney(main.children[2], item);
+      show(undo, item.status === "created");
+      setText(undo, t("cancel.short"));
+      setAttribute(undo, "aria-label", t("cancel.named", { title: item.title }));
+      undo.disabled = client.connection.status !== "live";
+      undo.onclick = () => cancel(item);
+    },
+  );
   const ended = history.items.filter((item) => !isActive(item));
   show(byId("history"), isOwner() && ended.length > 0);
   show(byId("history-more"), history.items.length < history.total);
-  renderList(byId("history-list"), ended, (item) => item.itemId,
-    (item) => el("li", { class: "row", "data-testid": "history-item", "data-item-id": item.itemId },
-      el("div", { class: "row-main" }, el("p", { class: "row-title" }), el("p", { class: "row-detail muted" }), moneyLine()),
-      el("span", { class: "row-tokens" })),
+  renderList(
+    byId("history-list"),
+    ended,
+    (item) => item.itemId,
+    (item) =>
+      el(
+        "li",
+        { class: "row", "data-testid": "history-item", "data-item-id": item.itemId },
+        el(
+          "div",
+          { class: "row-main" },
+          el("p", { class: "row-title" }),
+          el("p", { class: "row-detail muted" }),
+          moneyLine(),
+        ),
+        el("span", { class: "row-tokens" }),
+      ),
     (row, item) => {
       const [main, cost] = row.children;
       const reason = item.refundReason ?? item.abandonReason;
       setText(main.children[0], item.title);
-      setText(main.children[1], inLine(
-        t(`status.${item.status}`), reason && t(`reason.${reason}`), item.performerId !== performer && item.performerId,
-        dayAndTime(Date.parse(item.finishedAt ?? item.abandonedAt ?? item.refundedAt ?? item.updatedAt))));
-      updateMoney(main.children[2], item);
+      setText(
+        main.children[1],
+        inLine(
+          t(`status.${item.status}`),
+          reason && t(`reason.${reason}`),
+          item.performerId !== performer && item.performerId,
+          dayAndTime(Date.parse(item.finishedAt ?? item.abandonedAt ?? item.refundedAt ?? item.updatedAt)),
+        ),
+      );
+      showMoney(main.children[2], item);
       setText(cost, tokens(item.tokens));
-    });
+    },
+  );
 }
 
 byId("history-more").addEventListener("click", loadHistory);
 
-// -- what changed while away -------------------------------------------------------------------------------------
+// What changed while away
 
 function describeChanges(before, after) {
   const words = [];
@@ -489,7 +431,9 @@ function describeChanges(before, after) {
 }
 
 document.querySelector("queue-connection").bind(client, describeChanges);
-stopNote(client, byId("stopped"), { spectate: () => { session.use(null); } });
+stopNote(client, byId("stopped"), {
+  spectate: () => session.use(null),
+});
 session.addEventListener("change", () => {
   own.clear();
   Object.assign(history, { items: [], total: 0, loaded: false });

@@ -99,7 +99,8 @@ export default {
   "status.settled": "Ausgezahlt",
   "itemView.refund": "Erstattung erzwingen …",
   "itemView.refundTitle": "Erstattung erzwingen?",
-  "itemView.refundText": "Der Wunsch endet, wo immer er steht, und der Zuschauer bekommt alle Token zurück. Der Grund bleibt im Protokoll.",
+  "itemView.refundText":
+    "Der Wunsch endet, wo immer er steht, und der Zuschauer bekommt alle Token zurück. Der Grund bleibt im Protokoll.",
   "itemView.refunded": "Die Erstattung ist unterwegs.",
   "field.performerId": "Bühne",
   "field.userId": "Zuschauer",

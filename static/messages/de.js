@@ -26,7 +26,8 @@ export default {
   "stopped.4500": "Dieser Link gilt nicht mehr. Öffne einen neuen, um weiterzumachen.",
   "stopped.4503": "Dieser Link gibt keinen Zugang zu dieser Warteschlange.",
   "stopped.4504": "Mit diesem Link sind zu viele Fenster offen. Schließe einige und verbinde dann neu.",
-  "stopped.4529": "Dieses Fenster hat in kurzer Zeit zu viele Befehle gesendet. Warte einen Moment und verbinde dann neu.",
+  "stopped.4529":
+    "Dieses Fenster hat in kurzer Zeit zu viele Befehle gesendet. Warte einen Moment und verbinde dann neu.",
   "stopped.private": "Diese Warteschlange öffnet sich mit einem persönlichen Link.",
   "stopped.other": "Der Dienst hat die Verbindung beendet.",
   "stopped.retry": "Neu verbinden",
@@ -65,7 +66,8 @@ export default {
   "dialog.reason": "Grund",
   "dialog.back": "Zurück",
   "error.DISCONNECTED": "Gerade besteht keine Verbindung. Es wurde nichts geändert.",
-  "error.TIMEOUT": "Der Dienst hat nicht rechtzeitig geantwortet. Sieh nach, was geschehen ist, bevor du es noch einmal versuchst.",
+  "error.TIMEOUT":
+    "Der Dienst hat nicht rechtzeitig geantwortet. Sieh nach, was geschehen ist, bevor du es noch einmal versuchst.",
   "error.INVALID_STATE_TRANSITION": "Das ist nicht mehr möglich: {detail}",
   "error.ALREADY_PROCESSING": "Ein anderer Wunsch ist auf der Bühne. Beende ihn zuerst.",
   "error.QUEUE_EMPTY": "Niemand wartet.",

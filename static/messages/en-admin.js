@@ -99,7 +99,8 @@ export default {
   "status.settled": "Settled",
   "itemView.refund": "Force a refund…",
   "itemView.refundTitle": "Force a refund?",
-  "itemView.refundText": "The request ends, wherever it is, and the viewer gets all tokens back. The reason stays in the audit trail.",
+  "itemView.refundText":
+    "The request ends, wherever it is, and the viewer gets all tokens back. The reason stays in the audit trail.",
   "itemView.refunded": "The refund is on its way.",
   "field.performerId": "Performer",
   "field.userId": "Viewer",
