@@ -7,8 +7,8 @@ export function roomNotes(room, depth, { performer, waiting }) {
   if (!room) return [];
   const notes = [];
   const add = (key, tone, params = {}) => notes.push({ key, tone, text: t(`room.${key}`, { performer, ...params }) });
-  const away = room.pauseReason === "performer_disconnected" || !room.performerOnline;
-  if (away && room.version > 0) add(waiting ? "offlineSafe" : "offline", "warn");
+  // The clocks of a performer who never opened a panel run on: such a room is driven from elsewhere.
+  if (!room.performerOnline && room.version > 0) add(waiting && room.paused ? "offlineSafe" : "offline", "warn");
   else if (room.paused) add("paused", "warn");
   if (room.mode === "off") add("modeOff", "plain");
   if (!room.accepting) add(waiting || depth > 0 ? "closedServing" : "closed", "plain");
