@@ -1,8 +1,9 @@
 """The outbox: carries wallet operations out, one attempt at a time, until the wallet has confirmed or nobody can help.
 
 It claims due operations as leases (a process that dies releases its work by time), calls the wallet, and sends what
-came of it to the room as a command; it changes nothing by itself. What an answer means is `verdict`'s, when to leave the
-wallet alone is `breaker`'s. While the breaker is open operations wait without using up attempts, and the queue goes on.
+came of it to the room as a command; it changes nothing by itself. What an answer means is `verdict`'s, when to leave
+the wallet alone is `breaker`'s. While the breaker is open operations wait without using up attempts, and the queue
+goes on.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ class Outbox:
             while True:
                 self._wake.clear()
                 if not await self._take_up():
-                    # Not wait_for: up to Python 3.11 it forgets that it was cancelled if it is woken in the same moment.
+                    # Not wait_for: up to Python 3.11 it forgets that it was cancelled if it is woken just then.
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_SECONDS):
                             await self._wake.wait()

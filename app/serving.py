@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from types import FrameType
 
@@ -57,6 +58,17 @@ class _Worker(Process):
         if self._server is None:
             self._server = DrainingServer(self.config)
         return self._server
+
+    def ping(self, timeout: float = HUNG_SECONDS) -> bool:
+        # uvicorn's would wait the whole time for one that dies between the question and its answer.
+        try:
+            self.parent_conn.send(b"ping")
+            ready = wait([self.parent_conn, self.process.sentinel], timeout)
+            if self.parent_conn in ready:
+                self.parent_conn.recv()
+            return self.parent_conn in ready
+        except (OSError, EOFError):
+            return False
 
 
 class _Workers(Multiprocess):

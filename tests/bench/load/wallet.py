@@ -1,0 +1,21 @@
+"""A wallet for the service under load, on the load's core: it confirms at once."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.bench import machine, servers
+
+PROGRAM = Path(__file__).parent / "wallet_stub.py"
+
+
+@contextmanager
+def wallet(data: Path, core: int) -> Iterator[dict[str, str]]:
+    """The settings that make the service use it."""
+    port = machine.free_port()
+    with (
+        servers.data_folder(data) as folder,
+        servers.running([sys.executable, PROGRAM, str(port)], core=core, port=port, folder=folder),
+    ):
+        yield {"WALLET_URL": f"http://127.0.0.1:{port}", "WALLET_API_TOKEN": "bench"}

@@ -1,0 +1,21 @@
+"""The scenarios, one a module: what is set up, what is driven, what is noted, and the bar for our own figures."""
+
+from tests.bench.bench import Scenario
+from tests.bench.scenarios import (
+    fanout,
+    growth,
+    intake,
+    latency,
+    memory,
+    mixed,
+    reads,
+    reconnect,
+    rooms,
+    stalled,
+    startup,
+)
+
+ALL: dict[str, Scenario] = {
+    module.SCENARIO.name: module.SCENARIO
+    for module in (fanout, latency, memory, stalled, rooms, intake, mixed, reads, growth, startup, reconnect)
+}

@@ -1,0 +1,131 @@
+"""A wallet whose answers a test writes, behind the service's own client: it takes what is scripted, else is honest.
+
+It keeps what was asked, and can keep its answers back until the test lets them go.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import httpx2
+import orjson
+
+WAIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request as it came over the wire."""
+
+    method: str
+    path: str
+    key: str
+    body: bytes
+
+    @property
+    def is_order(self) -> bool:
+        return self.method == "POST"
+
+    @property
+    def escrow_id(self) -> str:
+        return unquote(self.path.split("/")[3 if self.is_order else 4])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = orjson.loads(self.body)
+        return fields
+
+
+Scripted = httpx2.Response | Exception | Callable[[Asked], httpx2.Response]
+
+
+def answer(status: int = 200, body: Any = None, **headers: str) -> httpx2.Response:
+    """`headers` with underscores for hyphens."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.Response(status, headers=named, stream=httpx2.ByteStream(orjson.dumps(body or {})))
+
+
+def receipt(asked: Asked, **changes: Any) -> httpx2.Response:
+    """The honest receipt of an order, but for `changes`."""
+    fields, way = asked.fields, asked.path.rsplit("/", 1)[1]
+    body: dict[str, Any] = {"transactionId": f"tx-{asked.escrow_id}", "timestamp": "2026-01-31T12:00:00.000Z"}
+    if way != "refund":
+        body |= {"settledAmount": fields.get("settleAmount", fields.get("amount")), "modelEarnedBalance": 1000}
+    if way != "settle":
+        body |= {"refundedAmount": fields.get("refundAmount", fields.get("amount")), "userAvailableBalance": 500}
+    return answer(200, {**body, **changes})
+
+
+class ScriptedWallet(httpx2.AsyncBaseTransport):
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.script: deque[Scripted] = deque()
+        """Answers to the orders to come, whichever comes first."""
+        self.escrows: dict[str, Mapping[str, Any] | Exception] = {}
+        """What a look-up of an escrow says; one that is not here is unknown."""
+        self.most_at_once = 0
+        """The most orders that were under way together."""
+        self._under_way = 0
+        self._arrived = asyncio.Condition()
+        self._holds_back = False
+        self._gates: list[asyncio.Event] = []
+        """One for each order; its answer goes out when it is open."""
+
+    @property
+    def orders(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.is_order]
+
+    def hold_back(self) -> None:
+        """Keep the answers to orders from now on."""
+        self._holds_back = True
+
+    def let_go(self, number: int | None = None) -> None:
+        """Answer one order, counted from 0 as they came; without a number answer all and hold back no more."""
+        if number is not None:
+            self._gates[number].set()
+            return
+        self._holds_back = False
+        for gate in self._gates:
+            gate.set()
+
+    async def has_been_asked(self, orders: int) -> None:
+        """Wait until so many orders have come in all."""
+        async with asyncio.timeout(WAIT_SECONDS), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.orders) >= orders)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        asked = Asked(
+            method=request.method,
+            path=request.url.raw_path.decode(),
+            key=request.headers.get("X-Idempotency-Key", ""),
+            body=await request.aread(),
+        )
+        self.asked.append(asked)
+        gate = asyncio.Event()
+        if asked.is_order:
+            self._gates.append(gate)
+        if not self._holds_back:
+            gate.set()
+        async with self._arrived:
+            self._arrived.notify_all()
+        if not asked.is_order:
+            return self._look_up(asked)
+        chosen = self.script.popleft() if self.script else receipt
+        self._under_way += 1
+        self.most_at_once = max(self.most_at_once, self._under_way)
+        try:
+            await gate.wait()
+        finally:
+            self._under_way -= 1
+        if isinstance(chosen, Exception):
+            raise chosen
+        return chosen if isinstance(chosen, httpx2.Response) else chosen(asked)
+
+    def _look_up(self, asked: Asked) -> httpx2.Response:
+        found = self.escrows.get(asked.escrow_id)
+        if isinstance(found, Exception):
+            raise found
+        return answer(404) if found is None else answer(200, found)

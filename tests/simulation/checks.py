@@ -1,0 +1,213 @@
+"""What must hold of a world that has come to rest: the queue's tables, the wallet's books and every screen agree."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from app.event import Event
+from app.item import ACTIVE, Item, Status, WalletStatus
+from app.operation import Operation, OperationKind, OperationStatus
+from app.room import Room, apply
+from app.sandbox.books import audit, read_books
+from app.sandbox.ledger import HoldStatus
+from app.sandbox.tables import ESCROW, POSTING
+from app.store import reading, records
+from app.store.reading import EVENTS, ITEMS, OPERATIONS
+from app.store.tables import milliseconds
+from tests.simulation.people import USERS
+from tests.simulation.wallet import POCKET_MONEY
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SLACK = timedelta(seconds=4)
+"""How long something may be due before somebody must have seen to it."""
+
+
+# Rest
+
+
+def unrest(world: "World") -> list[str]:
+    """What is still under way; empty: nothing is. Asked often, and so in the database's own words."""
+    with world.databases.queue.reader.begin() as connection:
+        return list(_unrest(world, connection.exec_driver_sql))
+
+
+def _unrest(world: "World", ask: Callable[..., Iterable[Any]]) -> Iterator[str]:
+    people, late = world.people, milliseconds(world.true_time() - SLACK)
+    for item_id, escrow_id, status in ask("SELECT item_id, escrow_transaction_id, status FROM wallet_operations"):
+        if status != ("dead" if escrow_id in people.unpayable else "done"):
+            yield f"the operation of {item_id[:8]} is {status}"
+    for item_id, performer_id in ask("SELECT item_id, performer_id FROM items WHERE due_at <= ?", (late,)):
+        yield f"item {item_id[:8]} of {performer_id} is overdue"
+    for process_id, performer_id in ask("SELECT process_id, performer_id FROM presence WHERE expires_at <= ?", (late,)):
+        yield f"the presence of {performer_id} on {process_id} has lapsed"
+    versions = {}
+    for performer_id, version, online in ask("SELECT performer_id, version, performer_online FROM rooms"):
+        versions[performer_id] = version
+        if bool(online) is not people.present(performer_id):
+            yield f"{performer_id} is shown online={online}"
+    for process in world.processes:
+        if process.lanes.waiting:
+            yield f"commands wait in process {process.number}"
+        for performer_id, version in process.hub.watched.items():
+            if version != versions.get(performer_id, 0):
+                yield f"process {process.number} shows {performer_id} at {version}"
+    for watcher in people.watchers:
+        if watcher.is_connected and watcher.version != versions.get(watcher.performer_id, 0):
+            yield f"a {watcher.role} of {watcher.performer_id} is at {watcher.version}"
+
+
+# Order
+
+
+def check(world: "World") -> None:
+    """Report every violation to the world."""
+    with world.databases.queue.reader.begin() as connection:
+        rooms = reading.load_rooms(connection, world.climate.policy, world.people.rooms)
+        events = [
+            records.event_from(row)
+            for row in connection.execute(select(EVENTS).order_by(EVENTS.c.performer_id, EVENTS.c.version)).mappings()
+        ]
+        items = [records.item_from(row) for row in connection.execute(select(ITEMS)).mappings()]
+        operations = [records.operation_from(row) for row in connection.execute(select(OPERATIONS)).mappings()]
+    world.report.events.update(str(event.name) for event in events)
+    for violation in (
+        *_logs(world, rooms, events),
+        *_promises(world, events, items),
+        *_screens(world, rooms),
+        *_money(world, items, operations),
+        *_books(world, items),
+    ):
+        world.violated(violation)
+
+
+def _logs(world: "World", rooms: Mapping[str, Room], events: Sequence[Event]) -> Iterator[str]:
+    """Versions are gapless, folding the log gives the room, at most one item is started at a time."""
+    statuses: dict[str, Status] = {}
+    for performer_id, room in rooms.items():
+        folded = Room(performer_id=performer_id, policy=world.climate.policy)
+        for event in events:
+            if event.performer_id != performer_id:
+                continue
+            if event.version != folded.version + 1:
+                yield f"{performer_id}: version {event.version} follows {folded.version}"
+                return
+            folded = apply(folded, event)
+            if sum(item.status is Status.STARTED for item in folded.items) > 1:
+                yield f"{performer_id}: two items are started at version {event.version}"
+            if event.item is not None:
+                if statuses.get(event.item.item_id) is not event.from_status:
+                    yield f"{performer_id}: version {event.version} is not what follows for its item"
+                statuses[event.item.item_id] = event.item.status
+        if folded != room:
+            yield f"{performer_id}: the log does not come to what the tables say"
+
+
+def _promises(world: "World", events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
+    """Nothing acknowledged is lost, and what was refused did not happen."""
+    promises = world.people.promises
+    logged = {
+        (event.performer_id, event.version): (str(event.name), event.item.item_id if event.item else None)
+        for event in events
+    }
+    for (performer_id, version), told in promises.events.items():
+        if logged.get((performer_id, version)) != told:
+            yield f"acknowledged {told[0]}, version {version} of {performer_id}, is lost"
+    by_key: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_key[item.idempotency_key].append(item)
+    for key, wanted in promises.wanted.items():
+        found = by_key.get(key, [])
+        if len(found) > 1:
+            yield f"{key} has {len(found)} items"
+        if wanted.answer is not None and wanted.answer["itemId"] not in [item.item_id for item in found]:
+            yield f"the item acknowledged for {key} is lost"
+        if wanted.answer is None and not wanted.is_unclear and found:
+            yield f"{key} was refused and has an item"
+
+
+def _screens(world: "World", rooms: Mapping[str, Room]) -> Iterator[str]:
+    for watcher in world.people.watchers:
+        if watcher.is_connected and watcher.view() != watcher.fresh_view(rooms[watcher.performer_id]):
+            yield f"a {watcher.role} sees another room of {watcher.performer_id} than there is"
+
+
+# Money
+
+
+def _money(world: "World", items: Sequence[Item], operations: Sequence[Operation]) -> Iterator[str]:
+    """Every ended item's escrow was resolved once, the way the queue decided, and both sides say the same."""
+    with world.databases.wallet.begin() as connection:
+        escrows = {row.escrow_id: row for row in connection.execute(select(ESCROW))}
+        resolutions: dict[str, set[str]] = defaultdict(set)
+        for row in connection.execute(select(POSTING.c.account, POSTING.c.transaction_id).where(POSTING.c.amount < 0)):
+            if row.account.startswith("escrow:"):
+                resolutions[row.account.removeprefix("escrow:")].add(row.transaction_id)
+    by_item = {operation.item_id: operation for operation in operations}
+    if len(by_item) != len(operations):
+        yield "an item has two operations"
+    holders = [item.escrow_transaction_id for item in items]
+    if len(set(holders)) != len(holders):
+        yield "an escrow is held by two items"
+    for item in items:
+        operation, escrow = by_item.get(item.item_id), escrows.get(item.escrow_transaction_id)
+        name = item.item_id[:8]
+        if item.escrow_transaction_id in world.people.unpayable:
+            if operation is not None and operation.status is OperationStatus.DONE:
+                yield f"item {name} was paid from nothing"
+            continue
+        if escrow is None:
+            yield f"item {name} was taken in although its escrow is unknown"
+            continue
+        world.report.escrows_resolved += len(resolutions[escrow.escrow_id])
+        if item.status in ACTIVE:
+            if operation is not None or escrow.status != HoldStatus.HELD:
+                yield f"item {name} is {item.status}, its escrow {escrow.status}"
+            continue
+        if operation is None or operation.status is not OperationStatus.DONE:
+            yield f"item {name} has ended, its operation has not"
+            continue
+        if item.wallet_status is not WalletStatus.DONE:
+            yield f"item {name} says that its operation is {item.wallet_status}"
+        settled, refunded = item.settled_tokens or 0, item.refunded_tokens or 0
+        if (settled, refunded) != (escrow.settled_amount, escrow.refunded_amount) or settled + refunded != item.tokens:
+            yield f"item {name} says {settled}+{refunded}, the wallet {escrow.settled_amount}+{escrow.refunded_amount}"
+        if item.settled is not (operation.kind is not OperationKind.REFUND) or item.settled is not (settled > 0):
+            yield f"item {name} is settled={item.settled} by a {operation.kind}"
+        if item.status is not (Status.FINISHED if item.settled else Status.REFUNDED):
+            yield f"item {name} is {item.status} by a {operation.kind}"
+        if len(resolutions[escrow.escrow_id]) != 1:
+            yield f"the escrow of item {name} was resolved {len(resolutions[escrow.escrow_id])} times"
+        told = {item.settlement_transaction_id, item.refund_transaction_id} - {None}
+        if not told <= resolutions[escrow.escrow_id]:
+            yield f"item {name} names a transaction that is not its escrow's"
+    yield from _orders(world, operations)
+
+
+def _orders(world: "World", operations: Sequence[Operation]) -> Iterator[str]:
+    """The wallet was sent nothing that the outbox does not hold, and each key always with the same words."""
+    known = {operation.idempotency_key: operation for operation in operations}
+    for key, orders in world.wallet.orders.items():
+        operation = known.get(key)
+        if operation is None:
+            yield f"the wallet saw {key}, which the outbox does not know"
+            continue
+        if len(orders) != 1:
+            yield f"the wallet saw {key} in {len(orders)} wordings"
+        for order in orders:
+            if (order.escrow_id, order.kind) != (operation.escrow_transaction_id, operation.kind):
+                yield f"the wallet saw {key} for another escrow or operation"
+
+
+def _books(world: "World", items: Sequence[Item]) -> Iterator[str]:
+    yield from audit(world.databases.wallet)
+    books = read_books(world.databases.wallet)
+    if not books.balanced or books.granted != POCKET_MONEY * len(USERS):
+        yield f"the books do not balance: {books}"
+    earned = sum(item.settled_tokens or 0 for item in items)
+    if books.earned != earned:
+        yield f"{earned} settled by the queue, {books.earned} earned at the wallet"

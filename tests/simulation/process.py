@@ -1,0 +1,318 @@
+"""One process of the service: the same parts that `app.main` wires, and a death that can come at any moment.
+
+What is played in place of the real: the lane's thread (its writer is real), the way to the wallet, the bus. After its
+death a process has no effect any more: whatever of it still unwinds finds every door shut.
+"""
+
+import asyncio
+import contextvars
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from app import timers
+from app.actions import Actions
+from app.breaker import Breaker
+from app.errors import Conflict, Internal
+from app.hub import Hub
+from app.lane import LARGEST_BATCH, Lane, Lanes, Mail, Outcome, Writer
+from app.presence import Presence
+from app.reader import Reader
+from app.store import Store, writing
+from app.wallet import Wallet
+from tests.simulation.loop import ProcessDiedError
+from tests.simulation.wallet import QUEUE_SECRET, Network
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+WALLET_TIMEOUT_SECONDS = 1.0
+SWEEP_SECONDS = 3.0
+CHECK_SECONDS = 4.0
+PRESENCE_SECONDS = 8.0
+PAUSE_SECONDS = 1.0
+LONGEST_END_SECONDS = 10.0
+
+T = TypeVar("T")
+
+_current: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("process", default=None)
+
+
+class Lost(Exception):
+    """The process died, or the network failed, before the caller had its answer."""
+
+
+def make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> "asyncio.Task[Any]":
+    """A task factory that notes to which process a task belongs."""
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
+    context: contextvars.Context | None = options.get("context")
+    process = _current.get() if context is None else context.get(_current)
+    if process is not None:
+        process.own(task)
+    return task
+
+
+class Process:
+    def __init__(self, world: "World", number: int) -> None:
+        climate, sabotage = world.climate, world.sabotage
+        self.world = world
+        self.number = number
+        self.alive = True
+        self.stopping = False
+        self.ahead = timedelta()
+        """How far this process's clock is ahead of the true time."""
+        self.died: asyncio.Future[None] = world.loop.create_future()
+        self._random = world.random(f"process {number}")
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._context = contextvars.copy_context()
+        self._context.run(_current.set, self)
+        self._background: list[asyncio.Task[Any]] = []
+
+        self.store = _Store(self)
+        self.lanes = _Lanes(self, count=2 if climate.shared else 1)
+        self.reader = Reader(self.store, self.lanes)
+        self.hub = Hub(
+            epoch=self.store.epoch,
+            load=self.reader.room,
+            missed=sabotage.missed(self.reader.missed),
+            clock=self.clock,
+            coalesce_seconds=0.05,
+        )
+        self.presence = Presence(self.lanes, f"process-{number}", self.clock)
+        self.wallet = Wallet(
+            base_url="http://wallet",
+            api_token=None,
+            queue_secret=QUEUE_SECRET,
+            timeout_seconds=WALLET_TIMEOUT_SECONDS,
+            clock=self.clock,
+            transport=Network(self),
+        )
+        self.outbox = sabotage.outbox(
+            lanes=self.lanes,
+            reader=self.reader,
+            wallet=self.wallet,
+            breaker=Breaker(max_pause_seconds=4),
+            clock=self.clock,
+            random=world.random(f"outbox {number}"),
+            max_attempts=climate.max_attempts,
+            retry_base_seconds=0.5,
+            retry_max_seconds=4,
+            timeout_seconds=WALLET_TIMEOUT_SECONDS,
+        )
+        self.actions = Actions(
+            lanes=self.lanes,
+            reader=self.reader,
+            outbox=self.outbox,
+            clock=self.clock,
+            new_id=world.new_id,
+            max_duration_seconds=3600,
+            quota=None,
+            verify_holds_at=self.wallet if climate.verify_holds else None,
+        )
+
+    def clock(self) -> datetime:
+        return self.world.true_time() + self.ahead
+
+    # Life
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        return self.world.loop.create_task(work, context=self._context.copy())
+
+    def own(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks[task] = None
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+
+    def later(self, seconds: float, work: Callable[..., object], *args: Any) -> None:
+        """Do something in this process after a while, if it then still lives."""
+
+        def run() -> None:
+            if not self.alive:
+                return
+            try:
+                work(*args)
+            except ProcessDiedError:
+                return
+
+        self.world.loop.call_later(seconds, run, context=self._context.copy())
+
+    def delay(self) -> float:
+        return self.world.delay()
+
+    async def start(self) -> None:
+        """What the lifespan of `app.main` does."""
+        await self.lanes.__aenter__()
+        await self.wallet.__aenter__()
+        if not self.store.shared:
+            while True:
+                try:
+                    await self.lanes.run(writing.release_claims)
+                    break
+                except Exception:  # as a supervisor would: start it again
+                    await asyncio.sleep(PAUSE_SECONDS)
+        loops = [
+            timers.every(SWEEP_SECONDS, "sweep", lambda: timers.sweep(self.reader, self.lanes, self.clock())),
+            timers.every(PRESENCE_SECONDS, "presence", self.presence.keep),
+            timers.every(PAUSE_SECONDS, "outbox", self.outbox.run),
+        ]
+        if self.store.shared:
+            look = partial(timers.check_positions, self.reader, self.hub)
+            loops.append(timers.every(CHECK_SECONDS, "positions", look))
+        self._background = [self.spawn(work) for work in loops]
+
+    async def stop(self) -> None:
+        """An orderly end: nothing in the mailbox is lost."""
+        self.stopping = True
+        for task in self._background:
+            task.cancel()
+        if self._background:
+            _, pending = await asyncio.wait(self._background, timeout=LONGEST_END_SECONDS)
+            if pending and self.alive:
+                self.world.violated(f"process {self.number} does not end: {pending}")
+        await self.lanes.__aexit__(None, None, None)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of this process happens any more."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.died.set_result(None)
+        for task in list(self._tasks):
+            task.cancel()
+
+    def must_live(self) -> None:
+        if not self.alive:
+            raise ProcessDiedError
+
+    def may_die(self, where: str, rate: float) -> None:
+        """A crash point: raises or returns."""
+        if self._random.random() < rate:
+            self.world.count(f"death {where}")
+            self.world.note(f"process {self.number} dies {where}")
+            self.kill()
+            raise ProcessDiedError
+
+    async def call(self, request: Callable[["Process"], Awaitable[T]], *, reliably: bool = False) -> T:
+        """Somebody's request to this process. Raises Lost if no answer comes; `reliably`: only if the process dies."""
+
+        async def serve() -> T:
+            return await request(self)
+
+        task = self.spawn(serve())
+        # If nobody is told, nobody need be.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        either: set[asyncio.Future[Any]] = {task, self.died}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() or task.cancelled() or not self.alive:
+            raise Lost
+        if not reliably and self.world.happens("lost_answer"):
+            self.world.count("lost answer")
+            raise Lost
+        return task.result()
+
+    def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """What `app.main` does with what has been committed."""
+        for outcome in outcomes:
+            self.reader.note(outcome.events)
+            if outcome.operation is not None:
+                self.outbox.wake()
+            self.world.tell(self, outcome.room.performer_id, outcome.events)
+            self.presence.observe(outcome)
+
+
+class _Store(Store):
+    """The real store; its transactions are where a process dies and where a database is away."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        super().__init__(process.world.databases.queue, process.world.climate.policy)
+
+    @property
+    def shared(self) -> bool:
+        return self._process.world.climate.shared
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        process, world = self._process, self._process.world
+        process.must_live()
+        if world.happens("database"):
+            world.count("database away")
+            raise OperationalError("played", None, Exception("played"))
+        with super().writing() as connection:
+            yield connection
+            process.may_die("before a commit", world.climate.death)
+        process.may_die("after a commit", world.climate.death)
+        if world.happens("unclear_commit"):
+            world.count("unclear commit")
+            raise OperationalError("played", None, Exception("played"))
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        world = self._process.world
+        self._process.must_live()
+        if world.happens("database"):
+            world.count("database away")
+            raise OperationalError("played", None, Exception("played"))
+        with super().reading() as connection:
+            yield connection
+
+
+class _Lane(Lane):
+    """A lane whose thread is played by the loop: it takes what is waiting at some moment, and tells a moment later."""
+
+    def __init__(self, process: Process, writer: Writer, name: str) -> None:
+        super().__init__(writer, process.publish, None, name)
+        self._process = process
+        self._turn_is_due = False
+        self._untold: deque[tuple[Sequence[Mail], Sequence[Any]]] = deque()
+
+    def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        self._stopping = True
+        while True:
+            if not self.waiting and not self._untold:
+                return
+            await asyncio.sleep(0.01)
+
+    def post(self, mail: Mail) -> None:
+        self._process.must_live()
+        super().post(mail)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._process.later(self._process.delay(), self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        batch: list[Mail] = []
+        while not self._mailbox.empty() and len(batch) < LARGEST_BATCH:
+            mail = self._mailbox.get()
+            assert mail is not None
+            batch.append(mail)
+        results = self.writer.process(batch)
+        for mail, result in zip(batch, results, strict=True):
+            if type(result) in (Conflict, Internal):
+                self._process.world.violated(f"{mail} came to {result!r}")
+        self._untold.append((batch, results))
+        self._process.later(self._process.delay(), self._tell)
+
+    def _tell(self) -> None:
+        """What was committed first is told first, as from a thread."""
+        batch, results = self._untold.popleft()
+        self._deliver(batch, results, 0.0)
+
+
+class _Lanes(Lanes):
+    def __init__(self, process: Process, *, count: int) -> None:
+        world = process.world
+        self._lanes = [
+            _Lane(process, world.sabotage.writer(world, process.store, process.clock, world.new_id), f"lane-{number}")
+            for number in range(count)
+        ]

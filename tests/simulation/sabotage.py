@@ -1,0 +1,149 @@
+"""Rules broken on purpose, one at a time: a simulation that does not find them would find nothing."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import update
+
+from app.command import AboutItem
+from app.event import Event
+from app.item import Item
+from app.lane import Envelope, Mail, Outcome, Writer
+from app.operation import Operation, OperationStatus, Receipt
+from app.outbox import Outbox
+from app.store import Store
+from app.store.reading import OPERATIONS
+from app.verdict import Done, Never, TryAgain
+
+if TYPE_CHECKING:
+    from app.breaker import Permit
+    from tests.simulation.world import World
+
+Missed = Callable[[str, int], Awaitable[Sequence[Event]]]
+
+
+class Sabotage:
+    """Where a process's parts are made; this one makes the real ones."""
+
+    without_uniqueness = False
+    """Whether the database lacks the constraints that keep escrows and keys from being used twice."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        return Writer(store, clock, new_id)
+
+    def outbox(self, **parts: Any) -> Outbox:
+        return Outbox(**parts)
+
+    def missed(self, read: Missed) -> Missed:
+        return read
+
+
+HONEST = Sabotage()
+
+
+class SendBeforeCommit(Sabotage):
+    """The wallet is told while the transaction is still open."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Hasty(Writer):
+            def _decide(self, batch: Any, envelope: Envelope) -> Outcome:
+                outcome = super()._decide(batch, envelope)
+                if outcome.operation is not None and outcome.operation.status is OperationStatus.PENDING:
+                    world.wallet.carry_out(outcome.operation)
+                return outcome
+
+        return Hasty(store, clock, new_id)
+
+
+class ForgetEscrows(Sabotage):
+    """Nothing keeps an escrow from being queued twice, neither the lane nor the tables."""
+
+    without_uniqueness = True
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Forgetful(Writer):
+            def _decide(self, batch: Any, envelope: Envelope) -> Outcome:
+                batch.held_escrows.clear()
+                return super()._decide(batch, envelope)
+
+        return Forgetful(store, clock, new_id)
+
+
+class ForgetKeys(Sabotage):
+    """A request that comes again is a new one."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Forgetful(Writer):
+            def _decide(self, batch: Any, envelope: Envelope) -> Outcome:
+                envelope.idempotency = None
+                return super()._decide(batch, envelope)
+
+        return Forgetful(store, clock, new_id)
+
+
+class RefundWhatIsClaimed(Sabotage):
+    """A refund replaces a settlement although that may be on its way."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Rash(Writer):
+            def _recall(self, batch: Any, command: AboutItem) -> tuple[Item | None, Operation | None, bool]:
+                item, operation, _ = super()._recall(batch, command)
+                return item, operation, False
+
+        return Rash(store, clock, new_id)
+
+
+class LoseLeases(Sabotage):
+    """What one process has claimed is free for the next one at once."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Careless(Writer):
+            def process(self, batch: Sequence[Mail]) -> list[Any]:
+                results = super().process(batch)
+                if any(isinstance(result, list) and result and isinstance(result[0], Operation) for result in results):
+                    with store.engines.writer.begin() as connection:
+                        connection.execute(update(OPERATIONS).values(lease_until=None))
+                return results
+
+        return Careless(store, clock, new_id)
+
+
+class TakeSilenceForSuccess(Sabotage):
+    """An attempt without an answer counts as done."""
+
+    def outbox(self, **parts: Any) -> Outbox:
+        class Credulous(Outbox):
+            async def _ask_wallet(self, operation: Operation, permit: "Permit") -> Done | TryAgain | Never:
+                verdict = await super()._ask_wallet(operation, permit)
+                if not isinstance(verdict, TryAgain):
+                    return verdict
+                receipt = Receipt(
+                    transaction_id=None,
+                    settled_tokens=operation.settle_tokens,
+                    refunded_tokens=operation.refund_tokens,
+                )
+                return Done(receipt=receipt)
+
+        return Credulous(**parts)
+
+
+class TrustTheBus(Sabotage):
+    """A gap in what the bus brings is never filled from the database."""
+
+    def missed(self, read: Missed) -> Missed:
+        async def nothing(performer_id: str, after: int) -> Sequence[Event]:
+            return ()
+
+        return nothing
+
+
+SABOTAGES: tuple[Sabotage, ...] = (
+    SendBeforeCommit(),
+    ForgetEscrows(),
+    ForgetKeys(),
+    RefundWhatIsClaimed(),
+    LoseLeases(),
+    TakeSilenceForSuccess(),
+    TrustTheBus(),
+)

@@ -1,0 +1,252 @@
+"""One seed's world from beginning to end: people act while things go wrong, then all is calm, then the books are read.
+
+Everything random comes from the seed, by a stream for each purpose, so that a seed is the same world every time.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from random import Random
+from typing import Any
+
+from sqlalchemy.exc import OperationalError
+
+from app import outbox
+from app.event import Event
+from tests.builders import NOON
+from tests.simulation import checks
+from tests.simulation.climate import Climate, draw_climate
+from tests.simulation.databases import Databases
+from tests.simulation.loop import ProcessDiedError, VirtualLoop
+from tests.simulation.people import People
+from tests.simulation.process import Process, make_task
+from tests.simulation.sabotage import HONEST, Sabotage
+from tests.simulation.wallet import WalletSide
+
+POLL_SECONDS = 3.0
+LEASE_SLACK_SECONDS = 2.0
+CALM_SECONDS = 240.0
+"""Virtual time in which everything must have come to rest once nothing goes wrong any more."""
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What one world, or many, have seen."""
+
+    seeds: int = 0
+    escrows_resolved: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """Committed ones, by name."""
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+
+    def add(self, other: "Report") -> None:
+        self.seeds += other.seeds
+        self.escrows_resolved += other.escrows_resolved
+        self.events += other.events
+        self.faults += other.faults
+        self.violations += other.violations
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.seeds} seeds, {self.escrows_resolved} escrows resolved, {len(self.violations)} violations",
+            f"{self.events.total()} events:",
+            *(f"  {times:8} {name}" for name, times in sorted(self.events.items())),
+            f"{self.faults.total()} faults:",
+            *(f"  {times:8} {fault}" for fault, times in sorted(self.faults.items())),
+        ]
+        return "\n".join(lines)
+
+
+class World:
+    def __init__(self, seed: int, databases: Databases, sabotage: Sabotage) -> None:
+        self.seed = seed
+        self.databases = databases
+        self.sabotage = sabotage
+        self.climate: Climate = draw_climate(self.random("climate"))
+        self._delays = self.random("delays")
+        self._chances = self.random("chances")
+        self.loop = VirtualLoop(self.delay)
+        self.loop.set_task_factory(make_task)
+        self.loop.set_exception_handler(self._on_loop_error)
+        self.new_id = self.ids("item")
+        self.report = Report(seeds=1)
+        self.trace: list[str] = []
+        self.wallet = WalletSide(self, databases.wallet)
+        self.processes: list[Process] = []
+        self._process_numbers = count(1)
+        self._later = timedelta()
+        """How far the true time has been moved beyond the loop's."""
+        self.people = People(self)
+        self.is_over = False
+
+    # What everything draws from
+
+    def random(self, purpose: str) -> Random:
+        return Random(f"{self.seed} {purpose}")
+
+    def ids(self, purpose: str) -> Callable[[], str]:
+        """Ids shaped and ordered like UUIDv7s."""
+        numbers = count(1)
+        tail = f"{sum(map(ord, purpose)):012x}"
+        return lambda: f"{next(numbers):08x}-0000-7000-8000-{tail}"
+
+    def delay(self) -> float:
+        """How long a thread or a hop takes: mostly next to nothing, sometimes long enough for others to overtake."""
+        draw = self._delays.random()
+        return 0.0 if draw < 0.3 else draw * 0.02 if draw < 0.9 else draw * 0.5
+
+    def happens(self, name: str) -> bool:
+        rate: float = getattr(self.climate, name)
+        return self._chances.random() < rate
+
+    def true_time(self) -> datetime:
+        moment = NOON + timedelta(seconds=self.loop.time()) + self._later
+        return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+    # What everything tells
+
+    def violated(self, what: str) -> None:
+        self.note(f"VIOLATION {what}")
+        self.report.violations.append(what)
+
+    def count(self, fault: str) -> None:
+        self.report.faults[fault] += 1
+        self.note(fault)
+
+    def note(self, what: str) -> None:
+        self.trace.append(f"{self.loop.time():9.3f} {what}")
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        error = context.get("exception")
+        if not self.is_over and not isinstance(error, ProcessDiedError):
+            self.violated(f"unexpected: {context.get('message')} {error!r}")
+
+    # The bus, and the wallet's outages
+
+    def tell(self, teller: Process, performer_id: str, events: Sequence[Event]) -> None:
+        """Events to the hubs: reliably to a process's own where it is the only one, else by a bus that lies."""
+        for event in events:
+            item = event.item
+            self.note(f"v{event.version} {event.name} {item.item_id[:8] if item else ''} {event.reason or ''}")
+        for process in self.processes:
+            if process is teller and not self.climate.shared:
+                process.hub.publish(performer_id, events)
+                continue
+            if self.happens("lost_event"):
+                self.count("bus: lost")
+                continue
+            times = 1
+            if self.happens("repeated_event"):
+                self.count("bus: repeated")
+                times = 2
+            for _ in range(times):
+                seconds = self.delay()
+                if self.happens("late_event"):
+                    self.count("bus: late")
+                    seconds += self._delays.random() * 3
+                process.later(seconds, process.hub.publish, performer_id, events)
+
+    def wallet_is_away(self) -> bool:
+        now = self.loop.time()
+        return any(begin <= now < begin + length for begin, length in self.climate.outages)
+
+    # Processes
+
+    def living(self) -> list[Process]:
+        self.processes = [process for process in self.processes if process.alive]
+        return [process for process in self.processes if not process.stopping]
+
+    async def start_process(self) -> None:
+        while True:
+            try:
+                process = Process(self, next(self._process_numbers))
+                break
+            except OperationalError:
+                await asyncio.sleep(1)
+        self.note(f"process {process.number} starts")
+        self.processes.append(process)
+        process.spawn(process.start())
+
+    async def supervise(self) -> None:
+        """Start processes anew some time after they have died; SQLite's next one only once the last is gone."""
+        random = self.random("supervisor")
+        wanted = 2 if self.climate.shared else 1
+        while True:
+            self.living()
+            if len(self.processes) < wanted:
+                await self.start_process()
+            await asyncio.sleep(random.uniform(0.2, 1.5))
+
+    # From beginning to end
+
+    async def live(self) -> None:
+        await self.start_process()
+        supervisor = self.loop.create_task(self.supervise())
+        await self.people.act()
+        self.note("calm")
+        self._calm()
+        if await self._settles():
+            checks.check(self)
+        else:
+            self.violated("it never came to rest: " + "; ".join(checks.unrest(self)))
+        supervisor.cancel()
+
+    def _calm(self) -> None:
+        self.climate.calm()
+        # The clocks agree again, on the latest of them: the others have caught up meanwhile.
+        furthest = max((process.ahead for process in self.processes), default=timedelta())
+        self._later += max(timedelta(), furthest)
+        for process in self.processes:
+            process.ahead = timedelta()
+
+    async def _settles(self) -> bool:
+        end = self.loop.time() + CALM_SECONDS
+        while self.loop.time() < end:
+            await self.people.retry_dead()
+            if not checks.unrest(self):
+                return True
+            await asyncio.sleep(1.5)
+        return False
+
+    def finish(self) -> None:
+        self.is_over = True
+        for process in self.processes:
+            process.kill()
+        left = asyncio.all_tasks(self.loop)
+        for task in left:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.wait(left) if left else asyncio.sleep(0))
+        self.loop.close()
+
+
+def run_world(seed: int, databases: Databases, sabotage: Sabotage = HONEST) -> World:
+    """Live one seed's world through; its `report` and `trace` tell of it."""
+    databases.clear()
+    world = World(seed, databases, sabotage)
+    with _quiet():
+        try:
+            world.loop.run_until_complete(world.live())
+        except Exception as error:  # a bug of the service or of the simulation: either is what is looked for
+            world.violated(f"it broke: {error!r}")
+        finally:
+            world.finish()
+    return world
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What is expected to go wrong is not logged, and nobody waits long for a poll or a lease."""
+    disabled, poll, slack = logging.root.manager.disable, outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS
+    logging.disable(logging.CRITICAL)
+    outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS = POLL_SECONDS, LEASE_SLACK_SECONDS
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+        outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS = poll, slack
