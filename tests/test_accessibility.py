@@ -1,6 +1,7 @@
 """No page, in no state and neither theme, breaks a rule that axe knows (WCAG 2.2 AA among them)."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import httpx2
@@ -9,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browsing import PHONE, Room, Windows, room_of
-from tests.serverside import Server
+from tests.serverside import Server, serving
 
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 State = Callable[[Room, Callable[[str], Page]], None]
@@ -107,6 +108,13 @@ def windows(browser: Browser) -> Iterator[Windows]:
 def _described(running_server: Server) -> None:
     """Have the service read its own sources now: in Python 3.11 two threads must not parse at the same time."""
     httpx2.get(f"{running_server.url}/openapi.json", timeout=60, trust_env=False)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A service of the test's own: the admin page shows every room there is."""
+    with serving(tmp_path) as server:
+        yield server
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__.strip("_"))
