@@ -13,6 +13,12 @@ from tests.browsing import PHONE, Room, Windows, room_of
 from tests.serverside import Server, serving
 
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+# Colours change over a moment, even a very short one: axe is to read those the reader is left with.
+SETTLED = """async () => {
+  await new Promise(requestAnimationFrame);
+  await Promise.all(document.getAnimations().map((animation) => animation.finished));
+  await new Promise(requestAnimationFrame);
+}"""
 State = Callable[[Room, Callable[[str], Page]], None]
 
 
@@ -132,5 +138,6 @@ def test_axe_finds_nothing(server: Server, windows: Windows, state: State) -> No
         page.wait_for_load_state("networkidle")
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
+            page.evaluate(SETTLED)
             found = Axe().run(page).response["violations"]
             assert [(theme, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
