@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -209,10 +210,16 @@ class Server:
 
 @contextmanager
 def serving(
-    folder: Path, *, protocol: Any = None, ping_seconds: float | None = None, port: int = 0, **settings: Any
+    folder: Path,
+    *,
+    protocol: Any = None,
+    ping_seconds: float | None = None,
+    port: int = 0,
+    clock: Callable[[], datetime] = utc_now,
+    **settings: Any,
 ) -> Iterator[Server]:
     """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class in
-    place of our own, with uvicorn's own limits. `port` 0: any."""
+    place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own, whole milliseconds."""
     defaults = {
         "database_url": f"sqlite:///{folder}/queue.db",
         "user_intakes_per_minute": 0,
@@ -220,7 +227,7 @@ def serving(
         "coalesce_ms": 0,
     }
     chosen = Settings(**{**defaults, **settings})
-    config = server_config(create_app(chosen), chosen)
+    config = server_config(create_app(chosen, clock), chosen)
     if protocol is not None:
         config.ws, config.ws_max_size = protocol, 16 * 1024 * 1024
     if ping_seconds is not None:

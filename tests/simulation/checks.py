@@ -1,16 +1,17 @@
 """What must hold of a world that has come to rest: the queue's tables, the wallet's books and every screen agree."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, Engine, Row, select
 
 from app.event import Event
 from app.item import ACTIVE, Item, Status, WalletStatus
 from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Room, apply
+from app.room import Policy, Room, apply
 from app.sandbox.books import audit, read_books
 from app.sandbox.ledger import HoldStatus
 from app.sandbox.tables import ESCROW, POSTING
@@ -61,35 +62,55 @@ def _unrest(world: "World", ask: Callable[..., Iterable[Any]]) -> Iterator[str]:
             yield f"a {watcher.role} of {watcher.performer_id} is at {watcher.version}"
 
 
-# Order
+# Everything
 
 
 def check(world: "World") -> None:
     """Report every violation to the world."""
+    people, policy = world.people, world.climate.policy
     with world.databases.queue.reader.begin() as connection:
-        rooms = reading.load_rooms(connection, world.climate.policy, world.people.rooms)
-        events = [
-            records.event_from(row)
-            for row in connection.execute(select(EVENTS).order_by(EVENTS.c.performer_id, EVENTS.c.version)).mappings()
-        ]
-        items = [records.item_from(row) for row in connection.execute(select(ITEMS)).mappings()]
-        operations = [records.operation_from(row) for row in connection.execute(select(OPERATIONS)).mappings()]
-    world.report.events.update(str(event.name) for event in events)
+        rooms = reading.load_rooms(connection, policy, people.rooms)
+        tables = read_tables(connection)
+    world.report.events.update(str(event.name) for event in tables.events)
+    world.report.escrows_resolved += len(resolutions_of(world.databases.wallet))
     for violation in (
-        *_logs(world, rooms, events),
-        *_promises(world, events, items),
+        *logs(policy, rooms, tables.events),
+        *_promises(world, tables),
         *_screens(world, rooms),
-        *_money(world, items, operations),
-        *_books(world, items),
+        *money(tables, world.databases.wallet, unpayable=people.unpayable),
+        *_orders(world, tables.operations),
+        *books(tables.items, world.databases.wallet, granted=POCKET_MONEY * len(USERS)),
     ):
         world.violated(violation)
 
 
-def _logs(world: "World", rooms: Mapping[str, Room], events: Sequence[Event]) -> Iterator[str]:
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """All that the queue has written down."""
+
+    events: Sequence[Event]
+    """Room by room, in order."""
+    items: Sequence[Item]
+    operations: Sequence[Operation]
+
+
+def read_tables(connection: Connection) -> Tables:
+    events = select(EVENTS).order_by(EVENTS.c.performer_id, EVENTS.c.version)
+    return Tables(
+        events=[records.event_from(row) for row in connection.execute(events).mappings()],
+        items=[records.item_from(row) for row in connection.execute(select(ITEMS)).mappings()],
+        operations=[records.operation_from(row) for row in connection.execute(select(OPERATIONS)).mappings()],
+    )
+
+
+# Order
+
+
+def logs(policy: Policy, rooms: Mapping[str, Room], events: Sequence[Event]) -> Iterator[str]:
     """Versions are gapless, folding the log gives the room, at most one item is started at a time."""
     statuses: dict[str, Status] = {}
     for performer_id, room in rooms.items():
-        folded = Room(performer_id=performer_id, policy=world.climate.policy)
+        folded = Room(performer_id=performer_id, policy=policy)
         for event in events:
             if event.performer_id != performer_id:
                 continue
@@ -107,18 +128,18 @@ def _logs(world: "World", rooms: Mapping[str, Room], events: Sequence[Event]) ->
             yield f"{performer_id}: the log does not come to what the tables say"
 
 
-def _promises(world: "World", events: Sequence[Event], items: Sequence[Item]) -> Iterator[str]:
+def _promises(world: "World", tables: Tables) -> Iterator[str]:
     """Nothing acknowledged is lost, and what was refused did not happen."""
     promises = world.people.promises
     logged = {
         (event.performer_id, event.version): (str(event.name), event.item.item_id if event.item else None)
-        for event in events
+        for event in tables.events
     }
     for (performer_id, version), told in promises.events.items():
         if logged.get((performer_id, version)) != told:
             yield f"acknowledged {told[0]}, version {version} of {performer_id}, is lost"
     by_key: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
+    for item in tables.items:
         by_key[item.idempotency_key].append(item)
     for key, wanted in promises.wanted.items():
         found = by_key.get(key, [])
@@ -139,53 +160,61 @@ def _screens(world: "World", rooms: Mapping[str, Room]) -> Iterator[str]:
 # Money
 
 
-def _money(world: "World", items: Sequence[Item], operations: Sequence[Operation]) -> Iterator[str]:
-    """Every ended item's escrow was resolved once, the way the queue decided, and both sides say the same."""
-    with world.databases.wallet.begin() as connection:
-        escrows = {row.escrow_id: row for row in connection.execute(select(ESCROW))}
-        resolutions: dict[str, set[str]] = defaultdict(set)
+def resolutions_of(wallet: Engine) -> Mapping[str, set[str]]:
+    """By escrow: the transactions that took anything out of it."""
+    resolutions: dict[str, set[str]] = defaultdict(set)
+    with wallet.begin() as connection:
         for row in connection.execute(select(POSTING.c.account, POSTING.c.transaction_id).where(POSTING.c.amount < 0)):
             if row.account.startswith("escrow:"):
                 resolutions[row.account.removeprefix("escrow:")].add(row.transaction_id)
-    by_item = {operation.item_id: operation for operation in operations}
-    if len(by_item) != len(operations):
+    return resolutions
+
+
+def money(tables: Tables, wallet: Engine, *, unpayable: Collection[str] = ()) -> Iterator[str]:
+    """Every ended item's escrow was resolved once, the way the queue decided, and both sides say the same.
+
+    `unpayable`: escrows that the wallet cannot resolve as the queue orders it.
+    """
+    with wallet.begin() as connection:
+        escrows = {row.escrow_id: row for row in connection.execute(select(ESCROW))}
+    resolutions = resolutions_of(wallet)
+    by_item = {operation.item_id: operation for operation in tables.operations}
+    if len(by_item) != len(tables.operations):
         yield "an item has two operations"
-    holders = [item.escrow_transaction_id for item in items]
+    holders = [item.escrow_transaction_id for item in tables.items]
     if len(set(holders)) != len(holders):
         yield "an escrow is held by two items"
-    for item in items:
+    for item in tables.items:
         operation, escrow = by_item.get(item.item_id), escrows.get(item.escrow_transaction_id)
-        name = item.item_id[:8]
-        if item.escrow_transaction_id in world.people.unpayable:
+        name = item.item_id
+        if item.escrow_transaction_id in unpayable:
             if operation is not None and operation.status is OperationStatus.DONE:
                 yield f"item {name} was paid from nothing"
-            continue
-        if escrow is None:
+        elif escrow is None:
             yield f"item {name} was taken in although its escrow is unknown"
-            continue
-        world.report.escrows_resolved += len(resolutions[escrow.escrow_id])
-        if item.status in ACTIVE:
+        elif item.status in ACTIVE:
             if operation is not None or escrow.status != HoldStatus.HELD:
                 yield f"item {name} is {item.status}, its escrow {escrow.status}"
-            continue
-        if operation is None or operation.status is not OperationStatus.DONE:
+        elif operation is None or operation.status is not OperationStatus.DONE:
             yield f"item {name} has ended, its operation has not"
-            continue
-        if item.wallet_status is not WalletStatus.DONE:
-            yield f"item {name} says that its operation is {item.wallet_status}"
-        settled, refunded = item.settled_tokens or 0, item.refunded_tokens or 0
-        if (settled, refunded) != (escrow.settled_amount, escrow.refunded_amount) or settled + refunded != item.tokens:
-            yield f"item {name} says {settled}+{refunded}, the wallet {escrow.settled_amount}+{escrow.refunded_amount}"
-        if item.settled is not (operation.kind is not OperationKind.REFUND) or item.settled is not (settled > 0):
-            yield f"item {name} is settled={item.settled} by a {operation.kind}"
-        if item.status is not (Status.FINISHED if item.settled else Status.REFUNDED):
-            yield f"item {name} is {item.status} by a {operation.kind}"
-        if len(resolutions[escrow.escrow_id]) != 1:
-            yield f"the escrow of item {name} was resolved {len(resolutions[escrow.escrow_id])} times"
-        told = {item.settlement_transaction_id, item.refund_transaction_id} - {None}
-        if not told <= resolutions[escrow.escrow_id]:
-            yield f"item {name} names a transaction that is not its escrow's"
-    yield from _orders(world, operations)
+        else:
+            yield from _resolution(item, operation, escrow, resolutions.get(escrow.escrow_id, set()))
+
+
+def _resolution(item: Item, operation: Operation, escrow: Row[Any], transactions: set[str]) -> Iterator[str]:
+    name, settled, refunded = item.item_id, item.settled_tokens or 0, item.refunded_tokens or 0
+    if item.wallet_status is not WalletStatus.DONE:
+        yield f"item {name} says that its operation is {item.wallet_status}"
+    if (settled, refunded) != (escrow.settled_amount, escrow.refunded_amount) or settled + refunded != item.tokens:
+        yield f"item {name} says {settled}+{refunded}, the wallet {escrow.settled_amount}+{escrow.refunded_amount}"
+    if item.settled is not (operation.kind is not OperationKind.REFUND) or item.settled is not (settled > 0):
+        yield f"item {name} is settled={item.settled} by a {operation.kind}"
+    if item.status is not (Status.FINISHED if item.settled else Status.REFUNDED):
+        yield f"item {name} is {item.status} by a {operation.kind}"
+    if len(transactions) != 1:
+        yield f"the escrow of item {name} was resolved {len(transactions)} times"
+    if not {item.settlement_transaction_id, item.refund_transaction_id} - {None} <= transactions:
+        yield f"item {name} names a transaction that is not its escrow's"
 
 
 def _orders(world: "World", operations: Sequence[Operation]) -> Iterator[str]:
@@ -203,11 +232,12 @@ def _orders(world: "World", operations: Sequence[Operation]) -> Iterator[str]:
                 yield f"the wallet saw {key} for another escrow or operation"
 
 
-def _books(world: "World", items: Sequence[Item]) -> Iterator[str]:
-    yield from audit(world.databases.wallet)
-    books = read_books(world.databases.wallet)
-    if not books.balanced or books.granted != POCKET_MONEY * len(USERS):
-        yield f"the books do not balance: {books}"
+def books(items: Sequence[Item], wallet: Engine, *, granted: int) -> Iterator[str]:
+    """Nothing has come from nowhere, and what performers have earned is what the queue has settled."""
+    yield from audit(wallet)
+    found = read_books(wallet)
+    if not found.balanced or found.granted != granted:
+        yield f"the books do not balance: {found}"
     earned = sum(item.settled_tokens or 0 for item in items)
-    if books.earned != earned:
-        yield f"{earned} settled by the queue, {books.earned} earned at the wallet"
+    if found.earned != earned:
+        yield f"{earned} settled by the queue, {found.earned} earned at the wallet"
