@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -54,9 +54,17 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger)
         self.on_drained: Callable[[], None] | None = None
         """Called once the buffer of a connection that lagged has run low again."""
+        # Plain attributes, kept right by the callbacks below: a broadcast looks at them for every connection.
+        self.is_open = False
+        """Frames may be written: the handshake is over, and no end has begun on either side."""
+        self.is_lagging = False
+        """More than HIGH_WATER waits in our buffer; so until it has run low."""
+        self.write_frame: Callable[[bytes], None]
+        """Writes a complete frame at once. The caller has looked at `is_open` and `is_lagging`."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self.write_frame = transport.write
         transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -79,33 +87,49 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
+        self.is_open = self.handshake_complete and not (self.close_sent or self.transport.is_closing())
+        if message["type"] == "websocket.accept":
+            # 3 KB that nobody looks at again.
+            del self.request, self.response
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
             self.handshake_complete = True
 
-    @property
-    def is_open(self) -> bool:
-        return not (self.close_sent or self.disconnected or self.transport.is_closing())
+    # Every way in which a connection ends: from then on it takes no frames.
 
-    @property
-    def is_lagging(self) -> bool:
-        return self.transport.get_write_buffer_size() > HIGH_WATER
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        super().connection_lost(exc)
 
-    def write_frame(self, frame: bytes) -> None:
-        """Write a complete frame at once. The caller has looked at `is_open` and `is_lagging`."""
-        self.transport.write(frame)
+    def eof_received(self) -> None:
+        self.is_open = False
+        super().eof_received()
+
+    def handle_close(self, event: Frame) -> None:
+        self.is_open = False
+        super().handle_close(event)
+
+    def shutdown(self) -> None:
+        self.is_open = False
+        super().shutdown()
 
     def cut_off(self, code: int, reason: str) -> None:
         """Close a connection whose buffer may never empty: the code goes behind what is in it, if it goes in time."""
         if not self.is_open:
             return
+        self.is_open = False
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.fail(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.loop.call_later(DISCARD_SECONDS, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        self.is_lagging = True
+        super().pause_writing()
+
     def resume_writing(self) -> None:
+        self.is_lagging = False
         super().resume_writing()
         if self.on_drained is not None:
             self.on_drained()
@@ -126,6 +150,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
+        self.is_open = False
         closing = self.conn.close_sent
         if closing is None or self.close_sent:
             return

@@ -7,7 +7,7 @@ its commands, and its end with a close code that tells the client whether to com
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -125,7 +125,8 @@ class _Connection:
         self._present = False
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frame_times: deque[float] = deque(maxlen=FRAMES_A_MINUTE)
+        self._frame_times: list[float] = []
+        """Of the last minute."""
         exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
         self._line = exposed or AsgiLine(websocket)
         self._line.on_drained = self._drained
@@ -313,7 +314,8 @@ class _Connection:
         if message["type"] == "websocket.disconnect":
             raise _Gone(message.get("code") or NO_CODE)
         now = time.monotonic()
-        if len(self._frame_times) == FRAMES_A_MINUTE and now - self._frame_times[0] < 60:
+        self._frame_times = [at for at in self._frame_times if now - at < 60]
+        if len(self._frame_times) >= FRAMES_A_MINUTE:
             raise _Closing(TOO_MANY_FRAMES, "too many frames")
         self._frame_times.append(now)
         text = message.get("text")

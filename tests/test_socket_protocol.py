@@ -232,3 +232,24 @@ async def test_a_connection_that_is_cut_by_the_network_is_forgotten(api: Api, se
             await live.until_state(lambda live: bool(live.room.get("performerOnline")))
             raw.reset()
         await live.until_state(lambda live: not live.room["performerOnline"])
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [(TEXT, b"\xff"), (TEXT, b"{}"), (CLOSE, b"\x03\xe8")],
+    ids=["by the parser", "by us", "by the client"],
+)
+async def test_nothing_follows_a_close_frame_however_it_came_about(
+    api: Api, server: Server, star: str, last_words: tuple[int, bytes]
+) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(*last_words)
+        # The connection is still there for a while: the peer has not answered, or has not been told yet.
+        for _ in range(3):
+            await api.intake(star)
+        kinds = []
+        while (frame := await raw.frame()) is not None:
+            kinds.append(frame.opcode)
+    assert kinds.count(CLOSE) == 1
+    assert kinds[-1] == CLOSE
