@@ -24,7 +24,7 @@ from app.errors import (
     Unavailable,
 )
 from app.item import Item
-from app.lane import Idempotency, Lanes, Outcome
+from app.lane import Lanes
 from app.operation import Operation, OperationStatus
 from app.outbox import Outbox, confirmation
 from app.quota import Quota
@@ -44,6 +44,7 @@ from app.wire.requests import (
     is_identifier,
 )
 from app.wire.shapes import WholeItem, whole_item
+from app.writer import Idempotency, Outcome
 
 ITEM_COMMANDS: Mapping[str, type[Request]] = {
     "start": EmptyRequest,

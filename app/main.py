@@ -32,7 +32,7 @@ from app.errors import QueueError
 from app.event import Event
 from app.figures import FOLDER, Figures
 from app.hub import Hub
-from app.lane import Lanes, Outcome
+from app.lane import Lanes
 from app.metrics import Metrics, Readings
 from app.outbox import Outbox
 from app.presence import RENEW_SECONDS, Presence
@@ -50,6 +50,7 @@ from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
 from app.stream import EventLog
 from app.wallet import Wallet
+from app.writer import Outcome
 
 if TYPE_CHECKING:
     from app.bus import Bus

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 
 from app.command import SetPresence
 from app.errors import QueueError
-from app.lane import Lanes, Outcome
+from app.lane import Lanes
 from app.store import reading, writing
+from app.writer import Outcome
 
 log = logging.getLogger(__name__)
 

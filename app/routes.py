@@ -21,7 +21,6 @@ from app.auth import Authenticator, Principal
 from app.errors import FieldError, InvalidRequest, NotFound, PerformerNotFound, QueueError, Unauthorized
 from app.http_protocol import EXTENSION
 from app.item import Item
-from app.lane import Outcome
 from app.openapi.document import EVENT_STREAM
 from app.problems import problem_response
 from app.reader import Reader
@@ -32,6 +31,7 @@ from app.stream import EventLog, Selection
 from app.wire import shapes
 from app.wire.encoding import encode
 from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_identifier, read_body
+from app.writer import Outcome
 
 DEFAULT_LIMIT = 20
 LARGEST_LIMIT = 100

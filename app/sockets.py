@@ -22,7 +22,6 @@ from app.auth import Authenticator, Principal
 from app.command import Role
 from app.errors import FieldError, Forbidden, InvalidRequest, PerformerNotFound, QueueError, TokenExpired, Unauthorized
 from app.hub import Hub, Subscriber
-from app.lane import Outcome
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
 from app.socket_protocol import BAD_FRAME, EXTENSION, LARGEST_FRAME, QueueSocketProtocol, text_frame
@@ -39,6 +38,7 @@ from app.wire.requests import (
     read,
 )
 from app.wire.shapes import room_shape, whole_item
+from app.writer import Outcome
 
 NO_CODE = 1005
 OVERLOADED = 1013

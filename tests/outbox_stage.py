@@ -11,12 +11,13 @@ from app.breaker import Breaker
 from app.command import Command
 from app.event import Event
 from app.item import Item, Reason
-from app.lane import Idempotency, Lanes, Outcome
+from app.lane import Lanes
 from app.operation import Operation
 from app.outbox import Outbox
 from app.reader import Reader
 from app.store import Store, reading
 from app.wallet import Wallet
+from app.writer import Idempotency, Outcome
 from tests.builders import FEATURE, PERFORMER, build_item
 from tests.scripted_wallet import WAIT_SECONDS, ScriptedWallet
 from tests.stores import HandClock, new_id, stored_events

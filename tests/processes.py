@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from app.lane import Lanes, Outcome
+from app.lane import Lanes
 from app.presence import Presence
 from app.reader import Reader
 from app.store import Store
+from app.writer import Outcome
 from tests.stores import HandClock, new_id
 
 

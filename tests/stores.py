@@ -24,7 +24,6 @@ from app.decision import decide
 from app.errors import QueueError
 from app.event import Event
 from app.item import Item
-from app.lane import Envelope, Idempotency, Outcome, Writer
 from app.operation import Operation, OperationKind
 from app.room import Policy, Room, apply
 from app.sandbox.tables import SANDBOX_TABLES
@@ -32,6 +31,7 @@ from app.store import Store, reading
 from app.store.engines import open_engines
 from app.store.migrating import migrate
 from app.store.records import Answer
+from app.writer import Envelope, Idempotency, Outcome, Writer
 from tests import environment
 from tests.builders import FEATURE, NOON, PERFORMER, build_item
 

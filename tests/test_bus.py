@@ -19,10 +19,10 @@ from app import timers
 from app.bus import Bus
 from app.event import Event
 from app.hub import Hub, Subscriber
-from app.lane import Writer
 from app.room import Room
 from app.store import reading
 from app.store.records import event_to_json
+from app.writer import Writer
 from tests.builders import PERFORMER, Stage
 from tests.environment import free_port
 from tests.hubworld import FakeLine

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, event
 from app import command as do
 from app import lane
 from app.errors import QueueEmpty, Unavailable
-from app.lane import Lanes, Outcome
+from app.lane import Lanes
 from app.store import Store, reading
+from app.writer import Outcome
 from tests.builders import PERFORMER
 from tests.stores import (
     Database,

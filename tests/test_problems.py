@@ -10,10 +10,10 @@ import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.lane import Writer
 from app.main import create_app
 from app.reader import Reader
 from app.settings import Settings
+from app.writer import Writer
 from tests.serverside import UUID7, Api, Server, fresh, intake_body, ok, problem, serving
 
 ITEMS = "/v1/queue/items"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 
 from app import command as do
-from app import lane
+from app import writer as writer_module
 from app.command import Mode, SetPresence
 from app.errors import (
     AlreadyProcessing,
@@ -22,10 +22,10 @@ from app.errors import (
     Unavailable,
 )
 from app.item import Reason, Status
-from app.lane import Errand, Mail, Outcome
 from app.operation import OperationKind
 from app.room import Policy
 from app.store import Store, reading, writing
+from app.writer import Errand, Mail, Outcome
 from tests.builders import ADMIN, PERFORMER, moment
 from tests.stores import (
     Database,
@@ -333,7 +333,7 @@ def test_a_deadline_that_changes_later_in_the_batch_is_the_one_that_is_kept(stor
 
 
 def test_the_cache_forgets_the_rooms_that_were_used_longest_ago(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "CACHED_ROOMS", 3)
+    monkeypatch.setattr(writer_module, "CACHED_ROOMS", 3)
     writer = build_writer(store)
     for name in ("a", "b", "c", "a", "d"):
         queue_item(writer, performer_id=name)

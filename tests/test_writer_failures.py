@@ -10,7 +10,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from app import command as do
-from app import lane
+from app import writer as writer_module
 from app.errors import (
     Internal,
     QueueFull,
@@ -103,7 +103,7 @@ def test_a_database_in_trouble_is_not_asked_again_for_every_command_of_a_batch(s
     break_commit(store, count, OperationalError("COMMIT", {}, Exception("the server is away")))
     results = writer.process([mail_of(intake_of(number)) for number in range(1, 51)])
     assert codes(results) == ["UNAVAILABLE"] * 50
-    assert len(asked) == 1 + lane.ATTEMPTS
+    assert len(asked) == 1 + writer_module.ATTEMPTS
 
 
 def test_a_full_disk_is_unavailable_and_heals(sqlite_database: Database) -> None:

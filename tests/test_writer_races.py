@@ -18,11 +18,11 @@ from app import command as do
 from app.command import Mode
 from app.errors import QueueError
 from app.item import Reason
-from app.lane import Envelope, Errand, Outcome, Writer
 from app.operation import Operation, OperationKind
 from app.room import Policy
 from app.store import Store, reading, records, writing
 from app.store.reading import EVENTS, ITEMS, OPERATIONS, ROOMS
+from app.writer import Envelope, Errand, Outcome, Writer
 from tests.builders import ADMIN, PERFORMER, moment
 from tests.stores import (
     Database,

@@ -15,7 +15,6 @@ from sqlalchemy.exc import OperationalError
 from app.auth import Principal
 from app.command import Role
 from app.errors import EscrowAlreadyQueued, QueueError, Unavailable
-from app.lane import Outcome
 from app.operation import OperationStatus
 from app.store import reading
 from app.wire.requests import (
@@ -29,6 +28,7 @@ from app.wire.requests import (
     read,
 )
 from app.wire.shapes import WholeItem, whole_item
+from app.writer import Outcome
 from tests.builders import moment
 from tests.simulation.process import Lost, Process
 from tests.simulation.wallet import POCKET_MONEY

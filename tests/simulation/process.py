@@ -21,11 +21,12 @@ from app.actions import Actions
 from app.breaker import Breaker
 from app.errors import Conflict, Internal
 from app.hub import Hub
-from app.lane import LARGEST_BATCH, Lane, Lanes, Mail, Outcome, Writer
+from app.lane import LARGEST_BATCH, Lane, Lanes
 from app.presence import Presence
 from app.reader import Reader
 from app.store import Store, writing
 from app.wallet import Wallet
+from app.writer import Mail, Outcome, Writer
 from tests.simulation.loop import ProcessDiedError
 from tests.simulation.wallet import QUEUE_SECRET, Network
 

@@ -9,12 +9,12 @@ from sqlalchemy import update
 from app.command import AboutItem
 from app.event import Event
 from app.item import Item
-from app.lane import Envelope, Mail, Outcome, Writer
 from app.operation import Operation, OperationStatus, Receipt
 from app.outbox import Outbox
 from app.store import Store
 from app.store.reading import OPERATIONS
 from app.verdict import Done, Never, TryAgain
+from app.writer import Envelope, Mail, Outcome, Writer
 
 if TYPE_CHECKING:
     from app.breaker import Permit
