@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
 from app import asyncapi, description, logs, pages, timers
 from app.actions import Actions
@@ -44,7 +44,7 @@ from app.routes import Api
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.settings import SANDBOX, InvalidSettings, Settings, read_settings
-from app.sockets import Sockets
+from app.sockets import Sockets, nowhere
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
@@ -324,17 +324,25 @@ def create_app(
 
     middleware = [Middleware(Edge, observe=metrics.request)]
     if settings.allowed_origins:
-        middleware.append(
+        # Around the edge: a script is to be able to read what the edge itself refuses.
+        middleware.insert(
+            0,
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
                 allow_methods=["GET", "POST", "PATCH"],
                 allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
                 expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
-            )
+            ),
         )
     app = Starlette(
-        routes=[*api.routes(sockets), *description.routes(metrics), *sandbox_routes, *pages.routes()],
+        routes=[
+            *api.routes(sockets),
+            *description.routes(metrics),
+            *sandbox_routes,
+            *pages.routes(),
+            WebSocketRoute("/{path:path}", nowhere),
+        ],
         middleware=middleware,
         exception_handlers={QueueError: api.on_refusal, HTTPException: on_http_exception},
         lifespan=lifespan,

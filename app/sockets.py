@@ -20,7 +20,16 @@ from app.actions import ITEM_COMMANDS, Actions
 from app.asgi_line import AsgiLine
 from app.auth import Authenticator, Principal
 from app.command import Role
-from app.errors import FieldError, Forbidden, InvalidRequest, PerformerNotFound, QueueError, TokenExpired, Unauthorized
+from app.errors import (
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PerformerNotFound,
+    QueueError,
+    TokenExpired,
+    Unauthorized,
+)
 from app.hub import Hub, Subscriber
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
@@ -97,6 +106,12 @@ class Sockets:
             return urlsplit(origin).netloc == websocket.headers.get("host")
         except ValueError:
             return False
+
+
+async def nowhere(websocket: WebSocket) -> None:
+    """The endpoint of every path that has none."""
+    await websocket.receive()
+    await _refuse(websocket, NotFound(f"There is no live socket at {websocket.url.path}."))
 
 
 async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:

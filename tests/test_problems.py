@@ -264,6 +264,9 @@ async def test_an_allowed_origin_may_ask_from_a_browser_and_no_other(shared: Ser
             response = await api.send("GET", f"/v1/performers/{star}/queue", headers={"Origin": origin})
             problem(response, 404, "PERFORMER_NOT_FOUND")
             assert response.headers.get("Access-Control-Allow-Origin") == allowed
+            large = await api.send("POST", ITEMS, headers={"Origin": origin}, content=b"x" * 2_000_000)
+            problem(large, 413, "PAYLOAD_TOO_LARGE")
+            assert large.headers.get("Access-Control-Allow-Origin") == allowed
             preflight = {
                 "Origin": origin,
                 "Access-Control-Request-Method": "POST",
