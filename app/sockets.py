@@ -30,10 +30,11 @@ from app.errors import (
     TokenExpired,
     Unauthorized,
 )
-from app.hub import Hub, Subscriber
+from app.hub import Hub
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
 from app.socket_protocol import BAD_FRAME, EXTENSION, LARGEST_FRAME, QueueSocketProtocol, text_frame
+from app.watched_room import Subscriber
 from app.wire import frames
 from app.wire.encoding import decode
 from app.wire.requests import (

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.event import Event
-from app.hub import Hub, Subscriber
+from app.hub import Hub
 from app.item import Item
 from app.room import Room
+from app.watched_room import Subscriber
 from tests.builders import NOON, PERFORMER, Stage
 
 STAR = PERFORMER.id

@@ -18,10 +18,11 @@ from app import bus as the_bus
 from app import timers
 from app.bus import Bus
 from app.event import Event
-from app.hub import Hub, Subscriber
+from app.hub import Hub
 from app.room import Room
 from app.store import reading
 from app.store.records import event_to_json
+from app.watched_room import Subscriber
 from app.writer import Writer
 from tests.builders import PERFORMER, Stage
 from tests.environment import free_port

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from app import hub as hub_module
+from app import watched_room
 from app.command import Role
 from tests.hubworld import STAR, FakeLine, World, rest, until
 
@@ -137,7 +137,7 @@ async def test_a_read_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
 async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_module, "WRITES_AT_ONCE", 2)
+    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
     lines = [FakeLine() for _ in range(10)]
     for line in lines:
         await world.join(line)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app import hub as hub_module
+from app import watched_room
 from app.hub import RESTARTING, TOO_SLOW
 from tests.hubworld import STAR, FakeLine, World, rest, until
 
@@ -18,7 +19,7 @@ def world() -> World:
 
 
 async def test_resuming_gives_all_that_was_missed_or_a_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "RECENT_EVENTS", 4)
+    monkeypatch.setattr(watched_room, "RECENT_EVENTS", 4)
     await world.join(FakeLine())
     for _ in range(6):
         world.intake()

@@ -11,9 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.breaker import Breaker, BreakerState
-from app.hub import LAG_LIMIT_SECONDS, TOO_SLOW, Hub, Subscriber, Traffic
+from app.hub import LAG_LIMIT_SECONDS, TOO_SLOW, Hub
 from app.metrics import Metrics, Readings
 from app.room import Room
+from app.watched_room import Subscriber, Traffic
 from tests.builders import Stage, build_room, moment
 from tests.serverside import Api, Server, intake_body, ok, problem, serving
 

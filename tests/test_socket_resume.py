@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app import hub
+from app import watched_room
 from app.store.engines import open_engines
 from app.store.migrating import migrate
 from tests.livesocket import Frame, LiveSocket
@@ -111,7 +111,7 @@ async def test_a_watched_room_is_resumed_from_memory_and_an_unwatched_one_from_t
 async def test_too_long_away_gets_a_snapshot_and_no_part(
     api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "RECENT_EVENTS", 5)
+    monkeypatch.setattr(watched_room, "RECENT_EVENTS", 5)
     for _ in range(8):
         await api.intake(star)
     epoch = (await api.queue(star))["room"]["epoch"]

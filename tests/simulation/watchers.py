@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from app.command import Role
-from app.hub import Subscriber
 from app.room import Room
+from app.watched_room import Subscriber
 from app.wire import frames
 from tests.simulation.process import Process
 
