@@ -13,6 +13,7 @@ from app.event import Logged
 from app.operation import OperationStatus
 from app.room import Room
 from app.store import Store, reading
+from app.store.migrating import migrate
 from app.store.writing import Changes, save
 from tests.builders import ADMIN, PERFORMER, moment
 from tests.stores import (
@@ -240,6 +241,24 @@ def test_the_log_waits_for_a_slow_transaction_instead_of_skipping_its_event(post
     with store.reading() as connection:
         later = reading.log_events(connection, after=seen[-1].cursor, limit=10)
     assert places(later) == [("slow", 1), ("fast", 1)]
+
+
+def test_after_a_restore_on_another_server_the_log_goes_on_where_it_was(postgres_database: Database) -> None:
+    store = postgres_database.open()
+    writer = build_writer(store)
+    queue_item(writer)
+    queue_item(writer)
+    with store.engines.writer.begin() as connection:
+        # As on a server that has seen far fewer transactions than the one the backup came from.
+        connection.execute(text("UPDATE events SET transaction_id = transaction_id + 1000000000"))
+    with store.reading() as connection:
+        assert reading.log_events(connection, after=None, limit=10) == []
+    migrate(store.engines.writer, restored=True)
+    queue_item(writer)
+    with store.reading() as connection:
+        whole = reading.log_events(connection, after=None, limit=10)
+        assert len(whole) == 3
+        assert reading.log_events(connection, after=whole[1].cursor, limit=10) == whole[2:]
 
 
 def test_a_rooms_events_stand_in_the_log_in_their_order_whichever_transaction_began_first(

@@ -13,10 +13,12 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.store.engines import DatabaseRefusedError
-from app.store.reading import META
+from app.store.reading import EVENTS, LOG_LEAP, META
 
 MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
+LEAP = 2**32
+"""More transactions than a server can have made since the backup was taken."""
 
 
 def migrate(engine: Engine, *, restored: bool = False) -> None:
@@ -35,8 +37,17 @@ def migrate(engine: Engine, *, restored: bool = False) -> None:
         command.upgrade(config, "head")
         if restored:
             connection.execute(delete(META).where(META.c.name == "epoch"))
+            if connection.dialect.name == "postgresql":
+                _leap(connection)
         if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
             connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
+
+
+def _leap(connection: Connection) -> None:
+    """File the events to come behind all that there are, and behind those that were lost with the old server."""
+    newest = connection.execute(select(func.coalesce(func.max(EVENTS.c.transaction_id), 0))).scalar_one()
+    connection.execute(delete(META).where(META.c.name == LOG_LEAP))
+    connection.execute(insert(META).values(name=LOG_LEAP, value=str(newest + LEAP)))
 
 
 def check(engine: Engine) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Table, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import BigInteger, Connection, Table, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import cast as sql_cast
 from sqlmodel import SQLModel
 
 from app.estimate import learn
@@ -172,7 +173,15 @@ def item_events(connection: Connection, item_id: str) -> list[Event]:
 
 
 _CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
-_OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+LOG_LEAP = "log_leap"
+"""In META on PostgreSQL: what is added to transaction ids, which begin anew on the server a backup is restored to."""
+_LEAP: Any = (
+    select(func.coalesce(func.max(sql_cast(META.c.value, BigInteger)), literal_column("0")))
+    .where(META.c.name == literal_column(f"'{LOG_LEAP}'"))
+    .scalar_subquery()
+)
+THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP
+_OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint") + _LEAP
 
 
 def log_events(

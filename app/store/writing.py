@@ -27,7 +27,18 @@ from app.item import Item
 from app.operation import Operation
 from app.room import Policy, Room
 from app.store import records
-from app.store.reading import ACTIVE_ITEMS, ANSWERS, EVENTS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, PRESENCE, ROOMS
+from app.store.reading import (
+    ACTIVE_ITEMS,
+    ANSWERS,
+    EVENTS,
+    ITEMS,
+    META,
+    OPEN_OPERATIONS,
+    OPERATIONS,
+    PRESENCE,
+    ROOMS,
+    THIS_TRANSACTION,
+)
 from app.store.records import Answer
 from app.store.tables import milliseconds
 
@@ -55,8 +66,6 @@ _CHANGING_ITEM_COLUMNS = (
     "ended_at",
     "due_at",
 )
-
-_THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint")
 
 
 @dataclass(slots=True)
@@ -133,7 +142,7 @@ def _append(dialect: ModuleType) -> ClauseElement:
         before.c.performer_id == bindparam("performer_id"),
         before.c.version == bindparam("version") - literal_column("1"),
     )
-    return statement.values(transaction_id=func.greatest(_THIS_TRANSACTION, predecessor.scalar_subquery()))
+    return statement.values(transaction_id=func.greatest(THIS_TRANSACTION, predecessor.scalar_subquery()))
 
 
 _WRITE_ROOMS = _Bulk(_replace(ROOMS, "performer_id"))
