@@ -1,10 +1,11 @@
 // Being noticed in another tab: the tab's title and icon always, sound and notifications once they were asked for.
 import { icon, setAttribute } from "./dom.js";
+import { browserStorage } from "./storage.js";
 
 const SLOT = "queue.alerts";
 let alerts = null;
 
-const wanted = () => localStorage.getItem(SLOT) === "on";
+const wanted = () => browserStorage.getItem(SLOT) === "on";
 const load = async () => (alerts ??= new (await import("./alerts.js")).Alerts());
 if (wanted()) load();
 
@@ -21,9 +22,9 @@ export function alertSwitch(button, label, told) {
   button.prepend(icon("bell"));
   button.addEventListener("click", async () => {
     if (wanted()) {
-      localStorage.removeItem(SLOT);
+      browserStorage.removeItem(SLOT);
     } else {
-      localStorage.setItem(SLOT, "on");
+      browserStorage.setItem(SLOT, "on");
       told(await (await load()).enable());
     }
     draw();

@@ -1,109 +1,32 @@
-// One modal question at a time: what is about to happen, to which item, and what has to be said for it.
-import { button, el } from "./dom.js";
-import { t } from "./messages.js";
+// Speaking with the reader: one modal question at a time, and short words in the corner.
+import { el } from "./dom.js";
 
-let number = 0;
+let asking = false;
 
-/**
- * Resolves with the answers, or null when the reader backs out.
- * `facts`: [term, text] pairs that name the item; `reasons`: reason codes to choose from; `amount`: {label, min, max,
- * value}; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
- */
-export function ask({
-  title,
-  text = "",
-  facts = [],
-  reasons = null,
-  amount = null,
-  typed = null,
-  confirm,
-  danger = false,
-}) {
-  const name = `dialog-${++number}`;
-  const fields = [];
-  const field = (label, control, hint) => {
-    control.id = `${name}-${fields.length}`;
-    fields.push(el("div", { class: "field" }, el("label", { for: control.id }, label), control, hint));
-    return control;
-  };
-  const reason =
-    reasons &&
-    field(
-      t("dialog.reason"),
-      el(
-        "select",
-        {},
-        reasons.map((code) => el("option", { value: code }, t(`reason.${code}`))),
-      ),
-    );
-  const share =
-    amount &&
-    field(
-      amount.label,
-      el("input", {
-        type: "number",
-        inputmode: "numeric",
-        min: amount.min,
-        max: amount.max,
-        value: amount.value,
-        step: 1,
-        required: true,
-      }),
-      amount.hint,
-    );
-  const proof = typed && field(typed.label, el("input", { inputmode: "numeric", autocomplete: "off", required: true }));
-  const yes = el("button", { class: `button ${danger ? "danger" : "primary"}`, value: "yes", type: "submit" }, confirm);
-  const dialog = el(
-    "dialog",
-    { class: "dialog", "aria-labelledby": name },
-    el(
-      "form",
-      { method: "dialog" },
-      el("h2", { id: name }, title),
-      text && el("p", {}, text),
-      facts.length > 0 &&
-        el(
-          "dl",
-          { class: "facts" },
-          facts.map(([term, detail]) => [el("dt", {}, term), el("dd", {}, detail)]),
-        ),
-      fields,
-      el(
-        "div",
-        { class: "dialog-actions" },
-        button("", () => dialog.close(), t("dialog.back")),
-        yes,
-      ),
-    ),
-  );
-  if (proof) {
-    const compare = () => {
-      yes.disabled = proof.value.trim() !== typed.text;
-    };
-    proof.addEventListener("input", compare);
-    compare();
+/** Poses a question, see question.js; null also while another one is open. */
+export async function ask(question) {
+  if (isDialogOpen()) return null;
+  asking = true;
+  try {
+    return await (await import("./question.js")).pose(question);
+  } finally {
+    asking = false;
   }
-  if (share && amount.oninput) {
-    share.addEventListener("input", () => amount.oninput(share.valueAsNumber));
-    amount.oninput(share.valueAsNumber);
-  }
-  document.body.append(dialog);
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes" ? { reason: reason?.value, amount: share?.valueAsNumber } : null);
-    });
-  });
 }
 
-export const isDialogOpen = () => document.querySelector("dialog[open]") !== null;
+export const isDialogOpen = () => asking || document.querySelector("dialog[open]") !== null;
 
 /** A short word about what just happened, in the corner, spoken politely. `tone`: "plain" or "bad". */
 export function toast(text, tone = "plain") {
   const region = document.getElementById("toasts");
   const note = el("p", { class: `toast ${tone}` }, text);
   region.append(note);
-  while (region.children.length > 3) region.firstChild.remove();
-  setTimeout(() => note.remove(), tone === "bad" ? 9_000 : 5_000);
+  while (region.children.length > 3) drop(region.firstChild);
+  note.timer = setTimeout(() => drop(note), tone === "bad" ? 9_000 : 5_000);
+}
+
+/** With its timer, which would keep it in memory: in a busy room there are many in a few seconds. */
+function drop(note) {
+  clearTimeout(note.timer);
+  note.remove();
 }

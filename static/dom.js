@@ -45,6 +45,13 @@ const ICONS = {
   info: "M10 9v4.5M10 6.5h.01M10 17a7 7 0 110-14 7 7 0 010 14z",
 };
 
+/** The looks of what is loaded only when it is needed come with it. */
+export function addStyle(css) {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(css);
+  document.adoptedStyleSheets.push(sheet);
+}
+
 export const byId = (id) => document.getElementById(id);
 
 export function setText(node, text) {

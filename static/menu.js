@@ -1,5 +1,21 @@
 // A small menu of actions at a button: arrow keys, Home, End, Escape, and focus back where it was. Loaded when one opens.
-import { el } from "./dom.js";
+import { addStyle, el } from "./dom.js";
+
+addStyle(`
+  .menu {
+    position: absolute; z-index: 20; min-inline-size: 190px; padding: 6px; border-radius: 12px;
+    background: var(--surface); border: 1px solid var(--line); box-shadow: 0 16px 44px -12px rgb(0 0 0 / .35);
+    animation: rise .14s ease-out;
+  }
+  .menu button {
+    display: block; inline-size: 100%; padding: 9px 12px; border: 0; border-radius: 8px; background: none;
+    text-align: start; font-size: .9375rem; cursor: pointer;
+  }
+  .menu button:is(:hover, :focus-visible) {
+    background: color-mix(in oklab, var(--muted) 13%, transparent); outline-offset: -2px;
+  }
+  .menu .danger { color: var(--bad); }
+`);
 
 let open = null;
 

@@ -35,7 +35,6 @@ show(byId("next-count"), !hidden.has("count"));
 const draw = oncePerFrame(() => {
   const { items, room, version } = client.state;
   if (version === null) return;
-  stage.follow(client.state, client.now());
   const current = items[0]?.status === "started" ? items[0] : null;
   const next = items.filter((item) => item.status === "created");
   show(byId("current"), current !== null && !hidden.has("now"));
@@ -83,6 +82,7 @@ function drawClock() {
   if (item?.status !== "started") return;
   const elapsed = stage.elapsed(item, client.now());
   const within = item.durationSeconds !== null && elapsed <= item.durationSeconds;
+  const shown = !hidden.has("time") && !stage.unsure;
   const time = within
     ? t("overlay.time", { elapsed: stopwatch(elapsed), of: stopwatch(item.durationSeconds) })
     : stopwatch(elapsed);
@@ -91,10 +91,10 @@ function drawClock() {
     inLine(
       !hidden.has("feature") && featureName(item.sourceFeature),
       !hidden.has("tokens") && tokens(item.tokens),
-      !hidden.has("time") && time,
+      shown && time,
     ),
   );
-  show(byId("meter"), item.durationSeconds !== null && !hidden.has("time"));
+  show(byId("meter"), item.durationSeconds !== null && shown);
   byId("meter").firstChild.style.setProperty(
     "inline-size",
     `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`,
@@ -118,7 +118,10 @@ function vouch() {
   );
 }
 
-client.addEventListener("change", draw);
+client.addEventListener("change", ({ detail }) => {
+  stage.follow(detail, client.now());
+  draw();
+});
 client.addEventListener("connection", () => {
   draw();
   vouch();

@@ -2,7 +2,7 @@
 import { alertReader, alertSwitch, markTab } from "./attention.js";
 import { StageClock, length, queueRow, updateQueueRow } from "./cards.js";
 import { stopNote } from "./connection-element.js";
-import { ask, isDialogOpen, toast } from "./dialog.js";
+import { isDialogOpen, toast } from "./dialog.js";
 import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "./dom.js";
 import { duration, featureName, inLine, stopwatch, tokens } from "./format.js";
 import { errorText, t, translate } from "./messages.js";
@@ -10,14 +10,13 @@ import { showDay } from "./panel-day.js";
 import { QueueClient } from "./queue-client.js";
 import { roomSettings } from "./room-settings.js";
 import { Session } from "./session.js";
+import { browserStorage } from "./storage.js";
 import { Today } from "./today.js";
 
 const GUARD_MS = 400;
 const RED_AFTER = 0.1;
 const RED_AFTER_SECONDS = 10;
 const SHORTCUT_SLOT = "queue.shortcuts";
-const ABANDON_REASONS = ["performer_declined", "technical_error", "timeout", "user_cancelled"];
-const REFUND_REASONS = ["performer_declined", "technical_error", "user_cancelled", "timeout", "admin_refund"];
 const NEWS = new Set(["queue.item.started", "queue.item.finished", "queue.item.abandoned", "queue.item.refunded"]);
 
 translate(document);
@@ -66,47 +65,27 @@ async function command(type, fields = {}, item = null) {
   }
 }
 
-const facts = (item) => [
-  [t("fact.item"), item.title],
-  [t("fact.viewer"), item.userId],
-  [t("fact.tokens"), tokens(item.tokens)],
-];
-
 const start = () => command("start-next", {}, subject());
 const finish = () => command("complete", { itemId: subject().itemId }, subject());
 const pause = () => command(subject().paused ? "resume" : "pause", { itemId: subject().itemId }, subject());
 
 async function abandon(item = subject()) {
-  const answer = await ask({
-    title: t("abandon.title"),
-    text: t("abandon.text"),
-    facts: facts(item),
-    reasons: ABANDON_REASONS,
-    danger: true,
-    confirm: t("abandon.confirm", { n: item.tokens }),
-  });
-  if (answer) command("abandon", { itemId: item.itemId, reason: answer.reason }, item);
+  const reason = await (await rare()).askAbandon(item);
+  if (reason) command("abandon", { itemId: item.itemId, reason }, item);
 }
 
 async function refund(item = subject()) {
-  const answer = await ask({
-    title: t("refund.title"),
-    text: t("refund.text"),
-    facts: facts(item),
-    reasons: REFUND_REASONS,
-    danger: true,
-    confirm: t("refund.confirm", { n: item.tokens }),
-  });
-  if (answer) command("refund", { itemId: item.itemId, reason: answer.reason }, item);
+  const reason = await (await rare()).askRefund(item);
+  if (reason) command("refund", { itemId: item.itemId, reason }, item);
 }
 
 async function split(item = subject()) {
-  const refundTokens = await (await rare()).askSplit(item, facts(item));
+  const refundTokens = await (await rare()).askSplit(item);
   if (refundTokens) command("complete", { itemId: item.itemId, refundTokens }, item);
 }
 
 async function emptyQueue() {
-  await (await rare()).emptyQueue(client, REFUND_REASONS, (itemId) => expected.add(itemId));
+  await (await rare()).emptyQueue(client, (itemId) => expected.add(itemId));
 }
 
 // What the server tells
@@ -115,7 +94,6 @@ const drawSettings = roomSettings(byId("settings"), (settings) => command("setti
 
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
-  stage.follow(client.state, client.now());
   drawNow();
   drawQueue();
   drawSettings(client.state, usable());
@@ -124,7 +102,9 @@ const draw = oncePerFrame(() => {
   markTab(t("panel.tab", { performer }), waiting().length || null);
 });
 
-client.addEventListener("change", ({ detail: { state, previous, events, frame } }) => {
+client.addEventListener("change", ({ detail }) => {
+  const { state, previous, events, frame } = detail;
+  stage.follow(detail, client.now());
   for (const { event, template, item } of events) {
     if (!item) continue;
     const confirmsAbandoned = today.has(item.itemId) && event === "queue.item.refunded";
@@ -267,15 +247,16 @@ function drawClock() {
   const used = declared ? elapsed / declared : 0;
   const still = item.paused || client.state.room?.paused;
   const clock = now.parts.clock;
-  const excess = declared ? elapsed - declared : -1;
+  // What may be less than it says is never called too long.
+  const excess = declared && !stage.unsure ? elapsed - declared : -1;
   const red = Math.max(RED_AFTER_SECONDS, declared * RED_AFTER);
   setAttribute(clock, "data-over", excess < 0 ? null : excess < red ? "amber" : "red");
   const [timer, note] = clock.firstChild.children;
-  setText(timer, stopwatch(elapsed));
+  setText(timer, stage.reading(item, client.now()));
   const over = excess >= 1 ? t("now.over", { time: stopwatch(excess) }) : "";
   const limit = declared ? t("stage.of", { time: stopwatch(declared) }) : t("now.noLimit");
-  setText(note, inLine(limit, over, still && t("stage.paused")));
-  show(clock.lastChild, declared !== null);
+  setText(note, inLine(limit, over, still && t("stage.paused"), stage.unsure && t("stage.unsure")));
+  show(clock.lastChild, declared !== null && !stage.unsure);
   clock.lastChild.firstChild.style.setProperty("inline-size", `${Math.min(100, used * 100)}%`);
 }
 
@@ -346,7 +327,7 @@ const SHORTCUTS = {
   r: ["action.refund", () => subject() && usable() && refund()],
 };
 
-const lettersOn = () => localStorage.getItem(SHORTCUT_SLOT) !== "off";
+const lettersOn = () => browserStorage.getItem(SHORTCUT_SLOT) !== "off";
 
 addEventListener("keydown", (event) => {
   // A field of a dialog that has just closed holds the focus for a moment longer.
@@ -364,7 +345,7 @@ addEventListener("keydown", (event) => {
 async function showHelp() {
   const { shortcutHelp } = await import("./shortcut-help.js");
   const keys = Object.entries(SHORTCUTS).map(([key, [label]]) => [key.toUpperCase(), t(label)]);
-  const turn = (on) => localStorage.setItem(SHORTCUT_SLOT, on ? "on" : "off");
+  const turn = (on) => browserStorage.setItem(SHORTCUT_SLOT, on ? "on" : "off");
   shortcutHelp([...keys, ["?", t("help.label")]], lettersOn, turn);
 }
 

@@ -107,7 +107,10 @@ export class PerformanceQueuePosition extends HTMLElement {
     });
     this.client = client;
     this.#stage = new StageClock();
-    client.addEventListener("change", this.#draw);
+    client.addEventListener("change", ({ detail }) => {
+      this.#stage.follow(detail, client.now());
+      this.#draw();
+    });
     client.addEventListener("connection", ({ detail }) => {
       this.#tell("queue-connection", detail);
       this.#draw();
@@ -147,7 +150,6 @@ export class PerformanceQueuePosition extends HTMLElement {
     );
     show(note, note.textContent !== "");
     if (state.version === null) return;
-    this.#stage.follow(state, client.now());
     const wanted = this.getAttribute("item");
     const waits = new Map(state.mine.map((entry) => [entry.itemId, entry]));
     const item = state.items.find(({ itemId }) => waits.has(itemId) && (!wanted || itemId === wanted));

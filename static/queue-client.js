@@ -5,7 +5,8 @@
 //   client.addEventListener("change", (event) => draw(event.detail.state));
 //   client.connect();
 //
-// Events: "change" {state, previous, events} · "connection" {status, …} · "recovered" {before, after} ·
+// Events: "change" {state, previous, events, away} (away: when the connection was lost, by the server's clock, if this
+// is the first change since) · "connection" {status, …} · "recovered" {before, after} ·
 // "position" (frame) · "notice" (frame) · "problem" (an error that answers no command).
 
 import { QueueError, claims, isActive } from "./protocol.js";
@@ -96,6 +97,7 @@ export class QueueClient extends EventTarget {
   #roundTrip = 0;
   #offset = null;
   #before = null;
+  #away = null;
   #wanted = false;
   #refreshing = false;
   #ticker = null;
@@ -285,7 +287,9 @@ export class QueueClient extends EventTarget {
   /** The last moment at which the picture was known to be right: what was heard last, or the loss before it. */
   #last() {
     const { status, asOf, lostAt } = this.connection;
-    return status === "live" ? { asOf: this.#heard, lostAt: Date.now() } : { asOf, lostAt };
+    if (status !== "live") return { asOf, lostAt };
+    this.#away = this.now();
+    return { asOf: this.#heard, lostAt: Date.now() };
   }
 
   #send(frame) {
@@ -350,13 +354,14 @@ export class QueueClient extends EventTarget {
       if (!this.#timers.has("resync")) this.resync();
       return;
     }
+    const away = this.connection.status === "live" ? null : this.#away;
     if (frame.type === "snapshot" || frame.recovered) {
       this.#disarm("auth");
       this.#disarm("resync");
       this.#arrived();
     }
     if (this.state !== previous) {
-      this.#emit("change", { state: this.state, previous, events: frame.events ?? [], frame });
+      this.#emit("change", { state: this.state, previous, events: frame.events ?? [], frame, away });
     }
     if (frame.type === "position") this.#emit("position", frame);
   }

@@ -1,17 +1,42 @@
-// What a performer seldom needs: splitting an item's tokens, giving everything back, and who was faster.
+// What a performer seldom needs: ending early, refunding, splitting, giving everything back, and who was faster.
 import { ask, toast } from "./dialog.js";
 import { el, setText } from "./dom.js";
 import { count, exactClock, tokens } from "./format.js";
 import { errorText, t } from "./messages.js";
 import { itemPath } from "./protocol.js";
 
+const ABANDON_REASONS = ["performer_declined", "technical_error", "timeout", "user_cancelled"];
+const REFUND_REASONS = ["performer_declined", "technical_error", "user_cancelled", "timeout", "admin_refund"];
+
+const facts = (item) => [
+  [t("fact.item"), item.title],
+  [t("fact.viewer"), item.userId],
+  [t("fact.tokens"), tokens(item.tokens)],
+];
+
+const askWhy = async (item, act, reasons) =>
+  (
+    await ask({
+      title: t(`${act}.title`),
+      text: t(`${act}.text`),
+      facts: facts(item),
+      reasons,
+      danger: true,
+      confirm: t(`${act}.confirm`, { n: item.tokens }),
+    })
+  )?.reason;
+
+/** Both resolve with the reason, or with nothing. */
+export const askAbandon = (item) => askWhy(item, "abandon", ABANDON_REASONS);
+export const askRefund = (item) => askWhy(item, "refund", REFUND_REASONS);
+
 /** Resolves with the tokens that go back to the viewer, or null. */
-export async function askSplit(item, facts) {
+export async function askSplit(item) {
   const hint = el("p", { role: "status" });
   const answer = await ask({
     title: t("split.title"),
     text: t("split.text"),
-    facts,
+    facts: facts(item),
     confirm: t("split.confirm"),
     amount: {
       label: t("split.amount"),
@@ -32,14 +57,14 @@ export async function askSplit(item, facts) {
 }
 
 /** Refunds every active item, one after the other, once their number has been typed. */
-export async function emptyQueue(client, reasons, announce) {
+export async function emptyQueue(client, announce) {
   const { items } = client.state;
   const total = items.reduce((sum, item) => sum + item.tokens, 0);
   const answer = await ask({
     title: t("emptyQueue.title"),
     text: t("emptyQueue.text", { n: items.length, total: tokens(total) }),
     danger: true,
-    reasons,
+    reasons: REFUND_REASONS,
     typed: { label: t("emptyQueue.typed", { n: items.length }), text: String(items.length) },
     confirm: t("emptyQueue.confirm", { n: total }),
   });

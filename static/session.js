@@ -1,6 +1,7 @@
 // Who is looking at this page: the token from the link's fragment, kept for this tab, out of the address bar.
 // And requests in that person's name.
 import { QueueError, claims } from "./protocol.js";
+import { tabStorage } from "./storage.js";
 
 const SLOT = `queue.token:${location.pathname}`;
 const RETRY_AFTER_MS = [400, 1_200];
@@ -17,8 +18,8 @@ export class Session extends EventTarget {
   constructor() {
     super();
     const fresh = takeFromFragment();
-    if (fresh !== null) sessionStorage.setItem(SLOT, fresh);
-    this.token = sessionStorage.getItem(SLOT) || null;
+    if (fresh !== null) tabStorage.setItem(SLOT, fresh);
+    this.token = tabStorage.getItem(SLOT) || null;
     addEventListener("hashchange", () => {
       const token = takeFromFragment();
       if (token !== null) this.use(token);
@@ -31,8 +32,8 @@ export class Session extends EventTarget {
 
   use(token) {
     this.token = token || null;
-    if (token) sessionStorage.setItem(SLOT, token);
-    else sessionStorage.removeItem(SLOT);
+    if (token) tabStorage.setItem(SLOT, token);
+    else tabStorage.removeItem(SLOT);
     this.dispatchEvent(new Event("change"));
   }
 

@@ -1,6 +1,17 @@
 // The list of keyboard shortcuts, loaded when it is asked for, and the switch that turns single letters off.
-import { button, el, setAttribute } from "./dom.js";
+import { addStyle, button, el, setAttribute } from "./dom.js";
 import { t } from "./messages.js";
+import { openModal } from "./modal.js";
+
+addStyle(`
+  .keys { display: grid; gap: 2px; }
+  .keys > div { display: flex; align-items: center; gap: 14px; padding-block: 5px; }
+  kbd {
+    display: inline-grid; place-items: center; min-inline-size: 30px; block-size: 30px; padding-inline: 8px;
+    border: 1px solid var(--edge); border-block-end-width: 2px; border-radius: 8px;
+    font: 600 .8125rem/1 var(--font); background: var(--raised);
+  }
+`);
 
 /** `keys`: [[key, what it does]]; `isOn()` and `turn(on)`: whether single letters work. */
 export function shortcutHelp(keys, isOn, turn) {
@@ -15,9 +26,8 @@ export function shortcutHelp(keys, isOn, turn) {
     turn(!isOn());
     setAttribute(toggle, "aria-checked", String(isOn()));
   });
-  const dialog = el(
-    "dialog",
-    { class: "dialog", "aria-labelledby": "help-title" },
+  const dialog = openModal(
+    "help-title",
     el(
       "div",
       {},
@@ -35,7 +45,4 @@ export function shortcutHelp(keys, isOn, turn) {
       ),
     ),
   );
-  dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
 }

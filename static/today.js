@@ -13,6 +13,7 @@ export class Today {
   #figures = new Map();
   #recent = new Map();
   #numbers = null;
+  #day = 0;
   #performer;
   #session;
 
@@ -67,11 +68,15 @@ export class Today {
 
   /** {served, settled, refunded, medianWait}: items, tokens, tokens, seconds (null while nobody was served). */
   get numbers() {
-    return (this.#numbers ??= this.#count(midnight()));
+    const day = midnight();
+    if (day !== this.#day) this.#numbers = null;
+    this.#day = day;
+    return (this.#numbers ??= this.#count(day));
   }
 
   #count(start) {
-    const today = [...this.#figures.values()].filter(({ end }) => end >= start);
+    for (const [itemId, { end }] of this.#figures) if (end < start) this.#figures.delete(itemId);
+    const today = [...this.#figures.values()];
     const waits = today
       .map(({ wait }) => wait)
       .filter((wait) => wait !== null)

@@ -3,15 +3,17 @@ import { alertReader, markTab } from "./attention.js";
 import { StageClock, queueRow, updateQueueRow } from "./cards.js";
 import { stopNote } from "./connection-element.js";
 import { ask, toast } from "./dialog.js";
-import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "./dom.js";
-import { dayAndTime, featureName, inLine, stopwatch, tokens } from "./format.js";
+import { byId, el, everySecond, oncePerFrame, renderList, setAttribute, setText, show } from "./dom.js";
+import { featureName, inLine, stopwatch, tokens } from "./format.js";
 import { errorText, t, translate } from "./messages.js";
 import { placeHero, outcomeHero, visitorHero } from "./hero.js";
-import { isMoneyMoving, moneyLine, showMoney } from "./money.js";
+import { isMoneyMoving } from "./money.js";
+import { showHistory, showRequests } from "./own-rows.js";
 import { isActive, itemPath } from "./protocol.js";
 import { QueueClient } from "./queue-client.js";
 import { roomNotes } from "./room-notes.js";
 import { Session } from "./session.js";
+import { browserStorage, tabStorage } from "./storage.js";
 import { waitClock, waitOf, waitText } from "./wait.js";
 
 const HISTORY_PAGE = 10;
@@ -51,7 +53,6 @@ function mine() {
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
   const items = mine();
-  stage.follow(client.state, client.now());
   drawRoom(items);
   drawHero(items);
   drawStage();
@@ -60,7 +61,9 @@ const draw = oncePerFrame(() => {
   markTab(performer, items[0]?.position ?? null);
 });
 
-client.addEventListener("change", ({ detail: { state, previous } }) => {
+client.addEventListener("change", ({ detail }) => {
+  const { state, previous } = detail;
+  stage.follow(detail, client.now());
   for (const item of mine()) rememberBeginning(item);
   const here = new Set(state.items.map((item) => item.itemId));
   for (const entry of previous.mine) if (!here.has(entry.itemId)) learn(entry.itemId);
@@ -92,11 +95,11 @@ client.addEventListener("recovered", ({ detail: { before, after } }) => {
 client.addEventListener("notice", ({ detail }) => addNotice(detail));
 
 function addNotice({ template, itemId, params = {}, noticeId = `${itemId}:${template}` }) {
-  const seen = JSON.parse(sessionStorage.getItem(SEEN_SLOT) ?? "[]");
+  const seen = JSON.parse(tabStorage.getItem(SEEN_SLOT) ?? "[]");
   const position = params.position ?? MILESTONES[template];
   const known = notices.some((notice) => notice.itemId === itemId && notice.position === position);
   if (known || seen.includes(noticeId)) return;
-  sessionStorage.setItem(SEEN_SLOT, JSON.stringify([...seen, noticeId].slice(-100)));
+  tabStorage.setItem(SEEN_SLOT, JSON.stringify([...seen, noticeId].slice(-100)));
   const notice = { template, itemId, position, noticeId, params };
   notices = [...notices.filter((other) => other.itemId !== itemId), notice];
   const title = client.state.items.find((item) => item.itemId === itemId)?.title ?? "";
@@ -238,13 +241,13 @@ async function refine() {
 }
 
 function beginning(itemId) {
-  return JSON.parse(localStorage.getItem(BEGAN_SLOT) ?? "{}")[itemId] ?? 0;
+  return JSON.parse(browserStorage.getItem(BEGAN_SLOT) ?? "{}")[itemId] ?? 0;
 }
 
 function rememberBeginning(item) {
   if (beginning(item.itemId) >= item.position) return;
-  const known = Object.entries(JSON.parse(localStorage.getItem(BEGAN_SLOT) ?? "{}")).slice(-49);
-  localStorage.setItem(BEGAN_SLOT, JSON.stringify({ ...Object.fromEntries(known), [item.itemId]: item.position }));
+  const known = Object.entries(JSON.parse(browserStorage.getItem(BEGAN_SLOT) ?? "{}")).slice(-49);
+  browserStorage.setItem(BEGAN_SLOT, JSON.stringify({ ...Object.fromEntries(known), [item.itemId]: item.position }));
 }
 
 async function cancel(item) {
@@ -289,13 +292,16 @@ function drawStage() {
     );
   }
   setText(now.children[1], item ? item.title : t("stage.free"));
-  setText(
-    now.children[2],
-    item
-      ? inLine(featureName(item.sourceFeature), tokens(item.tokens))
-      : t(client.state.items.length ? "stage.soon" : "stage.empty"),
-  );
+  setText(now.children[2], item ? inLine(featureName(item.sourceFeature), tokens(item.tokens)) : freeStage());
   if (item) drawClock();
+}
+
+/** What happens next, where that can be said. */
+function freeStage() {
+  const { room, items } = client.state;
+  if (room?.paused) return "";
+  if (items.length) return t("stage.soon");
+  return room?.accepting === false ? "" : t("stage.empty");
 }
 
 function drawClock() {
@@ -305,13 +311,12 @@ function drawClock() {
   const elapsed = stage.elapsed(item, client.now());
   const still = item.paused || client.state.room?.paused;
   setAttribute(now, "data-paused", Boolean(still));
-  setText(now.querySelector(".timer"), stopwatch(elapsed));
-  setText(
-    now.querySelector(".timer").nextSibling,
-    still ? t("stage.paused") : item.durationSeconds ? t("stage.of", { time: stopwatch(item.durationSeconds) }) : "",
-  );
+  const timer = now.querySelector(".timer");
+  const limit = item.durationSeconds && t("stage.of", { time: stopwatch(item.durationSeconds) });
+  setText(timer, stage.reading(item, client.now()));
+  setText(timer.nextSibling, inLine(still ? t("stage.paused") : limit, stage.unsure && t("stage.unsure")));
   const bar = now.querySelector(".meter");
-  show(bar, item.durationSeconds !== null);
+  show(bar, item.durationSeconds !== null && !stage.unsure);
   bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
 }
 
@@ -328,84 +333,19 @@ function drawQueue(items) {
   const empty = client.state.items.length === 0;
   show(byId("queue"), !empty);
   show(byId("queue-empty"), empty);
-  setText(byId("queue-empty"), t(client.state.room?.mode === "off" ? "queue.off" : "queue.empty"));
+  const { room } = client.state;
+  const nobody = room?.mode === "off" ? "queue.off" : room?.accepting === false ? "queue.nobody" : "queue.empty";
+  setText(byId("queue-empty"), t(nobody));
 }
 
 // Own requests and history
 
-function requestRow(item) {
-  return el(
-    "li",
-    { class: "row", "data-testid": "own-item", "data-item-id": item.itemId },
-    el("span", { class: "row-place" }),
-    el(
-      "div",
-      { class: "row-main" },
-      el("p", { class: "row-title" }),
-      el("p", { class: "row-detail muted" }),
-      moneyLine(),
-    ),
-    button("quiet small", () => {}),
-  );
-}
-
 function drawRequests(items) {
-  show(byId("requests"), items.length > 1);
-  renderList(
-    byId("request-list"),
-    items,
-    (item) => item.itemId,
-    requestRow,
-    (row, item) => {
-      const [place, main, undo] = row.children;
-      setText(place, String(item.position));
-      setText(main.children[0], item.title);
-      setText(main.children[1], item.status === "started" ? t("hero.onStage") : waitWords(item));
-      showMoney(main.children[2], item);
-      show(undo, item.status === "created");
-      setText(undo, t("cancel.short"));
-      setAttribute(undo, "aria-label", t("cancel.named", { title: item.title }));
-      undo.disabled = client.connection.status !== "live";
-      undo.onclick = () => cancel(item);
-    },
-  );
-  const ended = history.items.filter((item) => !isActive(item));
-  show(byId("history"), isOwner() && ended.length > 0);
+  const live = client.connection.status === "live";
+  const wait = (item) => (item.status === "started" ? t("hero.onStage") : waitWords(item));
+  showRequests(items, { live, wait, cancel });
+  showHistory(isOwner() ? history.items.filter((item) => !isActive(item)) : [], performer);
   show(byId("history-more"), history.items.length < history.total);
-  renderList(
-    byId("history-list"),
-    ended,
-    (item) => item.itemId,
-    (item) =>
-      el(
-        "li",
-        { class: "row", "data-testid": "history-item", "data-item-id": item.itemId },
-        el(
-          "div",
-          { class: "row-main" },
-          el("p", { class: "row-title" }),
-          el("p", { class: "row-detail muted" }),
-          moneyLine(),
-        ),
-        el("span", { class: "row-tokens" }),
-      ),
-    (row, item) => {
-      const [main, cost] = row.children;
-      const reason = item.refundReason ?? item.abandonReason;
-      setText(main.children[0], item.title);
-      setText(
-        main.children[1],
-        inLine(
-          t(`status.${item.status}`),
-          reason && t(`reason.${reason}`),
-          item.performerId !== performer && item.performerId,
-          dayAndTime(Date.parse(item.finishedAt ?? item.abandonedAt ?? item.refundedAt ?? item.updatedAt)),
-        ),
-      );
-      showMoney(main.children[2], item);
-      setText(cost, tokens(item.tokens));
-    },
-  );
 }
 
 byId("history-more").addEventListener("click", loadHistory);

@@ -1,29 +1,27 @@
 """The pages as people use them, in a real browser against the real service."""
 
-from collections.abc import Iterator
+import re
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browsing import NARROW, PHONE, Room, Windows, room_of
-from tests.serverside import Server, serving
+from tests.browsing import NARROW, PHONE, RUNS_OVER, Room, Windows, room_of
+from tests.serverside import fresh, serving
 
-expect.set_options(timeout=15_000)
+pytest_plugins = ["tests.browser_fixtures"]
 
-
-@pytest.fixture
-def room(server: Server) -> Iterator[Room]:
-    with room_of(server) as room:
-        yield room
+PAGES = ["watch", "panel", "overlay", "admin", "index"]
 
 
-@pytest.fixture
-def windows(browser: Browser) -> Iterator[Windows]:
-    windows = Windows(browser)
-    yield windows
-    windows.close()
-    assert windows.complaints == []
+def _address(room: Room, name: str) -> str:
+    return {
+        "watch": room.watch_url("ada"),
+        "panel": room.panel_url,
+        "overlay": room.overlay_url,
+        "admin": room.admin_url,
+        "index": room.server.url,
+    }[name]
 
 
 def test_two_viewers_watch_their_places_move_while_the_performer_works(room: Room, windows: Windows) -> None:
@@ -101,47 +99,44 @@ def test_a_page_says_that_it_is_cut_off_and_is_right_again_afterwards(
         with room_of(server) as room:
             performer = room.performer
             first, _ = room.request(userId="ada"), room.request(userId="ben")
-            ben = windows.open(room.watch_url("ben"))
+            ben, panel = windows.open(room.watch_url("ben")), windows.open(room.panel_url)
             expect(ben.get_by_test_id("position")).to_have_text("2")
-    expect(ben.get_by_test_id("connection")).to_contain_text("Reconnecting")
+            start = panel.get_by_role("button", name="Start next")
+            expect(start).to_be_enabled()
+    for page in (ben, panel):
+        expect(page.get_by_test_id("connection")).to_contain_text("Reconnecting… as of")
+    expect(start).to_be_disabled()
     with serving(tmp_path, port=port) as server, room_of(server) as room:
         room.performer = performer
         room.command("abandon", first)
         expect(ben.get_by_test_id("position")).to_have_text("1")
-        expect(ben.get_by_test_id("connection")).to_contain_text("Up to date")
+        for page in (ben, panel):
+            expect(page.get_by_test_id("connection")).to_contain_text("Up to date")
+        expect(start).to_be_enabled()
 
 
 def test_what_people_write_is_text_and_never_markup(room: Room, windows: Windows) -> None:
-    evil = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
-    room.settings(announcement=evil[:280])
-    room.request(userId="ada", title=evil, description=evil)
-    room.request(userId="ada", title=evil, description=evil)
+    evil = "<img src=x onerror=\"document.title='owned'\">"
+    words = f"{evil}<script>document.title='owned'</script>"
+    room.settings(announcement=words)
+    fields = {"title": words, "description": words, "sourceFeature": evil, "sourceEventId": words}
+    for _ in range(2):
+        room.request(userId="ada", metadata={words: [words]}, **fields)
+    ended = room.request(userId="ada", escrowTransactionId=f"{fresh('escrow')}{evil}", **fields)
+    room.command("refund", ended, {"reason": "technical_error"})
     panel = windows.open(room.panel_url)
     panel.get_by_role("button", name="Start next").click()
-    pages = [panel, windows.open(room.watch_url("ada")), windows.open(room.overlay_url), windows.open(room.admin_url)]
-    for page in pages[:3]:
-        expect(page.get_by_text(evil).first).to_be_attached()
-    for page in pages:
+    expect(panel.get_by_role("button", name="Finish")).to_be_visible()
+    pages = [panel, windows.open(room.watch_url("ada")), windows.open(room.overlay_url)]
+    admin = windows.open(room.admin_url)
+    admin.goto(f"{room.server.url}/admin#item/{ended['itemId']}")
+    for page in (*pages, admin):
+        expect(page.get_by_text(words).first).to_be_attached()
+    panel.get_by_test_id("now-card").get_by_role("button", name="Refund").click()
+    expect(panel.get_by_role("dialog")).to_contain_text(words)
+    for page in (*pages, admin):
         assert page.title() != "owned"
         assert page.locator("img[src=x]").count() == 0
-
-
-@pytest.mark.parametrize("name", ["watch", "panel", "overlay", "admin", "index"])
-def test_nothing_runs_over_the_edge_of_a_narrow_window(room: Room, windows: Windows, name: str) -> None:
-    for number in range(4):
-        room.request(userId="ada", title=f"A rather long request that somebody has typed on a phone, number {number}")
-    room.start_next()
-    url = {
-        "watch": room.watch_url("ada"),
-        "panel": room.panel_url,
-        "overlay": room.overlay_url,
-        "admin": room.admin_url,
-        "index": room.server.url,
-    }[name]
-    page = windows.open(url, size=NARROW)
-    page.wait_for_load_state("networkidle")
-    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert page.evaluate(wide) <= 0
 
 
 def test_a_spectator_sees_the_queue_without_a_token(room: Room, windows: Windows) -> None:
@@ -149,3 +144,59 @@ def test_a_spectator_sees_the_queue_without_a_token(room: Room, windows: Windows
     page = windows.open(room.watch_url())
     expect(page.get_by_test_id("queue-item")).to_have_count(1)
     expect(page.get_by_test_id("queue-list")).to_contain_text("Sing a song")
+
+
+LIGHT_BYTES = 100_000
+
+LOADED = """() => performance.getEntries().filter(({ entryType, name }) =>
+    entryType === "navigation" || (entryType === "resource" && name.includes("/static/"))
+  ).map(({ name, decodedBodySize }) => [name.split("/").at(-1), decodedBodySize])"""
+"""The files of a page, with their bytes as they are without compression."""
+
+WORDS = """() => {
+  const words = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) words.push(walker.currentNode.data.trim());
+  return words;
+}"""
+
+
+@pytest.mark.parametrize("language", ["en-GB", "de-AT"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_light_fits_a_narrow_window_and_speaks_its_readers_language_alone(
+    room: Room, windows: Windows, name: str, language: str
+) -> None:
+    for number in range(4):
+        room.request(userId="ada", title=f"A rather long request that somebody has typed on a phone, number {number}")
+    room.start_next()
+    page = windows.open(_address(room, name), size=NARROW, locale=language)
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate(RUNS_OVER) <= 0
+    spoken = language[:2]
+    assert page.locator("html").get_attribute("lang") == spoken
+    loaded = dict(page.evaluate(LOADED))
+    catalogues = {file for file in loaded if file.startswith(("en", "de"))}
+    assert catalogues == {f"{spoken}.js", f"{spoken}-{name}.js"}
+    assert 20_000 < sum(loaded.values()) < LIGHT_BYTES
+    # A message that a catalogue lacks is shown by its key.
+    assert [word for word in page.evaluate(WORDS) if re.fullmatch(r"[a-zA-Z]+(\.\w+)+", word)] == []
+
+
+CATALOGUES = """async (names) => {
+  const read = async (file) => (await import(`/static/messages/${file}.js`)).default;
+  const shape = (message) =>
+    typeof message === "string"
+      ? [...new Set(message.match(/\\{\\w+\\}/g))].sort().join()
+      : Object.fromEntries(Object.entries(message).map(([form, text]) => [form, shape(text)]));
+  const shapes = (catalogue) => Object.fromEntries(Object.entries(catalogue).map(([key, text]) => [key, shape(text)]));
+  const both = async (name) => [name, shapes(await read(`en${name}`)), shapes(await read(`de${name}`))];
+  return Promise.all(names.map(both));
+}"""
+"""What each catalogue says and fills in, without the words."""
+
+
+def test_every_message_is_there_in_german(room: Room, windows: Windows) -> None:
+    page = windows.open(room.server.url)
+    for name, english, german in page.evaluate(CATALOGUES, ["", *(f"-{page}" for page in PAGES)]):
+        assert german == english, name
+        assert english

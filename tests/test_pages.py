@@ -48,6 +48,20 @@ async def test_whatever_a_page_asks_for_is_there_and_ours(api: Api, path: str) -
         assert response.status_code == 200, address
 
 
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_asks_for_its_modules_in_one_go(api: Api, path: str) -> None:
+    page = (await api.get(path)).text
+    named = set(re.findall(r'(?:<script type="module" src|rel="modulepreload" href)="/static/([\w.-]+)"', page))
+    needed, unread = set[str](), set(re.findall(r'<script type="module" src="/static/([\w.-]+)">', page))
+    while unread:
+        needed.add(name := unread.pop())
+        imports = re.findall(
+            r'^(?:import|export) [^;]*? from "\./([\w.-]+)";', (STATIC / name).read_text(), re.MULTILINE
+        )
+        unread |= set(imports) - needed
+    assert named == needed
+
+
 async def test_modules_and_styles_have_a_type_a_browser_runs(api: Api) -> None:
     for name in FILES:
         kind = (await api.get(f"/static/{name}")).headers["Content-Type"].partition(";")[0]

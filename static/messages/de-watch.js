@@ -59,6 +59,7 @@ export default {
   "stage.empty": "Der nächste Wunsch kommt sofort dran.",
   "queue.title": "In der Warteschlange",
   "queue.empty": "Niemand wartet. Der nächste Wunsch kommt als Erster dran.",
+  "queue.nobody": "Niemand wartet.",
   "queue.off": "Keine Warteschlange: Wünsche werden sofort erfüllt.",
   "requests.title": "Deine Wünsche",
   "history.title": "Verlauf",

@@ -81,4 +81,5 @@ export default {
   "stage.title": "Auf der Bühne",
   "stage.of": "von {time}",
   "stage.paused": "pausiert",
+  "stage.unsure": "frühere Pausen unbekannt",
 };

@@ -59,6 +59,7 @@ export default {
   "stage.empty": "The next request can start right away.",
   "queue.title": "In line",
   "queue.empty": "Nobody is waiting. The next request is served first.",
+  "queue.nobody": "Nobody is waiting.",
   "queue.off": "No line: requests are performed straight away.",
   "requests.title": "Your requests",
   "history.title": "History",

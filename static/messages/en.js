@@ -79,4 +79,5 @@ export default {
   "stage.title": "On stage",
   "stage.of": "of {time}",
   "stage.paused": "paused",
+  "stage.unsure": "earlier pauses unknown",
 };

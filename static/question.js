@@ -1,0 +1,95 @@
+// A modal question: what is about to happen, to which item, and what has to be said for it. Loaded with the first.
+import { button, el } from "./dom.js";
+import { t } from "./messages.js";
+import { openModal } from "./modal.js";
+
+let number = 0;
+
+/**
+ * Resolves with the answers, or null when the reader backs out.
+ * `facts`: [term, text] pairs that name the item; `reasons`: reason codes to choose from; `amount`: {label, min, max,
+ * value}; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
+ */
+export function pose({
+  title,
+  text = "",
+  facts = [],
+  reasons = null,
+  amount = null,
+  typed = null,
+  confirm,
+  danger = false,
+}) {
+  const name = `dialog-${++number}`;
+  const fields = [];
+  const field = (label, control, hint) => {
+    control.id = `${name}-${fields.length}`;
+    fields.push(el("div", { class: "field" }, el("label", { for: control.id }, label), control, hint));
+    return control;
+  };
+  const reason =
+    reasons &&
+    field(
+      t("dialog.reason"),
+      el(
+        "select",
+        {},
+        reasons.map((code) => el("option", { value: code }, t(`reason.${code}`))),
+      ),
+    );
+  const share =
+    amount &&
+    field(
+      amount.label,
+      el("input", {
+        type: "number",
+        inputmode: "numeric",
+        min: amount.min,
+        max: amount.max,
+        value: amount.value,
+        step: 1,
+        required: true,
+      }),
+      amount.hint,
+    );
+  const proof = typed && field(typed.label, el("input", { inputmode: "numeric", autocomplete: "off", required: true }));
+  const yes = el("button", { class: `button ${danger ? "danger" : "primary"}`, value: "yes", type: "submit" }, confirm);
+  const dialog = openModal(
+    name,
+    el(
+      "form",
+      { method: "dialog" },
+      el("h2", { id: name }, title),
+      text && el("p", {}, text),
+      facts.length > 0 &&
+        el(
+          "dl",
+          { class: "facts" },
+          facts.map(([term, detail]) => [el("dt", {}, term), el("dd", {}, detail)]),
+        ),
+      fields,
+      el(
+        "div",
+        { class: "dialog-actions" },
+        button("", () => dialog.close(), t("dialog.back")),
+        yes,
+      ),
+    ),
+  );
+  if (proof) {
+    const compare = () => {
+      yes.disabled = proof.value.trim() !== typed.text;
+    };
+    proof.addEventListener("input", compare);
+    compare();
+  }
+  if (share && amount.oninput) {
+    share.addEventListener("input", () => amount.oninput(share.valueAsNumber));
+    amount.oninput(share.valueAsNumber);
+  }
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      resolve(dialog.returnValue === "yes" ? { reason: reason?.value, amount: share?.valueAsNumber } : null);
+    });
+  });
+}
