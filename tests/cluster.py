@@ -1,22 +1,28 @@
-"""Real processes of the service on one PostgreSQL and one Redis, as a site runs them: started, killed and restarted."""
+"""Real processes of the service on one PostgreSQL and one Redis, as a site runs them: started, killed and restarted.
 
+A test file imports the fixture under its long name and asks for it under the short one.
+"""
+
+import asyncio
 import http.client
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import pytest
 
 from app.settings import Settings
+from tests import environment
 from tests.environment import free_port
-from tests.serverside import Server, _ErrorLog
+from tests.serverside import Api, Server, _ErrorLog
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60
@@ -134,6 +140,31 @@ def nodes(count: int, environment: dict[str, str], folder: Path) -> Iterator[lis
             node.terminate()
 
 
+@pytest.fixture(scope="module", name="database_url")
+def database_url_fixture(postgres_server: str) -> Iterator[str]:
+    """A database of the test file's own, migrated."""
+    with environment.database(postgres_server) as url:
+        migrate(environment_of(url, None))
+        yield url
+
+
+@asynccontextmanager
+async def clients(some: Sequence[Node]) -> AsyncIterator[list[Api]]:
+    """A client of each process."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(node.server.api()) for node in some]
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
+    """What other processes do gives no signal here: look again and again. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.05)
+
+
 # What must hold of a database, whatever has happened
 
 
@@ -151,6 +182,7 @@ def faults(database_url: str) -> list[str]:
             GROUP BY escrow_transaction_id HAVING count(*) > 1""",
         "escrows of two items": """SELECT escrow_transaction_id FROM items
             GROUP BY escrow_transaction_id HAVING count(*) > 1""",
+        "items with two orders": """SELECT item_id FROM wallet_operations GROUP BY item_id HAVING count(*) > 1""",
         "ended items without an order": """SELECT i.item_id FROM items i WHERE i.status NOT IN ('created', 'started')
             AND NOT EXISTS (SELECT 1 FROM wallet_operations o WHERE o.item_id = i.item_id)""",
     }
@@ -167,3 +199,41 @@ def unresolved(database_url: str) -> int:
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def unlike_the_wallet(database_url: str) -> int:
+    """Ended items whose escrow the sandbox wallet has resolved otherwise, in part or by more than one order. Asked when
+    all operations are done, it should be 0."""
+    with psycopg.connect(database_url) as connection:
+        row: Sequence[Any] | None = connection.execute(
+            """SELECT count(*) FROM items i
+            LEFT JOIN sandbox_escrow e ON e.escrow_id = i.escrow_transaction_id
+            WHERE i.status NOT IN ('created', 'started') AND (
+                e.status IS DISTINCT FROM CASE WHEN i.status = 'finished' THEN 'settled' ELSE 'refunded' END
+                OR e.settled_amount + e.refunded_amount <> i.tokens
+                OR 1 <> (SELECT count(*) FROM sandbox_answer a WHERE a.idempotency_key IN (
+                    'queue-' || i.item_id || '-settle', 'queue-' || i.item_id || '-refund'
+                ))
+            )"""
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def peaks(database_url: str) -> tuple[int, int]:
+    """By the log of every room at every moment: the most active items there were at once, and the most started ones."""
+    with psycopg.connect(database_url) as connection:
+        row: Sequence[Any] | None = connection.execute(
+            """SELECT max(active), max(started) FROM (
+                SELECT sum(active) OVER log AS active, sum(started) OVER log AS started FROM (
+                    SELECT performer_id, version,
+                        coalesce(to_status IN ('created', 'started'), false)::int
+                        - coalesce(from_status IN ('created', 'started'), false)::int AS active,
+                        coalesce(to_status = 'started', false)::int
+                        - coalesce(from_status = 'started', false)::int AS started
+                    FROM events
+                ) changes WINDOW log AS (PARTITION BY performer_id ORDER BY version)
+            ) moments"""
+        ).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,10 @@ from app.command import Role
 from app.simulate.view import Taken, View
 from tests import environment
 from tests.bench import machine
-from tests.cluster import Node, environment_of, faults, migrate, unresolved
+from tests.bench.load.callers import Tally, call
+from tests.bench.load.requests import Intakes
+from tests.bench.places import database_cpu, redis_cpu
+from tests.cluster import Node, environment_of, faults, migrate, unlike_the_wallet, unresolved
 from tests.serverside import intake_body
 
 AWAY_SECONDS = 2.0
@@ -39,8 +43,9 @@ SETTLE_SECONDS = 120.0
 """By when everything must have come to rest after the last fault."""
 PATIENCE_SECONDS = 10.0
 THROUGHPUT_SECONDS = 8.0
-CLOSED_LOOP = 24
-"""Senders of the measurement of intakes a second."""
+THROUGHPUT_ROOMS = 200
+CLOSED_LOOP = 32
+"""Senders to each process, for the measurement of intakes a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,46 +334,39 @@ async def _verify(place: Site, crowd: Crowd) -> list[str]:
         logged = {row[0] for row in connection.execute("SELECT item_id FROM events WHERE from_status IS NULL")}
         if lost := crowd.ledger.sent.keys() - logged:
             wrong.append(f"{len(lost)} acknowledged intakes are not in the log")
-        unlike = connection.execute(
-            """SELECT count(*) FROM items i LEFT JOIN sandbox_escrow e ON e.escrow_id = i.escrow_transaction_id
-            WHERE i.status NOT IN ('created', 'started') AND e.status IS DISTINCT FROM
-            CASE WHEN i.status = 'finished' THEN 'settled' ELSE 'refunded' END"""
-        ).fetchone()
-        if unlike and unlike[0]:
-            wrong.append(f"{unlike[0]} escrows stand otherwise in the wallet than their items say")
+    if unlike := unlike_the_wallet(place.database_url):
+        wrong.append(f"{unlike} escrows stand otherwise in the wallet than their items say")
     return wrong
 
 
 def _cpu(place: Site) -> dict[str, float]:
     """Seconds of CPU that each part has used so far."""
-    roots = {
-        "service": [node.process.pid for node in place.nodes if node.process is not None],
-        "PostgreSQL": [place.postgres.process.pid] if place.postgres.process is not None else [],
-        "Valkey": [place.valkey._process.pid] if place.valkey._process is not None else [],
-    }
+    started = [node.process.pid for node in place.nodes if node.process is not None]
     return {
-        name: machine.cpu_seconds([pid for root in pids for pid in machine.family(root)])
-        for name, pids in roots.items()
+        "service": machine.cpu_seconds([pid for root in started for pid in machine.family(root)]),
+        "PostgreSQL": database_cpu(place.postgres),
+        "Valkey": redis_cpu(place.valkey),
     }
 
 
-async def throughput(place: Site, seconds: float) -> dict[str, float]:
+def throughput(place: Site, seconds: float) -> dict[str, float]:
     """Intakes a second with as many senders as keep the processes busy, and the CPU time of one, which does not depend
-    on what else the machine does."""
-    crowd = Crowd(place, Plan(processes=0, rooms=200, viewers=0, rate=1, calm_seconds=0), Ledger())
-    async with crowd.http():
-        numbers = itertools.count()
-        until = time.monotonic() + seconds
+    on what else the machine does. All processes have intakes for all rooms."""
+    intakes = Intakes(THROUGHPUT_ROOMS)
 
-        async def sender() -> None:
-            while time.monotonic() < until:
-                await crowd.intake(next(numbers))
+    def send(node: Node) -> Tally:
+        return call(node.port, [intakes.caller() for _ in range(CLOSED_LOOP)], seconds=seconds)
 
-        began, before = time.monotonic(), _cpu(place)
-        await asyncio.gather(*(sender() for _ in range(CLOSED_LOOP)))
-        took, after, count = time.monotonic() - began, _cpu(place), len(crowd.ledger.sent)
+    before = _cpu(place)
+    with ThreadPoolExecutor(len(place.nodes)) as threads:
+        tallies = list(threads.map(send, place.nodes))
+    after, count = _cpu(place), sum(tally.calls for tally in tallies)
     spent = {f"{name} CPU ms": round((after[name] - before[name]) * 1000 / count, 2) for name in after}
-    return {"intakes a second": round(count / took, 1), **spent}
+    return {
+        "intakes a second": round(sum(tally.rate for tally in tallies), 1),
+        **spent,
+        "refused": sum(tally.failures for tally in tallies),
+    }
 
 
 def main(
@@ -395,7 +393,7 @@ def main(
             report["intake"] = {}
             for count in (1, 2, 4):
                 with site(count, Path(folder)) as place:
-                    report["intake"][count] = asyncio.run(throughput(place, THROUGHPUT_SECONDS))
+                    report["intake"][count] = throughput(place, THROUGHPUT_SECONDS)
                 print(f"{count} processes: {report['intake'][count]}", flush=True)
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1))

@@ -134,7 +134,10 @@ class IntakePublisher:
             expected = asked.count(sock)
             data = b""
             while (got := data.count(b"HTTP/1.1 201")) < expected:
-                data += sock.recv(65536)
+                came = sock.recv(65536)
+                data += came
+                if not came:
+                    raise ConnectionError(f"the service closed a connection after {got} intakes")
                 if data.count(b"HTTP/1.1 ") > data.count(b"HTTP/1.1 201"):
                     raise ConnectionError(f"intake refused after {got}: {data[:12]!r}")
 

@@ -11,11 +11,12 @@ from tests.bench.scenarios import (
     reads,
     reconnect,
     rooms,
+    scaling,
     stalled,
     startup,
 )
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (fanout, latency, memory, stalled, rooms, intake, mixed, reads, growth, startup, reconnect)
+    for module in (fanout, latency, memory, stalled, rooms, intake, mixed, reads, growth, startup, reconnect, scaling)
 }

@@ -99,10 +99,10 @@ def _one_by_one(server: Server, room: str) -> float:
 def _weights(bench: Bench, round_number: int) -> None:
     count = bench.scale.idle_rooms
     with servers.ours(bench.data, bench.server_core) as server:
-        _settle(server, "first", 500)
+        settle(server, "first", 500)
         call(server.port, [Intakes(500, prefix="first").caller() for _ in range(CALLERS)], calls=500)
         before = server.memory()
-        _settle(server, "idle", count)
+        settle(server, "idle", count)
         idle = server.memory()
         intakes = Intakes(count, prefix="waiting")
         call(server.port, [intakes.caller() for _ in range(CALLERS)], calls=count)
@@ -114,7 +114,7 @@ def _weights(bench: Bench, round_number: int) -> None:
         )
 
 
-def _settle(server: Server, prefix: str, count: int) -> None:
+def settle(server: Server, prefix: str, count: int) -> None:
     """Make rooms that have nothing but settings."""
     body = json.dumps({"announcement": "Back at nine"}).encode()
     bearer = token(Role.ADMIN, "bench")
