@@ -43,32 +43,32 @@ class Placement(StrEnum):
 class Costs:
     """Medians of the scenario `scaling` with PostgreSQL and Redis, under its names, on one core of an AMD EPYC."""
 
-    process_mb: float = 123
-    idle_ms: float = 6.98
-    watched_kb: float = 1.78
-    viewer_kb: float = 24.5
-    viewer_us: float = 3.49
-    join_us: float = 468
+    process_mb: float = 122
+    idle_ms: float = 6.75
+    watched_kb: float = 5.94
+    viewer_kb: float = 24.4
+    viewer_us: float = 4.36
+    join_us: float = 450
     join_bytes: float = 1863
-    open_us: float = 1176
-    intake_us: float = 2811
-    elsewhere_us: float = 3795
-    life_us: float = 13996
-    watch_us: float = 553
-    check_us: float = 4.57
-    delivery_us: float = 12
+    open_us: float = 1118
+    intake_us: float = 2012
+    elsewhere_us: float = 3461
+    life_us: float = 12475
+    watch_us: float = 550
+    check_us: float = 3.01
+    delivery_us: float = 10.5
     delivery_bytes: float = 804
-    database_idle_ms: float = 2.73
-    database_intake_us: float = 978
-    database_elsewhere_us: float = 1356
-    database_life_us: float = 5065
-    database_open_us: float = 343
-    database_check_us: float = 1.77
-    life_commits: float = 5
+    database_idle_ms: float = 2.5
+    database_intake_us: float = 676
+    database_elsewhere_us: float = 1318
+    database_life_us: float = 4118
+    database_open_us: float = 268
+    database_check_us: float = 2.74
+    life_commits: float = 4.97
     life_rows: float = 16
-    life_wal: float = 11973
-    redis_intake_us: float = 129
-    redis_delivery_us: float = 20.8
+    life_wal: float = 11967
+    redis_intake_us: float = 85
+    redis_delivery_us: float = 2.16
 
     @classmethod
     def of(cls, report: Path) -> "Costs":
