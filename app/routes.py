@@ -6,7 +6,7 @@ The table at the end is the whole public surface, in the contract's order.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -18,10 +18,19 @@ from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.analytics import analyse
 from app.auth import Authenticator, Principal
-from app.errors import FieldError, InvalidRequest, NotFound, PerformerNotFound, QueueError, Unauthorized
+from app.errors import NotFound, QueueError, Unauthorized
 from app.http_protocol import EXTENSION
 from app.item import Item
-from app.openapi.document import EVENT_STREAM
+from app.parameters import (
+    DEFAULT_LIMIT,
+    bad_parameter,
+    idempotency_key_of,
+    instant_of,
+    paging_of,
+    performer_id_of,
+    wants_stream,
+    whole_number,
+)
 from app.problems import problem_response
 from app.reader import Reader
 from app.room import Room
@@ -33,9 +42,6 @@ from app.wire.encoding import encode
 from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_identifier, read_body
 from app.writer import Outcome
 
-DEFAULT_LIMIT = 20
-LARGEST_LIMIT = 100
-DEEPEST_SKIP = 1_000_000
 DEFAULT_SPAN = timedelta(days=1)
 LONGEST_SPAN = timedelta(days=31)
 LONGEST_CHECK_SECONDS = 2.0
@@ -76,7 +82,7 @@ class Api:
         principal = await self._principal(request)
         try:
             body = read_body(IntakeRequest, await request.body())
-            outcome = await self._actions.intake(principal, body, _idempotency_key(request))
+            outcome = await self._actions.intake(principal, body, idempotency_key_of(request))
         except QueueError as refusal:
             self._intakes[refusal.code] += 1
             raise
@@ -103,7 +109,7 @@ class Api:
         principal = await self._principal(request)
         body = read_body(ITEM_COMMANDS[name], await request.body())
         item_id = request.path_params["itemId"]
-        outcome = await self._actions.item_command(principal, name, item_id, body, _idempotency_key(request))
+        outcome = await self._actions.item_command(principal, name, item_id, body, idempotency_key_of(request))
         return self._answer(outcome)
 
     async def _readable_item(self, request: Request) -> tuple[Item, Room]:
@@ -120,7 +126,7 @@ class Api:
 
     async def queue(self, request: Request) -> Response:
         principal = await self._viewer(request)
-        performer_id = _performer_id(request)
+        performer_id = performer_id_of(request)
         room = await self._reader.existing_room(performer_id)
         whole = rights.sees_whole_room(principal, performer_id)
         queue: shapes.QueueShape = {
@@ -131,7 +137,7 @@ class Api:
 
     async def depth(self, request: Request) -> Response:
         await self._viewer(request)
-        room = await self._reader.existing_room(_performer_id(request))
+        room = await self._reader.existing_room(performer_id_of(request))
         depth: shapes.DepthShape = {
             "performerId": room.performer_id,
             "depth": room.depth,
@@ -142,20 +148,20 @@ class Api:
     async def change_settings(self, request: Request) -> Response:
         principal = await self._principal(request)
         body = read_body(SettingsRequest, await request.body())
-        outcome = await self._actions.change_settings(principal, _performer_id(request), body)
+        outcome = await self._actions.change_settings(principal, performer_id_of(request), body)
         return _json(shapes.room_shape(outcome.room, self._store.epoch))
 
     async def start_next(self, request: Request) -> Response:
         principal = await self._principal(request)
         read_body(EmptyRequest, await request.body())
-        performer_id = _performer_id(request)
-        return self._answer(await self._actions.start_next(principal, performer_id, _idempotency_key(request)))
+        performer_id = performer_id_of(request)
+        return self._answer(await self._actions.start_next(principal, performer_id, idempotency_key_of(request)))
 
     async def history(self, request: Request) -> Response:
         principal = await self._principal(request)
-        performer_id = _performer_id(request)
+        performer_id = performer_id_of(request)
         rights.may_drive(principal, performer_id)
-        limit, skip = _paging(request)
+        limit, skip = paging_of(request)
         await self._reader.existing_room(performer_id)
         page = await self._reader.ask(
             lambda connection: reading.ended_items(connection, performer_id, limit=limit, skip=skip)
@@ -182,10 +188,10 @@ class Api:
 
     def _span(self, request: Request) -> tuple[datetime, datetime]:
         """`from` and `to`: by default the last day."""
-        end = _instant(request, "to") or self._clock()
-        start = _instant(request, "from") or end - DEFAULT_SPAN
+        end = instant_of(request, "to") or self._clock()
+        start = instant_of(request, "from") or end - DEFAULT_SPAN
         if not start < end <= start + LONGEST_SPAN:
-            raise _bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
+            raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
         return start, end
 
     # Users and the log
@@ -196,7 +202,7 @@ class Api:
         rights.may_read_user(principal, user_id)
         if not is_identifier(user_id):
             raise NotFound("There is no such user.")
-        limit, skip = _paging(request)
+        limit, skip = paging_of(request)
         page = await self._reader.ask(
             lambda connection: reading.items_of_user(connection, user_id, limit=limit, skip=skip)
         )
@@ -215,16 +221,16 @@ class Api:
         principal = await self._principal(request)
         performer_id, feature = rights.events_scope(principal, request.query_params.get("performerId"))
         if performer_id is not None and not is_identifier(performer_id):
-            raise _bad_parameter("performerId", "must be a performer's id")
+            raise bad_parameter("performerId", "must be a performer's id")
         selection = Selection(performer_id=performer_id, source_feature=feature)
         after = request.query_params.get("after")
-        if _wants_stream(request):
+        if wants_stream(request):
             return await self._stream(request, principal, selection, after)
-        limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, 1000)
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, 1, 1000)
         try:
             logged = await self._event_log.page(selection, after, limit)
         except ValueError:
-            raise _bad_parameter("after", "must be a cursor that this log has given") from None
+            raise bad_parameter("after", "must be a cursor that this log has given") from None
         page: shapes.EventsPage = {
             "events": [shapes.logged_event(entry) for entry in logged],
             "next": logged[-1].cursor if logged else after,
@@ -241,13 +247,13 @@ class Api:
             return await self._event_log.stream(selection, seen or after, until=principal.expires_at, abort=abort)
         except ValueError:
             name = "Last-Event-ID" if seen else "after"
-            raise _bad_parameter(name, "must be a cursor that this log has given") from None
+            raise bad_parameter(name, "must be a cursor that this log has given") from None
 
     # Administration
 
     async def rooms(self, request: Request) -> Response:
         rights.may_administer(await self._principal(request))
-        limit, skip = _paging(request)
+        limit, skip = paging_of(request)
         page = await self._reader.ask(
             lambda connection: reading.rooms_page(connection, self._store.policy, limit=limit, skip=skip)
         )
@@ -257,10 +263,10 @@ class Api:
 
     async def wallet_operations(self, request: Request) -> Response:
         rights.may_administer(await self._principal(request))
-        limit, skip = _paging(request)
+        limit, skip = paging_of(request)
         status = request.query_params.get("status")
         if status not in (None, "pending", "retrying", "done", "dead"):
-            raise _bad_parameter("status", "must be pending, retrying, done or dead")
+            raise bad_parameter("status", "must be pending, retrying, done or dead")
         page = await self._reader.ask(
             lambda connection: reading.operations_page(connection, status=status, limit=limit, skip=skip)
         )
@@ -277,7 +283,7 @@ class Api:
         principal = await self._principal(request)
         read_body(EmptyRequest, await request.body())
         operation, replayed = await self._actions.retry_operation(
-            principal, request.path_params["operationId"], _idempotency_key(request)
+            principal, request.path_params["operationId"], idempotency_key_of(request)
         )
         response = _json(shapes.operation_shape(operation))
         if replayed:
@@ -371,52 +377,3 @@ def _readiness(checks: Mapping[str, str]) -> Literal["ok", "degraded", "unavaila
 
 def _json(value: Any, *, status: int = 200) -> Response:
     return Response(encode(value), status, media_type="application/json")
-
-
-def _performer_id(request: Request) -> str:
-    performer_id: str = request.path_params["performerId"]
-    if not is_identifier(performer_id):
-        raise PerformerNotFound("There is no such performer.")
-    return performer_id
-
-
-def _idempotency_key(request: Request) -> str | None:
-    key = request.headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= 255:
-        raise _bad_parameter("Idempotency-Key", "must be 1 to 255 characters")
-    return key
-
-
-def _wants_stream(request: Request) -> bool:
-    """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
-    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
-    return EVENT_STREAM in kinds and request.method == "GET"
-
-
-def _paging(request: Request) -> tuple[int, int]:
-    limit = _whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_LIMIT)
-    return limit, _whole_number(request, "skip", 0, 0, DEEPEST_SKIP)
-
-
-def _whole_number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
-        raise _bad_parameter(name, f"must be a whole number from {least} to {most}")
-    return int(text)
-
-
-def _instant(request: Request, name: str) -> datetime | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise _bad_parameter(name, "must be a time such as 2026-01-31T12:00:00.000Z") from None
-
-
-def _bad_parameter(name: str, message: str) -> InvalidRequest:
-    return InvalidRequest(f"{name} {message}.", errors=[FieldError(name, message)])

@@ -6,7 +6,6 @@ its commands, and its end with a close code that tells the client whether to com
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.asgi_line import AsgiLine
 from app.auth import Authenticator, Principal
+from app.client_frames import Closing, Gone, Inbox
 from app.command import Role
 from app.errors import (
     FieldError,
@@ -33,14 +33,12 @@ from app.errors import (
 from app.hub import Hub
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
-from app.socket_protocol import BAD_FRAME, EXTENSION, LARGEST_FRAME, QueueSocketProtocol, text_frame
+from app.socket_protocol import EXTENSION, QueueSocketProtocol, text_frame
 from app.watched_room import Subscriber
 from app.wire import frames
-from app.wire.encoding import decode
 from app.wire.requests import (
     AuthFrame,
     BareFrame,
-    ClientFrame,
     CommandFrame,
     EmptyRequest,
     SettingsRequest,
@@ -50,16 +48,13 @@ from app.wire.requests import (
 from app.wire.shapes import room_shape, whole_item
 from app.writer import Outcome
 
-NO_CODE = 1005
 OVERLOADED = 1013
 EXPIRED = 4002
 BAD_TOKEN = 4500
 TOO_MANY_CONNECTIONS = 4504
-TOO_MANY_FRAMES = 4529
 
 AUTH_SECONDS = 5.0
 """How long a private room waits for `auth`."""
-FRAMES_A_MINUTE = 120
 LARGEST_PROCESS = 50_000
 """Sockets one process takes; whoever comes after is told to try another."""
 SOCKETS_A_PRINCIPAL = 100
@@ -122,15 +117,6 @@ async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:
     await websocket.send_denial_response(response)
 
 
-class _Closing(Exception):
-    """Ends a connection with a code."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
-
 class _Connection:
     def __init__(self, shared: Sockets, websocket: WebSocket, performer_id: str) -> None:
         self._shared = shared
@@ -141,8 +127,7 @@ class _Connection:
         self._present = False
         self._expiry: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._frame_times: list[float] = []
-        """Of the last minute."""
+        self._inbox = Inbox(websocket)
         exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
         self._line = exposed or AsgiLine(websocket)
         self._line.on_drained = self._drained
@@ -152,14 +137,14 @@ class _Connection:
         connected[""] += 1
         try:
             if connected[""] > LARGEST_PROCESS:
-                raise _Closing(OVERLOADED, "overloaded")
+                raise Closing(OVERLOADED, "overloaded")
             await self._begin()
             while True:
-                await self._handle(await self._next_frame())
-        except _Closing as closing:
+                await self._handle(await self._inbox.next())
+        except Closing as closing:
             self._shared.closes[closing.code] += 1
             await self._close(closing.code, closing.reason)
-        except _Gone as gone:
+        except Gone as gone:
             self._shared.closes[gone.code] += 1
         except asyncio.CancelledError:
             code = self._line.cut_off_with if isinstance(self._line, AsgiLine) else None
@@ -191,15 +176,15 @@ class _Connection:
         """A private room: silence until the client has said who it is."""
         try:
             async with asyncio.timeout(AUTH_SECONDS):
-                frame = await self._next_frame()
+                frame = await self._inbox.next()
         except TimeoutError:
-            raise _Closing(BAD_TOKEN, "auth did not come in time") from None
+            raise Closing(BAD_TOKEN, "auth did not come in time") from None
         if frame.get("type") != "auth":
-            raise _Closing(BAD_TOKEN, "auth must come first")
+            raise Closing(BAD_TOKEN, "auth must come first")
         try:
             await self._auth(frame, since=self._resume_point())
         except InvalidRequest:
-            raise _Closing(BAD_TOKEN, "auth needs a token") from None
+            raise Closing(BAD_TOKEN, "auth needs a token") from None
 
     async def _end(self) -> None:
         if self._expiry is not None:
@@ -236,11 +221,11 @@ class _Connection:
         try:
             principal = await self._shared.authenticator.principal(token)
         except TokenExpired:
-            raise _Closing(EXPIRED, "token expired") from None
+            raise Closing(EXPIRED, "token expired") from None
         except Unauthorized:
-            raise _Closing(BAD_TOKEN, "bad token") from None
+            raise Closing(BAD_TOKEN, "bad token") from None
         except QueueError:
-            raise _Closing(OVERLOADED, "tokens cannot be checked right now") from None
+            raise Closing(OVERLOADED, "tokens cannot be checked right now") from None
         self._count(principal)
         self._principal = principal
         if self._expiry is not None:
@@ -256,7 +241,7 @@ class _Connection:
         connected[name] += 1
         if connected[name] > SOCKETS_A_PRINCIPAL:
             self._principal = principal  # so that the end gives the place back
-            raise _Closing(TOO_MANY_CONNECTIONS, "too many connections")
+            raise Closing(TOO_MANY_CONNECTIONS, "too many connections")
 
     def _uncount(self) -> None:
         if self._principal is None:
@@ -325,27 +310,6 @@ class _Connection:
 
     # Frames
 
-    async def _next_frame(self) -> dict[str, Any]:
-        message = await self._websocket.receive()
-        if message["type"] == "websocket.disconnect":
-            raise _Gone(message.get("code") or NO_CODE)
-        now = time.monotonic()
-        self._frame_times = [at for at in self._frame_times if now - at < 60]
-        if len(self._frame_times) >= FRAMES_A_MINUTE:
-            raise _Closing(TOO_MANY_FRAMES, "too many frames")
-        self._frame_times.append(now)
-        text = message.get("text")
-        if text is None:
-            raise _Closing(BAD_FRAME, "text frames only")
-        if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
-            raise _Closing(BAD_FRAME, "frame too large")
-        try:
-            frame = decode(text)
-            read(ClientFrame, frame)
-        except InvalidRequest:
-            raise _Closing(BAD_FRAME, "not a frame of this protocol") from None
-        return dict(frame)
-
     async def _handle(self, frame: dict[str, Any]) -> None:
         try:
             match frame["type"]:
@@ -397,14 +361,6 @@ class _Connection:
     def _drained(self) -> None:
         if self._subscriber is not None:
             self._shared.hub.drained(self._performer_id, self._subscriber)
-
-
-class _Gone(Exception):
-    """The client has closed or vanished, or has answered a close of ours."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 def _bearer(websocket: WebSocket) -> str | None:

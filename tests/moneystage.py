@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import uvicorn
 from sqlalchemy import Engine
 
@@ -198,3 +199,14 @@ async def money(folder: Path, wallet: WalletServer, clock: HandClock, **settings
 def real_clock() -> HandClock:
     """A clock that stands at the real time, so that the tokens of the tests are valid."""
     return HandClock(utc_now())
+
+
+@pytest.fixture(name="clock")
+def clock_fixture() -> HandClock:
+    return real_clock()
+
+
+@pytest.fixture(name="wallet")
+def wallet_fixture(tmp_path: Path, clock: HandClock) -> Iterator[WalletServer]:
+    with wallet_serving(tmp_path, clock) as wallet:
+        yield wallet

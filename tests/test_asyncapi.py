@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from app import actions, hub, socket_protocol, sockets
+from app import client_frames, actions, hub, socket_protocol, sockets
 from app.asyncapi import CLOSE_CODES, ITEM_COMMANDS, ROOM_COMMANDS, SERVER_FRAMES, document
 from app.wire.encoding import decode, encode
 from app.wire.requests import ClientFrame
@@ -78,7 +78,7 @@ def test_the_commands_are_the_ones_that_the_socket_reads() -> None:
 
 
 def test_every_code_that_a_connection_is_closed_with_is_described() -> None:
-    modules = (hub, sockets, socket_protocol)
+    modules = (client_frames, hub, sockets, socket_protocol)
     values = [value for module in modules for name, value in vars(module).items() if name.isupper()]
     codes = {value for value in values if isinstance(value, int) and (value in (1012, 1013) or 4000 <= value < 5000)}
     assert len(codes) >= 9

@@ -134,6 +134,33 @@ async def test_a_read_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
     assert line.told == [("snapshot", 0)]
 
 
+async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
+    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
+    lines = [FakeLine() for _ in range(10)]
+    subscribers = [await world.join(line) for line in lines]
+    world.intake()
+    world.publish()
+    await until(lambda: len(lines[0].written) == 2)
+    assert len(lines[8].written) == 1, "the broadcast is not over"
+    world.hub.leave(STAR, subscribers[8])
+    await until(lambda: len(lines[9].written) == 2)
+    assert lines[8].told == [("snapshot", 0)]
+
+
+async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_database(world: World) -> None:
+    line = FakeLine()
+    await world.join(line)
+    for _ in range(3):
+        world.intake()
+    world.publish(1)
+    world.publish(3)
+    await until(lambda: line.told[-1] == ("update", 3))
+    assert world.reads == [1]
+
+
 async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,22 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
     await until(lambda: slow.told[-1] == ("update", 4))
 
 
+async def test_a_line_that_missed_an_update_gets_no_other_before_its_snapshot(world: World) -> None:
+    slow, quick = FakeLine(), FakeLine()
+    subscriber = await world.join(slow)
+    await world.join(quick)
+    slow.is_lagging = True
+    world.intake()
+    world.publish(1)
+    await until(lambda: len(quick.written) == 2)
+    slow.is_lagging = False
+    world.intake()
+    world.publish(2)
+    await until(lambda: len(quick.written) == 3)
+    world.hub.drained(STAR, subscriber)
+    assert slow.told == [("snapshot", 0), ("snapshot", 2)]
+
+
 async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
     line = FakeLine()
     subscriber = await world.join(line)

@@ -1,6 +1,6 @@
 """Money over HTTP and sockets: what the queue decides, the wallet executes, and every screen and both books say so."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,22 +8,13 @@ import pytest
 from app.sandbox.books import Books
 from app.sandbox.faults import FaultRates
 from app.sandbox.ledger import HoldStatus
-from tests.moneystage import AWAY, WELL, Money, WalletServer, money, real_clock, wallet_serving
+from tests.moneystage import AWAY, WELL, Money, WalletServer, money
+from tests.moneystage import clock_fixture as clock_fixture
+from tests.moneystage import wallet_fixture as wallet_fixture
 from tests.serverside import Json, fresh, intake_body, ok, problem, serving
 from tests.stores import HandClock
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return real_clock()
-
-
-@pytest.fixture
-def wallet(tmp_path: Path, clock: HandClock) -> Iterator[WalletServer]:
-    with wallet_serving(tmp_path, clock) as wallet:
-        yield wallet
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ That something does not happen is shown beside something that does: a canary in 
 and when it has been dealt with, the item that must live has been looked at too.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.moneystage import Money, WalletServer, money, real_clock, wallet_serving
+from tests.moneystage import Money, WalletServer, money
+from tests.moneystage import clock_fixture as clock_fixture
+from tests.moneystage import wallet_fixture as wallet_fixture
 from tests.serverside import Json, fresh, ok
 from tests.stores import HandClock
 
@@ -21,17 +23,6 @@ ROPE_DROP = 600
 STARTED = 300
 GRACE = 120
 MOMENT = 0.001
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return real_clock()
-
-
-@pytest.fixture
-def wallet(tmp_path: Path, clock: HandClock) -> Iterator[WalletServer]:
-    with wallet_serving(tmp_path, clock) as wallet:
-        yield wallet
 
 
 def open_site(tmp_path: Path, wallet: WalletServer, clock: HandClock, **settings: Any) -> Any:

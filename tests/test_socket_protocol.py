@@ -1,10 +1,16 @@
 """What our WebSocket protocol adds to uvicorn's: frames, close codes, buffers, and handshakes that are too much."""
 
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from app.socket_protocol import BAD_FRAME, text_frame
+from app.socket_protocol import BAD_FRAME, QueueSocketProtocol, text_frame
 from tests.livesocket import LiveSocket
 from tests.rawsocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, raw_live, tcp, upgrade
 from tests.serverside import Api, Server, serving
@@ -254,3 +260,84 @@ async def test_nothing_follows_a_close_frame_however_it_came_about(
             kinds.append(frame.opcode)
     assert kinds.count(CLOSE) == 1
     assert kinds[-1] == CLOSE
+
+
+# The state that a broadcast looks at
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def accepting(scope: Any, receive: Any, send: Any) -> None:
+    """An application that takes every socket and says goodbye to whoever speaks."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
+
+
+CLIENT_CLOSE = bytes([0x88, 0x82, 0, 0, 0, 0, 3, 0xE8])
+CLIENT_HELLO = bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi"
+ENDS: dict[str, Callable[[QueueSocketProtocol], None]] = {
+    "the client closes": lambda protocol: protocol.data_received(CLIENT_CLOSE),
+    "the client hangs up": lambda protocol: protocol.eof_received(),
+    "the connection breaks": lambda protocol: protocol.connection_lost(OSError()),
+    "a frame breaks the protocol": lambda protocol: protocol.data_received(b"\x83\x80\0\0\0\0"),
+    "the application closes": lambda protocol: protocol.data_received(CLIENT_HELLO),
+    "we cut it off": lambda protocol: protocol.cut_off(4000, "too slow"),
+    "no pong comes": lambda protocol: protocol.keepalive_timeout(),
+    "the server shuts down": lambda protocol: protocol.shutdown(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_a_connection_takes_frames_from_its_handshake_until_its_end_begins(
+    end: Callable[[QueueSocketProtocol], None],
+) -> None:
+    config = uvicorn.Config(accepting, ws_ping_interval=None, log_config=None)
+    config.load()
+    protocol = QueueSocketProtocol(config, ServerState(), {})
+    protocol.connection_made(FakeTransport())
+    assert not protocol.is_open
+    protocol.data_received(upgrade("star"))
+    await settled()
+    assert protocol.is_open
+    protocol.pause_writing()
+    assert protocol.is_lagging
+    protocol.resume_writing()
+    assert not protocol.is_lagging
+    end(protocol)
+    await settled()
+    assert not protocol.is_open
+    if protocol in protocol.connections:
+        protocol.connection_lost(None)
+    await settled()
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
