@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from app import client_frames, actions, hub, socket_protocol, sockets
+from app import actions, client_frames, hub, socket_protocol, sockets
 from app.asyncapi import CLOSE_CODES, ITEM_COMMANDS, ROOM_COMMANDS, SERVER_FRAMES, document
 from app.wire.encoding import decode, encode
 from app.wire.requests import ClientFrame
