@@ -1,7 +1,8 @@
 """What our WebSocket protocol adds to uvicorn's: frames, close codes, buffers, and handshakes that are too much."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -307,7 +308,6 @@ ENDS: dict[str, Callable[[QueueSocketProtocol], None]] = {
     "the client hangs up": lambda protocol: protocol.eof_received(),
     "the connection breaks": lambda protocol: protocol.connection_lost(OSError()),
     "a frame breaks the protocol": lambda protocol: protocol.data_received(b"\x83\x80\0\0\0\0"),
-    "the application closes": lambda protocol: protocol.data_received(CLIENT_HELLO),
     "we cut it off": lambda protocol: protocol.cut_off(4000, "too slow"),
     "no pong comes": lambda protocol: protocol.keepalive_timeout(),
     "the server shuts down": lambda protocol: protocol.shutdown(),
@@ -318,6 +318,25 @@ ENDS: dict[str, Callable[[QueueSocketProtocol], None]] = {
 async def test_a_connection_takes_frames_from_its_handshake_until_its_end_begins(
     end: Callable[[QueueSocketProtocol], None],
 ) -> None:
+    async with handshaken() as protocol:
+        protocol.pause_writing()
+        assert protocol.is_lagging
+        protocol.resume_writing()
+        assert not protocol.is_lagging
+        end(protocol)
+        # At once: a broadcast may come to it before anything else runs.
+        assert not protocol.is_open
+
+
+async def test_a_connection_takes_no_frames_once_the_application_has_closed_it() -> None:
+    async with handshaken() as protocol:
+        protocol.data_received(CLIENT_HELLO)
+        await settled()
+        assert not protocol.is_open
+
+
+@asynccontextmanager
+async def handshaken() -> AsyncIterator[QueueSocketProtocol]:
     config = uvicorn.Config(accepting, ws_ping_interval=None, log_config=None)
     config.load()
     protocol = QueueSocketProtocol(config, ServerState(), {})
@@ -326,13 +345,8 @@ async def test_a_connection_takes_frames_from_its_handshake_until_its_end_begins
     protocol.data_received(upgrade("star"))
     await settled()
     assert protocol.is_open
-    protocol.pause_writing()
-    assert protocol.is_lagging
-    protocol.resume_writing()
-    assert not protocol.is_lagging
-    end(protocol)
+    yield protocol
     await settled()
-    assert not protocol.is_open
     if protocol in protocol.connections:
         protocol.connection_lost(None)
     await settled()
