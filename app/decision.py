@@ -170,8 +170,8 @@ class _Story:
 
     def end(self, item: Item | None = None, operation: Operation | None = None) -> Decision:
         if item is not None:
-            told = [event.item for event in self.events if event.item and event.item.item_id == item.item_id]
-            item = self.room.find(item.item_id) or (told[-1] if told else item)
+            told = (event.item for event in reversed(self.events) if event.item and event.item.item_id == item.item_id)
+            item = self.room.find(item.item_id) or next(told, item)
         return Decision(room=self.room, events=tuple(self.events), item=item, operation=operation)
 
 

@@ -122,13 +122,19 @@ def wait_seconds(items: Sequence[Item], history: History, now: datetime, default
     result = []
     total = 0.0
     gap = history.gap_seconds()
-    for item in items:
-        if item.status is Status.STARTED:
-            result.append(0.0)
-            total = history.rest_seconds(item, now, default_seconds) + gap
-        else:
-            result.append(total)
-            total += history.service_seconds(item, default_seconds) + gap
+    waiting = items
+    if items and items[0].status is Status.STARTED:
+        result.append(0.0)
+        total = history.rest_seconds(items[0], now, default_seconds) + gap
+        waiting = items[1:]
+    # Every intake comes past here: what a queue is full of are a few kinds.
+    known: dict[tuple[str, int | None], float] = {}
+    for item in waiting:
+        result.append(total)
+        kind = (item.source_feature, item.duration_seconds)
+        if (service := known.get(kind)) is None:
+            service = known[kind] = history.service_seconds(item, default_seconds)
+        total += service + gap
     return [*result, total]
 
 

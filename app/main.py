@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from random import Random
+from time import time_ns
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -67,8 +68,7 @@ DRAIN_SECONDS = 3.0
 
 def utc_now() -> datetime:
     """Now, with the whole milliseconds that everything is kept in."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+    return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)
 
 
 def new_id() -> str:

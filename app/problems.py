@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import uuid_utils
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,6 +26,7 @@ Observe = Callable[[str, str, int, float], None]
 
 LARGEST_BODY = 64 * 1024
 REQUEST_ID = "X-Request-ID"
+_REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -80,7 +81,7 @@ class Edge:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                message["headers"] = [*message["headers"], (_REQUEST_ID_HEADER, request_id.encode("latin-1"))]
                 self._answered(scope, message["status"], perf_counter() - began)
             await send(message)
 

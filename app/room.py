@@ -66,11 +66,13 @@ class Room:
 
     def find(self, item_id: str) -> Item | None:
         """The active item with this id."""
-        return next((item for item in self.items if item.item_id == item_id), None)
+        position = self.position(item_id)
+        return self.items[position - 1] if position else None
 
     def position(self, item_id: str) -> int:
         """Counted from 1 over the active items; 0 for an item that is not among them."""
-        return next((at for at, item in enumerate(self.items, start=1) if item.item_id == item_id), 0)
+        ids = [item.item_id for item in self.items]
+        return ids.index(item_id) + 1 if item_id in ids else 0
 
     def waits(self, now: datetime) -> list[Wait]:
         """The estimated wait of each active item, in queue order."""

@@ -276,12 +276,14 @@ class Writer:
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
         changes.events.extend(events)
-        touched = {event.item.item_id: event.item for event in events if event.item is not None}
-        kept = {item.item_id: item for item in before.items}
         # New settings move deadlines, so every active item's row is written then.
         everything = any(event.settings is not None for event in events)
+        if everything or not before.version:
+            changes.renewed.add(room.performer_id)
+        touched = {event.item.item_id: event.item for event in events if event.item is not None}
+        as_before = set() if everything else set(map(id, before.items))
         for item in room.items:
-            if everything or kept.get(item.item_id) is not item:
+            if id(item) not in as_before:
                 touched[item.item_id] = item
         for item_id, item in touched.items():
             is_new = item_id in changes.new_items or any(

@@ -193,16 +193,19 @@ def test_an_event_comes_back_as_it_was(store: Store, event: Event) -> None:
 
 
 @thorough
-@given(before=room_settings, after=room_settings, version=st.integers(1, 2**62), at=instants)
+@given(before=room_settings, after=room_settings, version=st.integers(1, 2**62), at=instants, later=instants)
 def test_a_rooms_settings_come_back_as_they_were_set_last(
-    store: Store, before: RoomSettings, after: RoomSettings, version: int, at: datetime
+    store: Store, before: RoomSettings, after: RoomSettings, version: int, at: datetime, later: datetime
 ) -> None:
     old = Room(performer_id="star", policy=store.policy, version=1, last_at=moment(), settings=before)
     new = Room(performer_id="star", policy=store.policy, version=version, last_at=at, settings=after)
     with passing(store) as connection:
-        save(connection, Changes(rooms={"star": old}))
-        save(connection, Changes(rooms={"star": new}))
+        save(connection, Changes(rooms={"star": old}, renewed={"star"}))
+        save(connection, Changes(rooms={"star": new}, renewed={"star"}))
         assert reading.load_rooms(connection, store.policy, ["star"]) == {"star": new}
+        moved = replace(new, version=version + 1, last_at=later)
+        save(connection, Changes(rooms={"star": moved}))
+        assert reading.load_rooms(connection, store.policy, ["star"]) == {"star": moved}
 
 
 @thorough

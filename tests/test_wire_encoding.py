@@ -56,6 +56,13 @@ def test_a_key_that_stands_twice_is_refused_at_any_depth(value: Any, key: str, o
             decode(body)
 
 
+@pytest.mark.parametrize("text", ["at 12:30:05", "::::::::", '\\":1,\\"a'])
+def test_colons_within_strings_neither_hide_nor_make_a_second_key(text: str) -> None:
+    decode(f'{{"a": "{text}", "b": {{"c": "{text}"}}}}')
+    with pytest.raises(InvalidRequest, match="'a' stands twice"):
+        decode(f'{{"a": "{text}", "a": 1}}')
+
+
 @pytest.mark.parametrize(
     "body",
     [

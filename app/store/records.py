@@ -79,6 +79,11 @@ def room_values(room: Room) -> Values:
     }
 
 
+def room_progress(room: Room) -> Values:
+    """What every event moves in the row of its room."""
+    return {"key": room.performer_id, "version": room.version, "last_at": milliseconds(room.last_at)}
+
+
 def settings_from(row: RowMapping) -> RoomSettings:
     values = {name: row[name] for name in _SETTINGS_FIELDS}
     positions = values["notify_positions"]
@@ -146,7 +151,8 @@ def answer_values(answer: Answer) -> Values:
 
 
 def answer_from(row: RowMapping) -> Answer:
-    return Answer(**{name: row[name] for name in _ANSWER_FIELDS})
+    """A row as the driver gives it."""
+    return Answer(**{name: row[name] for name in _ANSWER_FIELDS if name != "at"}, at=moment(row["at"]))
 
 
 def operation_from(row: RowMapping) -> Operation:

@@ -73,6 +73,8 @@ class Changes:
     """A batch's writes so far. Later values of the same room, item or operation replace earlier ones."""
 
     rooms: dict[str, Room] = field(default_factory=dict)
+    renewed: set[str] = field(default_factory=set)
+    """The rooms among them that are new or have new settings: of the others only the version moves."""
     new_items: dict[str, Item] = field(default_factory=dict)
     items: dict[str, Item] = field(default_factory=dict)
     deadlines: dict[str, datetime | None] = field(default_factory=dict)
@@ -146,6 +148,13 @@ def _append(dialect: ModuleType) -> ClauseElement:
 
 
 _WRITE_ROOMS = _Bulk(_replace(ROOMS, "performer_id"))
+_MOVE_ROOMS = _Bulk(
+    lambda dialect: (
+        update(ROOMS)
+        .where(ROOMS.c.performer_id == bindparam("key"))
+        .values({name: bindparam(name) for name in ("version", "last_at")})
+    )
+)
 _APPEND_EVENTS = _Bulk(_append)
 _ADD_ITEMS = _Bulk(_insert(ITEMS))
 _CHANGE_ITEMS = _Bulk(
@@ -171,7 +180,10 @@ def save(connection: Connection, changes: Changes) -> None:
     rooms = [changes.rooms[performer_id] for performer_id in sorted(changes.rooms)]
     # Items leave "started" before another enters it: the partial unique index is checked row by row.
     items = sorted(changes.items.values(), key=lambda item: item.is_active)
-    _WRITE_ROOMS.run(connection, [records.room_values(room) for room in rooms])
+    _WRITE_ROOMS.run(connection, [records.room_values(room) for room in rooms if room.performer_id in changes.renewed])
+    _MOVE_ROOMS.run(
+        connection, [records.room_progress(room) for room in rooms if room.performer_id not in changes.renewed]
+    )
     _APPEND_EVENTS.run(connection, [records.event_values(event) for event in changes.events])
     # Before the items: what changes about one later in the batch comes with its own deadline.
     _CHANGE_DEADLINES.run(

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -23,9 +24,10 @@ def _other(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
+@lru_cache(maxsize=4096)
 def instant(value: datetime) -> str:
     """RFC 3339 with milliseconds, as the contract writes times; `value` is in UTC."""
-    return value.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return value.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
 def decode(body: bytes | str) -> Any:
@@ -36,12 +38,15 @@ def decode(body: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(body)
-        _WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
+        depth, keys = _measure(value)
+        # Every member has a colon: where there are no more of them than keys were found, none stood twice.
+        if depth <= DEEPEST_NESTING and keys < (body.count(":") if isinstance(body, str) else body.count(b":")):
+            _WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
     except _DuplicateKeyError as error:
         raise InvalidRequest(f"The key {error.args[0]!r} stands twice in one JSON object.") from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not valid JSON.") from None
-    if _depth(value) > DEEPEST_NESTING:
+    if depth > DEEPEST_NESTING:
         raise InvalidRequest(f"The JSON is nested more than {DEEPEST_NESTING} levels deep.")
     return value
 
@@ -62,15 +67,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def _depth(value: Any) -> int:
-    """How deep objects and arrays are nested, without recursion."""
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
+def _measure(value: Any) -> tuple[int, int]:
+    """How deep objects and arrays are nested and how many keys they have, without recursion, as far as is allowed."""
+    depth, keys, level = 0, 0, [value]
+    while depth <= DEEPEST_NESTING and (level := [item for item in level if isinstance(item, (dict, list))]):
         depth += 1
-        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
-        if depth > DEEPEST_NESTING:
-            break
-    return depth
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                keys += len(item)
+                inner.extend(item.values())
+            else:
+                inner.extend(item)
+        level = inner
+    return depth, keys
 
 
 def fingerprint(*parts: Any) -> str:
