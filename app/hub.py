@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
+from app.audience import Audience
 from app.errors import QueueError
 from app.event import Event
 from app.room import Room
@@ -71,6 +72,11 @@ class Hub:
     def sockets_in(self, performer_id: str) -> int:
         watched = self._rooms.get(performer_id)
         return len(watched) if watched is not None else 0
+
+    def audiences(self) -> list[Audience]:
+        """What watches each room here."""
+        now = asyncio.get_running_loop().time()
+        return [watched.audience(now) for watched in self._rooms.values() if len(watched)]
 
     # Events in
 

@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
 from app import asyncapi, description, logs, pages, timers
 from app.actions import Actions
+from app.audience import POST_SECONDS, Audiences
 from app.auth import Authenticator
 from app.breaker import Breaker, BreakerState
 from app.errors import QueueError
@@ -206,6 +207,7 @@ def create_app(
         watch=bus.watch if bus is not None else None,
         unwatch=bus.unwatch if bus is not None else None,
     )
+    audiences = Audiences(hub.audiences, settings.redis_url, epoch=store.epoch, process_id=process_id)
     presence = Presence(lanes, process_id, clock)
     authenticator = Authenticator(
         secret=settings.auth_secret,
@@ -247,6 +249,7 @@ def create_app(
         store=store,
         reader=reader,
         event_log=event_log,
+        audiences=audiences,
         actions=actions,
         authenticator=authenticator,
         clock=clock,
@@ -294,7 +297,7 @@ def create_app(
 
     @asynccontextmanager
     async def everything_at_work() -> AsyncIterator[None]:
-        async with quota or nullcontext(), lanes, wallet, asyncio.TaskGroup() as background:
+        async with quota or nullcontext(), audiences, lanes, wallet, asyncio.TaskGroup() as background:
             if not store.shared:
                 # This process owns the file alone: whoever held leases is gone.
                 await lanes.run(writing.release_claims)
@@ -315,6 +318,7 @@ def create_app(
                 )
             if bus is not None:
                 loops.append(timers.every(TIDY_SECONDS, "the bus", bus.run))
+                loops.append(timers.every(POST_SECONDS, "posting audiences", audiences.post))
             if workers is not None:
                 loops.append(timers.every(LEAVE_SECONDS, "leaving figures", metrics.leave))
             tasks = [background.create_task(loop) for loop in loops]

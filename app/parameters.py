@@ -11,6 +11,8 @@ from app.wire.requests import is_identifier
 DEFAULT_LIMIT = 20
 LARGEST_LIMIT = 100
 DEEPEST_SKIP = 1_000_000
+MOST_PERFORMERS = 200
+"""Named in one request."""
 
 
 def performer_id_of(request: Request) -> str:
@@ -18,6 +20,16 @@ def performer_id_of(request: Request) -> str:
     if not is_identifier(performer_id):
         raise PerformerNotFound("There is no such performer.")
     return performer_id
+
+
+def performer_ids_of(request: Request) -> list[str]:
+    """The performers that a question is limited to; none if it is not."""
+    performer_ids = request.query_params.getlist("performerId")
+    if len(performer_ids) > MOST_PERFORMERS:
+        raise bad_parameter("performerId", f"may be there at most {MOST_PERFORMERS} times")
+    if not all(is_identifier(performer_id) for performer_id in performer_ids):
+        raise bad_parameter("performerId", "must be a performer's id")
+    return performer_ids
 
 
 def idempotency_key_of(request: Request) -> str | None:

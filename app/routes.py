@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.analytics import analyse
+from app.audience import Audiences
 from app.auth import Authenticator, Principal
 from app.errors import NotFound, QueueError, Unauthorized
 from app.http_protocol import EXTENSION
@@ -28,6 +29,7 @@ from app.parameters import (
     instant_of,
     paging_of,
     performer_id_of,
+    performer_ids_of,
     wants_stream,
     whole_number,
 )
@@ -57,6 +59,7 @@ class Api:
         store: Store,
         reader: Reader,
         event_log: EventLog,
+        audiences: Audiences,
         actions: Actions,
         authenticator: Authenticator,
         clock: Callable[[], datetime],
@@ -69,6 +72,7 @@ class Api:
         self._store = store
         self._reader = reader
         self._event_log = event_log
+        self._audiences = audiences
         self._actions = actions
         self._authenticator = authenticator
         self._clock = clock
@@ -261,6 +265,29 @@ class Api:
         listing: shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
         return _json(listing)
 
+    async def audiences(self, request: Request) -> Response:
+        rights.may_administer(await self._principal(request))
+        limit, skip = paging_of(request)
+        wanted = set(performer_ids_of(request))
+        everywhere, processes = await self._audiences.everywhere()
+        found = [audience for audience in everywhere if not wanted or audience.performer_id in wanted]
+        page: shapes.AudiencesPage = {
+            "audiences": [
+                {
+                    "performerId": audience.performer_id,
+                    "sockets": audience.sockets,
+                    "laggingSockets": audience.lagging,
+                    "longestLagSeconds": round(audience.longest_lag_seconds, 3),
+                }
+                for audience in found[skip : skip + limit]
+            ],
+            "total": len(found),
+            "processes": processes,
+            "limit": limit,
+            "skip": skip,
+        }
+        return _json(page)
+
     async def wallet_operations(self, request: Request) -> Response:
         rights.may_administer(await self._principal(request))
         limit, skip = paging_of(request)
@@ -360,6 +387,7 @@ class Api:
             Route("/v1/users/{userId}/queue/items", self.user_items, methods=["GET"]),
             Route("/v1/events", self.events, methods=["GET"]),
             Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
+            Route("/v1/admin/audiences", self.audiences, methods=["GET"]),
             Route("/v1/admin/analytics", self.analytics, methods=["GET"]),
             Route("/v1/admin/wallet-operations", self.wallet_operations, methods=["GET"]),
             Route("/v1/admin/wallet-operations/{operationId}/retry", self.retry_operation, methods=["POST"]),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import orjson
 
+from app.audience import Audience
 from app.command import Role
 from app.event import Event
 from app.item import Item
@@ -116,6 +117,16 @@ class WatchedRoom:
     @property
     def subscribers(self) -> list[Subscriber]:
         return [*self._audiences[True], *self._audiences[False]]
+
+    def audience(self, now: float) -> Audience:
+        """How many watch, and how they keep up; `now` is loop time."""
+        lags = [now - each.lagging_since for each in self.subscribers if each.lagging_since is not None]
+        return Audience(
+            performer_id=self.room.performer_id,
+            sockets=len(self),
+            lagging=len(lags),
+            longest_lag_seconds=max(lags, default=0.0),
+        )
 
     def add(self, subscriber: Subscriber) -> None:
         self._audiences[subscriber.whole][subscriber] = None

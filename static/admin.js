@@ -4,7 +4,7 @@ import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
 import { toast } from "./dialog.js";
 import { byId, el, setAttribute, setText, show } from "./dom.js";
-import { count, dayAndTime, duration, exactClock, shortId } from "./format.js";
+import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "./format.js";
 import { errorText, t, translate } from "./messages.js";
 import { Session } from "./session.js";
 import { downloadCsv, drawTable } from "./table.js";
@@ -158,6 +158,12 @@ const roomState = (room) =>
 /** Seconds that the longest waiting item of a room has waited, for the rooms that were looked into. */
 const oldest = new Map();
 
+/** Of the rooms shown: who watches each one that somebody watches; null while that cannot be had. */
+let audiences = null;
+
+const watching = (room, words) =>
+  audiences === null ? "–" : words(audiences.get(room.performerId) ?? { sockets: 0, laggingSockets: 0 });
+
 const ROOM_COLUMNS = [
   {
     title: t("rooms.performer"),
@@ -175,6 +181,15 @@ const ROOM_COLUMNS = [
     number: true,
     cell: (room) => (oldest.has(room.performerId) ? duration(oldest.get(room.performerId)) : "–"),
   },
+  { title: t("health.sockets"), number: true, cell: (room) => watching(room, ({ sockets }) => count(sockets)) },
+  {
+    title: t("rooms.lagging"),
+    number: true,
+    cell: (room) =>
+      watching(room, ({ laggingSockets, longestLagSeconds }) =>
+        laggingSockets ? `${count(laggingSockets)} (${stopwatch(longestLagSeconds)})` : count(0),
+      ),
+  },
   { title: t("rooms.version"), number: true, cell: (room) => count(room.version) },
 ];
 
@@ -185,12 +200,19 @@ byId("wallet-table").dataset.label = t("wallet.title");
 async function refreshRooms() {
   const page = await session.get(`/v1/admin/rooms?limit=${ROOMS_PAGE}&skip=${roomsSkip}`);
   rooms = page.rooms;
-  await lookInside();
+  await Promise.all([lookInside(), countSockets()]);
   drawTable(byId("rooms-table"), ROOM_COLUMNS, rooms, (room) => room.performerId, t("rooms.empty"));
   pager(byId("rooms-pager"), page.total, ROOMS_PAGE, roomsSkip, (skip) => {
     roomsSkip = skip;
     refresh(true);
   });
+}
+
+async function countSockets() {
+  const query = new URLSearchParams({ limit: ROOMS_PAGE });
+  for (const { performerId } of rooms) query.append("performerId", performerId);
+  const page = await session.get(`/v1/admin/audiences?${query}`).catch(() => null);
+  audiences = page && new Map(page.audiences.map((audience) => [audience.performerId, audience]));
 }
 
 const STUCK_COLUMNS = [

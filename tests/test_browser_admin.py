@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browsing import Room, Till, Windows, wait_for
+from tests.browsing import NARROW, RUNS_OVER, Room, Till, Windows, wait_for
 from tests.moneystage import AWAY
 from tests.serverside import Json
 
@@ -15,6 +15,11 @@ pytest_plugins = ["tests.browser_fixtures"]
 
 def go(page: Page, view: str) -> None:
     page.get_by_role("link", name=view, exact=True).click()
+
+
+def look_again(page: Page) -> None:
+    """Have the page ask at once, as when the network has come back."""
+    page.evaluate("dispatchEvent(new Event('online'))")
 
 
 def exported(page: Page, name: str) -> list[dict[str, str]]:
@@ -143,6 +148,29 @@ def test_rooms_and_analytics_are_shown_and_exported(till: Till, windows: Windows
     admin.locator(".plot-picture").nth(1).focus()
     admin.keyboard.press("End")
     expect(admin.locator(".plot-reading").nth(1)).to_contain_text("performed 1")
+
+
+def test_a_room_shows_how_many_watch_it_and_how_many_of_them_lag(till: Till, windows: Windows) -> None:
+    room = till.room
+    room.settings(announcement="Hello")
+    for user in ("ada", "bo"):
+        expect(windows.open(room.watch_url(user)).get_by_text("Hello")).to_be_visible()
+    admin = windows.open(room.admin_url, size=NARROW)
+    cells = admin.get_by_test_id("rooms").locator("tbody tr")
+    sockets, lagging = cells.locator("[data-title=Sockets]"), cells.locator("[data-title=Lagging]")
+    expect(sockets).to_have_text("2")
+    expect(lagging).to_have_text("0")
+    assert admin.evaluate(RUNS_OVER) <= 0
+    slow = {"performerId": room.performer, "sockets": 1200, "laggingSockets": 3, "longestLagSeconds": 14.2}
+    admin.route("**/v1/admin/audiences?*", lambda route: route.fulfill(json={"audiences": [slow]}))
+    look_again(admin)
+    expect(sockets).to_have_text("1,200")
+    expect(lagging).to_have_text("3 (0:14)")
+    assert admin.evaluate(RUNS_OVER) <= 0
+    admin.route("**/v1/admin/audiences?*", lambda route: route.fulfill(status=503, json={"code": "UNAVAILABLE"}))
+    look_again(admin)
+    expect(sockets).to_have_text("–")
+    expect(lagging).to_have_text("–")
 
 
 def test_whoever_is_no_administrator_is_told_so(room: Room, windows: Windows) -> None:

@@ -72,6 +72,22 @@ async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: 
             assert [(item["itemId"], item["position"]) for item in socket.view()["items"]] == now
 
 
+async def test_every_process_knows_who_watches_through_any_of_them(apis: list[Api]) -> None:
+    star = fresh("star")
+
+    async def told(api: Api) -> bool:
+        found = ok(await api.get(f"/v1/admin/audiences?performerId={star}", api.server.admin))
+        sockets = [audience["sockets"] for audience in found["audiences"]]
+        return sockets == [PROCESSES] and found["processes"] == PROCESSES
+
+    async with AsyncExitStack() as stack:
+        for api in apis:
+            socket = await stack.enter_async_context(api.server.live(star))
+            await socket.until("snapshot")
+        for api in apis:
+            await until(lambda api=api: told(api))  # type: ignore[misc]
+
+
 # A process is lost
 
 

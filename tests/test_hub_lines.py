@@ -6,6 +6,7 @@ import pytest
 
 from app import hub as hub_module
 from app import watched_room
+from app.audience import Audience
 from app.hub import RESTARTING, TOO_SLOW
 from tests.hubworld import STAR, FakeLine, World, rest, until
 
@@ -63,6 +64,31 @@ async def test_a_log_with_a_hole_is_not_resumed_from(world: World) -> None:
 
 
 # Lines that lag
+
+
+async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.hub.audiences() == []
+    slow, quick = FakeLine(), FakeLine()
+    subscriber = await world.join(slow, whole=True)
+    await world.join(quick)
+    assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=2, lagging=0, longest_lag_seconds=0)]
+    slow.is_lagging = True
+    world.intake()
+    world.publish()
+    await until(lambda: subscriber.lagging_since is not None)
+    since = subscriber.lagging_since
+    assert since is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio.get_running_loop(), "time", lambda: since + 16)
+        (audience,) = world.hub.audiences()
+    assert (audience.sockets, audience.lagging) == (2, 1)
+    assert audience.longest_lag_seconds == pytest.approx(16)
+    slow.is_lagging = False
+    world.hub.drained(STAR, subscriber)
+    world.hub.leave(STAR, subscriber)
+    assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=1, lagging=0, longest_lag_seconds=0)]
 
 
 async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caught_up(world: World) -> None:

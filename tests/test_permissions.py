@@ -91,6 +91,7 @@ READS: dict[str, set[str]] = {
     "/v1/users/{user}/queue/items": {"its user", "an admin"},
     "/v1/events?performerId={star}": ROOM | {"its feature", "another feature", "a feature named like the user"},
     "/v1/admin/rooms": {"an admin"},
+    "/v1/admin/audiences": {"an admin"},
     "/v1/admin/wallet-operations": {"an admin"},
     "/healthz": set(WHO),
     "/readyz": set(WHO),

@@ -253,6 +253,7 @@ async def test_paging_is_within_bounds(api: Api, server: Server, star: str, quer
         path_of(star, "/history"),
         "/v1/users/ada/queue/items",
         "/v1/admin/rooms",
+        "/v1/admin/audiences",
         "/v1/admin/wallet-operations",
     ):
         refusal = problem(await api.get(f"{path}?{query}", server.admin), 422, "VALIDATION_ERROR")

@@ -38,6 +38,9 @@ PARAMETERS: Mapping[str, Schema] = {
     "events": _query("limit", "At most so many on a page.", _whole_number(1, 1000, 20)),
     "after": _query("after", "A cursor of this log: only what follows it.", {"type": "string"}),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
+    "performers": _query(
+        "performerId", "Only these rooms; may be repeated.", {"type": "array", "items": IDENTIFIER, "maxItems": 200}
+    ),
     "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", {"type": "string"}),
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
     "to": _query("to", "The end of the span; by default now.", INSTANT),

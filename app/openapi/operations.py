@@ -253,6 +253,18 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=LISTING,
     ),
     _get(
+        "/v1/admin/audiences",
+        "audiences",
+        "The sockets of every watched room and how they keep up, over all processes, the most watched room first",
+        "Administration",
+        shapes.AudiencesPage,
+        who=ADMIN,
+        parameters=("performers", "limit", "skip"),
+        refuses=LISTING,
+        notes="A room that is not listed is watched by nobody. What other processes tell is some seconds old; "
+        "`processes` is how many are in it.",
+    ),
+    _get(
         "/v1/admin/analytics",
         "all_analytics",
         "The figures over all rooms",

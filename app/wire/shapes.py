@@ -342,6 +342,24 @@ class RoomsPage(TypedDict):
     skip: int
 
 
+class AudienceShape(TypedDict):
+    """What watches a room. A lag is as long as a socket has been behind so far."""
+
+    performerId: str
+    sockets: int
+    laggingSockets: int
+    longestLagSeconds: float
+
+
+class AudiencesPage(TypedDict):
+    audiences: list[AudienceShape]
+    total: int
+    processes: int
+    """Whose figures are in it: fewer than there are while they cannot reach each other."""
+    limit: int
+    skip: int
+
+
 class Percentiles(TypedDict):
     p50: float | None
     p90: float | None

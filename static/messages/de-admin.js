@@ -21,6 +21,7 @@ export default {
   "rooms.state": "Zustand",
   "rooms.depth": "Wartend",
   "rooms.oldest": "Längste Wartezeit",
+  "rooms.lagging": "Verzögert",
   "rooms.version": "Version",
   "rooms.paused": "In der Pause",
   "rooms.closed": "Geschlossen",

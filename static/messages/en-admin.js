@@ -21,6 +21,7 @@ export default {
   "rooms.state": "State",
   "rooms.depth": "In line",
   "rooms.oldest": "Oldest wait",
+  "rooms.lagging": "Lagging",
   "rooms.version": "Version",
   "rooms.paused": "On a break",
   "rooms.closed": "Closed",

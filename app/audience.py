@@ -1,0 +1,159 @@
+"""Who watches: of each room how many sockets, and how many of them lag; here, and in all processes together.
+
+With Redis every process posts its own figures from time to time, under a key that expires: one that dies is soon not
+counted any more, and nobody has to notice. While Redis is away, or slow, a process tells only what it sees itself.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+import orjson
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+POST_SECONDS = 5.0
+KEPT_SECONDS = 15.0
+"""How long figures that are not posted again are believed."""
+SLOWEST_SECONDS = 0.25
+"""How long Redis may take for one exchange, connecting included."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audience:
+    """The sockets of one room."""
+
+    performer_id: str
+    sockets: int
+    lagging: int
+    longest_lag_seconds: float
+    """Of those that lag now; 0 if none does."""
+
+
+def added_up(audiences: Iterable[Audience]) -> list[Audience]:
+    """One of each room, the most watched first."""
+    rooms: dict[str, Audience] = {}
+    for each in audiences:
+        known = rooms.get(each.performer_id)
+        rooms[each.performer_id] = _together(known, each) if known is not None else each
+    return sorted(rooms.values(), key=lambda audience: (-audience.sockets, audience.performer_id))
+
+
+def _together(one: Audience, other: Audience) -> Audience:
+    return Audience(
+        performer_id=one.performer_id,
+        sockets=one.sockets + other.sockets,
+        lagging=one.lagging + other.lagging,
+        longest_lag_seconds=max(one.longest_lag_seconds, other.longest_lag_seconds),
+    )
+
+
+class Audiences:
+    """All processes' audiences as one of them sees them. `async with` takes its own back at the end."""
+
+    def __init__(
+        self,
+        own: Callable[[], Sequence[Audience]],
+        redis_url: str | None = None,
+        *,
+        epoch: str = "",
+        process_id: str = "",
+    ) -> None:
+        """`own` are this process's. `epoch` is the database's: what shares a Redis but not a database is not added."""
+        self._own = own
+        self._process_id = process_id
+        self._prefix = f"performance-queue:{epoch}:audience:"
+        self._processes = f"performance-queue:{epoch}:audiences"
+        """The set of the processes that have posted: to scan for their keys would be to read all that is in there."""
+        self._redis = _connect(redis_url) if redis_url is not None else None
+        self._is_away = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._redis is not None:
+            # Its sockets have gone elsewhere and would be counted twice until the figures expire.
+            await self._ask(self._take_back)
+            await self._redis.aclose()
+
+    async def post(self) -> None:
+        """Let the other processes know. Called regularly, where there is a Redis."""
+        await self._ask(self._put)
+
+    async def everywhere(self) -> tuple[list[Audience], int]:
+        """Every watched room's, the most watched first, and of how many processes: this one's as they are now, the
+        others' as they were when last posted."""
+        posted = await self._ask(self._others) or []
+        return added_up([*self._own(), *(each for audiences in posted for each in audiences)]), 1 + len(posted)
+
+    async def _put(self, redis: "Redis") -> None:
+        kept = round(KEPT_SECONDS * 1000)
+        async with redis.pipeline() as pipeline:
+            pipeline.set(self._prefix + self._process_id, orjson.dumps(self._own()), px=kept)
+            pipeline.sadd(self._processes, self._process_id)
+            pipeline.pexpire(self._processes, kept)
+            await pipeline.execute()
+
+    async def _take_back(self, redis: "Redis") -> None:
+        async with redis.pipeline() as pipeline:
+            pipeline.delete(self._prefix + self._process_id)
+            pipeline.srem(self._processes, self._process_id)
+            await pipeline.execute()
+
+    async def _others(self, redis: "Redis") -> list[list[Audience]]:
+        members = cast(set[bytes], await redis.smembers(self._processes))
+        others = sorted({member.decode() for member in members} - {self._process_id})
+        if not others:
+            return []
+        values = cast(list[bytes | None], await redis.mget([self._prefix + name for name in others]))
+        if gone := [name for name, value in zip(others, values, strict=True) if value is None]:
+            await redis.srem(self._processes, *gone)
+        read = [_read(value) for value in values if value is not None]
+        return [audiences for audiences in read if audiences is not None]
+
+    async def _ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T | None:
+        """What Redis answers; None while there is none."""
+        if self._redis is None:
+            return None
+        from redis.exceptions import RedisError  # an extra that one process does without
+
+        try:
+            # In place of the driver's own bounds, which up to Python 3.11 may swallow that this task was cancelled.
+            async with asyncio.timeout(SLOWEST_SECONDS):
+                answer = await question(self._redis)
+        except (RedisError, OSError):
+            if not self._is_away:
+                log.warning("only this process's audiences are told for now: Redis does not answer")
+            self._is_away = True
+            return None
+        self._is_away = False
+        return answer
+
+
+def _read(value: bytes) -> list[Audience] | None:
+    try:
+        return [Audience(**fields) for fields in orjson.loads(value)]
+    except (ValueError, TypeError):
+        # Another release's: that process is not counted.
+        return None
+
+
+def _connect(redis_url: str) -> "Redis":
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    # Once, at once: a connection that was cut while it was idle is only found so when it is used.
+    retry = Retry(NoBackoff(), 1)
+    return Redis.from_url(redis_url, retry=retry, socket_timeout=None, socket_connect_timeout=None)
