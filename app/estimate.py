@@ -8,7 +8,7 @@ The formula, its constants and its measured error against simpler ones are in th
     service = (K·declared + Σ last n) / (K + n) × exp(pace)
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import exp, log
@@ -138,16 +138,27 @@ def wait_seconds(items: Sequence[Item], history: History, now: datetime, default
     return [*result, total]
 
 
-def waits(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[Wait]:
-    """The wait of each item of a queue, given in queue order. The started item's is zero."""
-    seconds = wait_seconds(items, history, now, default_seconds)
-    spreads = [history.spread(bucket) for bucket in range(len(POSITION_BUCKETS) + 1)]
-    result = []
-    for index, item in enumerate(items):
-        wait = seconds[index]
-        spread = None if item.status is Status.STARTED else spreads[_bucket(index + 1)]
-        result.append(Wait(seconds=wait, range_seconds=spread and (wait * spread[0], wait * spread[1])))
-    return result
+class Waits:
+    """The wait of each item of a queue, given in queue order; the started item's is zero.
+
+    Most who ask want to know of one item among many, so a wait's range is only found when it is looked at.
+    """
+
+    def __init__(self, items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> None:
+        self._items = items
+        self._history = history
+        self._seconds = wait_seconds(items, history, now, default_seconds)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Wait:
+        item, seconds = self._items[index], self._seconds[index]
+        spread = None if item.status is Status.STARTED else self._history.spread(_bucket(index + 1))
+        return Wait(seconds=seconds, range_seconds=spread and (seconds * spread[0], seconds * spread[1]))
+
+    def __iter__(self) -> Iterator[Wait]:
+        return (self[index] for index in range(len(self)))
 
 
 def learn(ended: Iterable[Item], default_seconds: float) -> History:

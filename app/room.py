@@ -8,7 +8,7 @@ from bisect import insort
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from app.estimate import NOTHING_LEARNT, History, Wait, waits
+from app.estimate import NOTHING_LEARNT, History, Waits
 from app.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.item import Item, Reason, Status, changed
 
@@ -74,9 +74,9 @@ class Room:
         ids = [item.item_id for item in self.items]
         return ids.index(item_id) + 1 if item_id in ids else 0
 
-    def waits(self, now: datetime) -> list[Wait]:
+    def waits(self, now: datetime) -> Waits:
         """The estimated wait of each active item, in queue order."""
-        return waits(self.items, self.history, now, self.policy.default_duration_seconds)
+        return Waits(self.items, self.history, now, self.policy.default_duration_seconds)
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""

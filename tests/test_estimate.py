@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.estimate import NOTHING_LEARNT, History, Wait, learn, wait_seconds, waits
+from app.estimate import NOTHING_LEARNT, History, Wait, Waits, learn, wait_seconds
 from app.item import Clock, Item, Reason, Status
 from tests.builders import Stage, build_item, moment
 
@@ -43,7 +43,7 @@ def finished_in_a_row(count: int, *, service: float, gap: float = 0, **fields: o
 
 
 def seconds(items: list[Item], history: History = NOTHING_LEARNT, now: datetime | None = None) -> list[float]:
-    return [wait.seconds for wait in waits(items, history, now or moment(), DEFAULT)]
+    return [wait.seconds for wait in Waits(items, history, now or moment(), DEFAULT)]
 
 
 class TestWithNothingLearnt:
@@ -69,7 +69,7 @@ class TestWithNothingLearnt:
         assert seconds([paused, build_item(2)], now=moment(1000)) == [0, 40]
 
     def test_nobody_waits_in_an_empty_queue(self) -> None:
-        assert waits([], NOTHING_LEARNT, moment(), DEFAULT) == []
+        assert list(Waits([], NOTHING_LEARNT, moment(), DEFAULT)) == []
         assert wait_seconds([], NOTHING_LEARNT, moment(), DEFAULT) == [0]
 
     def test_the_one_who_would_come_next_waits_for_all_of_them(self) -> None:
@@ -78,7 +78,7 @@ class TestWithNothingLearnt:
 
     def test_no_range_is_claimed(self) -> None:
         queue = [started(), *(build_item(number) for number in range(2, 12))]
-        assert all(wait.range_seconds is None for wait in waits(queue, NOTHING_LEARNT, moment(), DEFAULT))
+        assert all(wait.range_seconds is None for wait in Waits(queue, NOTHING_LEARNT, moment(), DEFAULT))
 
 
 class TestLearningServiceTimes:
@@ -191,19 +191,19 @@ class TestRanges:
 
     def test_a_range_is_given_from_twenty_scores_on(self) -> None:
         queue = [started(), build_item(2)]
-        assert waits(queue, self.scored(19), moment(), DEFAULT)[1].range_seconds is None
-        assert waits(queue, self.scored(20), moment(), DEFAULT)[1].range_seconds is not None
+        assert Waits(queue, self.scored(19), moment(), DEFAULT)[1].range_seconds is None
+        assert Waits(queue, self.scored(20), moment(), DEFAULT)[1].range_seconds is not None
 
     def test_it_reaches_from_the_first_to_the_last_tenth_of_the_scores(self) -> None:
         queue = [started(), build_item(2)]
         deciles = quantiles([number / 10 for number in range(1, 31)], n=10)
-        (_, wait) = waits(queue, self.scored(30), moment(), DEFAULT)
+        (_, wait) = Waits(queue, self.scored(30), moment(), DEFAULT)
         assert wait.range_seconds == pytest.approx((60 * deciles[0], 60 * deciles[-1]))
 
     @pytest.mark.parametrize(("position", "others"), [(2, (4, 9)), (3, (4,)), (4, (3, 9)), (8, (9,)), (9, (8,))])
     def test_scores_count_for_positions_alike(self, position: int, others: tuple[int, ...]) -> None:
         queue = [started(), *(build_item(number) for number in range(2, 12))]
-        ranges = [wait.range_seconds for wait in waits(queue, self.scored(20, position=position), moment(), DEFAULT)]
+        ranges = [wait.range_seconds for wait in Waits(queue, self.scored(20, position=position), moment(), DEFAULT)]
         assert ranges[position - 1] is not None
         assert all(ranges[other - 1] is None for other in others)
 
@@ -212,7 +212,7 @@ class TestRanges:
 
     def test_the_started_item_has_no_range(self) -> None:
         history = History(scores={0: (1.0,) * 20})
-        assert waits([started()], history, moment(), DEFAULT) == [Wait(seconds=0)]
+        assert list(Waits([started()], history, moment(), DEFAULT)) == [Wait(seconds=0)]
 
     def test_only_the_last_hundred_and_twenty_scores_are_kept(self) -> None:
         history = self.scored(130, ratio=2)
@@ -266,7 +266,7 @@ def test_waits_are_never_negative_and_grow_along_the_queue(
         build_item(number, source_feature=feature, duration_seconds=duration)
         for number, (feature, duration) in enumerate(waiting, start=2)
     ]
-    result = waits(queue, history, moment(), DEFAULT)
+    result = Waits(queue, history, moment(), DEFAULT)
     assert len(result) == len(queue)
     expected = [wait.seconds for wait in result]
     assert expected == sorted(expected)

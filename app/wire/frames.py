@@ -8,7 +8,7 @@ import orjson
 from typing_extensions import TypedDict
 
 from app.errors import QueueError
-from app.estimate import Wait
+from app.estimate import Waits
 from app.event import Event, notice_template
 from app.item import Item
 from app.room import Room
@@ -131,8 +131,6 @@ def items_fragment(room: Room, *, whole: bool) -> orjson.Fragment:
 
 def snapshot(room: Room, epoch: str, now: datetime, items: orjson.Fragment, *, user_id: str | None = None) -> bytes:
     """The room as it is. `user_id`: whose own items to add."""
-    mine = [item for item in room.items if item.user_id == user_id] if user_id is not None else []
-    waits = room.waits(now) if mine else []
     return encode(
         {
             "type": "snapshot",
@@ -141,14 +139,17 @@ def snapshot(room: Room, epoch: str, now: datetime, items: orjson.Fragment, *, u
             "serverTime": now,
             "room": room_shape(room, epoch),
             "items": items,
-            "mine": [_my_item(room, item, waits) for item in mine],
+            "mine": _my_items(room, user_id, now) if user_id is not None else [],
             "recovered": False,
         }
     )
 
 
-def _my_item(room: Room, item: Item, waits: Sequence[Wait]) -> MyItem:
-    return {**whole_item(item, room.position(item.item_id)), **position_shape(room, item, waits)}
+def _my_items(room: Room, user_id: str, now: datetime) -> list[MyItem]:
+    if not (mine := [item for item in room.items if item.user_id == user_id]):
+        return []
+    waits = room.waits(now)
+    return [{**whole_item(item, room.position(item.item_id)), **position_shape(room, item, waits)} for item in mine]
 
 
 def update(
@@ -176,12 +177,12 @@ def update(
     return encode(frame)
 
 
-def position(room: Room, item: Item, waits: Sequence[Wait]) -> bytes:
+def position(room: Room, item: Item, waits: Waits) -> bytes:
     frame: Position = {"type": "position", **position_shape(room, item, waits), "version": room.version}
     return encode(frame)
 
 
-def notice(room: Room, item: Item, milestone: int, waits: Sequence[Wait]) -> bytes:
+def notice(room: Room, item: Item, milestone: int, waits: Waits) -> bytes:
     shape = position_shape(room, item, waits)
     frame: Notice = {
         "type": "notice",

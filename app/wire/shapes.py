@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from app.command import Mode, Role
 from app.errors import QueueError
-from app.estimate import Wait
+from app.estimate import Waits
 from app.event import Event, EventName, Logged, PauseReason
 from app.item import Item, Reason, Status, WalletStatus
 from app.operation import Operation, OperationKind, OperationStatus
@@ -179,7 +179,7 @@ class PositionShape(TypedDict):
     """[10 %, 90 %] in seconds, once enough waits have been seen."""
 
 
-def position_shape(room: Room, item: Item, waits: Sequence[Wait]) -> PositionShape:
+def position_shape(room: Room, item: Item, waits: Waits) -> PositionShape:
     """`waits` are the room's, in queue order."""
     position = room.position(item.item_id)
     wait = waits[position - 1] if position else None
