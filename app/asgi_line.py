@@ -21,7 +21,8 @@ class AsgiLine:
         self._sender: asyncio.Task[None] | None = None
         self._reader = asyncio.current_task()
         self.cut_off_with: int | None = None
-        self.on_drained: Callable[[], None] | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when `is_lagging` has changed, or the line has been cut off."""
 
     @property
     def is_open(self) -> bool:
@@ -32,20 +33,30 @@ class AsgiLine:
         return self._waiting_bytes > HIGH_WATER
 
     def write_frame(self, frame: bytes) -> None:
+        if not self.is_open:
+            # Closed by the application meanwhile, which is about to leave the room.
+            return
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
+        self._count(len(frame))
         if self._sender is None:
             self._sender = asyncio.ensure_future(self._send())
+
+    def _count(self, more_bytes: int) -> None:
+        lagged = self.is_lagging
+        self._waiting_bytes += more_bytes
+        if lagged is not self.is_lagging:
+            self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     async def _send(self) -> None:
         try:
             while self._waiting and self.is_open:
                 frame = self._waiting.popleft()
                 await self._websocket.send_text(_payload(frame).decode())
-                lagged = self.is_lagging
-                self._waiting_bytes -= len(frame)
-                if lagged and not self.is_lagging and self.on_drained is not None:
-                    self.on_drained()
+                self._count(-len(frame))
         except (RuntimeError, OSError, WebSocketDisconnect):
             # The socket went away under us; its reader finds out by itself.
             self._waiting.clear()
@@ -61,6 +72,7 @@ class AsgiLine:
         """End the connection's task: a close frame would have to wait behind what the peer does not take."""
         if self.cut_off_with is None:
             self.cut_off_with = code
+            self._changed()
             if self._reader is not None and self._reader is not asyncio.current_task():
                 self._reader.cancel(reason)
 

@@ -148,13 +148,11 @@ class Hub:
             return
         watched.fold(missed)
 
-    def drained(self, performer_id: str, subscriber: Subscriber) -> None:
-        """A socket's buffer has run low: if it had lagged, bring it up to date."""
+    def line_changed(self, performer_id: str, subscriber: Subscriber) -> None:
+        """A socket's line has begun or ceased to be open or to lag: if it had missed frames, bring it up to date."""
         watched = self._rooms.get(performer_id)
-        if subscriber.lagging_since is None or watched is None or subscriber not in watched:
-            return
-        subscriber.lagging_since = None
-        watched.show(subscriber)
+        if watched is not None and subscriber in watched:
+            watched.review(subscriber)
 
     def tidy(self) -> int:
         """Drop sockets that have lagged too long and rooms nobody is in; returns how many sockets. Called regularly."""

@@ -52,9 +52,8 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger)
-        self.on_drained: Callable[[], None] | None = None
-        """Called once the buffer of a connection that lagged has run low again."""
-        # Plain attributes, kept right by the callbacks below: a broadcast looks at them for every connection.
+        self.on_change: Callable[[], None] | None = None
+        """Called when `is_open` or `is_lagging` has changed."""
         self.is_open = False
         """Frames may be written: the handshake is over, and no end has begun on either side."""
         self.is_lagging = False
@@ -87,7 +86,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: Any) -> None:
         await super().send(message)
-        self.is_open = self.handshake_complete and not (self.close_sent or self.transport.is_closing())
+        self._set_open(self.handshake_complete and not (self.close_sent or self.transport.is_closing()))
         if message["type"] == "websocket.accept":
             # 3 KB that nobody looks at again.
             del self.request, self.response
@@ -95,29 +94,38 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
             self.handshake_complete = True
 
+    def _set_open(self, is_open: bool) -> None:
+        if is_open is not self.is_open:
+            self.is_open = is_open
+            self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
     # Every way in which a connection ends: from then on it takes no frames.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_open = False
+        self._set_open(False)
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        self.is_open = False
+        self._set_open(False)
         super().eof_received()
 
     def handle_close(self, event: Frame) -> None:
-        self.is_open = False
+        self._set_open(False)
         super().handle_close(event)
 
     def shutdown(self) -> None:
-        self.is_open = False
+        self._set_open(False)
         super().shutdown()
 
     def cut_off(self, code: int, reason: str) -> None:
         """Close a connection whose buffer may never empty: the code goes behind what is in it, if it goes in time."""
         if not self.is_open:
             return
-        self.is_open = False
+        self._set_open(False)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.fail(code, reason)
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -127,12 +135,12 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         self.is_lagging = True
         super().pause_writing()
+        self._changed()
 
     def resume_writing(self) -> None:
         self.is_lagging = False
         super().resume_writing()
-        if self.on_drained is not None:
-            self.on_drained()
+        self._changed()
 
     def keepalive_timeout(self) -> None:
         self.pong_timer = None
@@ -150,7 +158,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:
-        self.is_open = False
+        self._set_open(False)
         closing = self.conn.close_sent
         if closing is None or self.close_sent:
             return

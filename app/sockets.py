@@ -130,7 +130,7 @@ class _Connection:
         self._inbox = Inbox(websocket)
         exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
         self._line = exposed or AsgiLine(websocket)
-        self._line.on_drained = self._drained
+        self._line.on_change = self._line_changed
 
     async def run(self) -> None:
         connected = self._shared.connected
@@ -358,9 +358,9 @@ class _Connection:
         if self._line.is_open:
             self._line.write_frame(text_frame(payload))
 
-    def _drained(self) -> None:
+    def _line_changed(self) -> None:
         if self._subscriber is not None:
-            self._shared.hub.drained(self._performer_id, self._subscriber)
+            self._shared.hub.line_changed(self._performer_id, self._subscriber)
 
 
 def _bearer(websocket: WebSocket) -> str | None:

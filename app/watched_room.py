@@ -28,7 +28,10 @@ WRITES_AT_ONCE = 100
 
 
 class Line(Protocol):
-    """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends."""
+    """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends.
+
+    Whoever holds it tells the hub when `is_open` or `is_lagging` changes: `Hub.line_changed`.
+    """
 
     @property
     def is_open(self) -> bool: ...
@@ -88,6 +91,11 @@ class WatchedRoom:
         self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._audiences: dict[bool, dict[Subscriber, None]] = {True: {}, False: {}}
         """Who watches: those that see whole items, and everybody else."""
+        self._ready: dict[bool, dict[Subscriber, Callable[[bytes], None]]] = {True: {}, False: {}}
+        """Of them, those that can take a frame, and what writes it. Kept as lines change: a broadcast, which is what a
+        process does most, looks at nobody any more."""
+        self._is_disturbed = False
+        """Somebody has stopped being ready since the last frame began to be sent."""
         self._owners: dict[str, set[Subscriber]] = {}
         self._items_shown: dict[bool, tuple[int, orjson.Fragment]] = {}
         """By audience: the items of a snapshot as JSON, and the version they are of."""
@@ -130,15 +138,42 @@ class WatchedRoom:
 
     def add(self, subscriber: Subscriber) -> None:
         self._audiences[subscriber.whole][subscriber] = None
+        self.review(subscriber)
         if subscriber.owner_id is not None:
             self._owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
         del self._audiences[subscriber.whole][subscriber]
+        self._set_apart(subscriber)
         if subscriber.owner_id is not None and (sockets := self._owners.get(subscriber.owner_id)):
             sockets.discard(subscriber)
             if not sockets:
                 del self._owners[subscriber.owner_id]
+
+    def review(self, subscriber: Subscriber) -> None:
+        """See anew whether a line can take frames. One that had missed any and has caught up is shown the room."""
+        line = subscriber.line
+        if not line.is_open or line.is_lagging:
+            self._set_apart(subscriber)
+            return
+        self._ready[subscriber.whole][subscriber] = line.write_frame
+        if subscriber.lagging_since is not None:
+            subscriber.lagging_since = None
+            self.show(subscriber)
+
+    def _set_apart(self, subscriber: Subscriber) -> None:
+        if self._ready[subscriber.whole].pop(subscriber, None) is not None:
+            self._is_disturbed = True
+
+    def _is_ready(self, subscriber: Subscriber) -> bool:
+        """Whether a socket can take a frame; one that lags has missed it from here on."""
+        if subscriber in self._ready[subscriber.whole]:
+            return True
+        if subscriber.line.is_open and subscriber.lagging_since is None:
+            # What it gets next is a snapshot.
+            subscriber.lagging_since = asyncio.get_running_loop().time()
+            self._traffic.lagged += 1
+        return False
 
     # Events
 
@@ -172,32 +207,40 @@ class WatchedRoom:
     def send_pending(self) -> Iterator[None]:
         """Send what is pending; each step but the last has written to WRITES_AT_ONCE sockets or so."""
         before, events, after, now = self.shown, self._shown_up_to_date(), self.room, self._clock()
+        self._is_disturbed = False
         self._traffic.events += len(events)
         private = self._private_frames(events, before, after, now)
+        owners = [(owner, own) for user_id, own in private.items() for owner in self._owners[user_id]]
         written = 0
-        # Whoever joins while we write gets a snapshot of `after` and needs nothing from here.
-        for whole, audience in [(whole, list(audience)) for whole, audience in self._audiences.items() if audience]:
-            present = self._audiences[whole]
+        # Whoever joins or catches up while we write gets a snapshot of `after` and needs nothing from here.
+        for whole, audience, ready in [
+            (whole, audience, list(self._ready[whole].items()))
+            for whole, audience in self._audiences.items()
+            if audience
+        ]:
+            if len(ready) < len(audience):
+                for subscriber in audience:
+                    self._is_ready(subscriber)
             frame = text_frame(frames.update(events, after, self._epoch, now, since=before.version, whole=whole))
-            for start in range(0, len(audience), WRITES_AT_ONCE):
+            for start in range(0, len(ready), WRITES_AT_ONCE):
                 if written >= WRITES_AT_ONCE:
                     written = 0
                     yield
-                some = [each for each in audience[start : start + WRITES_AT_ONCE] if each in present]
-                self._write_to_all(some, frame, private)
-                written += len(some)
+                written += self._write_to_all(ready[start : start + WRITES_AT_ONCE], audience, frame)
+        for owner, own in owners:
+            if owner in self._ready[owner.whole]:
+                self._write(owner, own)
 
     def resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
         """Send what a socket has missed since a version, if all of it is at hand; returns whether."""
         known = {event.version: event for event in (*missed, *self._recent)}
         wanted = range(since + 1, self.shown.version + 1)
-        if not all(version in known for version in wanted) or not self._may_write(subscriber):
+        if not all(version in known for version in wanted) or not self._is_ready(subscriber):
             return False
         now = self._clock()
         events = [known[version] for version in wanted]
         frame = frames.update(events, self.shown, self._epoch, now, since=since, whole=subscriber.whole, recovered=True)
-        subscriber.line.write_frame(text_frame(frame))
-        self._traffic.frames += 1
+        self._write(subscriber, [text_frame(frame)])
         self._tell_positions(self.shown, subscriber, now)
         return True
 
@@ -206,19 +249,21 @@ class WatchedRoom:
         if not mine:
             return
         waits = room.waits(now)
-        for item in mine:
-            subscriber.line.write_frame(text_frame(frames.position(room, item, waits)))
-            self._traffic.frames += 1
+        self._write(subscriber, [text_frame(frames.position(room, item, waits)) for item in mine])
 
     def show(self, subscriber: Subscriber) -> None:
         """Send the current snapshot to a socket that can take it."""
-        if not self._may_write(subscriber):
+        if not self._is_ready(subscriber):
             # It has gone, or it lags and gets its snapshot once it has caught up.
             return
         items = self._items(whole=subscriber.whole)
         frame = frames.snapshot(self.shown, self._epoch, self._clock(), items, user_id=subscriber.owner_id)
-        subscriber.line.write_frame(text_frame(frame))
-        self._traffic.frames += 1
+        self._write(subscriber, [text_frame(frame)])
+
+    def _write(self, subscriber: Subscriber, own: Sequence[bytes]) -> None:
+        for frame in own:
+            subscriber.line.write_frame(frame)
+        self._traffic.frames += len(own)
 
     def _items(self, *, whole: bool) -> orjson.Fragment:
         """Made once a version, however many come back at once."""
@@ -229,29 +274,19 @@ class WatchedRoom:
         return items
 
     def _write_to_all(
-        self, subscribers: Sequence[Subscriber], frame: bytes, private: Mapping[str, Sequence[bytes]]
-    ) -> None:
-        """Write one frame to all who can take it, and to owners their own after it.
-
-        This is what a process does most: a few attributes are looked at for each socket, and nothing is called but the
-        write itself.
-        """
-        ready = [
-            subscriber
-            for subscriber in subscribers
-            if (line := subscriber.line).is_open and not line.is_lagging and subscriber.lagging_since is None
-        ]
-        if len(ready) < len(subscribers):
-            for subscriber in subscribers:
-                self._may_write(subscriber)
-        for subscriber in ready:
-            subscriber.line.write_frame(frame)
+        self,
+        ready: Sequence[tuple[Subscriber, Callable[[bytes], None]]],
+        audience: Mapping[Subscriber, None],
+        frame: bytes,
+    ) -> int:
+        """Write one frame to all of these that are still ready; returns to how many."""
+        if self._is_disturbed:
+            # A line stopped being ready after the list of them was made.
+            ready = [(each, write) for each, write in ready if each in audience and self._is_ready(each)]
+        for _, write in ready:
+            write(frame)
         self._traffic.frames += len(ready)
-        if private:
-            for subscriber in ready:
-                for own in private.get(subscriber.owner_id or "", ()):
-                    subscriber.line.write_frame(own)
-                    self._traffic.frames += 1
+        return len(ready)
 
     def _private_frames(
         self, events: Sequence[Event], before: Room, after: Room, now: datetime
@@ -277,17 +312,3 @@ class WatchedRoom:
             if item.user_id in self._owners and after.find(item.item_id) is None:
                 told.setdefault(item.user_id, []).append(text_frame(frames.position(after, item, waits)))
         return told
-
-    def _may_write(self, subscriber: Subscriber) -> bool:
-        """Whether a socket can take a frame now; one that has fallen behind is marked."""
-        line = subscriber.line
-        if not line.is_open:
-            return False
-        if subscriber.lagging_since is not None:
-            return False
-        if line.is_lagging:
-            # From here on it misses frames; what it gets next is a snapshot.
-            subscriber.lagging_since = asyncio.get_running_loop().time()
-            self._traffic.lagged += 1
-            return False
-        return True

@@ -22,14 +22,33 @@ def payload(frame: bytes) -> bytes:
     return frame[4:] if frame[1] == 126 else frame[2:]
 
 
-@dataclass
 class FakeLine:
     """A connection that writes down what is written to it."""
 
-    is_open: bool = True
-    is_lagging: bool = False
-    written: list[bytes] = field(default_factory=list)
-    cut: list[tuple[int, str]] = field(default_factory=list)
+    def __init__(self, *, is_open: bool = True) -> None:
+        self._is_open = is_open
+        self._is_lagging = False
+        self.on_change: Callable[[], None] = lambda: None
+        self.written: list[bytes] = []
+        self.cut: list[tuple[int, str]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    @is_open.setter
+    def is_open(self, value: bool) -> None:
+        self._is_open = value
+        self.on_change()
+
+    @property
+    def is_lagging(self) -> bool:
+        return self._is_lagging
+
+    @is_lagging.setter
+    def is_lagging(self, value: bool) -> None:
+        self._is_lagging = value
+        self.on_change()
 
     def write_frame(self, frame: bytes) -> None:
         assert self.is_open, "nobody may write to a closed line"
@@ -84,7 +103,9 @@ class World:
         return [event for event in self.stage.events if event.version > after]
 
     def subscriber(self, line: FakeLine, **fields: Any) -> Subscriber:
-        return Subscriber(line=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
+        subscriber = Subscriber(line=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
+        line.on_change = lambda: self.hub.line_changed(STAR, subscriber)
+        return subscriber
 
     async def join(self, line: FakeLine, *, since: int | None = None, **fields: Any) -> Subscriber:
         subscriber = self.subscriber(line, **fields)

@@ -86,14 +86,13 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
     assert (audience.sockets, audience.lagging) == (2, 1)
     assert audience.longest_lag_seconds == pytest.approx(16)
     slow.is_lagging = False
-    world.hub.drained(STAR, subscriber)
     world.hub.leave(STAR, subscriber)
     assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=1, lagging=0, longest_lag_seconds=0)]
 
 
 async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caught_up(world: World) -> None:
     slow, quick = FakeLine(), FakeLine()
-    subscriber = await world.join(slow)
+    await world.join(slow)
     await world.join(quick)
     slow.is_lagging = True
     for version in (1, 2, 3):
@@ -103,8 +102,7 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
     assert len(slow.written) == 1
     assert world.hub.lagging == 1
     slow.is_lagging = False
-    world.hub.drained(STAR, subscriber)
-    world.hub.drained(STAR, subscriber)
+    slow.on_change()
     assert slow.told == [("snapshot", 0), ("snapshot", 3)]
     assert world.hub.lagging == 0
     world.intake()
@@ -112,28 +110,11 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
     await until(lambda: slow.told[-1] == ("update", 4))
 
 
-async def test_a_line_that_missed_an_update_gets_no_other_before_its_snapshot(world: World) -> None:
-    slow, quick = FakeLine(), FakeLine()
-    subscriber = await world.join(slow)
-    await world.join(quick)
-    slow.is_lagging = True
-    world.intake()
-    world.publish(1)
-    await until(lambda: len(quick.written) == 2)
-    slow.is_lagging = False
-    world.intake()
-    world.publish(2)
-    await until(lambda: len(quick.written) == 3)
-    world.hub.drained(STAR, subscriber)
-    assert slow.told == [("snapshot", 0), ("snapshot", 2)]
-
-
 async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
     line = FakeLine()
-    subscriber = await world.join(line)
+    await world.join(line)
     line.is_lagging = True
     line.is_lagging = False
-    world.hub.drained(STAR, subscriber)
     assert line.told == [("snapshot", 0)]
 
 
@@ -145,7 +126,6 @@ async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> 
         world.hub.show(STAR, subscriber)
     assert len(line.written) == 1
     line.is_lagging = False
-    world.hub.drained(STAR, subscriber)
     assert len(line.written) == 2
 
 
@@ -174,7 +154,6 @@ async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
     world.publish()
     await until(lambda: len(stays.written) == 2)
     world.hub.show(STAR, subscriber)
-    world.hub.drained(STAR, subscriber)
     assert len(gone.written) == 1
 
 
@@ -194,6 +173,67 @@ async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
     await until(lambda: world.hub.rooms == 1)
     world.hub.tidy()
     assert world.hub.rooms == 0
+
+
+# Lines that change in the middle of a broadcast
+
+
+async def half_told(world: World, monkeypatch: pytest.MonkeyPatch) -> list[FakeLine]:
+    """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
+    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
+    lines = [FakeLine() for _ in range(10)]
+    for number, line in enumerate(lines):
+        await world.join(line, sub=f"viewer-{number}")
+    world.intake(user_id="viewer-7")
+    world.publish()
+    await until(lambda: len(lines[0].written) == 2)
+    assert len(lines[7].written) == 1, "the broadcast is not over"
+    return lines
+
+
+async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = await half_told(world, monkeypatch)
+    crowd[7].is_lagging = True
+    await until(lambda: len(crowd[9].written) == 2)
+    await rest()
+    assert world.hub.lagging == 1
+    assert crowd[7].told == [("snapshot", 0)]
+    crowd[7].is_lagging = False
+    assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
+    assert all(line.told == [("snapshot", 0), ("update", 1)] for line in crowd if line is not crowd[7])
+
+
+async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = await half_told(world, monkeypatch)
+    crowd[7].is_lagging = True
+    crowd[7].is_lagging = False
+    await until(lambda: len(crowd[9].written) == 2)
+    await rest()
+    assert crowd[7].told == [("snapshot", 0), ("update", 1), ("position", 1), ("notice", -1)]
+
+
+async def test_a_line_that_lags_after_its_turn_has_missed_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = await half_told(world, monkeypatch)
+    crowd[0].is_lagging = True
+    await until(lambda: len(crowd[9].written) == 2)
+    crowd[0].is_lagging = False
+    await rest()
+    assert crowd[0].told == [("snapshot", 0), ("update", 1)]
+
+
+async def test_a_line_that_closes_before_its_turn_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = await half_told(world, monkeypatch)
+    crowd[7].is_open = False
+    await until(lambda: len(crowd[9].written) == 2)
+    await rest()
+    assert crowd[7].told == [("snapshot", 0)]
+    assert world.hub.lagging == 0
 
 
 # The end

@@ -11,11 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.breaker import Breaker, BreakerState
-from app.hub import LAG_LIMIT_SECONDS, TOO_SLOW, Hub
+from app.hub import LAG_LIMIT_SECONDS, TOO_SLOW
 from app.metrics import Metrics, Readings
-from app.room import Room
-from app.watched_room import Subscriber, Traffic
-from tests.builders import Stage, build_room, moment
+from app.watched_room import Traffic
+from tests.hubworld import FakeLine, World, until
 from tests.serverside import Api, Server, intake_body, ok, problem, serving
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -292,47 +291,17 @@ async def test_made_up_methods_and_codes_do_not_make_up_series() -> None:
     assert closes == {(("code", "other"),): 50, (("code", "4500"),): 1}
 
 
-@dataclass(eq=False)
-class SlowLine:
-    """A client that reads until the test says otherwise."""
-
-    is_open: bool = True
-    reads: bool = True
-    noticed: asyncio.Event = field(default_factory=asyncio.Event)
-    cut_off_with: int | None = None
-
-    @property
-    def is_lagging(self) -> bool:
-        if not self.reads:
-            self.noticed.set()
-        return not self.reads
-
-    def write_frame(self, frame: bytes) -> None:
-        pass
-
-    def cut_off(self, code: int, reason: str) -> None:
-        self.cut_off_with = code
-
-
 async def test_a_socket_that_lags_is_counted_and_so_is_cutting_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage()
-
-    async def load(performer_id: str) -> Room:
-        return build_room()
-
-    async def missed(performer_id: str, after: int) -> list[Any]:
-        return []
-
-    hub = Hub(epoch="e", load=load, missed=missed, clock=moment, coalesce_seconds=0)
-    line = SlowLine()
-    await hub.join(stage.room.performer_id, Subscriber(line=line, close=lambda code, reason: None))
-    line.reads = False
-    stage.intake()
-    hub.publish(stage.room.performer_id, stage.events)
-    await line.noticed.wait()
+    world = World()
+    line, hub = FakeLine(), world.hub
+    await world.join(line)
+    line.is_lagging = True
+    world.intake()
+    world.publish()
+    await until(lambda: hub.traffic.events == 1)
     assert (hub.traffic, hub.lagging) == (Traffic(frames=1, events=1, lagged=1), 1)
     now = asyncio.get_running_loop().time()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + LAG_LIMIT_SECONDS + 1)
     assert hub.tidy() == 1
-    assert line.cut_off_with == TOO_SLOW
+    assert [code for code, _ in line.cut] == [TOO_SLOW]
     assert hub.traffic.cut_off == 1

@@ -111,11 +111,12 @@ class Watcher:
         process, line, subscriber = self._process, self._line, self._subscriber
         if process is None or line is None or subscriber is None:
             return
-        line.is_lagging = True
-        await asyncio.sleep(seconds)
-        line.is_lagging = False
-        if line.is_open:
-            process.hub.drained(self.performer_id, subscriber)
+        for is_lagging in (True, False):
+            line.is_lagging = is_lagging
+            if line.is_open:
+                process.hub.line_changed(self.performer_id, subscriber)
+            if is_lagging:
+                await asyncio.sleep(seconds)
 
     # Frames
 
