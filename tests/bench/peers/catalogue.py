@@ -81,8 +81,8 @@ FANOUT = (
 
 NO_DATABASE = Peer(name="no database", runtime=Runtime.OWN, source="no_database.py")
 OWN_EDGE = f"{NO_DATABASE.name}, own edge"
-"""The same peer's other paths: with the service's outermost layer and its check of tokens."""
-OWN_EDGE_PATH = "/edge"
+"""The same peer started otherwise: with the service's outermost layer and its check of tokens."""
+OWN_EDGE_ARGUMENT = "edge"
 NAIVE = Peer(name="session a request", runtime=Runtime.OWN, source="naive.py")
 BULLMQ = Peer(
     name="Fastify + BullMQ",

@@ -1,8 +1,8 @@
 """The ceiling: Starlette on uvicorn with the service's own validation and answers' shapes, and nothing behind them.
 
-Run as `no_database.py PORT`. POST /v1/queue/items answers 201 after validation; GET of a position and of a queue build
-and encode what the service would answer. Under /edge the same within the service's own outermost layer, and with its
-check of the token where the service asks for one.
+Run as `no_database.py PORT [edge]`. POST /v1/queue/items answers 201 after validation; GET of a position and of a queue
+build and encode what the service would answer. With `edge` the same within the service's own outermost layer, and with
+its check of the token where the service asks for one.
 """
 
 import sys
@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from app.auth import Authenticator
 from app.command import Actor, Role
@@ -88,7 +88,7 @@ def filled_room() -> Room:
 
 room = filled_room()
 waits = room.waits(now())
-edge = Starlette(
+app_with_edge = Starlette(
     routes=[
         Route("/v1/queue/items", intake_with_token, methods=["POST"]),
         Route("/v1/queue/items/{itemId}/position", position_with_token),
@@ -101,9 +101,9 @@ app = Starlette(
         Route("/v1/queue/items", intake, methods=["POST"]),
         Route("/v1/queue/items/{itemId}/position", position),
         Route("/v1/performers/{performerId}/queue", queue),
-        Mount("/edge", edge),
     ]
 )
 
 if __name__ == "__main__":
-    uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False, server_header=False, backlog=4096)
+    chosen = app_with_edge if sys.argv[2:] == ["edge"] else app
+    uvicorn.run(chosen, port=int(sys.argv[1]), log_level="warning", access_log=False, server_header=False, backlog=4096)

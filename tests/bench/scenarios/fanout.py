@@ -1,7 +1,8 @@
 """Fan-out: CPU per delivery in one room, against the peers, one event in flight and bursts of eight.
 
 The service is driven by real intakes; their whole cost (HTTP, decision, commit) counts as its own. What the same
-intakes cost in a room that nobody watches is measured beside it.
+intakes cost in a room that nobody watches is measured beside it. Everybody gets the same arrivals: a server that rests
+between two events finds cold caches and sleeping clients, and sends dearer than one that never stops.
 """
 
 import time
@@ -29,6 +30,8 @@ LONGEST_PHASE = 6.0
 """Seconds after which a slow peer has been measured for long enough."""
 FEWEST = 5
 """Of publications, however long they take."""
+PAUSE_SECONDS = 0.06
+"""From one publication to the next, at least: longer than the service's coalescing window."""
 OURS_NET = f"{OURS}, less its intakes"
 COLUMNS = (
     Column(measure="cpu_us", title="CPU µs a delivery", digits=2, ranged=True),
@@ -87,6 +90,7 @@ def _ours(bench: Bench, viewers: int, round_number: int) -> None:
             for in_flight, times in _phases(bench.scale):
                 before = server.cpu()
                 for _ in range(times):
+                    time.sleep(PAUSE_SECONDS)
                     unseen.publish(in_flight)
                 intake = (server.cpu() - before) / (in_flight * times)
                 net = drive.measure(in_flight, times) - intake / viewers
@@ -155,7 +159,10 @@ class _Drive:
         watching.reset()
         client_before, began, before = watching.report().cpu, time.monotonic(), self.server.cpu()
         latencies: list[float] = []
+        due = began
         while len(latencies) < times and (time.monotonic() < began + LONGEST_PHASE or len(latencies) < FEWEST):
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = time.monotonic() + PAUSE_SECONDS
             asked = time.monotonic_ns()
             self.publisher.publish(in_flight)
             latencies.append((watching.wait((len(latencies) + 1) * in_flight * viewers) - asked) / 1e6)

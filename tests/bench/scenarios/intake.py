@@ -11,7 +11,7 @@ from tests.bench.figures import OURS, Bar, Case, Column, Remark
 from tests.bench.load.callers import call
 from tests.bench.load.requests import Intakes
 from tests.bench.peers import preparing, redis
-from tests.bench.peers.catalogue import BULLMQ, NAIVE, NO_DATABASE, OWN_EDGE, OWN_EDGE_PATH
+from tests.bench.peers.catalogue import BULLMQ, NAIVE, NO_DATABASE, OWN_EDGE, OWN_EDGE_ARGUMENT
 from tests.bench.peers.preparing import Prepared
 from tests.bench.scale import Scale
 from tests.bench.servers import Server
@@ -48,14 +48,9 @@ def _turns(bench: Bench) -> list[Turn]:
             bench.absent(NAME, peer.name, str(reason))
             continue
         if peer is NO_DATABASE:
+            turns.append(Turn(subject=peer.name, take=partial(_no_database, bench, prepared, peer.name, ())))
             turns.append(
-                Turn(subject=peer.name, take=partial(_no_database, bench, prepared, peer.name, "/v1/queue/items"))
-            )
-            turns.append(
-                Turn(
-                    subject=OWN_EDGE,
-                    take=partial(_no_database, bench, prepared, OWN_EDGE, OWN_EDGE_PATH + "/v1/queue/items"),
-                )
+                Turn(subject=OWN_EDGE, take=partial(_no_database, bench, prepared, OWN_EDGE, (OWN_EDGE_ARGUMENT,)))
             )
         elif peer is NAIVE:
             turns.append(Turn(subject=peer.name, take=partial(_naive, bench, prepared)))
@@ -75,9 +70,9 @@ def _ours(bench: Bench, round_number: int) -> None:
         _check_stored(bench, OURS, folder / "queue.db", "items", taken)
 
 
-def _no_database(bench: Bench, prepared: Prepared, subject: str, path: str, round_number: int) -> None:
-    with preparing.running(prepared, bench.data, bench.server_core) as server:
-        _drive(bench, round_number, subject, server, path=path)
+def _no_database(bench: Bench, prepared: Prepared, subject: str, arguments: tuple[str, ...], round_number: int) -> None:
+    with preparing.running(prepared, bench.data, bench.server_core, *arguments) as server:
+        _drive(bench, round_number, subject, server)
 
 
 def _naive(bench: Bench, prepared: Prepared, round_number: int) -> None:
@@ -97,9 +92,9 @@ def _bullmq(bench: Bench, prepared: Prepared, subject: str, durable: bool, round
         _drive(bench, round_number, subject, server)
 
 
-def _drive(bench: Bench, round_number: int, subject: str, server: Server, *, path: str = "/v1/queue/items") -> int:
+def _drive(bench: Bench, round_number: int, subject: str, server: Server) -> int:
     """Returns how many intakes were taken."""
-    scale, intakes = bench.scale, Intakes(ROOMS, path=path)
+    scale, intakes = bench.scale, Intakes(ROOMS)
     callers = [intakes.caller() for _ in range(scale.callers)]
     warm = call(server.port, callers, calls=WARM_UP_CALLS)
     before = server.cpu()

@@ -10,7 +10,7 @@ from tests.bench.figures import OURS, Bar, Case, Column
 from tests.bench.load.callers import Answer, Call, Caller, call
 from tests.bench.load.requests import Intakes, get
 from tests.bench.peers import preparing
-from tests.bench.peers.catalogue import NO_DATABASE, OWN_EDGE, OWN_EDGE_PATH
+from tests.bench.peers.catalogue import NO_DATABASE, OWN_EDGE, OWN_EDGE_ARGUMENT
 from tests.bench.peers.preparing import Prepared
 from tests.bench.scale import Scale
 from tests.bench.servers import FEATURE, Server, token
@@ -27,8 +27,8 @@ COLUMNS = (
     Column(measure="p99_ms", title="p99 ms", digits=2),
 )
 KINDS = ("position", "queue")
-CEILINGS = ((NO_DATABASE.name, ""), (OWN_EDGE, OWN_EDGE_PATH))
-"""With the prefix of their paths."""
+CEILINGS: tuple[tuple[str, tuple[str, ...]], ...] = ((NO_DATABASE.name, ()), (OWN_EDGE, (OWN_EDGE_ARGUMENT,)))
+"""With what they are started with."""
 
 
 def _case(bench: Bench, kind: str) -> Case:
@@ -40,8 +40,8 @@ def _turns(bench: Bench) -> list[Turn]:
     turns = [Turn(subject=OURS, take=partial(_ours, bench))]
     if NO_DATABASE.name in bench.peers:
         prepared = preparing.prepare(NO_DATABASE, bench.cache)
-        for subject, prefix in CEILINGS:
-            turns.append(Turn(subject=subject, take=partial(_no_database, bench, prepared, subject, prefix)))
+        for subject, arguments in CEILINGS:
+            turns.append(Turn(subject=subject, take=partial(_no_database, bench, prepared, subject, arguments)))
     return turns
 
 
@@ -60,17 +60,17 @@ def _ours(bench: Bench, round_number: int) -> None:
         _drive(bench, round_number, OURS, server, items)
 
 
-def _no_database(bench: Bench, prepared: Prepared, subject: str, prefix: str, round_number: int) -> None:
-    with preparing.running(prepared, bench.data, bench.server_core) as server:
+def _no_database(bench: Bench, prepared: Prepared, subject: str, arguments: tuple[str, ...], round_number: int) -> None:
+    with preparing.running(prepared, bench.data, bench.server_core, *arguments) as server:
         items = [f"i-{number}" for number in range(ROOMS * ITEMS_A_ROOM)]
-        _drive(bench, round_number, subject, server, items, prefix)
+        _drive(bench, round_number, subject, server, items)
 
 
-def _drive(bench: Bench, round_number: int, subject: str, server: Server, items: list[str], prefix: str = "") -> None:
+def _drive(bench: Bench, round_number: int, subject: str, server: Server, items: list[str]) -> None:
     bearer = token(Role.FEATURE, FEATURE)
     requests = {
-        "position": [get(f"{prefix}/v1/queue/items/{item}/position", bearer=bearer) for item in items],
-        "queue": [get(f"{prefix}/v1/performers/room-{number}/queue") for number in range(ROOMS)],
+        "position": [get(f"/v1/queue/items/{item}/position", bearer=bearer) for item in items],
+        "queue": [get(f"/v1/performers/room-{number}/queue") for number in range(ROOMS)],
     }
     for kind in KINDS:
 
