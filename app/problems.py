@@ -5,13 +5,12 @@ Nothing internal reaches a caller: an unexpected failure is logged under the req
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
 import uuid_utils
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -28,15 +27,17 @@ LARGEST_BODY = 64 * 1024
 REQUEST_ID = "X-Request-ID"
 _REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 
-_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 log = logging.getLogger(__name__)
 
 
-def request_id_of(headers: Headers) -> str:
-    """The caller's own id for this request if it sent a sane one, else a new one."""
-    given = headers.get(REQUEST_ID, "")
-    return given if _SANE_REQUEST_ID.fullmatch(given) else str(uuid_utils.uuid7())
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The caller's own id for this request if it sent a sane one, else a new one. `headers` as ASGI has them."""
+    for name, value in headers:
+        if name == _REQUEST_ID_HEADER and _SANE_REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return str(uuid_utils.uuid7())
 
 
 def problem_response(error: QueueError, item: WholeItem | None = None) -> Response:
@@ -71,7 +72,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         request_id = request_id_of(headers)
         scope.setdefault("state", {})["request_id"] = request_id
         began = perf_counter()
@@ -123,9 +124,8 @@ def _route(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "none"))
 
 
-def _too_large(headers: Headers) -> bool:
-    length = headers.get("content-length", "0")
-    return length.isdigit() and int(length) > LARGEST_BODY
+def _too_large(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-length" and value.isdigit() and int(value) > LARGEST_BODY for name, value in headers)
 
 
 def _bounded(receive: Receive) -> Receive:

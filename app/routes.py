@@ -1,6 +1,6 @@
 """The HTTP endpoints: each reads its request, asks one thing of `actions` or `reader`, and shapes the answer.
 
-The table at the end is the whole public surface, in the contract's order.
+The table at the end is the whole public surface.
 """
 
 import asyncio
@@ -371,15 +371,16 @@ class Api:
         room = "/v1/performers/{performerId}/queue"
         item = "/v1/queue/items/{itemId}"
         return [
+            # Tried from the top, so what is asked all the time comes first.
             Route("/v1/queue/items", self.intake, methods=["POST"]),
-            Route(item, self.item, methods=["GET"]),
             Route(f"{item}/position", self.position, methods=["GET"]),
+            Route(room, self.room, methods=["GET", "PATCH"]),
+            Route(item, self.item, methods=["GET"]),
             Route(f"{item}/transitions", self.transitions, methods=["GET"]),
             *(
                 Route(f"{item}/{name}", partial(self.item_command, name), methods=["POST"], name=name)
                 for name in ITEM_COMMANDS
             ),
-            Route(room, self.room, methods=["GET", "PATCH"]),
             Route(f"{room}/depth", self.depth, methods=["GET"]),
             Route(f"{room}/start-next", self.start_next, methods=["POST"]),
             Route(f"{room}/history", self.history, methods=["GET"]),

@@ -89,7 +89,7 @@ class Sockets:
             await _refuse(websocket, PerformerNotFound("There is no such performer."))
             return
         offered = frames.SUBPROTOCOL in websocket.scope["subprotocols"]
-        request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers).encode())
+        request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers.raw).encode())
         await websocket.accept(frames.SUBPROTOCOL if offered else None, headers=[request_id])
         await _Connection(self, websocket, performer_id).run()
 
@@ -113,7 +113,7 @@ async def nowhere(websocket: WebSocket) -> None:
 async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:
     """Answer the handshake over HTTP, as a browser's script will never see but its console does."""
     response = problem_response(refusal)
-    response.headers[REQUEST_ID] = request_id_of(websocket.headers)
+    response.headers[REQUEST_ID] = request_id_of(websocket.headers.raw)
     await websocket.send_denial_response(response)
 
 
