@@ -32,7 +32,11 @@ class AsgiLine:
     def is_lagging(self) -> bool:
         return self._waiting_bytes > HIGH_WATER
 
-    def write_frame(self, frame: bytes) -> None:
+    def send_at_once(self, frame: bytes) -> int:
+        self.write(frame)
+        return len(frame)
+
+    def write(self, frame: bytes) -> None:
         if not self.is_open:
             # Closed by the application meanwhile, which is about to leave the room.
             return

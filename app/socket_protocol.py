@@ -5,14 +5,17 @@ work of ASGI; everything else (handshake, reading, closing) stays uvicorn's. Als
 oversized frame and a missing pong, a write buffer that is small and known, an upgrade request that cannot be parsed.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+
+from app.direct_transport import DirectTransport
 
 EXTENSION = "performance_queue.connection"
 
@@ -53,17 +56,15 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger)
         self.on_change: Callable[[], None] | None = None
-        """Called when `is_open` or `is_lagging` has changed."""
+        """Called when `is_open`, `is_lagging` or `send_at_once` has changed."""
         self.is_open = False
         """Frames may be written: the handshake is over, and no end has begun on either side."""
         self.is_lagging = False
         """More than HIGH_WATER waits in our buffer; so until it has run low."""
-        self.write_frame: Callable[[bytes], None]
-        """Writes a complete frame at once. The caller has looked at `is_open` and `is_lagging`."""
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.write_frame = transport.write
+        self._direct = DirectTransport(transport, self._changed)
+        super().connection_made(cast(asyncio.Transport, self._direct))
         transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         sock = transport.get_extra_info("socket")
         if sock is not None:
@@ -94,6 +95,14 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
             self.handshake_complete = True
 
+    @property
+    def send_at_once(self) -> Callable[[bytes], int]:
+        """Sends what it can of a complete frame and returns how many bytes; what is left goes to `write`."""
+        return self._direct.send
+
+    def write(self, data: bytes) -> None:
+        self._direct.write(data)
+
     def _set_open(self, is_open: bool) -> None:
         if is_open is not self.is_open:
             self.is_open = is_open
@@ -107,6 +116,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._set_open(False)
+        self._direct.release()
         super().connection_lost(exc)
 
     def eof_received(self) -> None:

@@ -356,7 +356,7 @@ class _Connection:
 
     def _write(self, payload: bytes) -> None:
         if self._line.is_open:
-            self._line.write_frame(text_frame(payload))
+            self._line.write(text_frame(payload))
 
     def _line_changed(self) -> None:
         if self._subscriber is not None:

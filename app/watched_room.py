@@ -30,7 +30,7 @@ WRITES_AT_ONCE = 100
 class Line(Protocol):
     """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends.
 
-    Whoever holds it tells the hub when `is_open` or `is_lagging` changes: `Hub.line_changed`.
+    Whoever holds it tells the hub when `is_open`, `is_lagging` or `send_at_once` changes: `Hub.line_changed`.
     """
 
     @property
@@ -40,8 +40,12 @@ class Line(Protocol):
     def is_lagging(self) -> bool: ...
 
     @property
-    def write_frame(self) -> Callable[[bytes], None]:
-        """Writes a complete frame at once, to a line that is open and does not lag."""
+    def send_at_once(self) -> Callable[[bytes], int]:
+        """Sends what it can of a complete frame, on a line that is open and does not lag, and returns how many bytes.
+        What is left goes to `write` before anything else. May raise OSError, having sent nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Sends a frame, or what was left of one, at once or in its turn."""
 
     def cut_off(self, code: int, reason: str) -> None: ...
 
@@ -91,8 +95,8 @@ class WatchedRoom:
         self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._audiences: dict[bool, dict[Subscriber, None]] = {True: {}, False: {}}
         """Who watches: those that see whole items, and everybody else."""
-        self._ready: dict[bool, dict[Subscriber, Callable[[bytes], None]]] = {True: {}, False: {}}
-        """Of them, those that can take a frame, and what writes it. Kept as lines change: a broadcast, which is what a
+        self._ready: dict[bool, dict[Subscriber, Callable[[bytes], int]]] = {True: {}, False: {}}
+        """Of them, those that can take a frame, and what sends it. Kept as lines change: a broadcast, which is what a
         process does most, looks at nobody any more."""
         self._is_disturbed = False
         """Somebody has stopped being ready since the last frame began to be sent."""
@@ -156,7 +160,7 @@ class WatchedRoom:
         if not line.is_open or line.is_lagging:
             self._set_apart(subscriber)
             return
-        self._ready[subscriber.whole][subscriber] = line.write_frame
+        self._ready[subscriber.whole][subscriber] = line.send_at_once
         if subscriber.lagging_since is not None:
             subscriber.lagging_since = None
             self.show(subscriber)
@@ -262,7 +266,7 @@ class WatchedRoom:
 
     def _write(self, subscriber: Subscriber, own: Sequence[bytes]) -> None:
         for frame in own:
-            subscriber.line.write_frame(frame)
+            subscriber.line.write(frame)
         self._traffic.frames += len(own)
 
     def _items(self, *, whole: bool) -> orjson.Fragment:
@@ -275,16 +279,22 @@ class WatchedRoom:
 
     def _write_to_all(
         self,
-        ready: Sequence[tuple[Subscriber, Callable[[bytes], None]]],
+        ready: Sequence[tuple[Subscriber, Callable[[bytes], int]]],
         audience: Mapping[Subscriber, None],
         frame: bytes,
     ) -> int:
         """Write one frame to all of these that are still ready; returns to how many."""
         if self._is_disturbed:
             # A line stopped being ready after the list of them was made.
-            ready = [(each, write) for each, write in ready if each in audience and self._is_ready(each)]
-        for _, write in ready:
-            write(frame)
+            ready = [(each, send) for each, send in ready if each in audience and self._is_ready(each)]
+        size = len(frame)
+        for subscriber, send in ready:
+            try:
+                sent = send(frame)
+            except OSError:
+                sent = 0
+            if sent != size:
+                subscriber.line.write(frame[sent:])
         self._traffic.frames += len(ready)
         return len(ready)
 

@@ -50,7 +50,11 @@ class FakeLine:
         self._is_lagging = value
         self.on_change()
 
-    def write_frame(self, frame: bytes) -> None:
+    def send_at_once(self, frame: bytes) -> int:
+        self.write(frame)
+        return len(frame)
+
+    def write(self, frame: bytes) -> None:
         assert self.is_open, "nobody may write to a closed line"
         self.written.append(frame)
 

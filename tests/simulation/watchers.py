@@ -35,7 +35,11 @@ class Line:
     def is_open(self) -> bool:
         return self._process.alive and not self.is_cut
 
-    def write_frame(self, frame: bytes) -> None:
+    def send_at_once(self, frame: bytes) -> int:
+        self.write(frame)
+        return len(frame)
+
+    def write(self, frame: bytes) -> None:
         if self.is_open:
             self._watcher.receive(orjson.loads(frame[{126: 4, 127: 10}.get(frame[1], 2) :]))
 

@@ -1,7 +1,7 @@
 """Latency: from a commit to the last viewer, and what intakes of other rooms suffer while a large room is told.
 
-The C floor sends the same number of frames in a bare loop: that is what the sends themselves take. An intake is answered
-as soon as it is committed, and its answer is written just before the first viewer is.
+The C floor sends the same number of frames in a bare loop: that is what the sends themselves take. An intake is
+answered as soon as it is committed, and its answer is written just before the first viewer is.
 """
 
 import threading
