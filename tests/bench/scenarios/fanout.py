@@ -81,20 +81,23 @@ def _ours(bench: Bench, viewers: int, round_number: int) -> None:
     with servers.ours(bench.data, bench.server_core) as server, crowd(bench.viewers, bench.load_core) as watching:
         empty = server.memory()
         watching.connect(server.port, "/v1/performers/room-0/queue/live", viewers)
-        with (
-            _published(IntakePublisher(server)) as publisher,
-            _published(IntakePublisher(server, prefix="unwatched")) as unseen,
-        ):
+        with _published(IntakePublisher(server)) as publisher:
             drive = _Drive(bench, round_number, OURS, server, watching, publisher, viewers, server.memory() - empty)
             drive.warm_up()
             for in_flight, times in _phases(bench.scale):
-                before = server.cpu()
-                for _ in range(times):
-                    time.sleep(PAUSE_SECONDS)
-                    unseen.publish(in_flight)
-                intake = (server.cpu() - before) / (in_flight * times)
+                intake = _intake_alone(server, in_flight, times)
                 net = drive.measure(in_flight, times) - intake / viewers
                 _case(bench, viewers, in_flight).note(round_number, OURS_NET, cpu_us=net * 1e6)
+
+
+def _intake_alone(server: Server, in_flight: int, times: int) -> float:
+    """CPU seconds of an intake, at the same pace, into a room that nobody watches."""
+    with _published(IntakePublisher(server, prefix="unwatched")) as unseen:
+        before = server.cpu()
+        for _ in range(times):
+            time.sleep(PAUSE_SECONDS)
+            unseen.publish(in_flight)
+        return (server.cpu() - before) / (in_flight * times)
 
 
 def _peer(bench: Bench, viewers: int, prepared: Prepared, round_number: int) -> None:
