@@ -6,7 +6,7 @@ socket that lags is skipped; when it has caught up it gets the current snapshot.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -27,6 +27,9 @@ WRITES_AT_ONCE = 100
 """Sockets written to before the event loop, and the lanes' threads, get a turn: about a millisecond."""
 
 
+Send = Callable[[bytes], int]
+
+
 class Line(Protocol):
     """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends.
 
@@ -40,7 +43,7 @@ class Line(Protocol):
     def is_lagging(self) -> bool: ...
 
     @property
-    def send_at_once(self) -> Callable[[bytes], int]:
+    def send_at_once(self) -> "Send":
         """Sends what it can of a complete frame, on a line that is open and does not lag, and returns how many bytes.
         What is left goes to `write` before anything else. May raise OSError, having sent nothing."""
 
@@ -61,6 +64,8 @@ class Subscriber:
     whole: bool = False
     """Sees whole items: the performer's side and administrators."""
     lagging_since: float | None = None
+    send: Send | None = field(init=False, default=None)
+    """What sends it a frame at once, while it is in a room and can take one."""
     owner_id: str | None = field(init=False)
     """The user whose own items this socket is told about."""
 
@@ -95,11 +100,11 @@ class WatchedRoom:
         self._recent: deque[Event] = deque(maxlen=RECENT_EVENTS)
         self._audiences: dict[bool, dict[Subscriber, None]] = {True: {}, False: {}}
         """Who watches: those that see whole items, and everybody else."""
-        self._ready: dict[bool, dict[Subscriber, Callable[[bytes], int]]] = {True: {}, False: {}}
-        """Of them, those that can take a frame, and what sends it. Kept as lines change: a broadcast, which is what a
-        process does most, looks at nobody any more."""
-        self._is_disturbed = False
-        """Somebody has stopped being ready since the last frame began to be sent."""
+        self._ready: dict[bool, dict[Send, Subscriber]] = {True: {}, False: {}}
+        """Of them, those that can take a frame, by what sends it. Kept as lines change: a broadcast, which is what a
+        process does most, calls one after the other and looks at nobody."""
+        self._dropped: dict[Send, Subscriber] = {}
+        """What has ceased to be in there since the last frame began to be sent."""
         self._owners: dict[str, set[Subscriber]] = {}
         self._items_shown: dict[bool, tuple[int, orjson.Fragment]] = {}
         """By audience: the items of a snapshot as JSON, and the version they are of."""
@@ -148,7 +153,7 @@ class WatchedRoom:
 
     def remove(self, subscriber: Subscriber) -> None:
         del self._audiences[subscriber.whole][subscriber]
-        self._set_apart(subscriber)
+        self._send_by(None, subscriber)
         if subscriber.owner_id is not None and (sockets := self._owners.get(subscriber.owner_id)):
             sockets.discard(subscriber)
             if not sockets:
@@ -157,21 +162,23 @@ class WatchedRoom:
     def review(self, subscriber: Subscriber) -> None:
         """See anew whether a line can take frames. One that had missed any and has caught up is shown the room."""
         line = subscriber.line
-        if not line.is_open or line.is_lagging:
-            self._set_apart(subscriber)
-            return
-        self._ready[subscriber.whole][subscriber] = line.send_at_once
-        if subscriber.lagging_since is not None:
+        is_ready = line.is_open and not line.is_lagging
+        self._send_by(line.send_at_once if is_ready else None, subscriber)
+        if is_ready and subscriber.lagging_since is not None:
             subscriber.lagging_since = None
             self.show(subscriber)
 
-    def _set_apart(self, subscriber: Subscriber) -> None:
-        if self._ready[subscriber.whole].pop(subscriber, None) is not None:
-            self._is_disturbed = True
+    def _send_by(self, send: Send | None, subscriber: Subscriber) -> None:
+        ready, before = self._ready[subscriber.whole], subscriber.send
+        if before is not None and before != send:
+            self._dropped.setdefault(before, ready.pop(before))
+        if send is not None:
+            ready[send] = subscriber
+        subscriber.send = send
 
     def _is_ready(self, subscriber: Subscriber) -> bool:
         """Whether a socket can take a frame; one that lags has missed it from here on."""
-        if subscriber in self._ready[subscriber.whole]:
+        if subscriber.send is not None:
             return True
         if subscriber.line.is_open and subscriber.lagging_since is None:
             # What it gets next is a snapshot.
@@ -211,16 +218,14 @@ class WatchedRoom:
     def send_pending(self) -> Iterator[None]:
         """Send what is pending; each step but the last has written to WRITES_AT_ONCE sockets or so."""
         before, events, after, now = self.shown, self._shown_up_to_date(), self.room, self._clock()
-        self._is_disturbed = False
+        self._dropped.clear()
         self._traffic.events += len(events)
         private = self._private_frames(events, before, after, now)
         owners = [(owner, own) for user_id, own in private.items() for owner in self._owners[user_id]]
         written = 0
         # Whoever joins or catches up while we write gets a snapshot of `after` and needs nothing from here.
         for whole, audience, ready in [
-            (whole, audience, list(self._ready[whole].items()))
-            for whole, audience in self._audiences.items()
-            if audience
+            (whole, audience, list(self._ready[whole])) for whole, audience in self._audiences.items() if audience
         ]:
             if len(ready) < len(audience):
                 for subscriber in audience:
@@ -230,9 +235,11 @@ class WatchedRoom:
                 if written >= WRITES_AT_ONCE:
                     written = 0
                     yield
-                written += self._write_to_all(ready[start : start + WRITES_AT_ONCE], audience, frame)
+                some = ready[start : start + WRITES_AT_ONCE]
+                self._write_to_all(some, whole, frame)
+                written += len(some)
         for owner, own in owners:
-            if owner in self._ready[owner.whole]:
+            if owner.send is not None:
                 self._write(owner, own)
 
     def resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
@@ -277,26 +284,22 @@ class WatchedRoom:
             self._items_shown[whole] = (self.shown.version, items)
         return items
 
-    def _write_to_all(
-        self,
-        ready: Sequence[tuple[Subscriber, Callable[[bytes], int]]],
-        audience: Mapping[Subscriber, None],
-        frame: bytes,
-    ) -> int:
-        """Write one frame to all of these that are still ready; returns to how many."""
-        if self._is_disturbed:
-            # A line stopped being ready after the list of them was made.
-            ready = [(each, send) for each, send in ready if each in audience and self._is_ready(each)]
+    def _write_to_all(self, ready: Sequence[Send], whole: bool, frame: bytes) -> None:
+        if self._dropped:
+            # After the list was made these left, or fell behind, or must now be sent to in another way.
+            for subscriber in [self._dropped[send] for send in ready if send in self._dropped]:
+                if subscriber in self and self._is_ready(subscriber):
+                    self._write(subscriber, [frame])
+            ready = [send for send in ready if send not in self._dropped]
         size = len(frame)
-        for subscriber, send in ready:
+        for send in ready:
             try:
                 sent = send(frame)
             except OSError:
                 sent = 0
             if sent != size:
-                subscriber.line.write(frame[sent:])
+                self._ready[whole][send].line.write(frame[sent:])
         self._traffic.frames += len(ready)
-        return len(ready)
 
     def _private_frames(
         self, events: Sequence[Event], before: Room, after: Room, now: datetime

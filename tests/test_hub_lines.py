@@ -236,6 +236,47 @@ async def test_a_line_that_closes_before_its_turn_is_left_out(world: World, monk
     assert world.hub.lagging == 0
 
 
+async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_in_the_old_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits in its buffer would be overtaken."""
+    crowd = await half_told(world, monkeypatch)
+    old_way: list[bytes] = []
+    line = crowd[3]
+    line.send_at_once = lambda frame: old_way.append(frame) or len(frame)  # type: ignore[func-returns-value,method-assign]
+    line.on_change()
+    world.intake()
+    await until(lambda: len(crowd[9].written) == 2)
+    world.publish(2)
+    await until(lambda: len(crowd[0].written) == 3)
+    before = len(old_way)
+    del line.send_at_once
+    line.on_change()
+    await until(lambda: len(crowd[9].written) == 3)
+    assert len(old_way) == before
+    assert line.told == [("snapshot", 0), ("update", 1), ("update", 2)]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 10])
+async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: World, taken: int) -> None:
+    line, other = FakeLine(), FakeLine()
+    begun: list[bytes] = []
+
+    def send(frame: bytes) -> int:
+        if not taken:
+            raise BlockingIOError
+        begun.append(frame[:taken])
+        return taken
+
+    line.send_at_once = send  # type: ignore[method-assign]
+    await world.join(line)
+    await world.join(other)
+    world.intake()
+    world.publish()
+    await until(lambda: len(other.written) == 2)
+    assert b"".join(begun) + line.written[1] == other.written[1]
+
+
 # The end
 
 
