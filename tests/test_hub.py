@@ -1,6 +1,8 @@
 """The hub: events in, frames out, each to whom it is for."""
 
 import asyncio
+import gc
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -148,6 +150,21 @@ async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more(
     world.hub.leave(STAR, subscribers[8])
     await until(lambda: len(lines[9].written) == 2)
     assert lines[8].told == [("snapshot", 0)]
+    assert world.hub.traffic.lagged == 0
+
+
+async def test_who_has_left_is_forgotten_with_the_next_frame(world: World) -> None:
+    line, stays = FakeLine(), FakeLine()
+    subscriber = await world.join(line)
+    await world.join(stays)
+    gone = weakref.ref(line)
+    world.hub.leave(STAR, subscriber)
+    world.intake()
+    world.publish()
+    await until(lambda: len(stays.written) == 2)
+    del line, subscriber
+    gc.collect()
+    assert gone() is None
 
 
 async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_database(world: World) -> None:

@@ -253,6 +253,7 @@ async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_i
     del line.send_at_once
     line.on_change()
     await until(lambda: len(crowd[9].written) == 3)
+    await rest()
     assert len(old_way) == before
     assert line.told == [("snapshot", 0), ("update", 1), ("update", 2)]
 
