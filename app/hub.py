@@ -149,7 +149,8 @@ class Hub:
         watched.fold(missed)
 
     def line_changed(self, performer_id: str, subscriber: Subscriber) -> None:
-        """A socket's line has begun or ceased to be open or to lag: if it had missed frames, bring it up to date."""
+        """A socket's line takes frames from now on, or no more, or in another way. If it had missed any and has caught
+        up, it is brought up to date."""
         watched = self._rooms.get(performer_id)
         if watched is not None and subscriber in watched:
             watched.review(subscriber)

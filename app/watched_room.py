@@ -285,6 +285,7 @@ class WatchedRoom:
         return items
 
     def _write_to_all(self, ready: Sequence[Send], whole: bool, frame: bytes) -> None:
+        """Send one frame by each of these, which were ready when the frame began to be sent."""
         if self._dropped:
             # After the list was made these left, or fell behind, or must now be sent to in another way.
             for subscriber in [self._dropped[send] for send in ready if send in self._dropped]:

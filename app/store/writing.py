@@ -173,7 +173,8 @@ _ADD_ANSWERS = _Bulk(_insert(ANSWERS))
 
 
 def save(connection: Connection, changes: Changes) -> None:
-    """Write a batch. Rooms go in one order everywhere, so that two processes' batches cannot deadlock.
+    """Write a batch. Rooms that exist were locked in one order when the batch began, and new ones go in one order as
+    well, so that two processes' batches do not wait for each other.
 
     Raises sqlalchemy.exc.IntegrityError when an invariant would break: another process was first.
     """
