@@ -69,10 +69,6 @@ class Hub:
         everyone = (subscriber for watched in self._rooms.values() for subscriber in watched.subscribers)
         return sum(subscriber.lagging_since is not None for subscriber in everyone)
 
-    def sockets_in(self, performer_id: str) -> int:
-        watched = self._rooms.get(performer_id)
-        return len(watched) if watched is not None else 0
-
     def audiences(self) -> list[Audience]:
         """What watches each room here."""
         now = asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -50,6 +50,7 @@ from app.sockets import Sockets, nowhere
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
+from app.store.tables import moment
 from app.stream import EventLog
 from app.wallet import Wallet
 from app.writer import Outcome
@@ -69,7 +70,7 @@ DRAIN_SECONDS = 3.0
 
 def utc_now() -> datetime:
     """Now, with the whole milliseconds that everything is kept in."""
-    return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)
+    return moment(time_ns() // 1_000_000)
 
 
 def new_id() -> str:
