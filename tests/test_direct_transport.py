@@ -78,13 +78,6 @@ async def test_what_is_written_is_there_at_once_and_the_transport_behind_has_not
         assert here.is_direct
 
 
-async def test_what_waits_in_the_transport_behind_is_not_overtaken() -> None:
-    async with line() as here:
-        here.behind.write(b"first")
-        here.direct.write(b"second")
-        assert await here.received(11) == b"firstsecond"
-
-
 async def test_a_peer_that_reads_slowly_gets_every_byte_in_order() -> None:
     frames = [bytes([number]) * 3000 for number in range(100)]
     async with line() as here:
@@ -92,9 +85,11 @@ async def test_a_peer_that_reads_slowly_gets_every_byte_in_order() -> None:
             here.direct.write(frame)
         assert not here.is_direct
         assert here.behind.get_write_buffer_size() > 0
+        # The kernel has room again, and the loop has had no turn to use it.
+        begun = here.peer.recv(50_000)
         for frame in frames[50:]:
             assert here.direct.send(frame) == len(frame), "what cannot go now is taken all the same"
-        assert await here.received(300_000) == b"".join(frames)
+        assert begun + await here.received(300_000 - len(begun)) == b"".join(frames)
 
 
 async def test_once_the_buffer_behind_is_empty_writes_go_straight_again() -> None:
