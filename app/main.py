@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import uuid_utils
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
@@ -30,7 +28,7 @@ from app.actions import Actions
 from app.audience import POST_SECONDS, Audiences
 from app.auth import Authenticator
 from app.breaker import Breaker, BreakerState
-from app.errors import QueueError
+from app.edge import Edge, Service
 from app.event import Event
 from app.figures import FOLDER, Figures
 from app.hub import Hub
@@ -38,7 +36,7 @@ from app.lane import Lanes
 from app.metrics import Metrics, Readings
 from app.outbox import Outbox
 from app.presence import RENEW_SECONDS, Presence
-from app.problems import REQUEST_ID, Edge, on_http_exception
+from app.problems import REQUEST_ID
 from app.quota import Quota
 from app.reader import Reader
 from app.room import Policy
@@ -142,7 +140,7 @@ def check_redis_driver(settings: Settings) -> None:
         raise InvalidSettings("REDIS_URL needs the package redis; install performance-queue[cluster]") from None
 
 
-def worker() -> Starlette:
+def worker() -> Service:
     """One worker's application, configured by the environment."""
     settings = read_settings()
     logs.configure(settings.environment)
@@ -164,7 +162,7 @@ def check_surroundings(settings: Settings) -> None:
 
 def create_app(
     settings: Settings, clock: Callable[[], datetime] = utc_now, *, workers: Figures | None = None
-) -> Starlette:
+) -> Service:
     """The service as an ASGI application. `workers`: its place among those of this machine, if it is one of several.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
@@ -286,7 +284,7 @@ def create_app(
         hub.tidy()
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Service) -> AsyncIterator[None]:
         try:
             with workers or nullcontext():
                 async with everything_at_work():
@@ -327,7 +325,7 @@ def create_app(
             for task in tasks:
                 task.cancel()
 
-    middleware = [Middleware(Edge, observe=metrics.request)]
+    middleware = [Middleware(Edge, observe=metrics.request, refuse=api.refuse)]
     if settings.allowed_origins:
         # Around the edge: a script is to be able to read what the edge itself refuses.
         middleware.insert(
@@ -340,7 +338,7 @@ def create_app(
                 expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
             ),
         )
-    app = Starlette(
+    app = Service(
         routes=[
             *api.routes(sockets),
             *description.routes(metrics),
@@ -349,7 +347,6 @@ def create_app(
             WebSocketRoute("/{path:path}", nowhere),
         ],
         middleware=middleware,
-        exception_handlers={QueueError: api.on_refusal, HTTPException: on_http_exception},
         lifespan=lifespan,
     )
 

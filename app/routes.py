@@ -5,20 +5,22 @@ The table at the end is the whole public surface.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Scope
 
 from app import rights
 from app.actions import ITEM_COMMANDS, Actions
 from app.analytics import analyse
 from app.audience import Audiences
 from app.auth import Authenticator, Principal
+from app.edge import Endpoint, Json, body_of
 from app.errors import NotFound, QueueError, Unauthorized
 from app.http_protocol import EXTENSION
 from app.item import Item
@@ -48,6 +50,7 @@ DEFAULT_SPAN = timedelta(days=1)
 LONGEST_SPAN = timedelta(days=31)
 LONGEST_CHECK_SECONDS = 2.0
 """How long the database may take to show that it is there."""
+REPLAYED = (b"idempotent-replayed", b"true")
 
 
 class Api:
@@ -85,16 +88,14 @@ class Api:
     async def intake(self, request: Request) -> Response:
         principal = await self._principal(request)
         try:
-            body = read_body(IntakeRequest, await request.body())
+            body = read_body(IntakeRequest, await body_of(request))
             outcome = await self._actions.intake(principal, body, idempotency_key_of(request))
         except QueueError as refusal:
             self._intakes[refusal.code] += 1
             raise
         self._intakes["replayed" if outcome.replayed else "queued"] += 1
-        answer = self._answer(outcome, status=200 if outcome.replayed else 201)
-        if outcome.item is not None:
-            answer.headers["Location"] = f"/v1/queue/items/{outcome.item.item_id}"
-        return answer
+        where = () if outcome.item is None else ((b"location", b"/v1/queue/items/" + outcome.item.item_id.encode()),)
+        return self._answer(outcome, status=200 if outcome.replayed else 201, headers=where)
 
     async def item(self, request: Request) -> Response:
         item, room = await self._readable_item(request)
@@ -111,7 +112,7 @@ class Api:
 
     async def item_command(self, name: str, request: Request) -> Response:
         principal = await self._principal(request)
-        body = read_body(ITEM_COMMANDS[name], await request.body())
+        body = read_body(ITEM_COMMANDS[name], await body_of(request))
         item_id = request.path_params["itemId"]
         outcome = await self._actions.item_command(principal, name, item_id, body, idempotency_key_of(request))
         return self._answer(outcome)
@@ -151,13 +152,13 @@ class Api:
 
     async def change_settings(self, request: Request) -> Response:
         principal = await self._principal(request)
-        body = read_body(SettingsRequest, await request.body())
+        body = read_body(SettingsRequest, await body_of(request))
         outcome = await self._actions.change_settings(principal, performer_id_of(request), body)
         return _json(shapes.room_shape(outcome.room, self._store.epoch))
 
     async def start_next(self, request: Request) -> Response:
         principal = await self._principal(request)
-        read_body(EmptyRequest, await request.body())
+        read_body(EmptyRequest, await body_of(request))
         performer_id = performer_id_of(request)
         return self._answer(await self._actions.start_next(principal, performer_id, idempotency_key_of(request)))
 
@@ -308,14 +309,11 @@ class Api:
 
     async def retry_operation(self, request: Request) -> Response:
         principal = await self._principal(request)
-        read_body(EmptyRequest, await request.body())
+        read_body(EmptyRequest, await body_of(request))
         operation, replayed = await self._actions.retry_operation(
             principal, request.path_params["operationId"], idempotency_key_of(request)
         )
-        response = _json(shapes.operation_shape(operation))
-        if replayed:
-            response.headers["Idempotent-Replayed"] = "true"
-        return response
+        return _json(shapes.operation_shape(operation), headers=(REPLAYED,) if replayed else ())
 
     # Health
 
@@ -343,7 +341,7 @@ class Api:
         if scheme.lower() != "bearer":
             raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
         principal = await self._authenticator.principal(token.strip())
-        request.state.principal = principal
+        request.scope["state"]["principal"] = principal
         return principal
 
     async def _viewer(self, request: Request) -> Principal | None:
@@ -352,19 +350,19 @@ class Api:
             return None
         return await self._principal(request)
 
-    def _answer(self, outcome: Outcome, *, status: int = 200) -> Response:
+    def _answer(
+        self, outcome: Outcome, *, status: int = 200, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> Response:
         """The item a command was about, as it is after it."""
         if outcome.item is None:
             return _json(shapes.room_shape(outcome.room, self._store.epoch), status=status)
-        response = _json(shapes.whole_item(outcome.item, outcome.position), status=status)
         if outcome.replayed:
-            response.headers["Idempotent-Replayed"] = "true"
-        return response
+            headers = (*headers, REPLAYED)
+        return _json(shapes.whole_item(outcome.item, outcome.position), status=status, headers=headers)
 
-    async def on_refusal(self, request: Request, error: Exception) -> Response:
+    async def refuse(self, scope: Scope, refusal: QueueError) -> Response:
         """A refusal as a problem document, with the item it is about where the caller may see that."""
-        refusal = cast(QueueError, error)
-        principal: Principal | None = getattr(request.state, "principal", None)
+        principal: Principal | None = scope["state"].get("principal")
         return problem_response(refusal, await self._actions.item_of(principal, refusal))
 
     def routes(self, sockets: Sockets) -> list[BaseRoute]:
@@ -372,28 +370,28 @@ class Api:
         item = "/v1/queue/items/{itemId}"
         return [
             # Tried from the top, so what is asked all the time comes first.
-            Route("/v1/queue/items", self.intake, methods=["POST"]),
-            Route(f"{item}/position", self.position, methods=["GET"]),
-            Route(room, self.room, methods=["GET", "PATCH"]),
-            Route(item, self.item, methods=["GET"]),
-            Route(f"{item}/transitions", self.transitions, methods=["GET"]),
+            Route("/v1/queue/items", Endpoint(self.intake), methods=["POST"]),
+            Route(f"{item}/position", Endpoint(self.position), methods=["GET"]),
+            Route(room, Endpoint(self.room), methods=["GET", "PATCH"]),
+            Route(item, Endpoint(self.item), methods=["GET"]),
+            Route(f"{item}/transitions", Endpoint(self.transitions), methods=["GET"]),
             *(
-                Route(f"{item}/{name}", partial(self.item_command, name), methods=["POST"], name=name)
+                Route(f"{item}/{name}", Endpoint(partial(self.item_command, name)), methods=["POST"], name=name)
                 for name in ITEM_COMMANDS
             ),
-            Route(f"{room}/depth", self.depth, methods=["GET"]),
-            Route(f"{room}/start-next", self.start_next, methods=["POST"]),
-            Route(f"{room}/history", self.history, methods=["GET"]),
-            Route(f"{room}/analytics", self.analytics, methods=["GET"]),
-            Route("/v1/users/{userId}/queue/items", self.user_items, methods=["GET"]),
-            Route("/v1/events", self.events, methods=["GET"]),
-            Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
-            Route("/v1/admin/audiences", self.audiences, methods=["GET"]),
-            Route("/v1/admin/analytics", self.analytics, methods=["GET"]),
-            Route("/v1/admin/wallet-operations", self.wallet_operations, methods=["GET"]),
-            Route("/v1/admin/wallet-operations/{operationId}/retry", self.retry_operation, methods=["POST"]),
-            Route("/healthz", self.healthz, methods=["GET"]),
-            Route("/readyz", self.readyz, methods=["GET"]),
+            Route(f"{room}/depth", Endpoint(self.depth), methods=["GET"]),
+            Route(f"{room}/start-next", Endpoint(self.start_next), methods=["POST"]),
+            Route(f"{room}/history", Endpoint(self.history), methods=["GET"]),
+            Route(f"{room}/analytics", Endpoint(self.analytics), methods=["GET"]),
+            Route("/v1/users/{userId}/queue/items", Endpoint(self.user_items), methods=["GET"]),
+            Route("/v1/events", Endpoint(self.events), methods=["GET"]),
+            Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
+            Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
+            Route("/v1/admin/analytics", Endpoint(self.analytics), methods=["GET"]),
+            Route("/v1/admin/wallet-operations", Endpoint(self.wallet_operations), methods=["GET"]),
+            Route("/v1/admin/wallet-operations/{operationId}/retry", Endpoint(self.retry_operation), methods=["POST"]),
+            Route("/healthz", Endpoint(self.healthz), methods=["GET"]),
+            Route("/readyz", Endpoint(self.readyz), methods=["GET"]),
             WebSocketRoute(f"{room}/live", sockets.live),
         ]
 
@@ -404,5 +402,5 @@ def _readiness(checks: Mapping[str, str]) -> Literal["ok", "degraded", "unavaila
     return "ok" if all(state == "ok" for state in checks.values()) else "degraded"
 
 
-def _json(value: Any, *, status: int = 200) -> Response:
-    return Response(encode(value), status, media_type="application/json")
+def _json(value: Any, *, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
+    return Json(encode(value), status, headers)

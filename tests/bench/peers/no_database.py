@@ -15,11 +15,14 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from app.auth import Authenticator
 from app.command import Actor, Role
 from app.decision import decide
-from app.problems import Edge
+from app.edge import Edge
+from app.errors import QueueError
+from app.problems import problem_response
 from app.room import Policy, Room
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from app.wire import shapes
@@ -55,6 +58,10 @@ async def position_with_token(request: Request) -> Response:
 
 async def check_token(request: Request) -> None:
     await authenticator.principal(request.headers["authorization"].removeprefix("Bearer "))
+
+
+async def refuse(scope: Scope, refusal: QueueError) -> Response:
+    return problem_response(refusal)
 
 
 async def position(request: Request) -> Response:
@@ -94,7 +101,7 @@ app_with_edge = Starlette(
         Route("/v1/queue/items/{itemId}/position", position_with_token),
         Route("/v1/performers/{performerId}/queue", queue),
     ],
-    middleware=[Middleware(Edge, observe=lambda *seen: None)],
+    middleware=[Middleware(Edge, observe=lambda *seen: None, refuse=refuse)],
 )
 app = Starlette(
     routes=[
