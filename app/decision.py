@@ -23,8 +23,7 @@ from app.errors import (
     QueueEmpty,
     QueueFull,
 )
-from app.estimate import wait_seconds
-from app.event import Event, EventName, PauseReason, RoomSettings
+from app.event import Event, EventName, PauseReason, RoomSettings, completed
 from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
 from app.operation import Operation, OperationKind, OperationStatus
 from app.room import Room, apply
@@ -126,7 +125,8 @@ class _Story:
         self.room = apply(self.room, event)
         position = self.room.position(item.item_id)
         shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
-        self.events.append(replace(event, position=position, params={**shown, "position": position, **(params or {})}))
+        params = {**shown, "position": position, **(params or {})}
+        self.events.append(completed(event, position=position, params=params))
         return told
 
     def tell_settings(self, name: EventName, settings: RoomSettings) -> None:
@@ -190,7 +190,7 @@ def _intake(story: _Story, command: do.Intake) -> Decision:
         queue_mode=Mode.ON,
         pass_through_mode=False,
         created_at=story.at,
-        quoted_wait_seconds=wait_seconds(room.items, room.history, story.at, room.policy.default_duration_seconds)[-1],
+        quoted_wait_seconds=room.wait_of_next(story.at),
         quoted_position=room.depth + 1,
     )
     return story.end(item)

@@ -87,6 +87,10 @@ class History:
         """The expected time in service of an item."""
         return self._usual_service(item, default_seconds) * exp(self.pace)
 
+    def turn_seconds(self, item: Item, default_seconds: float) -> float:
+        """How much longer those behind an item that waits have to wait because of it."""
+        return self.service_seconds(item, default_seconds) + self.gap_seconds()
+
     def rest_seconds(self, item: Item, now: datetime, default_seconds: float) -> float:
         """What is left of the started item's service."""
         elapsed = item.clock.elapsed(now)
@@ -118,24 +122,23 @@ NOTHING_LEARNT = History()
 
 
 def wait_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[float]:
-    """The expected wait of each item of a queue, given in queue order, and of one that would come after them all."""
+    """The expected wait of each item of a queue, given in queue order."""
     result = []
     total = 0.0
-    gap = history.gap_seconds()
     waiting = items
     if items and items[0].status is Status.STARTED:
         result.append(0.0)
-        total = history.rest_seconds(items[0], now, default_seconds) + gap
+        total = history.rest_seconds(items[0], now, default_seconds) + history.gap_seconds()
         waiting = items[1:]
-    # Every intake comes past here: what a queue is full of are a few kinds.
+    # What a queue is full of are a few kinds.
     known: dict[tuple[str, int | None], float] = {}
     for item in waiting:
         result.append(total)
         kind = (item.source_feature, item.duration_seconds)
-        if (service := known.get(kind)) is None:
-            service = known[kind] = history.service_seconds(item, default_seconds)
-        total += service + gap
-    return [*result, total]
+        if (turn := known.get(kind)) is None:
+            turn = known[kind] = history.turn_seconds(item, default_seconds)
+        total += turn
+    return result
 
 
 class Waits:

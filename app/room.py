@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from app.estimate import NOTHING_LEARNT, History, Waits
 from app.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.item import Item, Reason, Status, changed
+from app.replacing import replacing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,8 @@ class Room:
     items: tuple[Item, ...] = ()
     history: History = field(default=NOTHING_LEARNT, compare=False)
     """Compared apart: it is learnt from the last items only, so that a reload may know a little less."""
+    known_backlog: float | None = field(default=None, compare=False)
+    """`backlog_seconds`, where an intake has left it: under a long queue the next one need not add it all up again."""
 
     @property
     def depth(self) -> int:
@@ -71,12 +74,38 @@ class Room:
 
     def position(self, item_id: str) -> int:
         """Counted from 1 over the active items; 0 for an item that is not among them."""
-        ids = [item.item_id for item in self.items]
-        return ids.index(item_id) + 1 if item_id in ids else 0
+        items = self.items
+        # Asked for most: the one that has just come, and those whose turn is near.
+        if items and items[-1].item_id == item_id:
+            return len(items)
+        for position, item in enumerate(items, 1):
+            if item.item_id == item_id:
+                return position
+        return 0
 
     def waits(self, now: datetime) -> Waits:
         """The estimated wait of each active item, in queue order."""
         return Waits(self.items, self.history, now, self.policy.default_duration_seconds)
+
+    def wait_of_next(self, now: datetime) -> float:
+        """The estimated wait, in seconds, of one that would come now, after all the others."""
+        if self.started is None:
+            return self.backlog_seconds()
+        rest = self.history.rest_seconds(self.started, now, self.policy.default_duration_seconds)
+        return rest + self.history.gap_seconds() + self.backlog_seconds()
+
+    def backlog_seconds(self) -> float:
+        """What everybody who waits is expected to take together."""
+        if self.known_backlog is not None:
+            return self.known_backlog
+        default = self.policy.default_duration_seconds
+        waiting = self.items[1:] if self.started else self.items
+        return sum((self.history.turn_seconds(item, default) for item in waiting), 0.0)
+
+    @property
+    def attended(self) -> set[int]:
+        """The positions whose items an event about another one can change: their clocks, and their notices."""
+        return {1, 2, *self.notify_positions}
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""
@@ -94,21 +123,35 @@ class Room:
         return None if due is None else (due, Reason.TIMEOUT)
 
 
+_moved = replacing(Room)
+
+
 def apply(room: Room, event: Event) -> Room:
     """Fold one event into the room it happened in. Events are folded in order, each once."""
     if event.version != room.version + 1:
         raise ValueError(f"event {event.version} does not follow version {room.version}")
     if event.settings is not None:
         room = replace(room, settings=event.settings)
-    items, history = list(room.items), room.history
+    items, history, backlog = list(room.items), room.history, None
     if event.item is not None:
-        position = room.position(event.item.item_id)
+        is_new = event.name is EventName.ITEM_CREATED
+        position = 0 if is_new else room.position(event.item.item_id)
         before = items.pop(position - 1) if position else None
         if event.item.is_active and not event.item.pass_through_mode:
             insort(items, event.item, key=lambda item: item.order)
+            if is_new:
+                turn = history.turn_seconds(event.item, room.policy.default_duration_seconds)
+                backlog = room.backlog_seconds() + turn
         history = _learn(room, before, event)
     _attend(room, items, event.at)
-    return replace(room, version=event.version, last_at=event.at, items=tuple(items), history=history)
+    return _moved(
+        room,
+        version=event.version,
+        last_at=event.at,
+        items=tuple(items),
+        history=history,
+        known_backlog=backlog,
+    )
 
 
 def _learn(room: Room, before: Item | None, event: Event) -> History:
@@ -129,7 +172,7 @@ def _attend(room: Room, items: list[Item], at: datetime) -> None:
     stop, when its item has just been overtaken.
     """
     milestones = room.notify_positions
-    for position in {1, 2, *milestones}:
+    for position in room.attended:
         if position > len(items):
             continue
         item = items[position - 1]

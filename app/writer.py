@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import is_
 from typing import Any
 
 from sqlalchemy import Connection
@@ -281,10 +282,8 @@ class Writer:
         if everything or not before.version:
             changes.renewed.add(room.performer_id)
         touched = {event.item.item_id: event.item for event in events if event.item is not None}
-        as_before = set() if everything else set(map(id, before.items))
-        for item in room.items:
-            if id(item) not in as_before:
-                touched[item.item_id] = item
+        for item in room.items if everything else _renewed(before.items, room.items):
+            touched[item.item_id] = item
         for item_id, item in touched.items():
             is_new = item_id in changes.new_items or any(
                 event.from_status is None and event.item is not None and event.item.item_id == item_id
@@ -303,6 +302,15 @@ class Writer:
         for mail in batch:
             if isinstance(mail, Envelope):
                 self._rooms.pop(mail.performer_id, None)
+
+
+def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
+    """The items of a queue that are not, as they are now, in the one before."""
+    if all(map(is_, before, after)):
+        # Nobody has moved: whoever came is behind them.
+        return after[len(before) :]
+    as_before = set(map(id, before))
+    return [item for item in after if id(item) not in as_before]
 
 
 def _refusal_for(error: Exception | None) -> QueueError:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.estimate import NOTHING_LEARNT, History, Wait, Waits, learn, wait_seconds
+from app.estimate import NOTHING_LEARNT, History, Wait, Waits, learn
 from app.item import Clock, Item, Reason, Status
 from tests.builders import Stage, build_item, moment
 
@@ -70,11 +70,6 @@ class TestWithNothingLearnt:
 
     def test_nobody_waits_in_an_empty_queue(self) -> None:
         assert list(Waits([], NOTHING_LEARNT, moment(), DEFAULT)) == []
-        assert wait_seconds([], NOTHING_LEARNT, moment(), DEFAULT) == [0]
-
-    def test_the_one_who_would_come_next_waits_for_all_of_them(self) -> None:
-        items = [started(10), build_item(2, duration_seconds=5)]
-        assert wait_seconds(items, NOTHING_LEARNT, moment(), DEFAULT) == [0, 50, 55]
 
     def test_no_range_is_claimed(self) -> None:
         queue = [started(), *(build_item(number) for number in range(2, 12))]

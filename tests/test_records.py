@@ -174,6 +174,18 @@ def test_an_item_comes_back_as_it_was(store: Store, item: Item) -> None:
 
 
 @thorough
+@given(item=items)
+def test_an_item_that_waits_is_written_without_what_it_cannot_have_yet(store: Store, item: Item) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(records.LATER_ITEM_COLUMNS - {"ended_at"})
+    waiting = replace(item, **nothing)
+    assert records.is_fresh(waiting)
+    assert records.is_fresh(item) is (item == waiting)
+    with passing(store) as connection:
+        save(connection, Changes(new_items={waiting.item_id: waiting}))
+        assert reading.find_item(connection, waiting.item_id) == waiting
+
+
+@thorough
 @given(before=items, after=items)
 def test_whatever_may_change_about_an_item_is_written_again(store: Store, before: Item, after: Item) -> None:
     fixed: dict[str, Any] = {name: getattr(before, name) for name in FIXED_AT_INTAKE}

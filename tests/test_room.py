@@ -82,6 +82,28 @@ class TestOrder:
         assert stage.room.head is None
 
 
+class TestWaitOfTheNext:
+    def test_nobody_waits_in_an_empty_room(self) -> None:
+        assert build_room().wait_of_next(moment()) == 0
+
+    def test_it_is_for_all_the_others(self) -> None:
+        stage = Stage(room=build_room())
+        first = stage.intake(duration_seconds=40)
+        stage.intake(duration_seconds=5)
+        stage.intake()
+        assert stage.room.wait_of_next(moment()) == 105
+        stage.start(first)
+        assert stage.room.wait_of_next(moment()) == 105
+        assert stage.room.wait_of_next(moment(30)) == 75
+
+    def test_what_an_intake_has_added_up_is_added_up_again_after_anything_else(self) -> None:
+        stage, items = stage_of(3)
+        stage.refund(items[1])
+        assert stage.room.wait_of_next(moment()) == 120
+        stage.intake(duration_seconds=10)
+        assert stage.room.wait_of_next(moment()) == 130
+
+
 class TestDefaults:
     def test_a_room_without_choices_of_its_own_follows_the_policy(self) -> None:
         room = build_room(Policy(max_depth=7, notify_positions=(5, 2)))

@@ -418,6 +418,12 @@ class RoomMachine(RuleBasedStateMachine):
         assert settings.performer_online is model.online
 
     @invariant()
+    def what_intakes_have_added_up_is_what_everybody_waits_for(self) -> None:
+        room, now = self.stage.room, self.stage.now
+        afresh = replace(room, known_backlog=None)
+        assert room.wait_of_next(now) == pytest.approx(afresh.wait_of_next(now))
+
+    @invariant()
     def every_item_is_where_the_model_has_it(self) -> None:
         for request in self.model.all.values():
             item = self.stage.items[request.item_id]

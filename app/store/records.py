@@ -23,8 +23,26 @@ Values = dict[str, Any]
 
 _ITEM_FIELDS = tuple(field.name for field in fields(Item))
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
-_plain_item_values = attrgetter(*_PLAIN_ITEM_FIELDS)
-_ITEM_TIMES = tuple(name for name in _PLAIN_ITEM_FIELDS if name.endswith("_at"))
+_LATER_ITEM_FIELDS = (
+    "started_at",
+    "finished_at",
+    "abandoned_at",
+    "refunded_at",
+    "abandon_reason",
+    "refund_reason",
+    "settled_at",
+    "settlement_transaction_id",
+    "settled_tokens",
+    "refunded_tokens",
+    "refund_transaction_id",
+)
+_LATER_ITEM_TIMES = tuple(name for name in _LATER_ITEM_FIELDS if name.endswith("_at"))
+_later_item_values = attrgetter(*_LATER_ITEM_FIELDS)
+_NOTHING_LATER = (None,) * len(_LATER_ITEM_FIELDS)
+LATER_ITEM_COLUMNS = frozenset({*_LATER_ITEM_FIELDS, "ended_at"})
+"""What an item that waits has nothing in yet: a third of the columns."""
+_FRESH_ITEM_FIELDS = tuple(name for name in _PLAIN_ITEM_FIELDS if name not in LATER_ITEM_COLUMNS)
+_fresh_item_values = attrgetter(*_FRESH_ITEM_FIELDS)
 _SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
 _OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
 
@@ -45,17 +63,30 @@ class Answer:
 _ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
 
 
-def item_values(item: Item, due_at: datetime | None) -> Values:
-    values = dict(zip(_PLAIN_ITEM_FIELDS, _plain_item_values(item), strict=True))
-    for name in _ITEM_TIMES:
-        if (moment := values[name]) is not None:
-            values[name] = milliseconds(moment)
+def is_fresh(item: Item) -> bool:
+    """Whether it has nothing in LATER_ITEM_COLUMNS."""
+    return bool(_later_item_values(item) == _NOTHING_LATER)
+
+
+def fresh_item_values(item: Item, due_at: datetime | None) -> Values:
+    """The row of an item but for LATER_ITEM_COLUMNS."""
+    values = dict(zip(_FRESH_ITEM_FIELDS, _fresh_item_values(item), strict=True))
+    values["created_at"] = milliseconds(item.created_at)
+    values["updated_at"] = milliseconds(item.updated_at)
     values["metadata"] = orjson.dumps(item.metadata).decode()
     values["clock_used_seconds"] = item.clock.used_seconds
     values["clock_since"] = milliseconds(item.clock.since)
     values["notified"] = _joined(item.notified)
-    values["ended_at"] = values["finished_at"] or values["abandoned_at"] or values["refunded_at"]
     values["due_at"] = milliseconds(due_at)
+    return values
+
+
+def item_values(item: Item, due_at: datetime | None) -> Values:
+    values = fresh_item_values(item, due_at)
+    values |= zip(_LATER_ITEM_FIELDS, _later_item_values(item), strict=True)
+    for name in _LATER_ITEM_TIMES:
+        values[name] = milliseconds(values[name])
+    values["ended_at"] = values["finished_at"] or values["abandoned_at"] or values["refunded_at"]
     return values
 
 

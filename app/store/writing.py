@@ -1,8 +1,9 @@
 """What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from operator import itemgetter
 from types import ModuleType
 from typing import Any, cast
 
@@ -97,7 +98,7 @@ class _Bulk:
     def __init__(self, build: Callable[[ModuleType], ClauseElement]) -> None:
         """`build` makes the statement from the dialect's module, whose `insert` knows ON CONFLICT."""
         self._build = build
-        self._compiled: dict[str, tuple[str, Sequence[str] | None]] = {}
+        self._compiled: dict[str, tuple[str, Callable[[records.Values], Any] | None]] = {}
 
     def run(self, connection: Connection, rows: Sequence[records.Values]) -> None:
         if not rows:
@@ -106,14 +107,16 @@ class _Bulk:
         if dialect.name not in self._compiled:
             statement = self._build(postgresql if dialect.name == "postgresql" else sqlite)
             compiled = cast(SQLCompiler, statement.compile(dialect=dialect))
-            self._compiled[dialect.name] = (compiled.string, compiled.positiontup)
-        text, names = self._compiled[dialect.name]
-        parameters: Any = rows if names is None else [tuple(map(row.__getitem__, names)) for row in rows]
+            names = compiled.positiontup
+            self._compiled[dialect.name] = (compiled.string, itemgetter(*names) if names else None)
+        text, in_order = self._compiled[dialect.name]
+        parameters: Any = rows if in_order is None else list(map(in_order, rows))
         connection.exec_driver_sql(text, parameters)
 
 
-def _insert(table: Table) -> Callable[[ModuleType], ClauseElement]:
-    return lambda dialect: dialect.insert(table).values({name: bindparam(name) for name in _columns(table)})
+def _insert(table: Table, *, without: Collection[str] = ()) -> Callable[[ModuleType], ClauseElement]:
+    names = [name for name in _columns(table) if name not in without]
+    return lambda dialect: dialect.insert(table).values({name: bindparam(name) for name in names})
 
 
 def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[ModuleType], ClauseElement]:
@@ -157,6 +160,7 @@ _MOVE_ROOMS = _Bulk(
 )
 _APPEND_EVENTS = _Bulk(_append)
 _ADD_ITEMS = _Bulk(_insert(ITEMS))
+_ADD_FRESH_ITEMS = _Bulk(_insert(ITEMS, without=records.LATER_ITEM_COLUMNS))
 _CHANGE_ITEMS = _Bulk(
     lambda dialect: (
         update(ITEMS)
@@ -190,18 +194,28 @@ def save(connection: Connection, changes: Changes) -> None:
     _CHANGE_DEADLINES.run(
         connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
     )
-    _CHANGE_ITEMS.run(connection, [_item_values(changes, item) | {"key": item.item_id} for item in items])
-    _ADD_ITEMS.run(connection, [_item_values(changes, item) for item in changes.new_items.values()])
+    _CHANGE_ITEMS.run(
+        connection, [records.item_values(item, _due_at(changes, item)) | {"key": item.item_id} for item in items]
+    )
+    fresh: list[records.Values] = []
+    others: list[records.Values] = []
+    for item in changes.new_items.values():
+        if records.is_fresh(item):
+            fresh.append(records.fresh_item_values(item, _due_at(changes, item)))
+        else:
+            others.append(records.item_values(item, _due_at(changes, item)))
+    _ADD_FRESH_ITEMS.run(connection, fresh)
+    _ADD_ITEMS.run(connection, others)
     _WRITE_OPERATIONS.run(
         connection, [records.operation_values(operation) for operation in changes.operations.values()]
     )
     _ADD_ANSWERS.run(connection, [records.answer_values(answer) for answer in changes.answers])
 
 
-def _item_values(changes: Changes, item: Item) -> records.Values:
+def _due_at(changes: Changes, item: Item) -> datetime | None:
     room = changes.rooms.get(item.performer_id)
     deadline = room.deadline(item) if room is not None and item.is_active else None
-    return records.item_values(item, deadline and deadline[0])
+    return deadline and deadline[0]
 
 
 _DUE_OPERATIONS = (
