@@ -138,7 +138,10 @@ def apply(room: Room, event: Event) -> Room:
         position = 0 if is_new else room.position(event.item.item_id)
         before = items.pop(position - 1) if position else None
         if event.item.is_active and not event.item.pass_through_mode:
-            insort(items, event.item, key=lambda item: item.order)
+            if not items or items[-1].order < event.item.order:
+                items.append(event.item)
+            else:
+                insort(items, event.item, key=lambda item: item.order)
             if is_new:
                 turn = history.turn_seconds(event.item, room.policy.default_duration_seconds)
                 backlog = room.backlog_seconds() + turn

@@ -27,6 +27,7 @@ from app.item import Item
 from app.parameters import (
     DEFAULT_LIMIT,
     bad_parameter,
+    header_of,
     idempotency_key_of,
     instant_of,
     paging_of,
@@ -337,7 +338,7 @@ class Api:
     # Shared
 
     async def _principal(self, request: Request) -> Principal:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        scheme, _, token = (header_of(request, b"authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
         principal = await self._authenticator.principal(token.strip())
@@ -346,7 +347,7 @@ class Api:
 
     async def _viewer(self, request: Request) -> Principal | None:
         """Whoever looks at a room; with public rooms nobody needs to say who they are."""
-        if self._public_rooms and "authorization" not in request.headers:
+        if self._public_rooms and header_of(request, b"authorization") is None:
             return None
         return await self._principal(request)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, Engine, event
 from sqlmodel import SQLModel
 
 from app import command as do
@@ -28,7 +29,7 @@ from app.operation import Operation, OperationKind
 from app.room import Policy, Room, apply
 from app.sandbox.tables import SANDBOX_TABLES
 from app.store import Store, reading
-from app.store.engines import open_engines
+from app.store.engines import driver_rows, open_engines
 from app.store.migrating import migrate
 from app.store.records import Answer
 from app.writer import Envelope, Idempotency, Outcome, Writer
@@ -241,6 +242,24 @@ def build_answer(**fields: Any) -> Answer:
         "at": NOON,
     }
     return Answer(**{**values, **fields})
+
+
+def before_each_statement(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, act: Callable[[Connection, str, Any], object]
+) -> None:
+    """Have `act` called with the connection, the statement and its parameters before any connection of this engine
+    runs it, whether it goes past SQLAlchemy's execution or straight to the driver."""
+
+    def ask(connection: Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if connection.engine is engine:
+            act(connection, statement, values)
+        return driver_rows(connection, statement, values)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def execute(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        act(connection, statement, parameters)
+
+    monkeypatch.setattr(reading, "driver_rows", ask)
 
 
 def in_parallel(runners: Sequence[Callable[[], object]]) -> None:

@@ -8,16 +8,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
 from app.store import Store
-from app.store.engines import DatabaseRefusedError, has_wal_reset_bug, open_engines, sole_owner, sqlite_driver
+from app.store.engines import (
+    DatabaseRefusedError,
+    driver_rows,
+    has_wal_reset_bug,
+    open_engines,
+    sole_owner,
+    sqlite_driver,
+)
 from tests.stores import Database, in_parallel
 from tests.stores import database_fixture as database_fixture
 from tests.stores import postgres_database_fixture as postgres_database_fixture
 from tests.stores import sqlite_database_fixture as sqlite_database_fixture
+from tests.stores import store_fixture as store_fixture
 
 
 @pytest.mark.parametrize(
@@ -199,3 +208,35 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'file' / 'queue.db'}"
     with pytest.raises(DatabaseRefusedError, match="Cannot open the database's folder"), sole_owner(url):
         pass
+
+
+def test_what_is_asked_of_the_driver_itself_sees_what_the_transaction_has_written(store: Store) -> None:
+    with store.writing() as connection:
+        connection.execute(text("INSERT INTO meta (name, value) VALUES ('one', 'written')"))
+        assert driver_rows(connection, "SELECT value FROM meta WHERE name = 'one'", ()) == [("written",)]
+
+
+def test_an_error_of_the_driver_itself_is_sqlalchemys_and_repeats_no_value(store: Store) -> None:
+    mark = "?" if store.engines.is_sqlite else "%s"
+    question = f"SELECT 1 FROM no_such_table WHERE name = {mark}"
+    with pytest.raises(DBAPIError, match="no_such_table") as raised, store.reading() as connection:
+        driver_rows(connection, question, ("secret wish",))
+    assert type(raised.value) in (OperationalError, ProgrammingError)
+    assert "secret wish" not in str(raised.value)
+    with store.reading() as connection:
+        assert driver_rows(connection, "SELECT 1", ()) == [(1,)]
+
+
+def test_a_connection_that_the_driver_itself_finds_lost_is_not_used_again(postgres_database: Database) -> None:
+    store = postgres_database.open(lanes=1)
+    with store.engines.writer.connect() as connection:
+        transaction = connection.begin()
+        (own,) = driver_rows(connection, "SELECT pg_backend_pid()", ())[0]
+        with psycopg.connect(postgres_database.url) as other:
+            other.execute("SELECT pg_terminate_backend(%s)", (own,))
+        with pytest.raises(OperationalError):
+            driver_rows(connection, "SELECT 1", ())
+        assert connection.invalidated
+        transaction.rollback()
+    with store.writing() as connection:
+        assert driver_rows(connection, "SELECT pg_backend_pid()", ()) != [(own,)]

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from app import command as do
@@ -16,11 +16,13 @@ from app.item import Status
 from app.operation import OperationStatus
 from app.room import Policy
 from app.store import Store, reading, writing
+from app.store.engines import driver_rows
 from app.store.writing import Changes, save
 from tests.builders import PERFORMER, build_item, moment
 from tests.stores import (
     Database,
     HandClock,
+    before_each_statement,
     build_answer,
     build_operation,
     build_writer,
@@ -325,7 +327,10 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
     ],
 )
 def test_a_frequent_question_on_sqlite_is_answered_by_its_index_without_a_sort_or_scan(
-    sqlite_database: Database, question: Callable[[Connection], object], index: str
+    sqlite_database: Database,
+    question: Callable[[Connection], object],
+    index: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = sqlite_database.open()
     writer = build_writer(store)
@@ -334,11 +339,10 @@ def test_a_frequent_question_on_sqlite_is_answered_by_its_index_without_a_sort_o
     send(writer, complete_of(item))
     plans: list[str] = []
 
-    @event.listens_for(store.engines.reader, "before_cursor_execute")
-    def explain(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
-        plans.extend(row[3] for row in cursor.fetchall())
+    def explain(connection: Connection, statement: str, parameters: Any) -> None:
+        plans.extend(row[3] for row in driver_rows(connection, "EXPLAIN QUERY PLAN " + statement, parameters))
 
+    before_each_statement(monkeypatch, store.engines.reader, explain)
     with store.reading() as connection:
         question(connection)
     assert any(index in step for step in plans), plans

@@ -22,6 +22,7 @@ from tests.builders import PERFORMER
 from tests.stores import (
     Database,
     assert_consistent,
+    before_each_statement,
     build_writer,
     codes,
     complete_of,
@@ -203,14 +204,13 @@ def test_a_refusal_from_a_stale_room_is_never_given(postgres_database: Database,
 
 @pytest.mark.parametrize("statement_number", range(1, 8))
 def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
-    postgres_database: Database, statement_number: int
+    postgres_database: Database, statement_number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no row to lock yet: whichever statements the other's commit falls between, both items are there."""
     ours, theirs = build_writer(postgres_database.open()), build_writer(postgres_database.open())
     other = threading.Thread(target=queue_item, args=[theirs])
     seen = 0
 
-    @event.listens_for(ours.store.engines.writer, "before_cursor_execute")
     def interfere(*_: Any) -> None:
         nonlocal seen
         seen += 1
@@ -219,6 +219,7 @@ def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
             # Unless it has to wait for us.
             other.join(0.5)
 
+    before_each_statement(monkeypatch, ours.store.engines.writer, interfere)
     queue_item(ours)
     other.join()
     queue_item(ours)

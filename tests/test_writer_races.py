@@ -27,6 +27,7 @@ from tests.builders import ADMIN, PERFORMER, moment
 from tests.stores import (
     Database,
     assert_consistent,
+    before_each_statement,
     build_writer,
     complete_of,
     fold,
@@ -230,7 +231,7 @@ def terminate(url: str) -> int:
 
 @pytest.mark.parametrize("statement_number", range(1, 9))
 def test_a_connection_lost_at_any_statement_is_not_noticed_by_the_caller(
-    postgres_database: Database, statement_number: int
+    postgres_database: Database, statement_number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = postgres_database.open()
     writer = build_writer(store)
@@ -243,7 +244,7 @@ def test_a_connection_lost_at_any_statement_is_not_noticed_by_the_caller(
         if reached == statement_number:
             assert terminate(postgres_database.url) >= 1
 
-    event.listen(store.engines.writer, "before_cursor_execute", cut)
+    before_each_statement(monkeypatch, store.engines.writer, cut)
     event.listen(store.engines.writer, "commit", cut)
     intake = intake_of(2)
     outcome = send(writer, intake, mark_of(intake))

@@ -1,12 +1,13 @@
 """The database engines: which driver, with which pragmas, and how a transaction begins.
 
-Owns everything that differs between SQLite and PostgreSQL at the level of a connection. Runs no statement of the queue.
+Owns everything that differs between SQLite and PostgreSQL at the level of a connection, and knows no statement of the
+queue.
 """
 
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 BUSY_TIMEOUT_MS = 10_000
@@ -142,6 +144,27 @@ def _sqlite_engines(url: URL, readers: int) -> Engines:
 
     # The second writer connection is for the sandbox wallet, which lives in the same file.
     return Engines(writer=engine("BEGIN IMMEDIATE", 2), reader=engine("BEGIN", readers))
+
+
+def driver_rows(connection: Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """What the driver answers to a statement in its own words, within the connection's transaction.
+
+    For the questions of every single batch: SQLAlchemy lays out a result before it looks into it, which takes ten
+    times as long as finding it empty. Raises what SQLAlchemy raises, and as there a lost connection is not used again.
+    """
+    driver, dialect = connection.connection, connection.dialect
+    cursor = driver.cursor()
+    try:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+    except dialect.loaded_dbapi.Error as error:
+        if dialect.is_disconnect(error, driver, cursor):
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            statement, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
+        ) from error
+    finally:
+        cursor.close()
 
 
 @contextmanager

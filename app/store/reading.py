@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy import (
     BigInteger,
     Connection,
-    CursorResult,
     Table,
     bindparam,
     func,
@@ -28,6 +27,7 @@ from app.item import Item
 from app.operation import Operation, OperationStatus
 from app.room import Policy, Room
 from app.store import records
+from app.store.engines import driver_rows
 from app.store.records import Answer
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
 
@@ -135,11 +135,13 @@ def find_item(connection: Connection, item_id: str) -> Item | None:
 
 
 # Every batch of intakes asks these two, and SQLAlchemy takes longer to lay out an IN than the database to answer it.
-_ANSWERS = "SELECT scope, key, fingerprint, performer_id, item_id, version, at FROM answers WHERE (scope, key) IN "
+_ANSWERS = f"SELECT {', '.join(records.ANSWER_COLUMNS)} FROM answers WHERE (scope, key) IN "  # noqa: S608
 _HELD_ESCROWS = "SELECT escrow_transaction_id, item_id FROM items WHERE escrow_transaction_id IN "
 
 
-def _rows_with(connection: Connection, question: str, values: Sequence[Any], *, width: int = 1) -> CursorResult[Any]:
+def _rows_with(
+    connection: Connection, question: str, values: Sequence[Any], *, width: int = 1
+) -> list[tuple[Any, ...]]:
     """The rows that a question ending in IN finds for these values, of which `width` make one."""
     dialect = connection.dialect
     marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * width)
@@ -149,15 +151,15 @@ def _rows_with(connection: Connection, question: str, values: Sequence[Any], *, 
         listed = ", ".join([f"({marks})"] * (len(values) // width))
         if dialect.tuple_in_values:
             listed = f"VALUES {listed}"
-    return connection.exec_driver_sql(f"{question}({listed})", tuple(values))
+    return driver_rows(connection, f"{question}({listed})", tuple(values))
 
 
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
     """By (scope, key)."""
     if not keys:
         return {}
-    rows = _rows_with(connection, _ANSWERS, list(chain.from_iterable(keys)), width=2).mappings()
-    return {(row["scope"], row["key"]): records.answer_from(row) for row in rows}
+    rows = _rows_with(connection, _ANSWERS, list(chain.from_iterable(keys)), width=2)
+    return {(answer.scope, answer.key): answer for answer in map(records.answer_from, rows)}
 
 
 def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
@@ -165,7 +167,7 @@ def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[st
     if not escrow_ids:
         return {}
     rows = _rows_with(connection, _HELD_ESCROWS, list(escrow_ids))
-    return {row.escrow_transaction_id: row.item_id for row in rows}
+    return dict(rows)
 
 
 _EVENT = select(EVENTS).where(

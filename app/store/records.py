@@ -60,7 +60,7 @@ class Answer:
     at: datetime
 
 
-_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
+ANSWER_COLUMNS = tuple(field.name for field in fields(Answer))
 
 
 def is_fresh(item: Item) -> bool:
@@ -178,12 +178,13 @@ def operation_values(operation: Operation) -> Values:
 
 
 def answer_values(answer: Answer) -> Values:
-    return {name: getattr(answer, name) for name in _ANSWER_FIELDS} | {"at": milliseconds(answer.at)}
+    return {name: getattr(answer, name) for name in ANSWER_COLUMNS} | {"at": milliseconds(answer.at)}
 
 
-def answer_from(row: RowMapping) -> Answer:
-    """A row as the driver gives it."""
-    return Answer(**{name: row[name] for name in _ANSWER_FIELDS if name != "at"}, at=moment(row["at"]))
+def answer_from(row: Sequence[Any]) -> Answer:
+    """From ANSWER_COLUMNS as the driver gives them."""
+    values = dict(zip(ANSWER_COLUMNS, row, strict=True))
+    return Answer(**values | {"at": moment(values["at"])})
 
 
 def operation_from(row: RowMapping) -> Operation:
