@@ -16,7 +16,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
+from sqlalchemy.event import listens_for
 from sqlmodel import SQLModel
 
 from app import command as do
@@ -255,7 +256,7 @@ def before_each_statement(
             act(connection, statement, values)
         return driver_rows(connection, statement, values)
 
-    @event.listens_for(engine, "before_cursor_execute")
+    @listens_for(engine, "before_cursor_execute")
     def execute(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         act(connection, statement, parameters)
 
