@@ -29,8 +29,8 @@ from app.item import Item
 from app.operation import Operation, OperationKind
 from app.room import Policy, Room, apply
 from app.sandbox.tables import SANDBOX_TABLES
-from app.store import Store, reading
-from app.store.engines import driver_rows, open_engines
+from app.store import Store, reading, writing
+from app.store.engines import driver_many, driver_rows, open_engines
 from app.store.migrating import migrate
 from app.store.records import Answer
 from app.writer import Envelope, Idempotency, Outcome, Writer
@@ -251,16 +251,20 @@ def before_each_statement(
     """Have `act` called with the connection, the statement and its parameters before any connection of this engine
     runs it, whether it goes past SQLAlchemy's execution or straight to the driver."""
 
-    def ask(connection: Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        if connection.engine is engine:
-            act(connection, statement, values)
-        return driver_rows(connection, statement, values)
+    def first(to_the_driver: Callable[[Connection, str, Any], Any]) -> Callable[..., Any]:
+        def run(connection: Connection, statement: str, values: Any = ()) -> Any:
+            if connection.engine is engine:
+                act(connection, statement, values)
+            return to_the_driver(connection, statement, values)
+
+        return run
 
     @listens_for(engine, "before_cursor_execute")
     def execute(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         act(connection, statement, parameters)
 
-    monkeypatch.setattr(reading, "driver_rows", ask)
+    monkeypatch.setattr(reading, "driver_rows", first(driver_rows))
+    monkeypatch.setattr(writing, "driver_many", first(driver_many))
 
 
 def in_parallel(runners: Sequence[Callable[[], object]]) -> None:

@@ -28,6 +28,7 @@ from app.item import Item
 from app.operation import Operation
 from app.room import Policy, Room
 from app.store import records
+from app.store.engines import driver_many
 from app.store.reading import (
     ACTIVE_ITEMS,
     ANSWERS,
@@ -111,7 +112,7 @@ class _Bulk:
             self._compiled[dialect.name] = (compiled.string, itemgetter(*names) if names else None)
         text, in_order = self._compiled[dialect.name]
         parameters: Any = rows if in_order is None else list(map(in_order, rows))
-        connection.exec_driver_sql(text, parameters)
+        driver_many(connection, text, parameters)
 
 
 def _insert(table: Table, *, without: Collection[str] = ()) -> Callable[[ModuleType], ClauseElement]:
