@@ -7,6 +7,7 @@ repeats or keeps a token.
 import asyncio
 import logging
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,7 +77,7 @@ class Authenticator:
         self._algorithms = SHARED_KEY_ALGORITHMS if jwks_url is None else PUBLIC_KEY_ALGORITHMS
         self._issuer = issuer
         self._audience = audience
-        self._verified: dict[bytes, tuple[Principal, datetime]] = {}
+        self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
         """By the token's hash: the principal and until when it is believed, the first to come the first to go."""
 
     async def principal(self, token: str) -> Principal:
@@ -136,7 +137,7 @@ class Authenticator:
 
     def _remember(self, digest: bytes, principal: Principal, now: datetime) -> None:
         if len(self._verified) >= VERIFIED_LIMIT:
-            del self._verified[next(iter(self._verified))]
+            self._verified.popitem(last=False)
         self._verified[digest] = principal, min(principal.expires_at, now + VERIFIED_FOR)
 
 

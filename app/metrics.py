@@ -125,8 +125,7 @@ class Metrics(Collector):
         """A lane's batch of `size`; `outcomes`: each of its commands' kind and what came of it."""
         self._batch_commands.add(size)
         self._batch_seconds.add(seconds)
-        for outcome in outcomes:
-            self._commands[outcome] += 1
+        self._commands.update(outcomes)
 
     # Reading
 

@@ -5,6 +5,7 @@ Every blocking question runs in a small pool of threads, each with a connection 
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -35,8 +36,9 @@ class Reader:
         self._store = store
         self._lanes = lanes
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
-        self._whereabouts: dict[str, str] = {}
-        """Active items committed here, and whose room they are in: saves a look into the database."""
+        self._whereabouts: OrderedDict[str, str] = OrderedDict()
+        """Active items committed here, and whose room they are in: saves a look into the database. Ordered, because a
+        plain dict that has lost its first keys is searched for the next one from the front."""
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -109,7 +111,7 @@ class Reader:
             if event.item.is_active:
                 self._whereabouts[event.item.item_id] = event.performer_id
                 if len(self._whereabouts) > KNOWN_WHEREABOUTS:
-                    del self._whereabouts[next(iter(self._whereabouts))]
+                    self._whereabouts.popitem(last=False)
             else:
                 self._whereabouts.pop(event.item.item_id, None)
 

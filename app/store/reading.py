@@ -142,16 +142,21 @@ _HELD_ESCROWS = "SELECT escrow_transaction_id, item_id FROM items WHERE escrow_t
 def _rows_with(
     connection: Connection, question: str, values: Sequence[Any], *, width: int = 1
 ) -> list[tuple[Any, ...]]:
-    """The rows that a question ending in IN finds for these values, of which `width` make one."""
+    """The rows that a question ending in IN finds for these values, of which `width` make one.
+
+    The last one is repeated up to a power of two: the driver keeps a few prepared statements, not one of every length.
+    """
     dialect = connection.dialect
     marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * width)
+    count = len(values) // width
+    padded = 1 << (count - 1).bit_length()
     if width == 1:
-        listed = ", ".join([marks] * len(values))
+        listed = ", ".join([marks] * padded)
     else:
-        listed = ", ".join([f"({marks})"] * (len(values) // width))
+        listed = ", ".join([f"({marks})"] * padded)
         if dialect.tuple_in_values:
             listed = f"VALUES {listed}"
-    return driver_rows(connection, f"{question}({listed})", tuple(values))
+    return driver_rows(connection, f"{question}({listed})", (*values, *list(values[-width:]) * (padded - count)))
 
 
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:

@@ -26,7 +26,7 @@ def milliseconds(value: datetime | None) -> int | None:
 
 def moment(value: int) -> datetime:
     """The reverse of `milliseconds`, in UTC."""
-    return EPOCH + timedelta(milliseconds=value)
+    return EPOCH + value * MILLISECOND
 
 
 class Instant(TypeDecorator[datetime]):
