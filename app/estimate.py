@@ -9,12 +9,14 @@ The formula, its constants and its measured error against simpler ones are in th
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from math import exp, log
 from statistics import quantiles
+from typing import Protocol
 
-from app.item import Item, Status
+from app.item import Clock, Item, Status
+from app.replacing import replacing
 
 PRIOR_WEIGHT = 5
 """K: how many observations the declared duration is worth."""
@@ -39,6 +41,33 @@ class Wait:
     range_seconds: tuple[float, float] | None = None
 
 
+class Performed(Protocol):
+    """What is learnt from: an item, or as much of one as that takes."""
+
+    @property
+    def source_feature(self) -> str: ...
+    @property
+    def duration_seconds(self) -> int | None: ...
+    @property
+    def pass_through_mode(self) -> bool: ...
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def started_at(self) -> datetime | None: ...
+    @property
+    def finished_at(self) -> datetime | None: ...
+    @property
+    def abandoned_at(self) -> datetime | None: ...
+    @property
+    def refunded_at(self) -> datetime | None: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def quoted_wait_seconds(self) -> float | None: ...
+    @property
+    def quoted_position(self) -> int | None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What a room has taught so far."""
@@ -53,30 +82,30 @@ class History:
     """Actual wait divided by the quoted one, by position bucket."""
     last_end_at: datetime | None = None
 
-    def started(self, item: Item, at: datetime) -> "History":
+    def started(self, item: Performed, at: datetime) -> "History":
         history = self
         if self.last_end_at is not None:
             gap = (at - self.last_end_at).total_seconds()
             if gap > SESSION_GAP_SECONDS:
-                history = replace(history, pace=0.0)
+                history = _changed(history, pace=0.0)
             elif item.created_at <= self.last_end_at and gap >= 0:
-                history = replace(history, gaps=(*self.gaps, gap)[-WINDOW:])
+                history = _changed(history, gaps=(*self.gaps, gap)[-WINDOW:])
         if item.quoted_wait_seconds is not None and item.quoted_position is not None and item.quoted_position > 1:
             ratio = (at - item.created_at).total_seconds() / max(1.0, item.quoted_wait_seconds)
             bucket = _bucket(item.quoted_position)
             kept = (*history.scores.get(bucket, ()), ratio)[-SCORES_KEPT:]
-            history = replace(history, scores={**history.scores, bucket: kept})
+            history = _changed(history, scores={**history.scores, bucket: kept})
         return history
 
-    def ended(self, item: Item, at: datetime, default_seconds: float) -> "History":
+    def ended(self, item: Performed, at: datetime, default_seconds: float) -> "History":
         """Fold in the end of an item that had been started; only a finished one teaches about service time."""
         if item.finished_at is None:
-            return replace(self, last_end_at=at)
+            return _changed(self, last_end_at=at)
         actual = max(SHORTEST_SERVICE_SECONDS, item.clock.used_seconds)
         surprise = log(actual / self._usual_service(item, default_seconds))
         pace = (1 - PACE_WEIGHT) * self.pace + PACE_WEIGHT * surprise
         kept = (*self.services.get(item.source_feature, ()), actual)[-WINDOW:]
-        return replace(
+        return _changed(
             self,
             services={**self.services, item.source_feature: kept},
             pace=max(-PACE_LIMIT, min(PACE_LIMIT, pace)),
@@ -112,12 +141,13 @@ class History:
         deciles = quantiles(scores, n=10)
         return deciles[0], deciles[-1]
 
-    def _usual_service(self, item: Item, default_seconds: float) -> float:
+    def _usual_service(self, item: Performed, default_seconds: float) -> float:
         observed = self.services.get(item.source_feature, ())
         declared = item.duration_seconds or default_seconds
         return (PRIOR_WEIGHT * declared + sum(observed)) / (PRIOR_WEIGHT + len(observed))
 
 
+_changed = replacing(History)
 NOTHING_LEARNT = History()
 
 
@@ -164,7 +194,7 @@ class Waits:
         return (self[index] for index in range(len(self)))
 
 
-def learn(ended: Iterable[Item], default_seconds: float) -> History:
+def learn(ended: Iterable[Performed], default_seconds: float) -> History:
     """The history that a room's ended items, oldest end first, have taught."""
     history = NOTHING_LEARNT
     for item in ended:

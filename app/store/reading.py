@@ -87,7 +87,7 @@ def versions(connection: Connection, performer_ids: Collection[str], *, lock: bo
 _ROOMS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
 _ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(_any_of("performer_ids")), ACTIVE_ITEMS)
 _SERVED = (
-    select(ITEMS)
+    select(*(ITEMS.c[name] for name in records.SERVED_COLUMNS))
     .where(
         ITEMS.c.performer_id == bindparam("performer_id"),
         ITEMS.c.ended_at.is_not(None),
@@ -110,8 +110,8 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
         active[row["performer_id"]].append(records.item_from(row))
     for row in rows:
         performer_id = row["performer_id"]
-        served = connection.execute(_SERVED, {"performer_id": performer_id, "at_most": LEARNT_FROM}).mappings()
-        last = [records.item_from(item) for item in served]
+        served = connection.execute(_SERVED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
+        last = [records.ServedItem(*row) for row in served]
         rooms[performer_id] = Room(
             performer_id=performer_id,
             policy=policy,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import RowMapping
@@ -96,6 +96,29 @@ def item_from(row: RowMapping) -> Item:
     values["clock"] = Clock(used_seconds=row["clock_used_seconds"], since=row["clock_since"])
     values["notified"] = _positions(row["notified"])
     return Item(**_with_item_enums(values))
+
+
+class ServedItem(NamedTuple):
+    """What the estimate learns from an item that has been served, in the order of SERVED_COLUMNS."""
+
+    source_feature: str
+    duration_seconds: int | None
+    pass_through_mode: bool
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    abandoned_at: datetime | None
+    refunded_at: datetime | None
+    clock_used_seconds: float
+    quoted_wait_seconds: float | None
+    quoted_position: int | None
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(used_seconds=self.clock_used_seconds)
+
+
+SERVED_COLUMNS = ServedItem._fields
 
 
 def room_values(room: Room) -> Values:
