@@ -184,6 +184,7 @@ def _intake(story: _Story, command: do.Intake) -> Decision:
     if room.depth >= room.max_depth:
         raise QueueFull(f"This performer's queue is full ({room.depth} of {room.max_depth}).")
     _keep_arrival_order(story, command.item)
+    story.room = room = room.with_backlog()
     item = story.tell(
         EventName.ITEM_CREATED,
         command.item,

@@ -160,15 +160,25 @@ def wait_seconds(items: Sequence[Item], history: History, now: datetime, default
         result.append(0.0)
         total = history.rest_seconds(items[0], now, default_seconds) + history.gap_seconds()
         waiting = items[1:]
+    for turn in _turns(waiting, history, default_seconds):
+        result.append(total)
+        total += turn
+    return result
+
+
+def backlog_seconds(waiting: Sequence[Item], history: History, default_seconds: float) -> float:
+    """What items that wait are expected to take together."""
+    return sum(_turns(waiting, history, default_seconds), 0.0)
+
+
+def _turns(waiting: Iterable[Item], history: History, default_seconds: float) -> Iterator[float]:
     # What a queue is full of are a few kinds.
     known: dict[tuple[str, int | None], float] = {}
     for item in waiting:
-        result.append(total)
         kind = (item.source_feature, item.duration_seconds)
         if (turn := known.get(kind)) is None:
             turn = known[kind] = history.turn_seconds(item, default_seconds)
-        total += turn
-    return result
+        yield turn
 
 
 class Waits:

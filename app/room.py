@@ -8,7 +8,7 @@ from bisect import insort
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from app.estimate import NOTHING_LEARNT, History, Waits
+from app.estimate import NOTHING_LEARNT, History, Waits, backlog_seconds
 from app.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.item import Item, Reason, Status, changed
 from app.replacing import replacing
@@ -40,8 +40,9 @@ class Room:
     items: tuple[Item, ...] = ()
     history: History = field(default=NOTHING_LEARNT, compare=False)
     """Compared apart: it is learnt from the last items only, so that a reload may know a little less."""
-    known_backlog: float | None = field(default=None, compare=False)
-    """`backlog_seconds`, where an intake has left it: under a long queue the next one need not add it all up again."""
+    backlog_seconds: float | None = field(default=None, compare=False)
+    """What all who wait are expected to take, carried on from intake to intake: under a long queue the next one need
+    not add it all up. None where it is not known; see `with_backlog`."""
 
     @property
     def depth(self) -> int:
@@ -87,25 +88,21 @@ class Room:
         """The estimated wait of each active item, in queue order."""
         return Waits(self.items, self.history, now, self.policy.default_duration_seconds)
 
+    def with_backlog(self) -> "Room":
+        """The same room, knowing its backlog."""
+        if self.backlog_seconds is not None:
+            return self
+        waiting = self.items[1:] if self.started else self.items
+        default = self.policy.default_duration_seconds
+        return _changed(self, backlog_seconds=backlog_seconds(waiting, self.history, default))
+
     def wait_of_next(self, now: datetime) -> float:
         """The estimated wait, in seconds, of one that would come now, after all the others."""
+        backlog = self.with_backlog().backlog_seconds or 0.0
         if self.started is None:
-            return self.backlog_seconds()
+            return backlog
         rest = self.history.rest_seconds(self.started, now, self.policy.default_duration_seconds)
-        return rest + self.history.gap_seconds() + self.backlog_seconds()
-
-    def backlog_seconds(self) -> float:
-        """What everybody who waits is expected to take together."""
-        if self.known_backlog is not None:
-            return self.known_backlog
-        default = self.policy.default_duration_seconds
-        waiting = self.items[1:] if self.started else self.items
-        return sum((self.history.turn_seconds(item, default) for item in waiting), 0.0)
-
-    @property
-    def attended(self) -> set[int]:
-        """The positions whose items an event about another one can change: their clocks, and their notices."""
-        return {1, 2, *self.notify_positions}
+        return rest + self.history.gap_seconds() + backlog
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""
@@ -123,7 +120,7 @@ class Room:
         return None if due is None else (due, Reason.TIMEOUT)
 
 
-_moved = replacing(Room)
+_changed = replacing(Room)
 
 
 def apply(room: Room, event: Event) -> Room:
@@ -142,18 +139,18 @@ def apply(room: Room, event: Event) -> Room:
                 items.append(event.item)
             else:
                 insort(items, event.item, key=lambda item: item.order)
-            if is_new:
+            if is_new and room.backlog_seconds is not None:
                 turn = history.turn_seconds(event.item, room.policy.default_duration_seconds)
-                backlog = room.backlog_seconds() + turn
+                backlog = room.backlog_seconds + turn
         history = _learn(room, before, event)
     _attend(room, items, event.at)
-    return _moved(
+    return _changed(
         room,
         version=event.version,
         last_at=event.at,
         items=tuple(items),
         history=history,
-        known_backlog=backlog,
+        backlog_seconds=backlog,
     )
 
 
@@ -175,7 +172,7 @@ def _attend(room: Room, items: list[Item], at: datetime) -> None:
     stop, when its item has just been overtaken.
     """
     milestones = room.notify_positions
-    for position in room.attended:
+    for position in {1, 2, *milestones}:
         if position > len(items):
             continue
         item = items[position - 1]

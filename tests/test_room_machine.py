@@ -420,7 +420,7 @@ class RoomMachine(RuleBasedStateMachine):
     @invariant()
     def what_intakes_have_added_up_is_what_everybody_waits_for(self) -> None:
         room, now = self.stage.room, self.stage.now
-        afresh = replace(room, known_backlog=None)
+        afresh = replace(room, backlog_seconds=None)
         assert room.wait_of_next(now) == pytest.approx(afresh.wait_of_next(now))
 
     @invariant()
