@@ -52,8 +52,6 @@ class Endpoint:
 class Json(Response):
     """An answer of JSON, with its headers as they are sent."""
 
-    media_type = "application/json"
-
     def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         self.body = body
         self.status_code = status
@@ -153,14 +151,19 @@ def _route(scope: Scope) -> str:
 def _bounded(scope: Scope, receive: Receive) -> Receive:
     """`receive`, as far as a body may go. Raises PayloadTooLarge at once for one that says that it is larger.
 
-    A server hands on no more of a body than the request's head has announced, so only those without a length are
-    counted.
+    A server hands on no more of a body than its announced length, so only a body in chunks, or without a length, is
+    counted as it comes.
     """
+    in_chunks, length = False, None
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            if int(value) > LARGEST_BODY:
-                raise _too_large()
-            return receive
+            length = int(value)
+        elif name == b"transfer-encoding":
+            in_chunks = True
+    if length is not None and length > LARGEST_BODY:
+        raise _too_large()
+    if length is not None and not in_chunks:
+        return receive
     total = 0
 
     async def receive_bounded() -> Message:

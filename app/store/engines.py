@@ -166,17 +166,18 @@ def driver_many(connection: Connection, statement: str, rows: Sequence[Any]) -> 
 @contextmanager
 def _driver_cursor(connection: Connection, statement: str) -> Iterator[Any]:
     driver, dialect = connection.connection, connection.dialect
-    cursor = driver.cursor()
     try:
-        yield cursor
+        cursor = driver.cursor()
+        try:
+            yield cursor
+        finally:
+            cursor.close()
     except dialect.loaded_dbapi.Error as error:
-        if dialect.is_disconnect(error, driver, cursor):
+        if dialect.is_disconnect(error, driver, None):
             connection.invalidate(error)
         raise DBAPIError.instance(
             statement, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, dialect=dialect
         ) from error
-    finally:
-        cursor.close()
 
 
 @contextmanager
