@@ -287,9 +287,12 @@ def create_app(
     async def lifespan(app: Service) -> AsyncIterator[None]:
         try:
             with workers or nullcontext():
-                async with everything_at_work():
-                    yield
-                await metrics.leave()
+                try:
+                    async with everything_at_work():
+                        yield
+                finally:
+                    # Whatever its end was, what it has counted counts.
+                    await metrics.leave()
         finally:
             reader.close()
             engines.dispose()

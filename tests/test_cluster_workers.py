@@ -43,7 +43,10 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
                 agreed = agreed + 1 if told == value else 0
                 return agreed >= 6
 
-            await until(looked)
+            try:
+                await until(looked)
+            except TimeoutError:
+                raise AssertionError(f"{name}: told {told} last, not {value} six times running") from None
 
         async with AsyncExitStack() as stack:
             viewers = [await stack.enter_async_context(node.server.live(star)) for _ in range(12)]
