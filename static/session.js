@@ -13,12 +13,14 @@ function takeFromFragment() {
   return token;
 }
 
+// At once, not when the words have come and the page begins: by then the address may be another.
+const opened = takeFromFragment();
+if (opened !== null) tabStorage.setItem(SLOT, opened);
+
 export class Session extends EventTarget {
   /** Dispatches "change" when a new link is opened in this tab. */
   constructor() {
     super();
-    const fresh = takeFromFragment();
-    if (fresh !== null) tabStorage.setItem(SLOT, fresh);
     this.token = tabStorage.getItem(SLOT) || null;
     addEventListener("hashchange", () => {
       const token = takeFromFragment();

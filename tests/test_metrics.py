@@ -134,6 +134,8 @@ async def test_intakes_are_counted_by_their_result(scraped: Scraped, star: str) 
 async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, star: str) -> None:
     api = scraped.api
     async with api.server.live(star) as one, api.server.live(star) as other:
+        for live in (one, other):
+            await live.until("snapshot")
         await api.intake(star)
         for live in (one, other):
             await live.reach(1)
