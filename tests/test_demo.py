@@ -181,7 +181,8 @@ def test_the_demo_shows_moving_queues_at_once_and_stops_without_a_trace(tmp_path
 
         first = {performer_id: room(performer_id) for performer_id in ROOMS}
         for queue in first.values():
-            assert len(queue["items"]) >= 3
+            # They have begun to move before this look.
+            assert len(queue["items"]) >= 2
             assert VISITOR in {item["userId"] for item in queue["items"]}
         assert [item["status"] for item in first[YOURS]["items"]] == ["created"] * len(first[YOURS]["items"])
         assert not first[YOURS]["room"]["performerOnline"]
@@ -208,7 +209,10 @@ def test_the_demo_shows_moving_queues_at_once_and_stops_without_a_trace(tmp_path
         assert finished["status"] == "finished"
 
         # What is in line is held at the wallet, and its books balance.
-        escrow = http.get(f"{site}/sandbox/wallets/{started['userId']}/escrow/{started['escrowTransactionId']}").json()
+        # The demo's wallet fails now and then on purpose, and whoever asks it asks again.
+        path = f"/sandbox/wallets/{started['userId']}/escrow/{started['escrowTransactionId']}"
+        asked = (http.get(site + path) for _ in range(20))
+        escrow = next(answer.json() for answer in asked if answer.status_code == 200)
         assert (escrow["amount"], escrow["status"]) == (started["tokens"], "held")
         books = http.get(f"{site}/sandbox/books").json()
         assert books["balanced"]
