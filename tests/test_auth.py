@@ -246,13 +246,18 @@ async def test_a_token_is_verified_once_while_it_is_believed(
     assert await refusal(authenticator, presented) == auth.NOT_VALID
 
 
-async def test_only_so_many_tokens_are_remembered(
+async def test_only_so_many_tokens_are_remembered_the_newest(
     authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(auth, "VERIFIED_LIMIT", 10)
-    for number in range(100):
-        await authenticator.principal(token(sub=f"user-{number}"))
+    presented = [token(sub=f"user-{number}") for number in range(100)]
+    for each in presented:
+        await authenticator.principal(each)
     assert len(authenticator._verified) == 10
+    monkeypatch.setattr(authenticator, "_secret", "the key has been changed since then, for all tokens")
+    for each in presented[-10:]:
+        await authenticator.principal(each)
+    assert await refusal(authenticator, presented[-11]) == auth.NOT_VALID
 
 
 async def test_a_refused_token_is_not_remembered(authenticator: Authenticator) -> None:

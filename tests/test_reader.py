@@ -132,11 +132,13 @@ async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Datab
         assert (found.status, room.version, room.depth) == (Status.ABANDONED, 2, 0)
 
 
-async def test_what_is_remembered_of_items_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_remembered_of_items_is_bounded_to_the_newest(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reader, "KNOWN_WHEREABOUTS", 3)
     async with running(database.open(), HandClock()) as process:
         items = [await queued(process) for _ in range(5)]
-        assert len(process.reader._whereabouts) == 3
+        assert list(process.reader._whereabouts) == [item.item_id for item in items[-3:]]
         for item in items:
             assert (await process.reader.item(item.item_id))[0].item_id == item.item_id
         for item in items:

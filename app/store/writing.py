@@ -188,14 +188,14 @@ def save(connection: Connection, changes: Changes) -> None:
         connection, [records.item_values(item, _due_at(changes, item)) | {"key": item.item_id} for item in items]
     )
     fresh: list[records.Values] = []
-    others: list[records.Values] = []
+    moved: list[records.Values] = []  # new ones that have gone on within the batch
     for item in changes.new_items.values():
         if records.is_fresh(item):
             fresh.append(records.fresh_item_values(item, _due_at(changes, item)))
         else:
-            others.append(records.item_values(item, _due_at(changes, item)))
+            moved.append(records.item_values(item, _due_at(changes, item)))
     _ADD_FRESH_ITEMS.run(connection, fresh)
-    _ADD_ITEMS.run(connection, others)
+    _ADD_ITEMS.run(connection, moved)
     _WRITE_OPERATIONS.run(
         connection, [records.operation_values(operation) for operation in changes.operations.values()]
     )
