@@ -122,7 +122,7 @@ async def test_a_request_that_the_service_could_not_answer_is_logged_by_its_rout
         raise ConnectionError("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Reader, "room", away)
+        server.replace(patch, Reader, "room", away)
         path = f"/v1/performers/{star}/queue"
         response = await api.send("GET", path, server.admin, headers={"X-Request-ID": "find-me"})
         problem(response, 500, "INTERNAL")

@@ -529,9 +529,9 @@ class TestTrouble:
         self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         item = await stage.finished()
-        with _away(monkeypatch, "reading"), pytest.raises(Unavailable):
+        with _away(stage, monkeypatch, "reading"), pytest.raises(Unavailable):
             await stage.outbox.run()
-        with _away(monkeypatch, "writing"), pytest.raises(Unavailable):
+        with _away(stage, monkeypatch, "writing"), pytest.raises(Unavailable):
             await stage.outbox.run()
         assert wallet.asked == []
         async with stage.running():
@@ -546,7 +546,7 @@ class TestTrouble:
         async with stage_on(store, clock, wallet, breaker=breaker) as stage:
             item = await stage.finished()
             clock.wait(1)
-            with _away(monkeypatch, "writing"), pytest.raises(Unavailable):
+            with _away(stage, monkeypatch, "writing"), pytest.raises(Unavailable):
                 await stage.outbox.run()
             async with stage.running():
                 await stage.told()
@@ -559,7 +559,7 @@ class TestTrouble:
         wallet.hold_back()
         async with stage.running():
             await wallet.has_been_asked(1)
-            with _away(monkeypatch, "writing"):
+            with _away(stage, monkeypatch, "writing"):
                 wallet.let_go()
                 await stage.until(lambda: not stage.outbox._attempts)
             assert not stage.item(item).settled
@@ -570,14 +570,14 @@ class TestTrouble:
 
 
 @contextmanager
-def _away(monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[None]:
+def _away(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[None]:
     """The database fails whoever is `reading` or `writing`."""
 
-    def fail(store: Store) -> NoReturn:
+    def fail() -> NoReturn:
         raise OperationalError("", None, Exception("away"))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Store, what, fail)
+        patched.setattr(stage.store, what, fail)
         yield
 
 

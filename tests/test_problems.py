@@ -150,11 +150,11 @@ SECRET = "postgresql://queue:hunter2@db.internal/queue"
 
 
 @pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def broken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async def room(self: Reader, performer_id: str) -> None:
         raise Secret(SECRET)
 
-    monkeypatch.setattr(Reader, "room", room)
+    server.replace(monkeypatch, Reader, "room", room)
 
 
 async def test_an_unexpected_failure_is_named_by_its_request_id_only(
@@ -183,7 +183,7 @@ async def test_a_database_that_cannot_be_asked_makes_the_service_unready_but_not
     async def ask(self: Reader, question: object) -> None:
         raise OperationalError(SECRET, None, Exception(SECRET))
 
-    monkeypatch.setattr(Reader, "ask", ask)
+    server.replace(monkeypatch, Reader, "ask", ask)
     response = await api.get("/readyz")
     assert response.status_code == 503
     assert response.json()["status"] == "unavailable"

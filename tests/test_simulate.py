@@ -265,7 +265,7 @@ async def test_an_acknowledged_item_that_is_gone_is_noticed(server: Server, monk
             raise ItemNotFound("There is no such item.")
         return await found(self, item_id)
 
-    monkeypatch.setattr(Reader, "item", item)
+    server.replace(monkeypatch, Reader, "item", item)
     report = await Run(plan(server, seconds=2, rate=20), sign(server)).run()
     assert not report["consistent"]
     assert {item_id[-1] for item_id in report["checks"]["itemsMissing"]} <= set("0123")

@@ -331,7 +331,7 @@ async def test_a_room_that_cannot_be_read_asks_the_client_to_come_back(
     async def join(*args: object, **options: object) -> None:
         raise OSError("the disk is on fire")
 
-    monkeypatch.setattr(Hub, "join", join)
+    server.replace(monkeypatch, Hub, "join", join)
     async with server.live(star) as live:
         assert await live.closed() == 1013
     assert "disk" not in "".join(live.texts)
