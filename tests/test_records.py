@@ -175,9 +175,8 @@ def test_an_item_comes_back_as_it_was(store: Store, item: Item) -> None:
 
 @thorough
 @given(item=items)
-def test_an_item_that_waits_is_written_without_what_it_cannot_have_yet(store: Store, item: Item) -> None:
-    nothing: dict[str, Any] = dict.fromkeys(records.LATER_ITEM_COLUMNS - {"ended_at"})
-    waiting = replace(item, **nothing)
+def test_an_item_that_takes_its_place_is_written_without_what_is_the_same_in_all(store: Store, item: Item) -> None:
+    waiting = replace(item, **records.FRESH_ITEM)
     assert records.is_fresh(waiting)
     assert records.is_fresh(item) is (item == waiting)
     with passing(store) as connection:

@@ -23,26 +23,32 @@ Values = dict[str, Any]
 
 _ITEM_FIELDS = tuple(field.name for field in fields(Item))
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
-_LATER_ITEM_FIELDS = (
-    "started_at",
-    "finished_at",
-    "abandoned_at",
-    "refunded_at",
-    "abandon_reason",
-    "refund_reason",
-    "settled_at",
-    "settlement_transaction_id",
-    "settled_tokens",
-    "refunded_tokens",
-    "refund_transaction_id",
-)
-_LATER_ITEM_TIMES = tuple(name for name in _LATER_ITEM_FIELDS if name.endswith("_at"))
-_later_item_values = attrgetter(*_LATER_ITEM_FIELDS)
-_NOTHING_LATER = (None,) * len(_LATER_ITEM_FIELDS)
-LATER_ITEM_COLUMNS = frozenset({*_LATER_ITEM_FIELDS, "ended_at"})
-"""What an item that waits has nothing in yet: a third of the columns."""
-_FRESH_ITEM_FIELDS = tuple(name for name in _PLAIN_ITEM_FIELDS if name not in LATER_ITEM_COLUMNS)
-_fresh_item_values = attrgetter(*_FRESH_ITEM_FIELDS)
+FRESH_ITEM: Mapping[str, Any] = {
+    "queue_mode": Mode.ON,
+    "pass_through_mode": False,
+    "status": Status.CREATED,
+    "paused": False,
+    "started_at": None,
+    "finished_at": None,
+    "abandoned_at": None,
+    "refunded_at": None,
+    "abandon_reason": None,
+    "refund_reason": None,
+    "wallet_status": WalletStatus.NONE,
+    "settled": False,
+    "settled_at": None,
+    "settlement_transaction_id": None,
+    "settled_tokens": None,
+    "refunded_tokens": None,
+    "refund_transaction_id": None,
+}
+"""What every item holds in these fields when it takes its place in a queue: nearly half of the columns, and the same
+each time."""
+_fresh_values = attrgetter(*FRESH_ITEM)
+_FRESH_VALUES = tuple(FRESH_ITEM.values())
+_OWN_ITEM_FIELDS = tuple(name for name in _PLAIN_ITEM_FIELDS if name not in FRESH_ITEM)
+_own_item_values = attrgetter(*_OWN_ITEM_FIELDS)
+_LATER_ITEM_TIMES = tuple(name for name in FRESH_ITEM if name.endswith("_at"))
 _SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
 _OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
 
@@ -64,13 +70,13 @@ ANSWER_COLUMNS = tuple(field.name for field in fields(Answer))
 
 
 def is_fresh(item: Item) -> bool:
-    """Whether it has nothing in LATER_ITEM_COLUMNS."""
-    return bool(_later_item_values(item) == _NOTHING_LATER)
+    """Whether it holds what FRESH_ITEM says."""
+    return bool(_fresh_values(item) == _FRESH_VALUES)
 
 
 def fresh_item_values(item: Item, due_at: datetime | None) -> Values:
-    """The row of an item but for LATER_ITEM_COLUMNS."""
-    values = dict(zip(_FRESH_ITEM_FIELDS, _fresh_item_values(item), strict=True))
+    """The row of an item but for what FRESH_ITEM says, and for `ended_at`, which it has none of."""
+    values = dict(zip(_OWN_ITEM_FIELDS, _own_item_values(item), strict=True))
     values["created_at"] = milliseconds(item.created_at)
     values["updated_at"] = milliseconds(item.updated_at)
     values["metadata"] = orjson.dumps(item.metadata).decode()
@@ -83,7 +89,7 @@ def fresh_item_values(item: Item, due_at: datetime | None) -> Values:
 
 def item_values(item: Item, due_at: datetime | None) -> Values:
     values = fresh_item_values(item, due_at)
-    values |= zip(_LATER_ITEM_FIELDS, _later_item_values(item), strict=True)
+    values |= zip(FRESH_ITEM, _fresh_values(item), strict=True)
     for name in _LATER_ITEM_TIMES:
         values[name] = milliseconds(values[name])
     values["ended_at"] = values["finished_at"] or values["abandoned_at"] or values["refunded_at"]

@@ -1,10 +1,11 @@
 """What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from operator import itemgetter
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -13,11 +14,13 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    false,
     func,
     insert,
     literal_column,
     null,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -46,16 +49,13 @@ from app.store.tables import milliseconds
 
 # What can change about an item after its intake; the rest is fixed and not written again.
 _CHANGING_ITEM_COLUMNS = (
-    "status",
-    "paused",
     "updated_at",
-    "wallet_status",
-    "settled",
     "clock_used_seconds",
     "clock_since",
     "notified",
     "due_at",
-    *sorted(records.LATER_ITEM_COLUMNS),
+    "ended_at",
+    *sorted(records.FRESH_ITEM.keys() - {"queue_mode", "pass_through_mode"}),
 )
 
 
@@ -104,9 +104,16 @@ class _Bulk:
         driver_many(connection, text, parameters)
 
 
-def _insert(table: Table, *, without: Collection[str] = ()) -> Callable[[ModuleType], ClauseElement]:
-    names = [name for name in _columns(table) if name not in without]
-    return lambda dialect: dialect.insert(table).values({name: bindparam(name) for name in names})
+def _insert(table: Table, *, fixed: Mapping[str, Any] = MappingProxyType({})) -> Callable[[ModuleType], ClauseElement]:
+    """`fixed` are the columns that hold the same in every row, and stand in the statement itself; None: left out."""
+    values: dict[str, ClauseElement] = {name: bindparam(name) for name in _columns(table) if name not in fixed}
+    values |= {name: _literal(value) for name, value in fixed.items() if value is not None}
+    return lambda dialect: dialect.insert(table).values(values)
+
+
+def _literal(value: bool | StrEnum) -> ClauseElement:
+    # A boolean is written as each dialect writes it.
+    return literal_column(f"'{value}'") if isinstance(value, StrEnum) else true() if value else false()
 
 
 def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[ModuleType], ClauseElement]:
@@ -150,7 +157,7 @@ _MOVE_ROOMS = _Bulk(
 )
 _APPEND_EVENTS = _Bulk(_append)
 _ADD_ITEMS = _Bulk(_insert(ITEMS))
-_ADD_FRESH_ITEMS = _Bulk(_insert(ITEMS, without=records.LATER_ITEM_COLUMNS))
+_ADD_FRESH_ITEMS = _Bulk(_insert(ITEMS, fixed={**records.FRESH_ITEM, "ended_at": None}))
 _CHANGE_ITEMS = _Bulk(
     lambda dialect: (
         update(ITEMS)
