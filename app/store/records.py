@@ -1,6 +1,7 @@
 """Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out.
 
-What is written is laid out for the driver itself, so that a bulk statement need not look at each value again.
+What is written is laid out for the driver itself, so that a bulk statement need not look at each value again. Members
+of enumerations become plain texts: the driver would look for an adapter for each, which takes longer than storing it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ _fresh_values = attrgetter(*FRESH_ITEM)
 _FRESH_VALUES = tuple(FRESH_ITEM.values())
 _OWN_ITEM_FIELDS = tuple(name for name in _PLAIN_ITEM_FIELDS if name not in FRESH_ITEM)
 _own_item_values = attrgetter(*_OWN_ITEM_FIELDS)
+_ITEM_ENUMS = ("queue_mode", "status", "abandon_reason", "refund_reason", "wallet_status")
 _LATER_ITEM_TIMES = tuple(name for name in FRESH_ITEM if name.endswith("_at"))
 _SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
 _OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
@@ -92,6 +94,8 @@ def item_values(item: Item, due_at: datetime | None) -> Values:
     values |= zip(FRESH_ITEM, _fresh_values(item), strict=True)
     for name in _LATER_ITEM_TIMES:
         values[name] = milliseconds(values[name])
+    for name in _ITEM_ENUMS:
+        values[name] = values[name] and str(values[name])
     values["ended_at"] = values["finished_at"] or values["abandoned_at"] or values["refunded_at"]
     return values
 
@@ -131,6 +135,8 @@ def room_values(room: Room) -> Values:
     values = {name: getattr(room.settings, name) for name in _SETTINGS_FIELDS}
     positions = room.settings.notify_positions
     values["notify_positions"] = None if positions is None else _joined(positions)
+    values["mode"] = str(room.settings.mode)
+    values["pause_reason"] = room.settings.pause_reason and str(room.settings.pause_reason)
     values["offline_since"] = milliseconds(room.settings.offline_since)
     return values | {
         "performer_id": room.performer_id,
@@ -151,20 +157,41 @@ def settings_from(row: RowMapping) -> RoomSettings:
     return RoomSettings(**_with_settings_enums(values))
 
 
+ARRIVAL: Mapping[str, Any] = {
+    "name": EventName.ITEM_CREATED,
+    "from_status": None,
+    "to_status": Status.CREATED,
+    "reason": None,
+    "settings": None,
+}
+"""What every event of an item that takes its place holds in these columns, as FRESH_ITEM does for the item."""
+
+
+def is_arrival(event: Event) -> bool:
+    """Whether it holds what ARRIVAL says."""
+    return (
+        event.name is EventName.ITEM_CREATED
+        and event.item is not None
+        and event.item.status is Status.CREATED
+        and (event.from_status, event.reason, event.settings) == (None, None, None)
+    )
+
+
 def event_values(event: Event) -> Values:
+    """The whole row; what is also in ARRIVAL goes unused where that stands in the statement."""
     item = event.item
     return {
         "performer_id": event.performer_id,
         "version": event.version,
-        "name": event.name,
+        "name": str(event.name),
         "at": milliseconds(event.at),
-        "actor_role": event.actor.role,
+        "actor_role": str(event.actor.role),
         "actor_id": event.actor.id,
         "item_id": item and item.item_id,
         "source_feature": item and item.source_feature,
-        "from_status": event.from_status,
-        "to_status": item and item.status,
-        "reason": event.reason,
+        "from_status": event.from_status and str(event.from_status),
+        "to_status": item and str(item.status),
+        "reason": event.reason and str(event.reason),
         "position": event.position,
         "params": orjson.dumps(event.params).decode(),
         "item": item and orjson.dumps(item).decode(),
@@ -203,6 +230,8 @@ def operation_values(operation: Operation) -> Values:
     values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False, "lease_until": None}
     for name in ("next_attempt_at", "created_at", "updated_at"):
         values[name] = milliseconds(values[name])
+    for name in ("kind", "status", "reason"):
+        values[name] = str(values[name])
     return values
 
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
+from itertools import groupby
 from operator import itemgetter
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, cast
 
 from sqlalchemy import (
@@ -104,11 +106,16 @@ class _Bulk:
         driver_many(connection, text, parameters)
 
 
-def _insert(table: Table, *, fixed: Mapping[str, Any] = MappingProxyType({})) -> Callable[[ModuleType], ClauseElement]:
-    """`fixed` are the columns that hold the same in every row, and stand in the statement itself; None: left out."""
-    values: dict[str, ClauseElement] = {name: bindparam(name) for name in _columns(table) if name not in fixed}
-    values |= {name: _literal(value) for name, value in fixed.items() if value is not None}
+def _insert(table: Table, *, fixed: Mapping[str, Any] | None = None) -> Callable[[ModuleType], ClauseElement]:
+    values = _bound(table, fixed or {})
     return lambda dialect: dialect.insert(table).values(values)
+
+
+def _bound(table: Table, fixed: Mapping[str, Any]) -> dict[str, ClauseElement]:
+    """A parameter for each column but those in `fixed`, which hold the same in every row: that stands in the statement
+    itself, or is left out where it is None. The driver takes longer over a None or a boolean than over a text."""
+    values: dict[str, ClauseElement] = {name: bindparam(name) for name in _columns(table) if name not in fixed}
+    return values | {name: _literal(value) for name, value in fixed.items() if value is not None}
 
 
 def _literal(value: bool | StrEnum) -> ClauseElement:
@@ -133,8 +140,8 @@ def _columns(table: Table) -> list[str]:
     return [column.name for column in table.columns if column.name not in ("cursor", "transaction_id")]
 
 
-def _append(dialect: ModuleType) -> ClauseElement:
-    statement = insert(EVENTS).values({name: bindparam(name) for name in _columns(EVENTS)})
+def _append(fixed: Mapping[str, Any], dialect: ModuleType) -> ClauseElement:
+    statement = insert(EVENTS).values(_bound(EVENTS, fixed))
     if dialect is not postgresql:
         return statement
     # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
@@ -155,7 +162,8 @@ _MOVE_ROOMS = _Bulk(
         .values({name: bindparam(name) for name in ("version", "last_at")})
     )
 )
-_APPEND_EVENTS = _Bulk(_append)
+_APPEND_EVENTS = _Bulk(partial(_append, {}))
+_APPEND_ARRIVALS = _Bulk(partial(_append, records.ARRIVAL))
 _ADD_ITEMS = _Bulk(_insert(ITEMS))
 _ADD_FRESH_ITEMS = _Bulk(_insert(ITEMS, fixed={**records.FRESH_ITEM, "ended_at": None}))
 _CHANGE_ITEMS = _Bulk(
@@ -186,7 +194,10 @@ def save(connection: Connection, changes: Changes) -> None:
     _MOVE_ROOMS.run(
         connection, [records.room_progress(room) for room in rooms if room.performer_id not in changes.renewed]
     )
-    _APPEND_EVENTS.run(connection, [records.event_values(event) for event in changes.events])
+    # One after the other: the log keeps their order.
+    for are_arrivals, events in groupby(changes.events, key=records.is_arrival):
+        append = _APPEND_ARRIVALS if are_arrivals else _APPEND_EVENTS
+        append.run(connection, [records.event_values(event) for event in events])
     # Before the items: what changes about one later in the batch comes with its own deadline.
     _CHANGE_DEADLINES.run(
         connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
