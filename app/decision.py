@@ -23,10 +23,10 @@ from app.errors import (
     QueueEmpty,
     QueueFull,
 )
-from app.event import Event, EventName, PauseReason, RoomSettings, completed
+from app.event import Event, EventName, PauseReason, RoomSettings
 from app.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
 from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Room, apply
+from app.room import Room, fold
 
 PERFORMANCE_COMPLETED = "performance_completed"
 PERFORMANCE_ABANDONED = "performance_abandoned"
@@ -116,32 +116,29 @@ class _Story:
     ) -> Item:
         """What has happened to `item`, and what it is now: `changes` are the fields that differ."""
         told = changed(item, updated_at=self.at, **changes)
-        event = self._event(
-            name,
-            item=told,
-            from_status=None if name is EventName.ITEM_CREATED else item.status,
-            reason=reason,
-        )
-        self.room = apply(self.room, event)
+        self.room = fold(self.room, name, self.at, item=told)
         position = self.room.position(item.item_id)
         shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
-        params = {**shown, "position": position, **(params or {})}
-        self.events.append(completed(event, position=position, params=params))
+        self._note(
+            name,
+            item=told,
+            position=position,
+            from_status=None if name is EventName.ITEM_CREATED else item.status,
+            reason=reason,
+            params={**shown, "position": position, **(params or {})},
+        )
         return told
 
     def tell_settings(self, name: EventName, settings: RoomSettings) -> None:
-        event = self._event(name, settings=settings)
-        self.room = apply(self.room, event)
-        self.events.append(event)
+        self.room = fold(self.room, name, self.at, settings=settings)
+        self._note(name, settings=settings)
 
-    def _event(self, name: EventName, **fields: Any) -> Event:
-        return Event(
-            performer_id=self.room.performer_id,
-            version=self.room.version + 1,
-            name=name,
-            at=self.at,
-            actor=self.actor,
-            **fields,
+    def _note(self, name: EventName, **fields: Any) -> None:
+        room = self.room
+        self.events.append(
+            Event(
+                performer_id=room.performer_id, version=room.version, name=name, at=self.at, actor=self.actor, **fields
+            )
         )
 
     def order(

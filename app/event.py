@@ -12,7 +12,6 @@ from typing import Any
 
 from app.command import Actor, Mode
 from app.item import Item, Status
-from app.replacing import replacing
 
 
 class EventName(StrEnum):
@@ -100,10 +99,6 @@ class Event:
     def is_public(self) -> bool:
         """Whether every viewer may see it; what only moves money concerns the two sides of it."""
         return self.name not in (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)
-
-
-completed = replacing(Event)
-"""Like `dataclasses.replace`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

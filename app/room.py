@@ -1,10 +1,11 @@
 """One performer's room at one version: what it holds, and how what happened is folded into it.
 
-`apply` is the only way a room changes and `decision.decide` the only author of what is applied. Both are pure: a `Room`
+`fold` is the only way a room changes and `decision.decide` the only author of what is folded. Both are pure: a `Room`
 is never changed, the time is a parameter. No clock, no I/O, no asyncio here.
 """
 
 from bisect import insort
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -127,52 +128,61 @@ def apply(room: Room, event: Event) -> Room:
     """Fold one event into the room it happened in. Events are folded in order, each once."""
     if event.version != room.version + 1:
         raise ValueError(f"event {event.version} does not follow version {room.version}")
-    if event.settings is not None:
-        room = replace(room, settings=event.settings)
+    return fold(room, event.name, event.at, item=event.item, settings=event.settings)
+
+
+def fold(
+    room: Room, name: EventName, at: datetime, *, item: Item | None = None, settings: RoomSettings | None = None
+) -> Room:
+    """The room after what has happened in it: what `item` or the `settings` are from then on."""
+    if settings is not None:
+        room = replace(room, settings=settings)
     items, history, backlog = list(room.items), room.history, None
-    if event.item is not None:
-        is_new = event.name is EventName.ITEM_CREATED
-        position = 0 if is_new else room.position(event.item.item_id)
+    came_last = False
+    if item is not None:
+        is_new = name is EventName.ITEM_CREATED
+        position = 0 if is_new else room.position(item.item_id)
         before = items.pop(position - 1) if position else None
-        if event.item.is_active and not event.item.pass_through_mode:
-            if not items or items[-1].order < event.item.order:
-                items.append(event.item)
+        if item.is_active and not item.pass_through_mode:
+            if not items or items[-1].order < item.order:
+                items.append(item)
+                came_last = is_new
             else:
-                insort(items, event.item, key=lambda item: item.order)
+                insort(items, item, key=lambda item: item.order)
             if is_new and room.backlog_seconds is not None:
-                turn = history.turn_seconds(event.item, room.policy.default_duration_seconds)
+                turn = history.turn_seconds(item, room.policy.default_duration_seconds)
                 backlog = room.backlog_seconds + turn
-        history = _learn(room, before, event)
-    _attend(room, items, event.at)
+        history = _learn(room, before, name, at, item)
+    # One who came last has moved nobody.
+    _attend(room, items, at, (len(items),) if came_last else {1, 2, *room.notify_positions})
     return _changed(
         room,
-        version=event.version,
-        last_at=event.at,
+        version=room.version + 1,
+        last_at=at,
         items=tuple(items),
         history=history,
         backlog_seconds=backlog,
     )
 
 
-def _learn(room: Room, before: Item | None, event: Event) -> History:
-    item = event.item
-    if item is None or item.pass_through_mode:
+def _learn(room: Room, before: Item | None, name: EventName, at: datetime, item: Item) -> History:
+    if item.pass_through_mode:
         return room.history
-    if event.name is EventName.ITEM_STARTED:
-        return room.history.started(item, event.at)
+    if name is EventName.ITEM_STARTED:
+        return room.history.started(item, at)
     if before is not None and before.status is Status.STARTED and not item.is_active:
-        return room.history.ended(item, event.at, room.policy.default_duration_seconds)
+        return room.history.ended(item, at, room.policy.default_duration_seconds)
     return room.history
 
 
-def _attend(room: Room, items: list[Item], at: datetime) -> None:
-    """Run or stop the items' clocks, and note the milestones that their positions have reached.
+def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int]) -> None:
+    """Run or stop the clocks of the items at these positions, and note the milestones that they have reached.
 
     Only the first clock can run: the started item's or, while nobody is started, the next one's. The second may have to
     stop, when its item has just been overtaken.
     """
     milestones = room.notify_positions
-    for position in {1, 2, *milestones}:
+    for position in positions:
         if position > len(items):
             continue
         item = items[position - 1]

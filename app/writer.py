@@ -20,7 +20,7 @@ from app import command as do
 from app.command import Command
 from app.decision import decide
 from app.errors import DuplicateIdempotencyKey, EscrowAlreadyQueued, Internal, QueueError, Unavailable
-from app.event import Event
+from app.event import Event, EventName
 from app.item import Item
 from app.operation import Operation
 from app.room import Room
@@ -281,14 +281,17 @@ class Writer:
         everything = any(event.settings is not None for event in events)
         if everything or not before.version:
             changes.renewed.add(room.performer_id)
-        touched = {event.item.item_id: event.item for event in events if event.item is not None}
+        touched: dict[str, Item] = {}
+        created = set()
+        for event in events:
+            if event.item is not None:
+                touched[event.item.item_id] = event.item
+                if event.name is EventName.ITEM_CREATED:
+                    created.add(event.item.item_id)
         for item in room.items if everything else _renewed(before.items, room.items):
             touched[item.item_id] = item
         for item_id, item in touched.items():
-            is_new = item_id in changes.new_items or any(
-                event.from_status is None and event.item is not None and event.item.item_id == item_id
-                for event in events
-            )
+            is_new = item_id in created or item_id in changes.new_items
             (changes.new_items if is_new else changes.items)[item_id] = item
             if not item.is_active:
                 batch.ended[item_id] = item

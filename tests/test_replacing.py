@@ -4,16 +4,13 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from app.event import completed
 from app.item import Item, Status, changed
 from tests.builders import build_item
-from tests.test_room import event
 
 
 def test_a_copy_has_the_changes_and_all_the_rest() -> None:
     item = build_item(1, duration_seconds=30)
     assert changed(item, status=Status.STARTED, tokens=7) == replace(item, status=Status.STARTED, tokens=7)
-    assert completed(event(3, reason="why"), position=2) == replace(event(3, reason="why"), position=2)
 
 
 def test_the_one_before_stays_as_it_was() -> None:

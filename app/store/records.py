@@ -69,6 +69,7 @@ class Answer:
 
 
 ANSWER_COLUMNS = tuple(field.name for field in fields(Answer))
+_answer_values = attrgetter(*ANSWER_COLUMNS)
 
 
 def is_fresh(item: Item) -> bool:
@@ -236,7 +237,9 @@ def operation_values(operation: Operation) -> Values:
 
 
 def answer_values(answer: Answer) -> Values:
-    return {name: getattr(answer, name) for name in ANSWER_COLUMNS} | {"at": milliseconds(answer.at)}
+    values = dict(zip(ANSWER_COLUMNS, _answer_values(answer), strict=True))
+    values["at"] = milliseconds(answer.at)
+    return values
 
 
 def answer_from(row: Sequence[Any]) -> Answer:
