@@ -204,6 +204,34 @@ def test_an_event_comes_back_as_it_was(store: Store, event: Event) -> None:
 
 
 @thorough
+@given(event=events, item=items)
+def test_an_arrival_is_written_without_what_is_the_same_in_all(store: Store, event: Event, item: Item) -> None:
+    arrival = replace(
+        event,
+        name=EventName.ITEM_CREATED,
+        item=replace(item, status=Status.CREATED),
+        from_status=None,
+        reason=None,
+        settings=None,
+    )
+    assert records.is_arrival(arrival)
+    unlike: list[dict[str, Any]] = [
+        {"name": EventName.ITEM_STARTED},
+        {"item": None},
+        {"item": replace(item, status=Status.FINISHED)},
+        {"from_status": Status.CREATED},
+        {"reason": "why"},
+        {"settings": RoomSettings()},
+    ]
+    all_of_them = [arrival, *(replace(arrival, **difference) for difference in unlike)]
+    assert [records.is_arrival(each) for each in all_of_them] == [True] + [False] * len(unlike)
+    for each in all_of_them:
+        with passing(store) as connection:
+            save(connection, Changes(events=[each]))
+            assert reading.find_event(connection, each.performer_id, each.version) == each
+
+
+@thorough
 @given(before=room_settings, after=room_settings, version=st.integers(1, 2**62), at=instants, later=instants)
 def test_a_rooms_settings_come_back_as_they_were_set_last(
     store: Store, before: RoomSettings, after: RoomSettings, version: int, at: datetime, later: datetime

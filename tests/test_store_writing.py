@@ -55,6 +55,18 @@ STARTED = Status.STARTED
 FIRST, SECOND = first_event("star"), replace(first_event("star"), name=EventName.ITEM_STARTED)
 
 
+def test_the_log_keeps_the_order_in_which_a_batch_was_decided(store: Store) -> None:
+    names = [EventName.ITEM_CREATED, EventName.ITEM_STARTED, EventName.ITEM_CREATED, EventName.ITEM_FINISHED]
+    told = [
+        replace(first_event("star"), version=version, name=name, item=build_item(version))
+        for version, name in enumerate(names, 1)
+    ]
+    with store.writing() as connection:
+        save(connection, Changes(events=told))
+    with store.reading() as connection:
+        assert [logged.event for logged in reading.log_events(connection, after=None, limit=10)] == told
+
+
 @pytest.mark.parametrize(
     ("held", "refused", "constraint", "columns"),
     [
