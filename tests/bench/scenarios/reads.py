@@ -1,6 +1,8 @@
-"""Reads: an item's position and a room's queue, against the same answers from a ceiling without a database."""
+"""Reads: an item's position and a room's queue, against two ceilings: the requests that the same stack answers without
+a database after validation (the ceiling of the intake scenario), and the same reads answered from constants."""
 
 import json
+from collections.abc import Callable
 from functools import partial
 
 from app.command import Role
@@ -27,6 +29,7 @@ COLUMNS = (
     Column(measure="p99_ms", title="p99 ms", digits=2),
 )
 KINDS = ("position", "queue")
+INTAKES = f"{NO_DATABASE.name}, its intakes"
 CEILINGS: tuple[tuple[str, tuple[str, ...]], ...] = ((NO_DATABASE.name, ()), (OWN_EDGE, (OWN_EDGE_ARGUMENT,)))
 """With what they are started with."""
 
@@ -64,6 +67,11 @@ def _no_database(bench: Bench, prepared: Prepared, subject: str, arguments: tupl
     with preparing.running(prepared, bench.data, bench.server_core, *arguments) as server:
         items = [f"i-{number}" for number in range(ROOMS * ITEMS_A_ROOM)]
         _drive(bench, round_number, subject, server, items)
+        if subject == NO_DATABASE.name:
+            intakes = Intakes(ROOMS)
+            figures = _measured(bench, INTAKES, server, lambda start: intakes.caller())
+            for kind in KINDS:
+                _case(bench, kind).note(round_number, INTAKES, **figures)
 
 
 def _drive(bench: Bench, round_number: int, subject: str, server: Server, items: list[str]) -> None:
@@ -79,27 +87,30 @@ def _drive(bench: Bench, round_number: int, subject: str, server: Server, items:
                 yield Call(kind, requests[kind][start % len(requests[kind])])
                 start += 7
 
-        call(server.port, [reader(start) for start in range(8)], calls=WARM_UP_CALLS)
-        before = server.cpu()
-        tally = call(
-            server.port, [reader(start) for start in range(bench.scale.callers)], seconds=bench.scale.seconds_of_calls
-        )
-        _case(bench, kind).note(
-            round_number,
-            subject,
-            rate=tally.rate,
-            cpu_us=(server.cpu() - before) / tally.calls * 1e6,
-            p50_ms=tally.percentile(0.5) * 1000,
-            p99_ms=tally.percentile(0.99) * 1000,
-        )
-        bench.check_calls(NAME, subject, tally)
+        _case(bench, kind).note(round_number, subject, **_measured(bench, subject, server, reader))
+
+
+def _measured(bench: Bench, subject: str, server: Server, caller: Callable[[int], Caller]) -> dict[str, float]:
+    """`caller` makes the one with this number."""
+    call(server.port, [caller(start) for start in range(8)], calls=WARM_UP_CALLS)
+    before = server.cpu()
+    tally = call(
+        server.port, [caller(start) for start in range(bench.scale.callers)], seconds=bench.scale.seconds_of_calls
+    )
+    bench.check_calls(NAME, subject, tally)
+    return {
+        "rate": tally.rate,
+        "cpu_us": (server.cpu() - before) / tally.calls * 1e6,
+        "p50_ms": tally.percentile(0.5) * 1000,
+        "p99_ms": tally.percentile(0.99) * 1000,
+    }
 
 
 def _bars(scale: Scale) -> tuple[Bar, ...]:
     return tuple(
         Bar(case=f"{NAME} {kind}", text=f"rate × {ceiling}", measure="rate", against=ceiling, at_least=0.8)
         for kind in KINDS
-        for ceiling, _ in CEILINGS
+        for ceiling in (INTAKES, *(subject for subject, _ in CEILINGS))
     )
 
 
