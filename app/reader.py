@@ -85,13 +85,13 @@ class Reader:
 
     async def item(self, item_id: str) -> tuple[Item, Room]:
         """An item and the room it belongs to. Raises ItemNotFound."""
-        if not is_identifier(item_id):
-            raise ItemNotFound("There is no such item.")
         performer_id = self._whereabouts.get(item_id)
         if performer_id is not None:
             room = await self.room(performer_id)
             if (active := room.find(item_id)) is not None:
                 return active, room
+        elif not is_identifier(item_id):
+            raise ItemNotFound("There is no such item.")
         while True:
             item = await self.ask(lambda connection: reading.find_item(connection, item_id))
             if item is None:

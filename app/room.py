@@ -85,9 +85,9 @@ class Room:
                 return position
         return 0
 
-    def waits(self, now: datetime) -> Waits:
-        """The estimated wait of each active item, in queue order."""
-        return Waits(self.items, self.history, now, self.policy.default_duration_seconds)
+    def waits(self, now: datetime, first: int | None = None) -> Waits:
+        """The estimated wait of each active item, or of the `first` so many, in queue order."""
+        return Waits(self.items[:first], self.history, now, self.policy.default_duration_seconds)
 
     def with_backlog(self) -> "Room":
         """The same room, knowing its backlog."""

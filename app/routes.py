@@ -104,7 +104,9 @@ class Api:
 
     async def position(self, request: Request) -> Response:
         item, room = await self._readable_item(request)
-        return _json(shapes.position_shape(room, item, room.waits(self._clock())))
+        # Those behind do not matter.
+        waits = room.waits(self._clock(), room.position(item.item_id))
+        return _json(shapes.position_shape(room, item, waits))
 
     async def transitions(self, request: Request) -> Response:
         item, _ = await self._readable_item(request)

@@ -180,7 +180,7 @@ class PositionShape(TypedDict):
 
 
 def position_shape(room: Room, item: Item, waits: Waits) -> PositionShape:
-    """`waits` are the room's, in queue order."""
+    """`waits` are the room's in queue order, at least as far as this item."""
     position = room.position(item.item_id)
     wait = waits[position - 1] if position else None
     low_high = wait.range_seconds if wait else None
