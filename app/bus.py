@@ -120,7 +120,9 @@ class Bus:
                     await self._ask(subscriptions, [self._channel + name for name in self._watched], subscribe=True)
                 self.connections += 1
                 log.info("the bus is connected%s", ", sharded" if self._sharded else "")
-                await _both(self._listen(subscriptions), self._send(redis))
+                # Cancelled while it asked, it may not have been told.
+                if _goes_on():
+                    await _both(self._listen(subscriptions), self._send(redis))
         finally:
             self._subscriptions = None
             self._waiting.clear()

@@ -5,7 +5,7 @@ import json
 import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -257,6 +257,33 @@ async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
         await heard_by(1, redis_url, epoch, performer_id)
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
+    redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio.wait_for loses it, up to Python 3.11, when it is done in the same moment."""
+    bus = Bus(redis_url, Ear(), epoch=epoch)
+    ask = bus._ask
+
+    async def cancelled_meanwhile(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
+        await ask(subscriptions, channels, subscribe=subscribe)
+        if STAR in channels[0]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(bus, "_ask", cancelled_meanwhile)
+    await bus.watch(STAR)
+    task = asyncio.create_task(bus.run())
+    try:
+        ended, _ = await asyncio.wait([task], timeout=5)
+        assert ended == {task}
+        assert bus.connections == 1
+        assert task.cancelled()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_a_server_that_has_gone_silent_is_given_up(valkey: ValkeyServer, epoch: str) -> None:
