@@ -18,7 +18,7 @@ from tests.serverside import Api, fresh, intake_body, ok, problem
 
 ITEMS = "/v1/queue/items"
 PROCESSES = 3
-TAKEN_OVER_SECONDS = 25.0
+TAKEN_OVER_SECONDS = 30.0
 """A lease of presence, and a look at it; a claim's is shorter here."""
 
 
@@ -102,6 +102,13 @@ async def test_the_work_of_a_process_that_is_killed_is_taken_over(
         await reader.read()
         writer.close()
 
+    async def settled() -> bool:
+        found = ok(await apis[1].get(f"{ITEMS}/{item['itemId']}", apis[1].server.admin))
+        return bool(found["settled"])
+
+    async def asked_or_settled() -> bool:
+        return asked.is_set() or await settled()
+
     wallet = await asyncio.start_server(hang, "127.0.0.1", 0)
     port = wallet.sockets[0].getsockname()[1]
     doomed = Node(
@@ -115,11 +122,13 @@ async def test_the_work_of_a_process_that_is_killed_is_taken_over(
             await viewer.until("snapshot")
             async with doomed.server.live(star, doomed.server.performer(star)) as panel:
                 await panel.until("snapshot")
-                item = await doomed_api.intake(star)
-                await panel.until_state(lambda socket: bool(socket.room.get("performerOnline")))
-                await doomed_api.start_next(star)
-                await doomed_api.command("complete", item)
-                await asyncio.wait_for(asked.wait(), 10)
+                while not asked.is_set():
+                    item = await doomed_api.intake(star)
+                    await panel.until_state(lambda socket: bool(socket.room.get("performerOnline")))
+                    await doomed_api.start_next(star)
+                    await doomed_api.command("complete", item)
+                    # Another process that looks in this moment may be faster: the next one, then.
+                    await until(asked_or_settled)
                 await viewer.reach(await apis[0].version(star))
                 doomed.kill()
                 began = time.monotonic()
@@ -129,11 +138,6 @@ async def test_the_work_of_a_process_that_is_killed_is_taken_over(
             await apis[1].intake(star)
             await again.reach(viewer.version + 1)
             assert [frame["type"] for frame in again.frames if frame["type"] == "snapshot"] == []
-
-            async def settled() -> bool:
-                found = ok(await apis[1].get(f"{ITEMS}/{item['itemId']}", apis[1].server.admin))
-                return bool(found["settled"])
-
             await until(settled, TAKEN_OVER_SECONDS)
             await asyncio.wait_for(
                 again.until_state(lambda socket: not socket.room.get("performerOnline", True)), TAKEN_OVER_SECONDS
