@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from app.command import Actor, Mode, Role
+from app.decision import decide
 from app.event import Event, EventName, PauseReason, RoomSettings
 from app.item import Clock, Item, Reason, Status, WalletStatus
 from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Room
+from app.room import Policy, Room
 from app.store import Store, reading, records
 from app.store.reading import ITEMS
 from app.store.tables import EPOCH, MILLISECOND, milliseconds
 from app.store.writing import Changes, save
 from app.wire.encoding import decode, encode
 from app.wire.requests import LARGEST_INTEGER
-from tests.builders import build_item, moment
+from tests.builders import PERFORMER, build_item, moment
 from tests.stores import database_fixture as database_fixture
+from tests.stores import intake_of
 from tests.stores import store_fixture as store_fixture
 
 # Every example has a transaction of its own, undone at its end, so the database can serve all of them.
@@ -182,6 +184,13 @@ def test_an_item_that_takes_its_place_is_written_without_what_is_the_same_in_all
     with passing(store) as connection:
         save(connection, Changes(new_items={waiting.item_id: waiting}))
         assert reading.find_item(connection, waiting.item_id) == waiting
+
+
+def test_what_an_intake_makes_is_written_the_short_way() -> None:
+    decision = decide(Room(performer_id=PERFORMER.id, policy=Policy()), intake_of(), moment())
+    assert decision.item is not None
+    assert records.is_fresh(decision.item)
+    assert [records.is_arrival(event) for event in decision.events] == [True]
 
 
 @thorough
