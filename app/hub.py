@@ -15,7 +15,8 @@ from app.audience import Audience
 from app.errors import QueueError
 from app.event import Event
 from app.room import Room
-from app.watched_room import Subscriber, Traffic, WatchedRoom
+from app.subscriber import Subscriber
+from app.watched_room import Traffic, WatchedRoom
 
 LAG_LIMIT_SECONDS = 30.0
 """How long a socket may lag before it is cut off."""
@@ -114,10 +115,10 @@ class Hub:
         """Send a room's events until there are none, one frame after the other."""
         loop = asyncio.get_running_loop()
         try:
-            while watched.is_behind or watched.pending:
+            while watched.is_behind or watched.has_untold:
                 if watched.is_behind:
                     await self._catch_up(watched)
-                if not watched.pending:
+                if not watched.has_untold:
                     return
                 if (pause := watched.quiet_from - loop.time()) > 0:
                     await asyncio.sleep(pause)
@@ -166,6 +167,8 @@ class Hub:
         # A room opened for a socket that went away before it joined.
         for performer_id in [name for name, watched in self._rooms.items() if not len(watched)]:
             self._forget(performer_id)
+        for watched in self._rooms.values():
+            watched.tidy()
         return len(cut)
 
     def _forget(self, performer_id: str) -> None:
@@ -227,7 +230,7 @@ class Hub:
             watched = WatchedRoom(room, epoch=self.epoch, clock=self._clock, traffic=self.traffic)
             early = self._early[performer_id]
             watched.fold(early)
-            watched.take_as_shown()
+            watched.take_pending()
             self._rooms[performer_id] = watched
             self._hear_of(watched, max((event.version for event in early), default=0))
             return watched

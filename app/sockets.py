@@ -34,7 +34,7 @@ from app.hub import Hub
 from app.presence import Presence
 from app.problems import REQUEST_ID, problem_response, request_id_of
 from app.socket_protocol import EXTENSION, QueueSocketProtocol, text_frame
-from app.watched_room import Subscriber
+from app.subscriber import Subscriber
 from app.wire import frames
 from app.wire.requests import (
     AuthFrame,

@@ -10,7 +10,7 @@ from app.event import Event
 from app.hub import Hub
 from app.item import Item
 from app.room import Room
-from app.watched_room import Subscriber
+from app.subscriber import Subscriber
 from tests.builders import NOON, PERFORMER, Stage
 
 STAR = PERFORMER.id

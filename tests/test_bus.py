@@ -22,7 +22,7 @@ from app.hub import Hub
 from app.room import Room
 from app.store import reading
 from app.store.records import event_to_json
-from app.watched_room import Subscriber
+from app.subscriber import Subscriber
 from app.writer import Writer
 from tests.builders import PERFORMER, Stage
 from tests.environment import free_port

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from app import watched_room
 from app.command import Role
+from app.subscriber import Group
 from tests.hubworld import STAR, FakeLine, World, rest, until
 
 
@@ -140,7 +140,7 @@ async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
-    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
+    monkeypatch.setattr(Group, "LIMIT", 2)
     lines = [FakeLine() for _ in range(10)]
     subscribers = [await world.join(line) for line in lines]
     world.intake()
@@ -181,7 +181,7 @@ async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_data
 async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
+    monkeypatch.setattr(Group, "LIMIT", 2)
     lines = [FakeLine() for _ in range(10)]
     for line in lines:
         await world.join(line)

@@ -8,6 +8,7 @@ from app import hub as hub_module
 from app import watched_room
 from app.audience import Audience
 from app.hub import RESTARTING, TOO_SLOW
+from app.subscriber import Group
 from tests.hubworld import STAR, FakeLine, World, rest, until
 
 
@@ -180,7 +181,7 @@ async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
 
 async def half_told(world: World, monkeypatch: pytest.MonkeyPatch) -> list[FakeLine]:
     """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
-    monkeypatch.setattr(watched_room, "WRITES_AT_ONCE", 2)
+    monkeypatch.setattr(Group, "LIMIT", 2)
     lines = [FakeLine() for _ in range(10)]
     for number, line in enumerate(lines):
         await world.join(line, sub=f"viewer-{number}")
@@ -241,12 +242,12 @@ async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_i
 ) -> None:
     """What waits in its buffer would be overtaken."""
     crowd = await half_told(world, monkeypatch)
+    await until(lambda: len(crowd[9].written) == 2)
     old_way: list[bytes] = []
     line = crowd[3]
     line.send_at_once = lambda frame: old_way.append(frame) or len(frame)  # type: ignore[func-returns-value,method-assign]
     line.on_change()
     world.intake()
-    await until(lambda: len(crowd[9].written) == 2)
     world.publish(2)
     await until(lambda: len(crowd[0].written) == 3)
     before = len(old_way)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -145,17 +145,15 @@ async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
 ) -> None:
     monkeypatch.setattr("app.socket_protocol.DISCARD_SECONDS", 0.2)
     with serving(tmp_path_factory.mktemp("pings"), ping_seconds=0.3, disconnect_grace_seconds=0) as server:
-        async with (
-            server.api() as api,
-            server.live("mira") as live,
-            raw_live(server.port, "mira", server.performer("mira")) as raw,
-        ):
+        async with server.api() as api, server.live("mira") as live:
             for _ in range(20):
                 await api.intake("mira", description="é" * 2000, metadata={"a": "x" * 8000})
-            for _ in range(20):
-                await raw.send_json({"type": "resync"})
-            await live.until_state(lambda live: bool(live.room.get("performerOnline")))
-            await live.until_state(lambda live: not live.room["performerOnline"])
+            async with raw_live(server.port, "mira", server.performer("mira")) as raw:
+                with suppress(ConnectionError):  # on a slow machine it is dropped before it has sent them all
+                    for _ in range(20):
+                        await raw.send_json({"type": "resync"})
+                await live.until_state(lambda live: bool(live.room.get("performerOnline")))
+                await live.until_state(lambda live: not live.room["performerOnline"])
 
 
 # Handshakes

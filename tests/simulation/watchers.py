@@ -12,7 +12,7 @@ import orjson
 
 from app.command import Role
 from app.room import Room
-from app.watched_room import Subscriber
+from app.subscriber import Subscriber
 from app.wire import frames
 from tests.simulation.process import Process
 
