@@ -156,6 +156,8 @@ def test_a_restored_database_gets_a_new_epoch_and_nothing_else_changes(database:
     after = contents(store.engines.writer)
     epoch = before.pop("meta")
     assert after.pop("meta") != epoch
+    # Where the last event stands in the log is another matter.
+    assert [row[1:] for row in after.pop("events")] == [row[1:] for row in before.pop("events")]
     assert after == before
     assert database.open().epoch != store.epoch
     assert_consistent(store)
@@ -163,7 +165,7 @@ def test_a_restored_database_gets_a_new_epoch_and_nothing_else_changes(database:
 
 def contents(engine: Engine) -> dict[str, list[Any]]:
     with engine.begin() as connection:
-        return {name: sorted(map(str, connection.execute(select(table)))) for name, table in TABLES.items()}
+        return {name: sorted(map(tuple, connection.execute(select(table))), key=str) for name, table in TABLES.items()}
 
 
 def make_newer(url: str) -> dict[str, list[Any]]:

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from tests.stores import (
 )
 from tests.stores import database_fixture as database_fixture
 from tests.stores import postgres_database_fixture as postgres_database_fixture
+from tests.stores import sqlite_database_fixture as sqlite_database_fixture
 from tests.stores import store_fixture as store_fixture
 
 # Rooms
@@ -259,6 +262,25 @@ def test_after_a_restore_on_another_server_the_log_goes_on_where_it_was(postgres
         whole = reading.log_events(connection, after=None, limit=10)
         assert len(whole) == 3
         assert reading.log_events(connection, after=whole[1].cursor, limit=10) == whole[2:]
+
+
+def test_after_a_restore_nobody_misses_events_that_get_the_numbers_of_lost_ones(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    store = sqlite_database.open()
+    queue_item(build_writer(store))
+    backup = Database(url=f"sqlite:///{tmp_path / 'backup.db'}", shared=False)
+    with closing(store.engines.writer.raw_connection()) as raw:
+        raw.cursor().execute("VACUUM INTO ?", [str(tmp_path / "backup.db")])
+    queue_item(build_writer(store))
+    seen = read_log(store)
+    restored = backup.open()
+    migrate(restored.engines.writer, restored=True)
+    queue_item(build_writer(restored), performer_id="new")
+    with restored.reading() as connection:
+        later = reading.log_events(connection, after=seen[-1].cursor, limit=10)
+    backup.close()
+    assert places(later) == [*places(seen[:1]), ("new", 1)]
 
 
 def test_a_rooms_events_stand_in_the_log_in_their_order_whichever_transaction_began_first(

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from app.store.engines import DatabaseRefusedError
@@ -18,14 +18,15 @@ from app.store.reading import EVENTS, LOG_LEAP, META
 MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
 LEAP = 2**32
-"""More transactions than a server can have made since the backup was taken."""
+"""More transactions, or events, than can have been lost with what was made since the backup was taken."""
 
 
 def migrate(engine: Engine, *, restored: bool = False) -> None:
     """Upgrade to the newest schema, all in one transaction.
 
     With `restored` the database says that its history is another one from now on (a new epoch), so that every client
-    starts afresh. Raises DatabaseRefusedError for a database made by newer code, or that cannot be opened.
+    starts afresh, and its log goes on behind what was lost. Raises DatabaseRefusedError for a database made by newer
+    code, or that cannot be opened.
     """
     with _opened(engine) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
@@ -37,17 +38,22 @@ def migrate(engine: Engine, *, restored: bool = False) -> None:
         command.upgrade(config, "head")
         if restored:
             connection.execute(delete(META).where(META.c.name == "epoch"))
-            if connection.dialect.name == "postgresql":
-                _leap(connection)
+            _leap(connection)
         if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
             connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
 
 
 def _leap(connection: Connection) -> None:
-    """File the events to come behind all that there are, and behind those that were lost with the old server."""
-    newest = connection.execute(select(func.coalesce(func.max(EVENTS.c.transaction_id), 0))).scalar_one()
-    connection.execute(delete(META).where(META.c.name == LOG_LEAP))
-    connection.execute(insert(META).values(name=LOG_LEAP, value=str(newest + LEAP)))
+    """File the events to come behind all that there are, and behind those that were lost since the backup: who reads
+    the log on from one of the lost would otherwise miss the new ones that get its number."""
+    if connection.dialect.name == "postgresql":
+        newest = connection.execute(select(func.coalesce(func.max(EVENTS.c.transaction_id), 0))).scalar_one()
+        connection.execute(delete(META).where(META.c.name == LOG_LEAP))
+        connection.execute(insert(META).values(name=LOG_LEAP, value=str(newest + LEAP)))
+    else:
+        # SQLite numbers on from the highest number there is. Whoever knew this event reads it once more.
+        newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one()
+        connection.execute(update(EVENTS).where(EVENTS.c.cursor == newest).values(cursor=EVENTS.c.cursor + LEAP))
 
 
 def check(engine: Engine) -> None:
