@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 GRACE_SECONDS = 5
 """How long requests in flight may take to finish once the sockets are gone; the whole end stays under 10 s."""
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an HTTP connection may be idle. Proxies keep theirs for up to a minute, and must be the ones to close: one
+that sends a command into a connection that we are just closing cannot tell whether it was carried out."""
+
 COLLECT_AFTER = 20_000
 """Objects made and not dropped after which the garbage collector looks for cycles among the young ones."""
 
@@ -124,6 +128,7 @@ def server_config(app: Starlette | str, settings: Settings) -> uvicorn.Config:
         log_config=None,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_worker_healthcheck=HUNG_SECONDS,
         backlog=4096,

@@ -25,8 +25,8 @@ from app.serving import DrainingServer
 from app.settings import InvalidSettings
 
 LINKS = 8
-START_SECONDS = 30.0
-MOVE_SECONDS = 10.0
+START_SECONDS = 60.0
+MOVE_SECONDS = 30.0
 
 SETTINGS = ("DATABASE_URL", "PORT", "ENVIRONMENT", "ROPE_DROP_SECONDS", "WALLET_URL", "AUTH_JWKS_URL", "HOST")
 

@@ -1,4 +1,5 @@
-"""An answer's head and its body leave in one write, and a head whose body does not follow is not held back."""
+"""An answer's head and its body leave in one write, a head whose body does not follow is not held back, and a
+connection is kept for the next request."""
 
 import asyncio
 from typing import Any, cast
@@ -6,6 +7,8 @@ from typing import Any, cast
 import pytest
 
 from app.http_protocol import _HeadWithBody
+from tests.rawsocket import tcp
+from tests.serverside import Server
 
 pytestmark = pytest.mark.anyio
 
@@ -72,3 +75,13 @@ async def test_nothing_is_written_to_a_connection_that_went_meanwhile() -> None:
     transport.closed = True
     await asyncio.sleep(0)
     assert transport.written == []
+
+
+async def test_a_proxy_may_use_a_connection_again_that_was_idle_for_longer_than_uvicorn_allows_of_itself(
+    server: Server,
+) -> None:
+    async with tcp(server.port) as raw:
+        for pause in (6, 0):
+            await raw.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert b"HTTP/1.1 200" in await raw.head()
+            await asyncio.sleep(pause)
