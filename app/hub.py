@@ -1,8 +1,9 @@
 """The hub: this process's rooms that somebody watches, and when each is sent on.
 
-It folds committed events into its own projection of each room. What follows an event within the coalescing window
-travels with the next frame; after a quiet window an event leaves at once. A room that has missed events reads them from
-the database. A socket that does not catch up is cut off. The hub writes nothing and holds no database session.
+It folds committed events into its own projection of each room. After a quiet window an event leaves at once. What
+follows it within the coalescing window travels with the next frame, and with the same to those whom the first has not
+yet reached. A room that has missed events reads them from the database. A socket that does not catch up is cut off. The
+hub writes nothing and holds no database session.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Optional, Protocol
+from typing import ClassVar, Protocol
 
 from app.command import Role
 from app.room import Room
@@ -45,7 +45,7 @@ class Subscriber:
     """Sees whole items: the performer's side and administrators."""
     lagging_since: float | None = None
     """Loop time at which it missed a frame that it could not take."""
-    group: Optional["Group"] = field(init=False, default=None)
+    group: "Group | None" = field(init=False, default=None)
     """With whom it is told, while it is in a room."""
     send: Send | None = field(init=False, default=None)
     """What sends it a frame at once, while it is in a room and can take one."""

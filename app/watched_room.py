@@ -1,7 +1,7 @@
 """One room that somebody watches: its sockets, what they have been shown, and the frames that bring them on.
 
-Every frame is built once: one for all viewers, one for the performer's side, and small private ones for owners. A
-socket that lags is skipped; when it has caught up it gets the current snapshot.
+Every frame is built once for all that are at the same version: one for viewers, one for the performer's side, and small
+private ones for owners. A socket that lags is skipped; when it has caught up it gets the current snapshot.
 """
 
 import asyncio
