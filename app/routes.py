@@ -286,6 +286,8 @@ class Api:
                 for audience in found[skip : skip + limit]
             ],
             "total": len(found),
+            "sockets": sum(audience.sockets for audience in found),
+            "laggingSockets": sum(audience.lagging for audience in found),
             "processes": processes,
             "limit": limit,
             "skip": skip,

@@ -117,7 +117,12 @@ const reading = (text, name, label = "") => {
 };
 
 async function refreshHealth() {
-  const [report, metrics] = await Promise.all([session.get("/readyz"), session.text("/metrics").catch(() => "")]);
+  // The metrics are those of the machine that answers; the audiences are those of all.
+  const [report, metrics, everywhere] = await Promise.all([
+    session.get("/readyz"),
+    session.text("/metrics").catch(() => ""),
+    session.get("/v1/admin/audiences?limit=1").catch(() => null),
+  ]);
   const states = Object.entries(report.checks ?? {}).map(([name, state]) => [
     name,
     String(state?.status ?? state),
@@ -126,8 +131,8 @@ async function refreshHealth() {
   const breaker = metrics.match(/^queue_wallet_breaker\{state="([^"]+)"\} 1(\.0)?$/m)?.[1];
   if (breaker) states.push([t("health.breaker"), breaker, true]);
   const figures = [
-    ["health.sockets", reading(metrics, "queue_sockets")],
-    ["health.lagging", reading(metrics, "queue_lagging_sockets")],
+    ["health.sockets", everywhere?.sockets ?? null],
+    ["health.lagging", everywhere?.laggingSockets ?? null],
     ["health.dead", reading(metrics, "queue_wallet_operations", 'status="dead"')],
   ];
   for (const [key, value] of figures) if (value !== null) states.push([t(key), count(value), false]);

@@ -181,6 +181,8 @@ async def test_an_administrator_sees_who_watches_the_most_watched_room_first(api
                 for star, sockets in ((many, 2), (few, 1), (alike, 1))
             ],
             "total": 3,
+            "sockets": 4,
+            "laggingSockets": 0,
             "processes": 1,
             "limit": 20,
             "skip": 0,
@@ -189,6 +191,7 @@ async def test_an_administrator_sees_who_watches_the_most_watched_room_first(api
         assert page == {**found, "audiences": found["audiences"][1:2], "limit": 1, "skip": 1}
         everybody = await audiences(api, "limit=100")
         assert everybody["total"] >= 3, "other tests' rooms as well"
+        assert everybody["sockets"] == sum(each["sockets"] for each in everybody["audiences"])
         assert [each for each in everybody["audiences"] if each["performerId"] == many] == found["audiences"][:1]
     await until(lambda: nobody_watches(api, asked))
 

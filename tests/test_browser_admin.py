@@ -173,8 +173,12 @@ def test_a_room_shows_how_many_watch_it_and_how_many_of_them_lag(till: Till, win
     expect(lagging).to_have_text("0")
     assert admin.evaluate(RUNS_OVER) <= 0
     slow = {"performerId": room.performer, "sockets": 1200, "laggingSockets": 3, "longestLagSeconds": 14.2}
-    admin.route("**/v1/admin/audiences?*", lambda route: route.fulfill(json={"audiences": [slow]}))
+    everywhere = {"audiences": [slow], "sockets": 34000, "laggingSockets": 12}
+    admin.route("**/v1/admin/audiences?*", lambda route: route.fulfill(json=everywhere))
     look_again(admin)
+    health = admin.locator("#health li")
+    expect(health.filter(has_text="Sockets").first).to_contain_text("34,000")
+    expect(health.filter(has_text="agging")).to_contain_text("12")
     expect(sockets).to_have_text("1,200")
     expect(lagging).to_have_text("3 (0:14)")
     assert admin.evaluate(RUNS_OVER) <= 0

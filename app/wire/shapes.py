@@ -354,6 +354,9 @@ class AudienceShape(TypedDict):
 class AudiencesPage(TypedDict):
     audiences: list[AudienceShape]
     total: int
+    sockets: int
+    """Of all these rooms, like the lagging ones: not of this page's alone."""
+    laggingSockets: int
     processes: int
     """Whose figures are in it: fewer than there are while they cannot reach each other."""
     limit: int
