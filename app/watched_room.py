@@ -208,7 +208,7 @@ class WatchedRoom:
                     written = 0
                     yield
                     self._take_pending_to_tell()
-                if group.shown is self.shown or not group.members:
+                if group.shown is self.shown:
                     continue
                 versions = group.shown.version, self.shown.version
                 if versions not in steps:

@@ -40,9 +40,9 @@ async def crowd_of(world: World, count: int = 10) -> list[FakeLine]:
     return lines
 
 
-async def begin(world: World, crowd: list[FakeLine]) -> None:
-    """The first event is told to the first two."""
-    world.intake(user_id="nobody")
+async def begin(world: World, crowd: list[FakeLine], user_id: str = "nobody") -> None:
+    """The first event, an item of this user, is told to the first two."""
+    world.intake(user_id=user_id)
     world.publish(1)
     await until(lambda: len(crowd[0].written) == 2)
     assert len(crowd[2].written) == 1, "the broadcast is not over"
@@ -95,10 +95,11 @@ async def test_an_owner_is_told_of_their_item_once_and_after_the_frame(world: Wo
 
 async def test_one_who_asks_for_the_room_before_its_turn_is_not_told_what_it_shows(world: World) -> None:
     crowd = await crowd_of(world)
-    await begin(world, crowd)
+    await begin(world, crowd, "viewer-7")
     subscriber = next(each for each in world.hub._rooms[STAR].subscribers if each.line is crowd[7])
     world.hub.show(STAR, subscriber)
     await until(lambda: len(crowd[9].written) == 2)
+    await rest()
     assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
     world.intake(user_id="nobody")
     world.publish(2)
