@@ -63,7 +63,6 @@ class WatchedRoom:
         """The latest events up to `shown`: RECENT_EVENTS, or as many as some group has not been told."""
         self._groups: dict[bool, list[Group]] = {True: [], False: []}
         """Who watches: those that see whole items, and everybody else."""
-        self._size = 0
         self._owners: dict[str, set[Subscriber]] = {}
         self._items_shown: dict[bool, tuple[int, orjson.Fragment]] = {}
         """By audience: the items of a snapshot as JSON, and the version they are of."""
@@ -85,7 +84,7 @@ class WatchedRoom:
     # Sockets
 
     def __len__(self) -> int:
-        return self._size
+        return sum(len(group.members) for group in self._all_groups())
 
     def __contains__(self, subscriber: Subscriber) -> bool:
         return any(subscriber.group is group for group in self._groups[subscriber.whole])
@@ -93,7 +92,7 @@ class WatchedRoom:
     @property
     def is_small(self) -> bool:
         """All its sockets are written to in one step."""
-        return self._size <= Group.LIMIT
+        return len(self) <= Group.LIMIT
 
     def _all_groups(self) -> Iterator[Group]:
         return chain(self._groups[True], self._groups[False])
@@ -114,13 +113,11 @@ class WatchedRoom:
 
     def add(self, subscriber: Subscriber) -> None:
         """To be shown the room next, or what it has missed of it."""
-        self._size += 1
         self._current_group(whole=subscriber.whole).add(subscriber)
         if subscriber.owner_id is not None:
             self._owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        self._size -= 1
         self._take_out(subscriber)
         if subscriber.owner_id is not None and (sockets := self._owners.get(subscriber.owner_id)):
             sockets.discard(subscriber)

@@ -12,10 +12,13 @@ from tests.hubworld import STAR, FakeLine, Frame, World, rest, until
 ACTIONS = ["join", "join", "leave", "lag", "catch up", "resync", "event", "event", "turn", "turn", "tidy"]
 
 
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Lines are told two at a time."""
+@pytest.fixture(autouse=True)
+def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Group, "LIMIT", 2)
+
+
+@pytest.fixture
+def world() -> World:
     return World()
 
 
@@ -64,8 +67,8 @@ async def test_what_is_committed_during_a_broadcast_is_told_at_once_to_those_it_
         assert line.frames[1]["from"] == 0
 
 
-async def test_those_who_have_been_told_wait_for_the_window(world: World) -> None:
-    world.hub._window = 0.05
+async def test_those_who_have_been_told_wait_for_the_window() -> None:
+    world = World(window=0.05)
     loop = asyncio.get_running_loop()
     crowd = await crowd_of(world)
     began = loop.time()
