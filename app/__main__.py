@@ -14,16 +14,17 @@ import typer
 import uvicorn
 from rich.console import Console
 
-from app import auth, logs
-from app import demo as demonstration
-from app.command import Role
-from app.demo import TOKEN_SECONDS, Demo
+from app import logs
+from app.access import auth
+from app.domain.command import Role
 from app.main import check_surroundings, create_app, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
-from app.serving import serve as run_server
-from app.serving import serve_workers
+from app.server.run import serve as run_server
+from app.server.run import serve_workers
 from app.settings import InvalidSettings, Settings, read_settings
+from app.simulate import demo as demonstration
+from app.simulate.demo import TOKEN_SECONDS, Demo
 from app.simulate.purse import Purse
 from app.simulate.run import AFTERWARDS_SECONDS, Plan, Refused, Run
 from app.simulate.screen import run_in_terminal

@@ -9,11 +9,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app import command as do
-from app import rights
-from app.auth import Principal
-from app.command import Actor, Command
-from app.errors import (
+from app.access import rights
+from app.access.auth import Principal
+from app.access.rate_limit import Quota
+from app.domain import command as do
+from app.domain.command import Actor, Command
+from app.domain.errors import (
     EscrowNotFound,
     FieldError,
     InvalidRequest,
@@ -23,15 +24,15 @@ from app.errors import (
     RateLimitExceeded,
     Unavailable,
 )
-from app.item import Item
-from app.lane import Lanes
-from app.operation import Operation, OperationStatus
-from app.outbox import Outbox, confirmation
-from app.quota import Quota
-from app.reader import Reader
+from app.domain.item import Item
+from app.domain.operation import Operation, OperationStatus
+from app.engine.lane import Lanes
+from app.engine.queries import Reader
+from app.engine.writer import Idempotency, Outcome
 from app.store import reading
-from app.verdict import Done, Escrow, Never, NoEscrow, is_held
-from app.wallet import Wallet
+from app.wallet.answers import Done, Escrow, Never, NoEscrow, is_held
+from app.wallet.client import Wallet
+from app.wallet.outbox import Outbox, confirmation
 from app.wire.encoding import fingerprint
 from app.wire.requests import (
     AbandonRequest,
@@ -44,7 +45,6 @@ from app.wire.requests import (
     is_identifier,
 )
 from app.wire.shapes import WholeItem, whole_item
-from app.writer import Idempotency, Outcome
 
 ITEM_COMMANDS: Mapping[str, type[Request]] = {
     "start": EmptyRequest,

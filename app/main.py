@@ -23,38 +23,43 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Mount, WebSocketRoute
 
-from app import asyncapi, description, logs, pages, timers
+from app import logs
+from app.access.auth import Authenticator
+from app.access.rate_limit import Quota
 from app.actions import Actions
-from app.audience import POST_SECONDS, Audiences
-from app.auth import Authenticator
-from app.breaker import Breaker, BreakerState
-from app.edge import Edge, Service
-from app.event import Event
-from app.figures import FOLDER, Figures
-from app.hub import Hub
-from app.lane import Lanes
-from app.metrics import Metrics, Readings
-from app.outbox import Outbox
-from app.presence import RENEW_SECONDS, Presence
-from app.problems import REQUEST_ID
-from app.quota import Quota
-from app.reader import Reader
-from app.room import Policy
-from app.routes import Api
+from app.api import descriptions as description
+from app.api import pages
+from app.api.event_stream import EventLog
+from app.api.routes import Api
+from app.domain.event import Event
+from app.domain.room import Policy
+from app.engine import timers
+from app.engine.lane import Lanes
+from app.engine.queries import Reader
+from app.engine.writer import Outcome
+from app.live import catch_up
+from app.live.connections import POST_SECONDS, Audiences
+from app.live.hub import Hub
+from app.live.presence import RENEW_SECONDS, Presence
+from app.live.sockets import Sockets, nowhere
+from app.metrics.registry import Metrics, Readings
+from app.metrics.workers import FOLDER, Figures
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
+from app.server.middleware import Edge, Service
+from app.server.problems import REQUEST_ID
 from app.settings import SANDBOX, InvalidSettings, Settings, read_settings
-from app.sockets import Sockets, nowhere
+from app.specs import asyncapi
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
 from app.store.tables import moment
-from app.stream import EventLog
-from app.wallet import Wallet
-from app.writer import Outcome
+from app.wallet.breaker import Breaker, BreakerState
+from app.wallet.client import Wallet
+from app.wallet.outbox import Outbox
 
 if TYPE_CHECKING:
-    from app.bus import Bus
+    from app.live.bus import Bus
 
 POSTGRESQL_LANES = 4
 TIDY_SECONDS = 5.0
@@ -118,7 +123,7 @@ def bus_of(settings: Settings, epoch: str, receive: Callable[[str, Sequence[Even
     if settings.redis_url is None:
         return None
     check_redis_driver(settings)
-    from app.bus import Bus  # its driver is an extra that one process does without
+    from app.live.bus import Bus  # its driver is an extra that one process does without
 
     return Bus(settings.redis_url, receive, epoch=epoch)
 
@@ -313,9 +318,9 @@ def create_app(
             if store.shared:
                 loops.append(
                     timers.every(
-                        timers.POSITION_CHECK_SECONDS,
+                        catch_up.POSITION_CHECK_SECONDS,
                         "the position check",
-                        lambda: timers.check_positions(reader, hub),
+                        lambda: catch_up.check_positions(reader, hub),
                     )
                 )
             if bus is not None:

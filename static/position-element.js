@@ -16,12 +16,12 @@
 // Custom properties: --queue-accent, --queue-text, --queue-muted, --queue-surface, --queue-line, --queue-radius,
 // --queue-font. Parts: card, position, ahead, wait, state.
 // The host's origin has to be among the service's ALLOWED_ORIGINS.
-import { StageClock } from "./cards.js";
-import { el, oncePerFrame, setText, show } from "./dom.js";
-import { exactClock } from "./format.js";
-import { t } from "./messages.js";
+import { StageClock } from "./lib/cards.js";
+import { el, oncePerFrame, setText, show } from "./lib/dom.js";
+import { exactClock } from "./lib/format.js";
+import { t } from "./lib/messages.js";
 import { QueueClient } from "./queue-client.js";
-import { waitOf, waitText } from "./wait.js";
+import { waitOf, waitText } from "./lib/wait.js";
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`

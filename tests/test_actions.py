@@ -7,11 +7,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app import auth
-from app.command import Role
+from app.access import auth
+from app.domain.command import Role
 from app.main import create_app
 from app.settings import Settings
-from tests.serverside import Api, Json, Server, fresh, intake_body, nothing_changes, ok, problem, serving
+from tests.support.server import Api, Json, Server, fresh, intake_body, nothing_changes, ok, problem, serving
 
 ITEMS = "/v1/queue/items"
 

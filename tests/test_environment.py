@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 from redis import Redis
 
-from tests import environment
+from tests.support import environment
 
 ROOT = Path(__file__).parent.parent
 

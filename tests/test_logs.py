@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from app import logs
-from app.reader import Reader
+from app.engine.queries import Reader
 from app.settings import Environment
-from tests.serverside import Api, Server, problem
+from tests.support.server import Api, Server, problem
 
 log = logging.getLogger("app.somewhere")
 

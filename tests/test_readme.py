@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.item import TRANSITIONS, Move, Status
+from app.domain.item import TRANSITIONS, Move, Status
 from app.settings import DEVELOPMENT_AUTH_SECRET, DEVELOPMENT_WALLET_QUEUE_SECRET, Settings
 
 ROOT = Path(__file__).parent.parent

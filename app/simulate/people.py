@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 from uuid import uuid4
 
-from app.command import Role
+from app.domain.command import Role
 from app.simulate.catalogue import ANNOUNCEMENTS, Request
 from app.simulate.live import LiveSocket
 from app.simulate.purse import Hold

@@ -15,8 +15,8 @@ import httpx2
 
 from app.simulate.catalogue import Request
 from app.simulate.tally import Tally
-from app.verdict import Escrow, TryAgain
-from app.wallet import Wallet
+from app.wallet.answers import Escrow, TryAgain
+from app.wallet.client import Wallet
 
 GRANT = 50_000
 ATTEMPTS = 3

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from app.command import Role
+from app.domain.command import Role
 from app.simulate.catalogue import draw_request, performer_name, user_name
 from app.simulate.live import LiveSocket
 from app.simulate.people import Features, Performer, Viewer

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import httpx2
 import orjson
 
-from app.command import Role
+from app.domain.command import Role
 
 TIMEOUT_SECONDS = 10.0
 

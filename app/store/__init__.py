@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.room import Policy
+from app.domain.room import Policy
 from app.store import reading
 from app.store.engines import Engines
 

@@ -21,11 +21,11 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlmodel import SQLModel
 
-from app.estimate import learn
-from app.event import Event, Logged
-from app.item import Item
-from app.operation import Operation, OperationStatus
-from app.room import Policy, Room
+from app.domain.estimate import learn
+from app.domain.event import Event, Logged
+from app.domain.item import Item
+from app.domain.operation import Operation, OperationStatus
+from app.domain.room import Policy, Room
 from app.store import records
 from app.store.engines import driver_rows
 from app.store.records import Answer

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import RowMapping
 
-from app.command import Actor, Mode, Role
-from app.event import Event, EventName, PauseReason, RoomSettings
-from app.item import Clock, Item, Reason, Status, WalletStatus
-from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Room
+from app.domain.command import Actor, Mode, Role
+from app.domain.event import Event, EventName, PauseReason, RoomSettings
+from app.domain.item import Clock, Item, Reason, Status, WalletStatus
+from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.room import Room
 from app.store.tables import milliseconds, moment
 
 Values = dict[str, Any]

@@ -28,10 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from app.event import Event
-from app.item import Item
-from app.operation import Operation
-from app.room import Policy, Room
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.operation import Operation
+from app.domain.room import Policy, Room
 from app.store import records
 from app.store.engines import driver_many
 from app.store.reading import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from app.errors import InvalidRequest
+from app.domain.errors import InvalidRequest
 
 DEEPEST_NESTING = 32
 

@@ -7,11 +7,11 @@ from typing import Literal, NotRequired
 import orjson
 from typing_extensions import TypedDict
 
-from app.errors import QueueError
-from app.estimate import Waits
-from app.event import Event, notice_template
-from app.item import Item
-from app.room import Room
+from app.domain.errors import QueueError
+from app.domain.estimate import Waits
+from app.domain.event import Event, notice_template
+from app.domain.item import Item
+from app.domain.room import Room
 from app.wire.encoding import encode
 from app.wire.shapes import (
     EventShape,

@@ -12,9 +12,9 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from app.command import KEEP, Actor, ChangeSettings, Intake, Mode
-from app.errors import FieldError, InvalidMode, InvalidRequest
-from app.item import Item, Reason
+from app.domain.command import KEEP, Actor, ChangeSettings, Intake, Mode
+from app.domain.errors import FieldError, InvalidMode, InvalidRequest
+from app.domain.item import Item, Reason
 from app.wire.encoding import decode
 
 LARGEST_METADATA_BYTES = 8 * 1024

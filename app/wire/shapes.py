@@ -10,13 +10,13 @@ from typing import Any, Literal, NotRequired
 # pydantic, which makes the JSON Schemas, reads the inheritance of typing.TypedDict only from Python 3.12 on.
 from typing_extensions import TypedDict
 
-from app.command import Mode, Role
-from app.errors import QueueError
-from app.estimate import Waits
-from app.event import Event, EventName, Logged, PauseReason
-from app.item import Item, Reason, Status, WalletStatus
-from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Room
+from app.domain.command import Mode, Role
+from app.domain.errors import QueueError
+from app.domain.estimate import Waits
+from app.domain.event import Event, EventName, Logged, PauseReason
+from app.domain.item import Item, Reason, Status, WalletStatus
+from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.room import Room
 
 
 class PublicItem(TypedDict):

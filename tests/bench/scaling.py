@@ -23,9 +23,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from app.engine.queries import READER_THREADS
+from app.live.catch_up import POSITION_CHECK_SECONDS
 from app.main import POSTGRESQL_LANES
-from app.reader import READER_THREADS
-from app.timers import POSITION_CHECK_SECONDS
 from tests.bench.scenarios.scaling import SHARED
 
 EVENTS_OF_AN_ITEM = 4

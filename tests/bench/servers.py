@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.auth import sign
-from app.command import Role
+from app.access.auth import sign
+from app.domain.command import Role
 from app.main import utc_now
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from tests.bench import machine

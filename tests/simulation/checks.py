@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row, select
 
-from app.event import Event
-from app.item import ACTIVE, Item, Status, WalletStatus
-from app.operation import Operation, OperationKind, OperationStatus
-from app.room import Policy, Room, apply
+from app.domain.event import Event
+from app.domain.item import ACTIVE, Item, Status, WalletStatus
+from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.room import Policy, Room, apply
 from app.sandbox.books import audit, read_books
 from app.sandbox.ledger import HoldStatus
 from app.sandbox.tables import ESCROW, POSTING

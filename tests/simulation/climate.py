@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from random import Random
 
-from app.room import Policy
+from app.domain.room import Policy
 from app.sandbox.faults import FaultRates
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, StaticPool, create_engine, event
 from app.sandbox.tables import SANDBOX_TABLES
 from app.store.engines import Engines, sqlite_driver
 from app.store.migrating import migrate
-from tests.sandbox_books import memory_engine
+from tests.support.sandbox_audit import memory_engine
 
 QUEUE_TABLES = ("answers", "events", "items", "presence", "rooms", "wallet_operations")
 _UNIQUE_MONEY = re.compile(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import OperationalError
 
-from app.auth import Principal
-from app.command import Role
-from app.errors import EscrowAlreadyQueued, QueueError, Unavailable
-from app.operation import OperationStatus
+from app.access.auth import Principal
+from app.domain.command import Role
+from app.domain.errors import EscrowAlreadyQueued, QueueError, Unavailable
+from app.domain.operation import OperationStatus
+from app.engine.writer import Outcome
 from app.store import reading
 from app.wire.requests import (
     AbandonRequest,
@@ -28,11 +29,10 @@ from app.wire.requests import (
     read,
 )
 from app.wire.shapes import WholeItem, whole_item
-from app.writer import Outcome
-from tests.builders import moment
 from tests.simulation.process import Lost, Process
 from tests.simulation.wallet import POCKET_MONEY
 from tests.simulation.watchers import Watcher
+from tests.support.builders import moment
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from app import timers
 from app.actions import Actions
-from app.breaker import Breaker
-from app.errors import Conflict, Internal
-from app.hub import Hub
-from app.lane import LARGEST_BATCH, Lane, Lanes
-from app.presence import Presence
-from app.reader import Reader
+from app.domain.errors import Conflict, Internal
+from app.engine import timers
+from app.engine.lane import LARGEST_BATCH, Lane, Lanes
+from app.engine.queries import Reader
+from app.engine.writer import Mail, Outcome, Writer
+from app.live import catch_up
+from app.live.hub import Hub
+from app.live.presence import Presence
 from app.store import Store, writing
-from app.wallet import Wallet
-from app.writer import Mail, Outcome, Writer
+from app.wallet.breaker import Breaker
+from app.wallet.client import Wallet
 from tests.simulation.loop import ProcessDiedError
 from tests.simulation.wallet import QUEUE_SECRET, Network
 
@@ -162,7 +163,7 @@ class Process:
             timers.every(PAUSE_SECONDS, "outbox", self.outbox.run),
         ]
         if self.store.shared:
-            look = partial(timers.check_positions, self.reader, self.hub)
+            look = partial(catch_up.check_positions, self.reader, self.hub)
             loops.append(timers.every(CHECK_SECONDS, "positions", look))
         self._background = [self.spawn(work) for work in loops]
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
 
-from app.command import AboutItem
-from app.event import Event
-from app.item import Item
-from app.operation import Operation, OperationStatus, Receipt
-from app.outbox import Outbox
+from app.domain.command import AboutItem
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.operation import Operation, OperationStatus, Receipt
+from app.engine.writer import Envelope, Mail, Outcome, Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
-from app.verdict import Done, Never, TryAgain
-from app.writer import Envelope, Mail, Outcome, Writer
+from app.wallet.answers import Done, Never, TryAgain
+from app.wallet.outbox import Outbox
 
 if TYPE_CHECKING:
-    from app.breaker import Permit
+    from app.wallet.breaker import Permit
     from tests.simulation.world import World
 
 Missed = Callable[[str, int], Awaitable[Sequence[Event]]]

@@ -13,11 +13,11 @@ from urllib.parse import quote, unquote
 import httpx2
 from sqlalchemy import Engine
 
-from app.operation import Operation, OperationKind
+from app.domain.operation import Operation, OperationKind
 from app.sandbox.faults import Faults, Reply, deliver
 from app.sandbox.ledger import Hold, Ledger
 from app.sandbox.teller import Teller
-from app.wallet import authorisation, order_body
+from app.wallet.client import authorisation, order_body
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from app.command import Role
-from app.room import Room
-from app.subscriber import Subscriber
+from app.domain.command import Role
+from app.domain.room import Room
+from app.live.subscriber import Subscriber
 from app.wire import frames
 from tests.simulation.process import Process
 
@@ -74,7 +74,7 @@ class Watcher:
     # Coming and going
 
     async def connect(self, process: Process) -> None:
-        """Join the room as `app.sockets` does, resuming if there is something to resume. Raises what keeps it out."""
+        """Join the room as `app.live.sockets` does, resuming if possible. Raises whatever refuses the socket."""
         since = self.version if self._epoch == process.hub.epoch and self.version >= 0 else None
         line = Line(self, process)
         subscriber = Subscriber(

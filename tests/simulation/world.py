@@ -16,9 +16,8 @@ from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
-from app import outbox
-from app.event import Event
-from tests.builders import NOON
+from app.domain.event import Event
+from app.wallet import outbox
 from tests.simulation import checks
 from tests.simulation.climate import Climate, draw_climate
 from tests.simulation.databases import Databases
@@ -27,6 +26,7 @@ from tests.simulation.people import People
 from tests.simulation.process import Process, make_task
 from tests.simulation.sabotage import HONEST, Sabotage
 from tests.simulation.wallet import WalletSide
+from tests.support.builders import NOON
 
 POLL_SECONDS = 3.0
 LEASE_SLACK_SECONDS = 2.0

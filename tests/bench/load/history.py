@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from app.command import Role
+from app.domain.command import Role
 from app.store.engines import sqlite_driver
 from tests.bench import servers
 from tests.bench.load.callers import Answer, Call, Caller, call

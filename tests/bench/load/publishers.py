@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Protocol
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench.load.callers import Call, Caller, call
 from tests.bench.load.requests import Intakes, post
 from tests.bench.peers.catalogue import Wire

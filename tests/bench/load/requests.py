@@ -4,7 +4,7 @@ import json
 import os
 from itertools import count
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench.load.callers import Call, Caller
 from tests.bench.servers import FEATURE, token
 

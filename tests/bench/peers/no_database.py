@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from app.auth import Authenticator
-from app.command import Actor, Role
-from app.decision import decide
-from app.edge import Edge
-from app.errors import QueueError
-from app.problems import problem_response
-from app.room import Policy, Room
+from app.access.auth import Authenticator
+from app.domain.command import Actor, Role
+from app.domain.decision import decide
+from app.domain.errors import QueueError
+from app.domain.room import Policy, Room
+from app.server.middleware import Edge
+from app.server.problems import problem_response
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from app.wire import shapes
 from app.wire.encoding import encode

@@ -8,7 +8,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench import servers
 from tests.bench.bench import Bench, Scenario, Turn
 from tests.bench.figures import Bar, Case, Column

@@ -6,7 +6,7 @@ Reported, without a bar. Settlements go to a wallet stub on the load's core.
 import json
 from functools import partial
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench import servers
 from tests.bench.bench import Bench, Scenario, Turn
 from tests.bench.figures import OURS, Bar, Case, Column, Remark

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench import servers
 from tests.bench.bench import Bench, Scenario, Turn
 from tests.bench.figures import OURS, Bar, Case, Column

@@ -7,7 +7,7 @@ intakes into rooms that nobody watches.
 import json
 from functools import partial
 
-from app.command import Role
+from app.domain.command import Role
 from tests.bench import servers
 from tests.bench.bench import Bench, Scenario, Turn
 from tests.bench.figures import OURS, Bar, Case, Column

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import cycle
 
-from app.command import Role
-from app.timers import POSITION_CHECK_SECONDS
+from app.domain.command import Role
+from app.live.catch_up import POSITION_CHECK_SECONDS
 from app.wire.frames import PING_SECONDS
 from tests.bench import places
 from tests.bench.bench import Bench, Scenario, Turn

@@ -1,0 +1,252 @@
+"""Who is asking: tokens (JWT) verified into principals, and signed for the command line, the demo and tests.
+
+Owns keys, algorithms, claims and their times. It never decides what a principal may do (`rights`), and never logs,
+repeats or keeps a token.
+"""
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+
+import jwt
+
+from app.domain.command import Actor, Role
+from app.domain.errors import TokenExpired, Unauthorized, Unavailable
+
+TOKEN_ROLES = frozenset(Role) - {Role.SYSTEM}
+SHARED_KEY_ALGORITHMS = ("HS256",)
+PUBLIC_KEY_ALGORITHMS = ("RS256", "ES256")
+"""Never both kinds at once: a public key must not be usable as a shared one."""
+
+MAXIMUM_TOKEN_LENGTH = 8192
+LEEWAY = timedelta(seconds=5)
+"""How far the issuer's clock may differ from ours."""
+VERIFIED_FOR = timedelta(minutes=5)
+"""How long a verified token is believed without another look, so that a withdrawn key is noticed."""
+VERIFIED_LIMIT = 20_000
+"""How many verified tokens are remembered; about 400 bytes each."""
+
+FETCH_TIMEOUT_SECONDS = 5
+FETCHES_APART = timedelta(seconds=10)
+KEYS_FRESH = timedelta(minutes=5)
+KEYS_USABLE = timedelta(hours=1)
+"""How long known keys outlive a host site that cannot be reached."""
+
+NOT_VALID = "The token is not valid."
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Whom a token speaks for. `sub` is a sourceFeature, a userId or a performerId, as the role has it."""
+
+    role: Role
+    sub: str
+    performer_id: str | None
+    """The one room that a performer or moderator works in; None for every other role."""
+    expires_at: datetime
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(role=self.role, id=self.sub)
+
+
+class Authenticator:
+    """Verifies tokens by the shared `secret`, or, once `jwks_url` is given, by the host site's public keys alone."""
+
+    def __init__(
+        self,
+        *,
+        secret: str,
+        clock: Callable[[], datetime],
+        jwks_url: str | None = None,
+        issuer: str | None = None,
+        audience: str | None = None,
+    ) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._keys = None if jwks_url is None else _KeySet(jwks_url, clock)
+        self._algorithms = SHARED_KEY_ALGORITHMS if jwks_url is None else PUBLIC_KEY_ALGORITHMS
+        self._issuer = issuer
+        self._audience = audience
+        self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
+        """By the token's hash: the principal and until when it is believed, the first to come the first to go."""
+
+    async def principal(self, token: str) -> Principal:
+        """Raises Unauthorized, for a good token past its time TokenExpired, or Unavailable when the host site's keys
+        are needed and cannot be had."""
+        if not token:
+            raise Unauthorized("A bearer token is needed.")
+        if len(token) > MAXIMUM_TOKEN_LENGTH or not token.isascii():
+            raise Unauthorized(NOT_VALID)
+        now = self._clock()
+        digest = sha256(token.encode()).digest()
+        principal, until = self._verified.get(digest, (None, now))
+        if principal is None or until <= now:
+            principal = _principal(self._claims(token, await self._key(token)), now)
+            self._remember(digest, principal, now)
+        return principal
+
+    async def _key(self, token: str) -> jwt.PyJWK | str:
+        if self._keys is None:
+            return self._secret
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError:
+            raise Unauthorized(NOT_VALID) from None
+        if header.get("alg") not in self._algorithms:
+            raise Unauthorized(NOT_VALID)
+        if not header.get("kid"):
+            raise Unauthorized("The token does not name its key (kid).")
+        return await self._keys.find(header["kid"])
+
+    def _claims(self, token: str, key: jwt.PyJWK | str) -> Mapping[str, Any]:
+        try:
+            return jwt.decode(
+                token,
+                key,
+                algorithms=self._algorithms,
+                issuer=self._issuer,
+                audience=self._audience,
+                options={
+                    "require": ["exp", "sub", "role"],
+                    "enforce_minimum_key_length": True,
+                    # The times are checked against our own clock, and `sub` more strictly, in `_principal`.
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_sub": False,
+                },
+            )
+        except jwt.MissingRequiredClaimError as problem:
+            raise Unauthorized(f'The token lacks the claim "{problem.claim}".') from None
+        except jwt.InvalidIssuerError:
+            raise Unauthorized("The token comes from another issuer.") from None
+        except jwt.InvalidAudienceError:
+            raise Unauthorized("The token is meant for another audience.") from None
+        except jwt.PyJWTError:
+            raise Unauthorized(NOT_VALID) from None
+
+    def _remember(self, digest: bytes, principal: Principal, now: datetime) -> None:
+        if len(self._verified) >= VERIFIED_LIMIT:
+            self._verified.popitem(last=False)
+        self._verified[digest] = principal, min(principal.expires_at, now + VERIFIED_FOR)
+
+
+class _KeySet:
+    """The host site's public keys (a JWKS), fetched when they are needed.
+
+    A fetch is shared by everybody who waits for one and follows the last at a distance, whatever came of that: neither
+    made-up key ids nor a host in trouble lead to a storm. Keys that are known go on working while it is in trouble.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
+        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_SECONDS)
+        self._clock = clock
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at: datetime | None = None
+        self._tried_at: datetime | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str) -> jwt.PyJWK:
+        if kid not in self._keys or not self._within(KEYS_FRESH, self._fetched_at):
+            fetching = self._fetch_unless_just_tried()
+            if fetching and (kid not in self._keys or not self._within(KEYS_USABLE, self._fetched_at)):
+                # A caller that goes away must not take the fetch from the others.
+                await asyncio.shield(fetching)
+        current = self._tried_at == self._fetched_at
+        if not self._within(KEYS_USABLE, self._fetched_at) or (kid not in self._keys and not current):
+            raise Unavailable(
+                "The keys that tokens are checked with cannot be fetched at the moment.",
+                retry_after_seconds=int(FETCHES_APART.total_seconds()),
+            )
+        if kid not in self._keys:
+            raise Unauthorized("The token is signed with an unknown key.")
+        return self._keys[kid]
+
+    def _within(self, period: timedelta, since: datetime | None) -> bool:
+        # A clock that was put back does not make the past last longer.
+        return since is not None and timedelta(0) <= self._clock() - since < period
+
+    def _fetch_unless_just_tried(self) -> asyncio.Task[None] | None:
+        if (self._fetching is None or self._fetching.done()) and not self._within(FETCHES_APART, self._tried_at):
+            self._fetching = asyncio.create_task(self._fetch(), name="fetch-jwks")
+        return self._fetching
+
+    async def _fetch(self) -> None:
+        self._tried_at = tried_at = self._clock()
+        try:
+            keys = await asyncio.to_thread(self._client.get_signing_keys)
+        except (jwt.PyJWTError, OSError, ValueError) as problem:  # unreachable, broken off, not JSON, without keys
+            log.warning("the keys that tokens are checked with were not fetched", extra={"problem": str(problem)})
+        else:
+            self._keys = {key.key_id: key for key in keys}
+            self._fetched_at = tried_at
+
+
+def _principal(claims: Mapping[str, Any], now: datetime) -> Principal:
+    expires_at = _time(claims, "exp")
+    if expires_at <= now - LEEWAY:
+        raise TokenExpired("The token has expired.")
+    if "nbf" in claims and _time(claims, "nbf") > now + LEEWAY:
+        raise Unauthorized("The token is not valid yet.")
+    role, sub = claims["role"], claims["sub"]
+    if not isinstance(role, str) or role not in TOKEN_ROLES:
+        raise Unauthorized("The token's role is not one that may ask for anything here.")
+    if role == Role.FEATURE:
+        # A sourceFeature may be any text of this length.
+        if not isinstance(sub, str) or not 1 <= len(sub) <= 64:
+            raise Unauthorized("The token's sub is not a sourceFeature of 1 to 64 characters.")
+    elif not _is_id(sub):
+        raise Unauthorized("The token's sub is not 1 to 64 letters, digits or any of _ . : -")
+    performer_id = {Role.PERFORMER: sub, Role.MODERATOR: claims.get("performerId")}.get(Role(role))
+    if role == Role.MODERATOR and not _is_id(performer_id):
+        raise Unauthorized("A moderator's token needs the performerId of a room.")
+    return Principal(role=Role(role), sub=sub, performer_id=performer_id, expires_at=expires_at)
+
+
+def _time(claims: Mapping[str, Any], name: str) -> datetime:
+    value = claims[name]
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+    except (ValueError, OverflowError, OSError):  # NaN, infinite, or beyond the calendar
+        pass
+    raise Unauthorized(f'The token\'s claim "{name}" is not a time in seconds.')
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def sign(
+    secret: str,
+    role: Role,
+    sub: str,
+    *,
+    now: datetime,
+    performer_id: str | None = None,
+    ttl_seconds: float = 3600,
+    issuer: str | None = None,
+    audience: str | None = None,
+) -> str:
+    """A token that an Authenticator with the same secret, issuer and audience accepts.
+
+    Raises ValueError with a sentence for a principal that it would not accept.
+    """
+    claims = {"sub": sub, "role": str(role), "iat": int(now.timestamp()), "exp": int(now.timestamp() + ttl_seconds)}
+    optional = {"performerId": performer_id, "iss": issuer, "aud": audience}
+    claims |= {name: value for name, value in optional.items() if value is not None}
+    try:
+        _principal(claims, now)
+    except Unauthorized as refusal:
+        raise ValueError(refusal.detail) from None
+    return jwt.encode(claims, secret, algorithm=SHARED_KEY_ALGORITHMS[0])

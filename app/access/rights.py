@@ -1,0 +1,89 @@
+"""What a principal may do: the table of rights, one function for each row.
+
+A function returns if the thing is allowed and raises Forbidden with a sentence if it is not. Who the principal is was
+settled before (`auth`); what depends on the state of a room is settled after (`decision`). Nothing is looked up here.
+"""
+
+from app.access.auth import Principal
+from app.domain.command import Role
+from app.domain.errors import Forbidden
+from app.domain.item import Reason
+
+
+def may_intake(principal: Principal, source_feature: str) -> None:
+    if principal.role is Role.ADMIN or _is_feature(principal, source_feature):
+        return
+    if principal.role is Role.FEATURE:
+        raise Forbidden("A feature may only queue items of its own sourceFeature.")
+    raise Forbidden("Only features may queue items.")
+
+
+def may_read_item(principal: Principal, performer_id: str, user_id: str, source_feature: str) -> None:
+    if (
+        sees_whole_room(principal, performer_id)
+        or _is_viewer(principal, user_id)
+        or _is_feature(principal, source_feature)
+    ):
+        return
+    raise Forbidden("This item belongs to somebody else.")
+
+
+def sees_whole_room(principal: Principal | None, performer_id: str) -> bool:
+    """Whether whole items are shown, and not the public shape. None: an anonymous viewer."""
+    return principal is not None and (principal.role is Role.ADMIN or principal.performer_id == performer_id)
+
+
+def may_drive(principal: Principal, performer_id: str) -> None:
+    """Start, complete, abandon, pause and resume; the room's settings, history and analytics."""
+    if sees_whole_room(principal, performer_id):
+        return
+    if principal.performer_id is not None:
+        raise Forbidden("This is another performer's room.")
+    raise Forbidden("Only the performer, a moderator of the room or an administrator may do this.")
+
+
+def may_refund(principal: Principal, performer_id: str, user_id: str, reason: Reason) -> None:
+    """That a viewer's item must still be waiting is for the room to decide."""
+    if principal.role is not Role.VIEWER:
+        may_drive(principal, performer_id)
+    elif not _is_viewer(principal, user_id):
+        raise Forbidden("This item belongs to somebody else.")
+    elif reason is not Reason.USER_CANCELLED:
+        raise Forbidden("A viewer may only cancel: the reason must be user_cancelled.")
+
+
+def may_read_user(principal: Principal, user_id: str) -> None:
+    if principal.role is Role.ADMIN or _is_viewer(principal, user_id):
+        return
+    raise Forbidden("Only the user or an administrator may read a user's history.")
+
+
+def events_scope(principal: Principal, performer_id: str | None) -> tuple[str | None, str | None]:
+    """The (performer_id, source_feature) that the event log is narrowed to; None does not narrow.
+
+    `performer_id` is the room that was asked for, None if none was.
+    """
+    match principal.role:
+        case Role.ADMIN:
+            return performer_id, None
+        case Role.FEATURE:
+            return performer_id, principal.sub
+        case Role.PERFORMER | Role.MODERATOR if performer_id in (None, principal.performer_id):
+            return principal.performer_id, None
+        case Role.PERFORMER | Role.MODERATOR:
+            raise Forbidden("This is another performer's room.")
+        case _:
+            raise Forbidden("Viewers may not read the event log.")
+
+
+def may_administer(principal: Principal) -> None:
+    if principal.role is not Role.ADMIN:
+        raise Forbidden("Only administrators may do this.")
+
+
+def _is_feature(principal: Principal, source_feature: str) -> bool:
+    return principal.role is Role.FEATURE and principal.sub == source_feature
+
+
+def _is_viewer(principal: Principal, user_id: str) -> bool:
+    return principal.role is Role.VIEWER and principal.sub == user_id

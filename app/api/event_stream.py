@@ -1,0 +1,205 @@
+"""The event log as it grows: live readers over HTTP (server-sent events), each from its own cursor in the database.
+
+A stream reads pages of the durable log and sends them on; what it has not sent it does not hold. Being woken is only a
+hint that there may be more: a slow poll finds what no hint was given for. So nothing is skipped, nothing is repeated,
+and a slow reader costs one page. A stream ends when its token does, when its reader takes nothing for long, and at once
+when the process stops; the reader comes back with the cursor of the last event it saw.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Send
+
+from app.domain.errors import Unavailable
+from app.domain.event import Event, Logged
+from app.engine.queries import Reader
+from app.server.http_protocol import Abort
+from app.store import reading
+from app.wire.encoding import encode
+from app.wire.shapes import logged_event
+
+PAGE = 100
+MOST_STREAMS = 200
+READS_AT_ONCE = 2
+"""Of the reader's threads, how many all streams together may keep busy."""
+
+HEARTBEAT_SECONDS = 15.0
+POLL_SECONDS = 2.0
+SOON_SECONDS = 0.05
+"""The first of the pauses, which double up to the poll: on a shared database a commit that was hinted at is shown only
+once all older transactions have ended."""
+STALLED_SECONDS = 30.0
+"""How long a reader may take nothing before it is cut off."""
+LAST_MOMENT_SECONDS = 0.5
+"""What a reader gets for its last page when the process stops."""
+RETRY_MILLISECONDS = 2000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The part of the log that somebody reads; None does not narrow."""
+
+    performer_id: str | None
+    source_feature: str | None
+
+    def takes(self, event: Event) -> bool:
+        return self.performer_id in (None, event.performer_id) and (
+            self.source_feature is None or (event.item is not None and event.item.source_feature == self.source_feature)
+        )
+
+
+class EventLog:
+    """The log, by the page and as a stream. Used from the event loop only."""
+
+    def __init__(self, reader: Reader, clock: Callable[[], datetime]) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._streams: dict[_Stream, asyncio.Task[Any]] = {}
+        """With the task that sends it, until its last byte has been taken."""
+        self._beginning = 0
+        """Streams whose first page is being read."""
+        self._stopping = False
+
+    @property
+    def streams(self) -> int:
+        return len(self._streams)
+
+    def wake(self, events: Sequence[Event]) -> None:
+        """A hint that these have been committed."""
+        for stream in self._streams:
+            if any(stream.selection.takes(event) for event in events):
+                stream.wake.set()
+
+    async def page(self, selection: Selection, after: str | None, limit: int) -> list[Logged]:
+        """What follows a cursor. Raises ValueError for one that this log cannot have given."""
+        return await self._reader.ask(
+            lambda connection: reading.log_events(
+                connection,
+                after=after,
+                limit=limit,
+                performer_id=selection.performer_id,
+                source_feature=selection.source_feature,
+            )
+        )
+
+    async def stream(
+        self, selection: Selection, after: str | None, *, until: datetime, abort: Abort | None = None
+    ) -> Response:
+        """What follows a cursor and what is yet to come, until a moment. `abort` drops the connection.
+
+        Raises ValueError as `page` does, and Unavailable when there are too many streams or the process stops.
+        """
+        if self._stopping:
+            raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
+        if len(self._streams) + self._beginning >= MOST_STREAMS:
+            raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
+        self._beginning += 1
+        try:
+            first = await self.page(selection, after, PAGE)
+        finally:
+            self._beginning -= 1
+        stream = _Stream(selection, after, until, abort)
+        return _StreamResponse(stream, self._chunks(stream, first), self._streams)
+
+    async def _chunks(self, stream: "_Stream", page: Sequence[Logged]) -> AsyncGenerator[bytes, None]:
+        loop = asyncio.get_running_loop()
+        try:
+            yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+            beat = loop.time() + HEARTBEAT_SECONDS
+            pause = SOON_SECONDS
+            while not self._stopping and self._clock() < stream.until:
+                if page:
+                    yield b"".join(map(_block, page))
+                    stream.after = page[-1].cursor
+                    beat = loop.time() + HEARTBEAT_SECONDS
+                elif loop.time() >= beat:
+                    yield b":\n\n"
+                    beat = loop.time() + HEARTBEAT_SECONDS
+                if len(page) < PAGE:
+                    woken = await stream.rest(min(pause, max(0.0, beat - loop.time())))
+                    pause = SOON_SECONDS if woken or page else min(POLL_SECONDS, 2 * pause)
+                async with self._reads:
+                    page = await self.page(stream.selection, stream.after, PAGE)
+        except Exception:
+            # The database is away, or whatever it was: the reader comes back and asks again from where it is.
+            log.warning("a stream of the event log ended early", exc_info=True)
+
+    async def stop(self) -> None:
+        """End all streams; a reader that does not take its last page in time is cut off."""
+        self._stopping = True
+        for stream in self._streams:
+            stream.wake.set()
+        if self._streams:
+            await asyncio.wait(self._streams.values(), timeout=LAST_MOMENT_SECONDS)
+        for stream in self._streams:
+            stream.cut_off()
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    selection: Selection
+    after: str | None
+    until: datetime
+    abort: Abort | None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def rest(self, seconds: float) -> bool:
+        """Whether a hint came within these seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.wake.wait()
+        except TimeoutError:
+            return False
+        self.wake.clear()
+        return True
+
+    def cut_off(self) -> None:
+        if self.abort is not None:
+            self.abort()
+
+
+class _StreamResponse(StreamingResponse):
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, stream: _Stream, chunks: AsyncGenerator[bytes, None], streams: "dict[_Stream, asyncio.Task[Any]]"
+    ) -> None:
+        """It is one of `streams` while it is being sent."""
+        # Nothing on the way may keep events back until there are more of them.
+        super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._stream = stream
+        self._chunks = chunks
+        self._streams = streams
+
+    async def stream_response(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+
+        async def send_in_time(message: Message) -> None:
+            watchdog = loop.call_later(STALLED_SECONDS, self._stream.cut_off)
+            try:
+                await send(message)
+            finally:
+                watchdog.cancel()
+
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
+        self._streams[self._stream] = task
+        try:
+            async with aclosing(self._chunks):
+                await super().stream_response(send_in_time)
+        finally:
+            del self._streams[self._stream]
+
+
+def _block(logged: Logged) -> bytes:
+    return b"id: %s\ndata: %s\n\n" % (logged.cursor.encode(), encode(logged_event(logged)))

@@ -1,0 +1,82 @@
+"""What stands in a request's path, query and headers, checked: each raises InvalidRequest that names the parameter."""
+
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+
+from app.domain.errors import FieldError, InvalidRequest, PerformerNotFound
+from app.specs.openapi import EVENT_STREAM
+from app.wire.requests import is_identifier
+
+DEFAULT_LIMIT = 20
+LARGEST_LIMIT = 100
+DEEPEST_SKIP = 1_000_000
+MOST_PERFORMERS = 200
+"""Named in one request."""
+
+
+def performer_id_of(request: Request) -> str:
+    performer_id: str = request.path_params["performerId"]
+    if not is_identifier(performer_id):
+        raise PerformerNotFound("There is no such performer.")
+    return performer_id
+
+
+def performer_ids_of(request: Request) -> list[str]:
+    """The performers that a question is limited to; none if it is not."""
+    performer_ids = request.query_params.getlist("performerId")
+    if len(performer_ids) > MOST_PERFORMERS:
+        raise bad_parameter("performerId", f"may be there at most {MOST_PERFORMERS} times")
+    if not all(is_identifier(performer_id) for performer_id in performer_ids):
+        raise bad_parameter("performerId", "must be a performer's id")
+    return performer_ids
+
+
+def header_of(request: Request, name: bytes) -> str | None:
+    """The first header of this name, in lower case: without the mapping that Starlette makes of them all."""
+    for other, value in request.scope["headers"]:
+        if other == name:
+            return str(value, "latin-1")
+    return None
+
+
+def idempotency_key_of(request: Request) -> str | None:
+    key = header_of(request, b"idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
+        raise bad_parameter("Idempotency-Key", "must be 1 to 255 characters")
+    return key
+
+
+def wants_stream(request: Request) -> bool:
+    """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
+    return EVENT_STREAM in kinds and request.method == "GET"
+
+
+def paging_of(request: Request) -> tuple[int, int]:
+    limit = whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_LIMIT)
+    return limit, whole_number(request, "skip", 0, 0, DEEPEST_SKIP)
+
+
+def whole_number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 16 and least <= int(text) <= most):
+        raise bad_parameter(name, f"must be a whole number from {least} to {most}")
+    return int(text)
+
+
+def instant_of(request: Request, name: str) -> datetime | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise bad_parameter(name, "must be a time such as 2026-01-31T12:00:00.000Z") from None
+
+
+def bad_parameter(name: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{name} {message}.", errors=[FieldError(name, message)])

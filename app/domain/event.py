@@ -1,0 +1,109 @@
+"""What has happened in a room: one record per version, past tense, complete enough to fold and to show.
+
+An event carries the whole item, or the whole room settings, as they are after it: folding is replacing. It knows no
+JSON (`wire`) and no table (`store`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.domain.command import Actor, Mode
+from app.domain.item import Item, Status
+
+
+class EventName(StrEnum):
+    ITEM_CREATED = "queue.item.created"
+    ITEM_STARTED = "queue.item.started"
+    ITEM_FINISHED = "queue.item.finished"
+    ITEM_ABANDONED = "queue.item.abandoned"
+    ITEM_REFUNDED = "queue.item.refunded"
+    ITEM_SETTLED = "queue.item.settled"
+    ITEM_PAUSED = "queue.item.paused"
+    ITEM_RESUMED = "queue.item.resumed"
+    ITEM_WALLET_CHANGED = "queue.item.wallet_changed"
+    """Only the wallet's side of an item has moved (retrying, dead, a refund confirmed later)."""
+    ROOM_CHANGED = "queue.room.changed"
+    PERFORMER_ONLINE = "queue.performer.online"
+    PERFORMER_OFFLINE = "queue.performer.offline"
+
+
+TEMPLATES: Mapping[EventName, str] = {
+    EventName.ITEM_CREATED: "queue.item.created",
+    EventName.ITEM_STARTED: "queue.item.started",
+    EventName.ITEM_FINISHED: "queue.item.completed",
+    EventName.ITEM_ABANDONED: "queue.item.abandoned",
+    EventName.ITEM_REFUNDED: "queue.item.refunded",
+    EventName.ITEM_SETTLED: "queue.item.settled",
+}
+"""The chat message key of an event; events without one are not for chat."""
+
+THIRD_POSITION_NOTICE = "queue.item.third_position_notice"
+NEXT_UP_NOTICE = "queue.item.next_up_notice"
+POSITION_NOTICE = "queue.item.position_notice"
+
+
+def notice_template(position: int) -> str:
+    return {3: THIRD_POSITION_NOTICE, 1: NEXT_UP_NOTICE}.get(position, POSITION_NOTICE)
+
+
+class PauseReason(StrEnum):
+    REQUESTED = "requested"
+    PERFORMER_DISCONNECTED = "performer_disconnected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomSettings:
+    """What the performer has set and whether one is there. None: the service's default applies."""
+
+    mode: Mode = Mode.ON
+    accepting: bool = True
+    paused: bool = False
+    pause_reason: PauseReason | None = None
+    strict_fifo: bool = False
+    max_depth: int | None = None
+    notify_positions: tuple[int, ...] | None = None
+    announcement: str | None = None
+    performer_online: bool = False
+    offline_since: datetime | None = None
+    """When the last panel went; None while one is connected, or if none ever was."""
+
+
+DEFAULT_SETTINGS = RoomSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    performer_id: str
+    version: int
+    """Counts a room's events from 1 without a gap."""
+    name: EventName
+    at: datetime
+    actor: Actor
+    item: Item | None = None
+    position: int = 0
+    """The item's position after the event."""
+    settings: RoomSettings | None = None
+    from_status: Status | None = None
+    reason: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """What a chat message needs."""
+
+    @property
+    def template(self) -> str | None:
+        return TEMPLATES.get(self.name)
+
+    @property
+    def is_public(self) -> bool:
+        """Whether every viewer may see it; what only moves money concerns the two sides of it."""
+        return self.name not in (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """An event with its place in the log over all rooms."""
+
+    cursor: str
+    event: Event

@@ -1,0 +1,120 @@
+"""Reads: rooms and items as they are now, from memory where memory is current, else from the database.
+
+Every blocking question runs in a small pool of threads, each with a connection for that one question. Changes nothing.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from app.domain.errors import ItemNotFound, PerformerNotFound, Unavailable
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.room import Room
+from app.engine.lane import Lanes
+from app.store import TROUBLE, Store, reading
+from app.wire.requests import is_identifier
+
+log = logging.getLogger(__name__)
+
+READER_THREADS = 4
+KNOWN_WHEREABOUTS = 100_000
+"""Items whose room is remembered; on a shared database some end in another process, unnoticed by this one."""
+LONGEST_CATCH_UP = 500
+"""Events read at once for a room that has fallen behind."""
+
+T = TypeVar("T")
+
+
+class Reader:
+    def __init__(self, store: Store, lanes: Lanes) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
+        self._whereabouts: OrderedDict[str, str] = OrderedDict()
+        """Active items committed here, and whose room they are in: saves a look into the database. Ordered, because a
+        plain dict that has lost its first keys is searched for the next one from the front."""
+
+    def close(self) -> None:
+        self._threads.shutdown()
+
+    async def ask(self, question: Callable[[Connection], T]) -> T:
+        """The answer of a function over a read-only connection, in a thread of its own.
+
+        Raises Unavailable while the database is in trouble.
+        """
+
+        def answer() -> T:
+            with self._store.reading() as connection:
+                return question(connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+        except TROUBLE as error:
+            log.error("a question could not be answered", exc_info=error)
+            raise Unavailable(
+                "The database cannot be used right now; try again shortly.", retry_after_seconds=1
+            ) from None
+
+    async def room(self, performer_id: str) -> Room:
+        """The room as last committed; version 0 if it never was."""
+        cached = self._lanes.peek(performer_id)
+        if cached is not None and not self._store.shared:
+            return cached
+
+        def read(connection: Connection) -> Room:
+            if cached is not None:
+                versions = reading.versions(connection, [performer_id])
+                if versions.get(performer_id, 0) == cached.version:
+                    return cached
+            return reading.load_rooms(connection, self._store.policy, [performer_id])[performer_id]
+
+        return await self.ask(read)
+
+    async def existing_room(self, performer_id: str) -> Room:
+        """Raises PerformerNotFound for a room that never was."""
+        room = await self.room(performer_id)
+        if room.version == 0:
+            raise PerformerNotFound("This performer has no queue yet.")
+        return room
+
+    async def item(self, item_id: str) -> tuple[Item, Room]:
+        """An item and the room it belongs to. Raises ItemNotFound."""
+        performer_id = self._whereabouts.get(item_id)
+        if performer_id is not None:
+            room = await self.room(performer_id)
+            if (active := room.find(item_id)) is not None:
+                return active, room
+        elif not is_identifier(item_id):
+            raise ItemNotFound("There is no such item.")
+        while True:
+            item = await self.ask(lambda connection: reading.find_item(connection, item_id))
+            if item is None:
+                raise ItemNotFound("There is no such item.")
+            room = await self.room(item.performer_id)
+            if not item.is_active:
+                return item, room
+            if (active := room.find(item_id)) is not None:
+                return active, room
+            # It ended between the two reads; the row has its end by now.
+
+    def note(self, events: Sequence[Event]) -> None:
+        """Learn from committed events where active items are."""
+        for event in events:
+            if event.item is None:
+                continue
+            if event.item.is_active:
+                self._whereabouts[event.item.item_id] = event.performer_id
+                if len(self._whereabouts) > KNOWN_WHEREABOUTS:
+                    self._whereabouts.popitem(last=False)
+            else:
+                self._whereabouts.pop(event.item.item_id, None)
+
+    async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
+        """A room's events after a version, as many as are read at once."""
+        return await self.ask(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))

@@ -1,0 +1,196 @@
+"""The bus: committed events from one process to the hubs of the others, over Redis pub/sub.
+
+A hint, never the truth: what it loses, repeats or reorders the hubs repair by version from the database. One channel a
+room, subscribed only while a local socket watches it; sharded channels where the server has them. While Redis is away
+publishing costs nothing and is lost, and everything is subscribed again when it is back.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from app.domain.event import Event
+from app.store.records import event_from_json, event_to_json
+
+PREFIX = "performance-queue"
+HEARTBEAT = f"{PREFIX}:heartbeat"
+"""Always subscribed: a connection without any subscription cannot be listened to."""
+WAITING_LIMIT = 10_000
+"""Rooms' messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
+SENT_AT_ONCE = 200
+SILENCE_SECONDS = 5.0
+"""After so long without a word the server is pinged; after as long again without an answer it is given up."""
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+SHARDED_SINCE = 7
+"""The first Redis (and Valkey) whose pub/sub is sharded."""
+
+log = logging.getLogger(__name__)
+
+
+class Bus:
+    """One process's connection to the others. `run` keeps it going."""
+
+    def __init__(self, url: str, receive: Callable[[str, Sequence[Event]], None], *, epoch: str) -> None:
+        """`receive` is called on the event loop with a room's events as they come, in whatever order they come.
+
+        `epoch` is the database's: what shares a Redis but not a database, or not its history, does not meet.
+        """
+        self._url = url
+        self._receive = receive
+        self._channel = f"{PREFIX}:{epoch}:room:"
+        self._watched: set[str] = set()
+        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_LIMIT)
+        self._wake = asyncio.Event()
+        self._subscriptions: PubSub | None = None
+        self._sharded = False
+        self.connections = 0
+        """How often it has been connected so far."""
+
+    @property
+    def is_connected(self) -> bool:
+        return self._subscriptions is not None
+
+    def publish(self, performer_id: str, events: Sequence[Event]) -> None:
+        """Tell the other processes what has been committed here. Never waits."""
+        if self._subscriptions is not None:
+            self._waiting.append((performer_id, event_to_json(events)))
+            self._wake.set()
+
+    async def watch(self, performer_id: str) -> None:
+        """Receive a room's events from now on."""
+        self._watched.add(performer_id)
+        await self._change(performer_id, subscribe=True)
+
+    async def unwatch(self, performer_id: str) -> None:
+        self._watched.discard(performer_id)
+        await self._change(performer_id, subscribe=False)
+
+    async def _change(self, performer_id: str, *, subscribe: bool) -> None:
+        subscriptions = self._subscriptions
+        if subscriptions is None:
+            return
+        try:
+            await self._ask(subscriptions, [self._channel + performer_id], subscribe=subscribe)
+        except (RedisError, OSError):
+            # The listener meets the same failure and subscribes everything anew.
+            return
+
+    async def _ask(self, subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
+        if subscribe:
+            await (subscriptions.ssubscribe if self._sharded else subscriptions.subscribe)(*channels)
+        else:
+            await (subscriptions.sunsubscribe if self._sharded else subscriptions.unsubscribe)(*channels)
+
+    async def run(self) -> None:
+        """Connect, and connect again, until cancelled."""
+        pause = 0.0
+        while _goes_on():
+            known = self.connections
+            try:
+                # A lost connection is lost at once: the driver must not mend it under the hands of those who use it.
+                retry = Retry(NoBackoff(), 0)
+                async with Redis.from_url(self._url, retry=retry, socket_timeout=SILENCE_SECONDS) as redis:
+                    await self._exchange(redis)
+            except (RedisError, OSError) as failure:
+                if self.connections > known or not pause:
+                    log.warning("the bus is away: %s", type(failure).__name__)
+            was_connected = self.connections > known
+            pause = FIRST_PAUSE_SECONDS if was_connected or not pause else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
+        raise asyncio.CancelledError
+
+    async def _exchange(self, redis: Redis) -> None:
+        try:
+            self._sharded = await _has_shards(redis)
+            async with redis.pubsub() as subscriptions:
+                await self._ask(subscriptions, [HEARTBEAT], subscribe=True)
+                # From here on `watch` asks by itself; what was watched before is asked for now, with nothing between.
+                self._subscriptions = subscriptions
+                if self._watched:
+                    await self._ask(subscriptions, [self._channel + name for name in self._watched], subscribe=True)
+                self.connections += 1
+                log.info("the bus is connected%s", ", sharded" if self._sharded else "")
+                # Cancelled while it asked, it may not have been told.
+                if _goes_on():
+                    await _both(self._listen(subscriptions), self._send(redis))
+        finally:
+            self._subscriptions = None
+            self._waiting.clear()
+
+    async def _listen(self, subscriptions: PubSub) -> None:
+        is_silent = False
+        while _goes_on():
+            message = await subscriptions.get_message(timeout=SILENCE_SECONDS)
+            if message is not None:
+                is_silent = False
+                if message["type"] in ("message", "smessage"):
+                    self._take(message["channel"].decode(), message["data"])
+            elif is_silent:
+                raise RedisConnectionError("no answer to a ping")
+            else:
+                is_silent = True
+                await subscriptions.ping()
+
+    def _take(self, channel: str, payload: bytes) -> None:
+        if not channel.startswith(self._channel):
+            return
+        try:
+            events = event_from_json(payload)
+        except (ValueError, TypeError, KeyError):
+            # Another release's, say: the room will be found behind, and reads the event from the database.
+            log.warning("a message on the bus could not be read")
+            return
+        self._receive(channel.removeprefix(self._channel), events)
+
+    async def _send(self, redis: Redis) -> None:
+        while _goes_on():
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting and _goes_on():
+                # No transaction: rooms are independent, and one round trip serves many messages.
+                async with redis.pipeline(transaction=False) as pipeline:
+                    for _ in range(min(SENT_AT_ONCE, len(self._waiting))):
+                        performer_id, payload = self._waiting.popleft()
+                        send = pipeline.spublish if self._sharded else pipeline.publish
+                        send(self._channel + performer_id, payload)
+                    await pipeline.execute()
+
+
+async def _has_shards(redis: Redis) -> bool:
+    server: dict[str, Any] = await redis.info("server")
+    # In a cluster each shard lives on a server of its own; its plain channels reach everybody through any of them.
+    is_cluster = "cluster" in (server.get("redis_mode"), server.get("server_mode"))
+    return int(str(server["redis_version"]).partition(".")[0]) >= SHARDED_SINCE and not is_cluster
+
+
+async def _both(*work: Coroutine[Any, Any, None]) -> None:
+    """Until one of them fails, which is raised, or this is cancelled. Not a TaskGroup: up to Python 3.11 its failure
+    leaves this task marked as cancelled."""
+    tasks = [asyncio.create_task(part) for part in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        failures = [task.exception() for task in tasks if not task.cancelled()]
+    for failure in failures:
+        if failure is not None:
+            raise failure
+
+
+def _goes_on() -> bool:
+    """Whether this task has not been cancelled. Up to Python 3.11 asyncio.wait_for, which the driver sends by, forgets
+    that it was if it is done in the same moment."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()

@@ -1,0 +1,61 @@
+"""What a client sends over its socket, frame by frame and within bounds, and the two ways in which that ends."""
+
+import time
+from typing import Any
+
+from starlette.websockets import WebSocket
+
+from app.domain.errors import InvalidRequest
+from app.server.websocket_protocol import BAD_FRAME, LARGEST_FRAME
+from app.wire.encoding import decode
+from app.wire.requests import ClientFrame, read
+
+NO_CODE = 1005
+TOO_MANY_FRAMES = 4529
+FRAMES_A_MINUTE = 120
+
+
+class Closing(Exception):
+    """Ends a connection with a code."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Gone(Exception):
+    """The client has closed or vanished, or has answered a close of ours."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Inbox:
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._frame_times: list[float] = []
+        """Of the last minute."""
+
+    async def next(self) -> dict[str, Any]:
+        """The next frame, which has a type. Raises Closing for one that may not be, Gone when there is none to come."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise Gone(message.get("code") or NO_CODE)
+        now = time.monotonic()
+        self._frame_times = [at for at in self._frame_times if now - at < 60]
+        if len(self._frame_times) >= FRAMES_A_MINUTE:
+            raise Closing(TOO_MANY_FRAMES, "too many frames")
+        self._frame_times.append(now)
+        text = message.get("text")
+        if text is None:
+            raise Closing(BAD_FRAME, "text frames only")
+        if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
+            raise Closing(BAD_FRAME, "frame too large")
+        try:
+            frame = decode(text)
+            read(ClientFrame, frame)
+        except InvalidRequest:
+            raise Closing(BAD_FRAME, "not a frame of this protocol") from None
+        return dict(frame)

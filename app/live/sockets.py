@@ -1,0 +1,377 @@
+"""The live socket: one task a connection that reads a client's frames and answers them.
+
+What the room sends goes out through the `hub`; this module owns the connection's beginning (origin, limits, tokens),
+its commands, and its end with a close code that tells the client whether to come back.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from app.access import rights
+from app.access.auth import Authenticator, Principal
+from app.actions import ITEM_COMMANDS, Actions
+from app.domain.command import Role
+from app.domain.errors import (
+    FieldError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    PerformerNotFound,
+    QueueError,
+    TokenExpired,
+    Unauthorized,
+)
+from app.engine.writer import Outcome
+from app.live.asgi_line import AsgiLine
+from app.live.client_frames import Closing, Gone, Inbox
+from app.live.hub import Hub
+from app.live.presence import Presence
+from app.live.subscriber import Subscriber
+from app.server.problems import REQUEST_ID, problem_response, request_id_of
+from app.server.websocket_protocol import EXTENSION, QueueSocketProtocol, text_frame
+from app.wire import frames
+from app.wire.requests import (
+    AuthFrame,
+    BareFrame,
+    CommandFrame,
+    EmptyRequest,
+    SettingsRequest,
+    is_identifier,
+    read,
+)
+from app.wire.shapes import room_shape, whole_item
+
+OVERLOADED = 1013
+EXPIRED = 4002
+BAD_TOKEN = 4500
+TOO_MANY_CONNECTIONS = 4504
+
+AUTH_SECONDS = 5.0
+"""How long a private room waits for `auth`."""
+LARGEST_PROCESS = 50_000
+"""Sockets one process takes; whoever comes after is told to try another."""
+SOCKETS_A_PRINCIPAL = 100
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """What every live socket of this process shares."""
+
+    hub: Hub
+    actions: Actions
+    authenticator: Authenticator
+    presence: Presence
+    clock: Callable[[], Any]
+    public_rooms: bool
+    allowed_origins: tuple[str, ...]
+    connected: Counter[str]
+    """Sockets by principal, and under "" all of them."""
+    closes: Counter[int]
+    """Ended sockets, by the code each was closed with."""
+
+    async def live(self, websocket: WebSocket) -> None:
+        """The endpoint of `/v1/performers/{performerId}/queue/live`."""
+        performer_id = websocket.path_params["performerId"]
+        await websocket.receive()
+        if not self._is_allowed_origin(websocket):
+            await _refuse(websocket, Forbidden("This origin is not allowed."))
+            return
+        if not is_identifier(performer_id):
+            await _refuse(websocket, PerformerNotFound("There is no such performer."))
+            return
+        offered = frames.SUBPROTOCOL in websocket.scope["subprotocols"]
+        request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers.raw).encode())
+        await websocket.accept(frames.SUBPROTOCOL if offered else None, headers=[request_id])
+        await _Connection(self, websocket, performer_id).run()
+
+    def _is_allowed_origin(self, websocket: WebSocket) -> bool:
+        """No Origin (not a browser), our own, or one that is listed exactly."""
+        origin = websocket.headers.get("origin")
+        if origin is None or origin in self.allowed_origins:
+            return True
+        try:
+            return urlsplit(origin).netloc == websocket.headers.get("host")
+        except ValueError:
+            return False
+
+
+async def nowhere(websocket: WebSocket) -> None:
+    """The endpoint of every path that has none."""
+    await websocket.receive()
+    await _refuse(websocket, NotFound(f"There is no live socket at {websocket.url.path}."))
+
+
+async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:
+    """Answer the handshake over HTTP, as a browser's script will never see but its console does."""
+    response = problem_response(refusal)
+    response.headers[REQUEST_ID] = request_id_of(websocket.headers.raw)
+    await websocket.send_denial_response(response)
+
+
+class _Connection:
+    def __init__(self, shared: Sockets, websocket: WebSocket, performer_id: str) -> None:
+        self._shared = shared
+        self._websocket = websocket
+        self._performer_id = performer_id
+        self._principal: Principal | None = None
+        self._subscriber: Subscriber | None = None
+        self._present = False
+        self._expiry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox = Inbox(websocket)
+        exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
+        self._line = exposed or AsgiLine(websocket)
+        self._line.on_change = self._line_changed
+
+    async def run(self) -> None:
+        connected = self._shared.connected
+        connected[""] += 1
+        try:
+            if connected[""] > LARGEST_PROCESS:
+                raise Closing(OVERLOADED, "overloaded")
+            await self._begin()
+            while True:
+                await self._handle(await self._inbox.next())
+        except Closing as closing:
+            self._shared.closes[closing.code] += 1
+            await self._close(closing.code, closing.reason)
+        except Gone as gone:
+            self._shared.closes[gone.code] += 1
+        except asyncio.CancelledError:
+            code = self._line.cut_off_with if isinstance(self._line, AsgiLine) else None
+            if code is None:
+                raise
+            self._shared.closes[code] += 1
+        except Exception:
+            # The boundary, as for a request: whatever it was, the client is to come back and we keep the trace.
+            log.exception("a live socket failed")
+            self._shared.closes[OVERLOADED] += 1
+            await self._close(OVERLOADED, "something went wrong here")
+        finally:
+            await self._end()
+            connected[""] -= 1
+
+    # Beginning and end
+
+    async def _begin(self) -> None:
+        token = _bearer(self._websocket)
+        if token is not None:
+            await self._authenticate(token)
+        if self._principal is None and not self._shared.public_rooms:
+            await self._wait_for_auth()
+            return
+        self._welcome()
+        await self._join(since=self._resume_point())
+
+    async def _wait_for_auth(self) -> None:
+        """A private room: silence until the client has said who it is."""
+        try:
+            async with asyncio.timeout(AUTH_SECONDS):
+                frame = await self._inbox.next()
+        except TimeoutError:
+            raise Closing(BAD_TOKEN, "auth did not come in time") from None
+        if frame.get("type") != "auth":
+            raise Closing(BAD_TOKEN, "auth must come first")
+        try:
+            await self._auth(frame, since=self._resume_point())
+        except InvalidRequest:
+            raise Closing(BAD_TOKEN, "auth needs a token") from None
+
+    async def _end(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if isinstance(self._line, AsgiLine):
+            self._line.stop()
+        await self._leave()
+
+    async def _close(self, code: int, reason: str) -> None:
+        if self._websocket.application_state is not WebSocketState.CONNECTED:
+            return
+        if self._line.is_lagging:
+            self._line.cut_off(code, reason)
+            return
+        try:
+            if isinstance(self._line, AsgiLine):
+                await self._line.flushed()
+            await self._websocket.close(code, reason)
+        except (RuntimeError, OSError, WebSocketDisconnect):
+            # The other side was faster; there is nobody left to tell.
+            return
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        self._spawn(self._close(code, reason))
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Who it is
+
+    async def _authenticate(self, token: str) -> None:
+        try:
+            principal = await self._shared.authenticator.principal(token)
+        except TokenExpired:
+            raise Closing(EXPIRED, "token expired") from None
+        except Unauthorized:
+            raise Closing(BAD_TOKEN, "bad token") from None
+        except QueueError:
+            raise Closing(OVERLOADED, "tokens cannot be checked right now") from None
+        self._count(principal)
+        self._principal = principal
+        if self._expiry is not None:
+            self._expiry.cancel()
+        remaining = (principal.expires_at - self._shared.clock()).total_seconds()
+        loop = asyncio.get_running_loop()
+        self._expiry = loop.call_later(max(0.0, remaining), self._close_soon, EXPIRED, "token expired")
+
+    def _count(self, principal: Principal) -> None:
+        connected = self._shared.connected
+        self._uncount()
+        name = _name(principal)
+        connected[name] += 1
+        if connected[name] > SOCKETS_A_PRINCIPAL:
+            self._principal = principal  # so that the end gives the place back
+            raise Closing(TOO_MANY_CONNECTIONS, "too many connections")
+
+    def _uncount(self) -> None:
+        if self._principal is None:
+            return
+        connected = self._shared.connected
+        name = _name(self._principal)
+        connected[name] -= 1
+        if not connected[name]:
+            del connected[name]
+        self._principal = None
+
+    async def _auth(self, frame: Mapping[str, Any], *, since: int | None = None) -> None:
+        await self._authenticate(read(AuthFrame, frame).token)
+        self._leave_room()
+        self._welcome()
+        await self._join(since=since)
+
+    def _welcome(self) -> None:
+        principal = self._principal
+        role = principal.role if principal else Role.VIEWER
+        sub = principal.sub if principal else None
+        self._write(frames.welcome(role, sub, self._shared.hub.epoch))
+
+    async def _join(self, *, since: int | None) -> None:
+        principal = self._principal
+        self._subscriber = Subscriber(
+            line=self._line,
+            close=self._close_soon,
+            role=principal.role if principal else Role.VIEWER,
+            sub=principal.sub if principal else None,
+            whole=rights.sees_whole_room(principal, self._performer_id),
+        )
+        await self._shared.hub.join(self._performer_id, self._subscriber, since=since)
+        await self._attend()
+
+    async def _leave(self) -> None:
+        self._leave_room()
+        self._uncount()
+        await self._attend()
+
+    def _leave_room(self) -> None:
+        if self._subscriber is not None:
+            self._shared.hub.leave(self._performer_id, self._subscriber)
+            self._subscriber = None
+
+    async def _attend(self) -> None:
+        """Report the performer's panel as come or gone. A refreshed token is neither."""
+        if self._present is self._is_performer:
+            return
+        self._present = self._is_performer
+        presence = self._shared.presence
+        await (presence.arrived if self._present else presence.left)(self._performer_id)
+
+    @property
+    def _is_performer(self) -> bool:
+        principal = self._principal
+        return principal is not None and principal.role is Role.PERFORMER and principal.sub == self._performer_id
+
+    def _resume_point(self) -> int | None:
+        """The version the client says it has, if it is of this history."""
+        query = self._websocket.query_params
+        if query.get("epoch") != self._shared.hub.epoch:
+            return None
+        since = query.get("since", "")
+        return int(since) if since.isascii() and since.isdigit() and len(since) < 16 else None
+
+    # Frames
+
+    async def _handle(self, frame: dict[str, Any]) -> None:
+        try:
+            match frame["type"]:
+                case "auth":
+                    await self._auth(frame)
+                case "ping":
+                    read(BareFrame, frame)
+                    self._write(frames.pong(self._shared.clock()))
+                case "resync":
+                    read(BareFrame, frame)
+                    if self._subscriber is not None:
+                        self._shared.hub.show(self._performer_id, self._subscriber)
+                case _:
+                    await self._command(frame)
+        except QueueError as refusal:
+            item = await self._shared.actions.item_of(self._principal, refusal)
+            self._write(frames.error(_id_of(frame), refusal, item))
+
+    async def _command(self, frame: dict[str, Any]) -> None:
+        command = read(CommandFrame, frame)
+        if self._principal is None:
+            raise Unauthorized("Say who you are first (auth).")
+        principal, actions = self._principal, self._shared.actions
+        outcome: Outcome
+        if command.type == "settings":
+            request = read(SettingsRequest, command.body())
+            outcome = await actions.change_settings(principal, self._performer_id, request, command.id)
+            room = room_shape(outcome.room, self._shared.hub.epoch)
+            self._write(frames.ack(command.id, None, room))
+            return
+        if command.type == "start-next":
+            read(EmptyRequest, command.body())
+            outcome = await actions.start_next(principal, self._performer_id, command.id)
+        else:
+            item_id = command.body().get("itemId")
+            if not isinstance(item_id, str):
+                raise InvalidRequest("itemId must be an item's id.", errors=[FieldError("itemId", "must be an id")])
+            request_model = ITEM_COMMANDS[command.type]
+            body = read(request_model, command.body("itemId"))
+            outcome = await actions.item_command(principal, command.type, item_id, body, command.id)
+        if outcome.item is None:
+            raise Forbidden("Nothing was done.")
+        self._write(frames.ack(command.id, whole_item(outcome.item, outcome.position)))
+
+    def _write(self, payload: bytes) -> None:
+        if self._line.is_open:
+            self._line.write(text_frame(payload))
+
+    def _line_changed(self) -> None:
+        if self._subscriber is not None:
+            self._shared.hub.line_changed(self._performer_id, self._subscriber)
+
+
+def _bearer(websocket: WebSocket) -> str | None:
+    scheme, _, token = websocket.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _name(principal: Principal) -> str:
+    return f"{principal.role}:{principal.sub}"
+
+
+def _id_of(frame: Mapping[str, Any]) -> str | None:
+    command_id = frame.get("id")
+    return command_id if isinstance(command_id, str) else None

@@ -1,0 +1,182 @@
+"""HTTP around the endpoints: request ids, bounded bodies, and every failure as one problem+json shape.
+
+Nothing internal reaches a caller: an unexpected failure is logged under the request's id and answered with that id.
+Every request comes past here, so each step is taken once: Starlette's own two layers that turn errors into answers, and
+its wrapping of every endpoint for the same purpose, are left out.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from time import perf_counter
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.domain.errors import Internal, PayloadTooLarge, QueueError
+from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_routing, request_id_of
+
+Observe = Callable[[str, str, int, float], None]
+"""Told of every answer as it begins: method, template of the path, status, seconds since the request came."""
+Refuse = Callable[[Scope, QueueError], Awaitable[Response]]
+
+LARGEST_BODY = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Service(Starlette):
+    """Starlette, of whose layers only those are there that it is given: an Edge has to be among them."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        for layer, arguments, options in reversed(self.user_middleware):
+            app = layer(app, *arguments, **options)
+        return app
+
+
+class Endpoint:
+    """A function from a request to its answer, as an ASGI application."""
+
+    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._handle(Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+
+class Json(Response):
+    """An answer of JSON, with its headers as they are sent."""
+
+    def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self.body = body
+        self.status_code = status
+        self.background = None
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(body)),
+            (b"content-type", b"application/json"),
+            *headers,
+        ]
+
+
+async def body_of(request: Request) -> bytes:
+    """A request's whole body, which has come in one piece as a rule.
+
+    Raises starlette.requests.ClientDisconnect when the caller has gone before the end of it.
+    """
+    pieces = []
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(pieces)
+
+
+class Edge:
+    """ASGI middleware around everything. `refuse` makes the answer to a refusal."""
+
+    def __init__(self, app: ASGIApp, observe: Observe, refuse: Refuse) -> None:
+        self._app = app
+        self._observe = observe
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+        began = perf_counter()
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode("latin-1"))]
+                self._answered(scope, message["status"], perf_counter() - began)
+            await send(message)
+
+        try:
+            try:
+                await self._app(scope, _bounded(scope, receive), send_with_id)
+            except (QueueError, HTTPException) as refusal:
+                if started:
+                    raise
+                answer = (
+                    await self._refuse(scope, refusal)
+                    if isinstance(refusal, QueueError)
+                    else refused_by_routing(scope, refusal)
+                )
+                await answer(scope, receive, send_with_id)
+        except ClientDisconnect:
+            # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
+            return
+        except Exception:
+            # The boundary: whatever it was, the caller gets an id to name it by and we keep the trace.
+            log.exception("a request failed", extra={"request_id": request_id, "route": _route(scope)})
+            if started:
+                raise
+            failure = Internal(f"Something went wrong here; it is logged under request id {request_id}.")
+            await problem_response(failure)(scope, receive, send_with_id)
+
+    def _answered(self, scope: Scope, status: int, seconds: float) -> None:
+        method, route = scope["method"], _route(scope)
+        self._observe(method, route, status, seconds)
+        # A line for what the service could not do, none for what the caller should not have asked: that can be had by
+        # the thousand, and is counted.
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            about = {
+                "request_id": scope["state"]["request_id"],
+                "method": method,
+                "route": route,
+                "status": int(status),
+                "milliseconds": round(seconds * 1000, 1),
+            }
+            log.warning("a request could not be answered as asked", extra=about)
+
+
+def _route(scope: Scope) -> str:
+    """The template of the path, which has no ids in it; "none" where nothing is."""
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """`receive`, as far as a body may go. Raises PayloadTooLarge at once for one that says that it is larger.
+
+    A server hands on no more of a body than its announced length, so only a body in chunks, or without a length, is
+    counted as it comes.
+    """
+    in_chunks, length = False, None
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+        elif name == b"transfer-encoding":
+            in_chunks = True
+    if length is not None and length > LARGEST_BODY:
+        raise _too_large()
+    if length is not None and not in_chunks:
+        return receive
+    total = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal total
+        message = await receive()
+        if message["type"] == "http.request":
+            total += len(message.get("body", b""))
+            if total > LARGEST_BODY:
+                raise _too_large()
+        return message
+
+    return receive_bounded
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"A body can be at most {LARGEST_BODY} bytes.")

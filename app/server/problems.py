@@ -1,0 +1,48 @@
+"""What is answered where a request cannot be: every error as one problem+json document, named by the request's id."""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import uuid_utils
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from app.domain.errors import Internal, MethodNotAllowed, NotFound, QueueError
+from app.wire.encoding import encode
+from app.wire.shapes import WholeItem, problem
+
+REQUEST_ID = "X-Request-ID"
+REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
+"""As ASGI has it."""
+
+_SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+
+
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The caller's own id for this request if it sent a sane one, else a new one. `headers` as ASGI has them."""
+    for name, value in headers:
+        if name == REQUEST_ID_HEADER and _SANE_REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return str(uuid_utils.uuid7())
+
+
+def problem_response(error: QueueError, item: WholeItem | None = None) -> Response:
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(encode(problem(error, item)), error.status, headers, media_type="application/problem+json")
+
+
+def refused_by_routing(scope: Scope, error: HTTPException) -> Response:
+    """What Starlette's own routing refuses, in our shape."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return problem_response(NotFound(f"There is nothing at {scope['path']}."))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response = problem_response(MethodNotAllowed(f"{scope['method']} is not possible at {scope['path']}."))
+        response.headers.update(error.headers or {})
+        return response
+    return problem_response(Internal("Something went wrong here."))

@@ -1,0 +1,168 @@
+"""The description of the live socket (AsyncAPI 3.0), put together from the very frames that it sends and reads.
+
+Owns the tables of what may travel in each direction and of the codes a connection is closed with. That the socket keeps
+to them is for the tests to say.
+"""
+
+from collections.abc import Mapping
+
+from app.specs.openapi import CONTRACT_VERSION
+from app.wire import frames
+from app.wire.requests import (
+    IDENTIFIER_PATTERN,
+    AbandonRequest,
+    AuthFrame,
+    BareFrame,
+    CommandFrame,
+    CompleteRequest,
+    EmptyRequest,
+    RefundRequest,
+    Request,
+    SettingsRequest,
+)
+from app.wire.schemas import Schema, components, reference
+
+SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
+    "welcome": (frames.Welcome, "Who the connection speaks for: the first frame, and again after `auth`."),
+    "snapshot": (frames.Snapshot, "The room as it is, in place of everything the client had."),
+    "update": (frames.Update, "What led from one version to the next: events whose items replace those with their id."),
+    "position": (frames.Position, "Private to the owner: where their item is now."),
+    "notice": (frames.Notice, "Private to the owner: the item has reached a milestone. Once an item and milestone."),
+    "ack": (frames.Ack, "A command was done."),
+    "error": (frames.ErrorFrame, "A frame was refused; nothing was done."),
+    "pong": (frames.Pong, "The answer to `ping`."),
+}
+
+ITEM_COMMANDS: Mapping[str, type[Request]] = {
+    "start": EmptyRequest,
+    "complete": CompleteRequest,
+    "abandon": AbandonRequest,
+    "refund": RefundRequest,
+    "pause": EmptyRequest,
+    "resume": EmptyRequest,
+}
+ROOM_COMMANDS: Mapping[str, type[Request]] = {"start-next": EmptyRequest, "settings": SettingsRequest}
+
+CLOSE_CODES: Mapping[int, str] = {
+    1012: "The service restarts: come back after a pause picked at random from `retrySeconds`.",
+    1013: "Overloaded: come back later.",
+    4000: "Too slow: the client did not catch up in time.",
+    4002: "The token has expired: refresh it, then come back.",
+    4003: "No pong came.",
+    4500: "The token is not valid, or `auth` did not come in time.",
+    4501: "Not a frame of this protocol.",
+    4503: "Not allowed.",
+    4504: "Too many connections of one principal.",
+    4529: "More than 120 frames in a minute.",
+}
+"""4000 to 4499: reconnect; 4500 to 4999: do not."""
+
+DESCRIPTION = """\
+A connection begins as an anonymous viewer; the Authorization header or an `auth` frame makes it an owner's, a
+performer's or an administrator's. A client holds the version of its room: an update whose `from` is that version
+applies, one whose `version` is not above it is dropped, anything else calls for `resync`. Applying every update to a
+snapshot gives exactly a fresh snapshot."""
+
+
+def document() -> Schema:
+    """The AsyncAPI document."""
+    messages = {**_server_messages(), **_client_messages()}
+    commands = [*ITEM_COMMANDS, *ROOM_COMMANDS]
+    return {
+        "asyncapi": "3.0.0",
+        "info": {"title": "Performance Queue, live", "version": CONTRACT_VERSION, "description": DESCRIPTION},
+        "defaultContentType": "application/json",
+        "channels": {"live": _channel(messages)},
+        "operations": {
+            "tell": _operation("send", "What the service sends by itself", [*SERVER_FRAMES]),
+            "ask": _operation("receive", "What every client may send", ["auth", "ping", "resync"]),
+            "command": {
+                **_operation("receive", "What the performer's side and administrators may send", commands),
+                "reply": {"channel": _CHANNEL, "messages": _messages(["ack", "error"])},
+            },
+        },
+        "components": {"messages": messages, "schemas": _schemas()},
+    }
+
+
+_CHANNEL = {"$ref": "#/channels/live"}
+
+
+def _channel(messages: Mapping[str, Schema]) -> Schema:
+    return {
+        "address": "/v1/performers/{performerId}/queue/live",
+        "title": "One performer's room",
+        "parameters": {"performerId": {"description": f"The room; {IDENTIFIER_PATTERN}"}},
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+        "bindings": {
+            "ws": {
+                "method": "GET",
+                "query": {
+                    "type": "object",
+                    "properties": {
+                        "epoch": {"type": "string", "description": "The history the client's version is of."},
+                        "since": {"type": "integer", "minimum": 0, "description": "The version it has."},
+                    },
+                },
+                "headers": {"type": "object", "properties": {"Authorization": {"type": "string"}}},
+                "bindingVersion": "0.1.0",
+            }
+        },
+        "x-subprotocol": frames.SUBPROTOCOL,
+        "x-close-codes": {str(code): meaning for code, meaning in CLOSE_CODES.items()},
+    }
+
+
+def _operation(action: str, summary: str, names: list[str]) -> Schema:
+    return {"action": action, "channel": _CHANNEL, "summary": summary, "messages": _messages(names)}
+
+
+def _messages(names: list[str]) -> list[Schema]:
+    return [{"$ref": f"#/channels/live/messages/{name}"} for name in names]
+
+
+def _server_messages() -> dict[str, Schema]:
+    return {
+        name: {"name": name, "summary": summary, "payload": reference(frame)}
+        for name, (frame, summary) in SERVER_FRAMES.items()
+    }
+
+
+def _client_messages() -> dict[str, Schema]:
+    messages: dict[str, Schema] = {
+        "auth": {"name": "auth", "summary": "Say who you are, or refresh the token.", "payload": reference(AuthFrame)},
+        "ping": {"name": "ping", "summary": "Answered with `pong`.", "payload": _bare("ping")},
+        "resync": {"name": "resync", "summary": "Answered with a snapshot.", "payload": _bare("resync")},
+    }
+    for name in (*ITEM_COMMANDS, *ROOM_COMMANDS):
+        summary = "Same rules and codes as over HTTP; `id` doubles as the idempotency key."
+        messages[name] = {"name": name, "summary": summary, "payload": {"$ref": f"#/components/schemas/{_name(name)}"}}
+    return messages
+
+
+def _bare(name: str) -> Schema:
+    return {"allOf": [reference(BareFrame)], "properties": {"type": {"const": name}}}
+
+
+def _schemas() -> dict[str, Schema]:
+    bodies = {**ITEM_COMMANDS, **ROOM_COMMANDS}
+    shapes = [frame for frame, _ in SERVER_FRAMES.values()]
+    schemas = components(answers=shapes, requests=[AuthFrame, BareFrame, CommandFrame, *bodies.values()])
+    identifier = schemas.pop(CommandFrame.__name__)["properties"]["id"]
+    body_schemas = {body: schemas.pop(body.__name__, {}) for body in bodies.values()}
+    for name, body in bodies.items():
+        own: Schema = {"type": {"const": name}, "id": identifier}
+        if name in ITEM_COMMANDS:
+            own["itemId"] = {"type": "string", "pattern": IDENTIFIER_PATTERN}
+        schemas[_name(name)] = {
+            "type": "object",
+            "properties": {**own, **body_schemas[body].get("properties", {})},
+            "required": [*own, *body_schemas[body].get("required", [])],
+            "additionalProperties": False,
+        }
+    return schemas
+
+
+def _name(command: str) -> str:
+    """The name of a command's schema: StartNextCommand for start-next."""
+    return "".join(word.capitalize() for word in command.split("-")) + "Command"

@@ -1,0 +1,186 @@
+"""The document itself: the table of operations, turned into OpenAPI 3.1 with the wire's own models."""
+
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+
+from typing_extensions import is_typeddict
+
+from app.domain.errors import Internal
+from app.domain.operation import OperationStatus
+from app.specs.operations import OPERATIONS, Operation, Refusals
+from app.wire import shapes
+from app.wire.requests import IDENTIFIER_PATTERN
+from app.wire.schemas import Schema, components, reference
+
+CONTRACT_VERSION = "1.0.0"
+EVENT_STREAM = "text/event-stream"
+
+INSTANT: Schema = {"type": "string", "format": "date-time"}
+IDENTIFIER: Schema = {"type": "string", "pattern": IDENTIFIER_PATTERN}
+
+
+def _query(name: str, description: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str, schema: Schema) -> Schema:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def _whole_number(least: int, most: int, default: int) -> Schema:
+    return {"type": "integer", "minimum": least, "maximum": most, "default": default}
+
+
+PARAMETERS: Mapping[str, Schema] = {
+    "limit": _query("limit", "At most so many.", _whole_number(1, 100, 20)),
+    "skip": _query("skip", "Leave out so many first.", _whole_number(0, 1_000_000, 0)),
+    "events": _query("limit", "At most so many on a page.", _whole_number(1, 1000, 20)),
+    "after": _query("after", "A cursor of this log: only what follows it.", {"type": "string"}),
+    "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
+    "performers": _query(
+        "performerId", "Only these rooms; may be repeated.", {"type": "array", "items": IDENTIFIER, "maxItems": 200}
+    ),
+    "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", {"type": "string"}),
+    "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
+    "to": _query("to", "The end of the span; by default now.", INSTANT),
+    "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
+    "idempotencyKey": _header(
+        "Idempotency-Key",
+        "The same key and the same body get the first answer again; another body is refused.",
+        {"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+    "requestId": _header("X-Request-ID", "Comes back in the answer and stands in the log.", {"type": "string"}),
+}
+
+HEADERS: Mapping[str, Schema] = {
+    "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}},
+    "Location": {"description": "Where the item is.", "required": True, "schema": {"type": "string"}},
+    "Idempotent-Replayed": {"description": "The key was known.", "schema": {"type": "string", "const": "true"}},
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
+    "WWW-Authenticate": {"description": "The scheme.", "required": True, "schema": {"type": "string"}},
+}
+
+DESCRIPTION = """\
+The queue of paid interactions on a live-streaming site. Times are RFC 3339 in UTC with milliseconds, ids are opaque,
+unknown fields in a body are refused. Every error is an RFC 9457 problem document; its `code` says which one it is.
+The live socket is described in [asyncapi.json](/asyncapi.json)."""
+
+TOKENS = """\
+A JWT with `sub`, `role` (feature, viewer, performer, moderator, admin) and `exp`; a moderator's names the room in
+`performerId`."""
+
+
+def document() -> Schema:
+    """The OpenAPI document."""
+    paths: dict[str, Schema] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Performance Queue", "version": CONTRACT_VERSION, "description": DESCRIPTION},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in OPERATIONS)],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "parameters": dict(PARAMETERS),
+            "headers": dict(HEADERS),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": TOKENS}
+            },
+        },
+    }
+
+
+def _schemas() -> dict[str, Schema]:
+    answers = [answer for operation in OPERATIONS for answer in operation.answers.values()]
+    models = {answer for answer in answers if isinstance(answer, type) and is_typeddict(answer)}
+    requests = {operation.body for operation in OPERATIONS if operation.body is not None}
+    return components(answers=[*models, shapes.Problem], requests=requests)
+
+
+def _operation(operation: Operation) -> Schema:
+    described: Schema = {
+        "operationId": operation.name,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "parameters": _parameters(operation),
+        "responses": {
+            **{str(status): _answer(operation, status) for status in operation.answers},
+            **_problems(operation),
+        },
+        "security": [],
+    }
+    if operation.who:
+        described["security"] = [{"bearer": []}, {}] if operation.public else [{"bearer": []}]
+    open_to_all = " Without a token too, where `PUBLIC_ROOMS` is on." if operation.public else ""
+    who = f"For {operation.who}.{open_to_all}" if operation.who else ""
+    if text := "\n\n".join(filter(None, (who, operation.notes))):
+        described["description"] = text
+    if operation.body is not None:
+        content = {"application/json": {"schema": reference(operation.body)}}
+        required = any(field.is_required() for field in operation.body.model_fields.values())
+        described["requestBody"] = {"required": required, "content": content}
+    return described
+
+
+def _parameters(operation: Operation) -> list[Schema]:
+    # A page is there for any id; whether there is a room is for what it shows to say.
+    schema = IDENTIFIER if operation.path.startswith("/v1/") else {"type": "string"}
+    in_path = [
+        {"name": name, "in": "path", "required": True, "schema": schema}
+        for name in re.findall(r"{(\w+)}", operation.path)
+    ]
+    names = [*operation.parameters, *(["idempotencyKey"] if operation.method == "POST" else []), "requestId"]
+    return [*in_path, *({"$ref": f"#/components/parameters/{name}"} for name in names)]
+
+
+def _answer(operation: Operation, status: int) -> Schema:
+    answer = operation.answers[status]
+    if isinstance(answer, str):
+        content: Schema = {answer: {"schema": {"type": "string"}}}
+    else:
+        content = {"application/json": {"schema": reference(answer) if is_typeddict(answer) else {"type": "object"}}}
+    if operation.name == "events":
+        content[EVENT_STREAM] = {"schema": {"type": "string"}}
+    headers = ["X-Request-ID"]
+    if status == HTTPStatus.CREATED:
+        headers.append("Location")
+    elif operation.method == "POST":
+        headers.append("Idempotent-Replayed")
+    return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
+
+
+def _problems(operation: Operation) -> dict[str, Schema]:
+    """By status: the problem document with the codes that it can carry here."""
+    codes: dict[int, dict[str, str]] = {}
+    refusals: Refusals = (*operation.refuses, Internal)
+    for refusal in refusals:
+        codes.setdefault(refusal.status, {})[refusal.code] = refusal.title
+    return {
+        str(status): {
+            "description": "; ".join(f"`{code}` {title}" for code, title in found.items()),
+            "headers": _headers(["X-Request-ID", *_HEADERS_OF_STATUS.get(status, ())]),
+            "content": {
+                "application/problem+json": {
+                    "schema": {
+                        "allOf": [reference(shapes.Problem)],
+                        "properties": {"status": {"const": status}, "code": {"enum": [*found]}},
+                    }
+                }
+            },
+        }
+        for status, found in sorted(codes.items())
+    }
+
+
+_HEADERS_OF_STATUS: Mapping[int, Sequence[str]] = {
+    HTTPStatus.UNAUTHORIZED: ["WWW-Authenticate"],
+    HTTPStatus.TOO_MANY_REQUESTS: ["Retry-After"],
+    HTTPStatus.SERVICE_UNAVAILABLE: ["Retry-After"],
+}
+
+
+def _headers(names: Sequence[str]) -> Schema:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

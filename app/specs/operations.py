@@ -1,0 +1,316 @@
+"""Every operation of the HTTP interface: who may ask, what it takes, what it answers, which codes it refuses with.
+
+One table, in the contract's order. It decides nothing; that it agrees with the routes, and the service with it, is for
+the tests to say.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.errors import (
+    AlreadyProcessing,
+    DuplicateIdempotencyKey,
+    EscrowAlreadyQueued,
+    EscrowNotFound,
+    Forbidden,
+    InvalidMode,
+    InvalidRequest,
+    InvalidTransition,
+    ItemNotFound,
+    NotFound,
+    OutOfOrder,
+    PayloadTooLarge,
+    PerformerNotFound,
+    QueueClosed,
+    QueueEmpty,
+    QueueError,
+    QueueFull,
+    RateLimitExceeded,
+    Unauthorized,
+    Unavailable,
+)
+from app.wire import shapes
+from app.wire.requests import (
+    AbandonRequest,
+    CompleteRequest,
+    EmptyRequest,
+    IntakeRequest,
+    RefundRequest,
+    Request,
+    SettingsRequest,
+)
+
+HTML = "text/html"
+TEXT = "text/plain"
+
+Refusals = tuple[type[QueueError], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path. A token is asked for unless `who` is empty."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    tag: str
+    who: str = ""
+    """Whose token is accepted; empty: anybody, without one."""
+    public: bool = False
+    """Anybody may ask without a token where PUBLIC_ROOMS is on."""
+    body: type[Request] | None = None
+    parameters: Sequence[str] = ()
+    """Of PARAMETERS, beside those of the path and the ones that every operation has."""
+    answers: Mapping[int, type | str]
+    """By status: the shape of the JSON, or a media type of its own."""
+    refuses: Refusals = ()
+    notes: str = ""
+
+
+ITEM = "/v1/queue/items/{itemId}"
+ROOM = "/v1/performers/{performerId}/queue"
+
+TOKEN: Refusals = (Unauthorized, Unavailable)
+READ_ITEM: Refusals = (*TOKEN, Forbidden, ItemNotFound)
+COMMAND: Refusals = (*TOKEN, Forbidden, InvalidRequest, DuplicateIdempotencyKey, PayloadTooLarge)
+ITEM_COMMAND: Refusals = (*COMMAND, ItemNotFound, InvalidTransition)
+LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
+
+OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
+STAGE = "the performer, a moderator of the room, an administrator"
+ADMIN = "an administrator"
+
+
+def _item_command(
+    name: str, summary: str, body: type[Request] = EmptyRequest, *, refuses: Refusals = (), who: str = STAGE
+) -> Operation:
+    return Operation(
+        method="POST",
+        path=f"{ITEM}/{name}",
+        name=name,
+        summary=summary,
+        tag="Items",
+        who=who,
+        body=body,
+        answers={200: shapes.WholeItem},
+        refuses=(*ITEM_COMMAND, *refuses),
+    )
+
+
+def _get(path: str, name: str, summary: str, tag: str, answer: type | str, **more: Any) -> Operation:
+    return Operation(method="GET", path=path, name=name, summary=summary, tag=tag, answers={200: answer}, **more)
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        method="POST",
+        path="/v1/queue/items",
+        name="intake",
+        summary="Queue a paid request",
+        tag="Items",
+        who="a feature, for its own sourceFeature; an administrator",
+        body=IntakeRequest,
+        answers={201: shapes.WholeItem, 200: shapes.WholeItem},
+        refuses=(
+            *COMMAND,
+            InvalidMode,
+            EscrowAlreadyQueued,
+            EscrowNotFound,
+            QueueFull,
+            QueueClosed,
+            RateLimitExceeded,
+        ),
+        notes="The idempotency key is needed, in the body or as the header. 200 in place of 201: the key was known, "
+        "and this is the answer it got then.",
+    ),
+    _get(ITEM, "item", "An item", "Items", shapes.WholeItem, who=OWNERS, refuses=READ_ITEM),
+    _get(
+        f"{ITEM}/position",
+        "position",
+        "Its place and its estimated wait",
+        "Items",
+        shapes.PositionShape,
+        who=OWNERS,
+        refuses=READ_ITEM,
+    ),
+    _get(
+        f"{ITEM}/transitions",
+        "transitions",
+        "Its audit trail, oldest first",
+        "Items",
+        shapes.TransitionsShape,
+        who=OWNERS,
+        refuses=READ_ITEM,
+    ),
+    _item_command("start", "Start it: created → started", refuses=(AlreadyProcessing, OutOfOrder)),
+    _item_command("complete", "Finish it, whole or split: started → finished", CompleteRequest),
+    _item_command("abandon", "Give it up, the refund follows: created or started → abandoned", AbandonRequest),
+    _item_command(
+        "refund",
+        "Refund it: anything whose settlement has not been sent → refunded",
+        RefundRequest,
+        who=f"{STAGE}; the item's user while it waits, with the reason user_cancelled",
+    ),
+    _item_command("pause", "Stop the clock of a started item"),
+    _item_command("resume", "Let the clock of a started item go on"),
+    _get(
+        ROOM,
+        "queue",
+        "A performer's queue: the room and its active items in order",
+        "Rooms",
+        shapes.QueueShape,
+        who="anybody with a token; the performer's side and administrators see whole items",
+        public=True,
+        refuses=(*TOKEN, PerformerNotFound),
+    ),
+    Operation(
+        method="PATCH",
+        path=ROOM,
+        name="change_settings",
+        summary="Change the room's settings",
+        tag="Rooms",
+        who=STAGE,
+        body=SettingsRequest,
+        answers={200: shapes.RoomShape},
+        refuses=(*TOKEN, Forbidden, InvalidRequest, InvalidMode, PayloadTooLarge, PerformerNotFound),
+        notes="Only what is given changes. A room comes to be with its first intake or setting.",
+    ),
+    _get(
+        f"{ROOM}/depth",
+        "depth",
+        "How many active items a queue has",
+        "Rooms",
+        shapes.DepthShape,
+        who="anybody with a token",
+        public=True,
+        refuses=(*TOKEN, PerformerNotFound),
+    ),
+    Operation(
+        method="POST",
+        path=f"{ROOM}/start-next",
+        name="start_next",
+        summary="Start the head of the queue",
+        tag="Rooms",
+        who=STAGE,
+        body=EmptyRequest,
+        answers={200: shapes.WholeItem},
+        refuses=(*COMMAND, PerformerNotFound, QueueEmpty, AlreadyProcessing),
+    ),
+    _get(
+        f"{ROOM}/history",
+        "history",
+        "A room's ended items, newest first",
+        "Rooms",
+        shapes.ItemsPage,
+        who=STAGE,
+        parameters=("limit", "skip"),
+        refuses=(*LISTING, PerformerNotFound),
+    ),
+    _get(
+        f"{ROOM}/analytics",
+        "analytics",
+        "A room's figures over a span: counts, waits, rates, tokens, how good the estimate was",
+        "Rooms",
+        shapes.Analytics,
+        who=STAGE,
+        parameters=("from", "to"),
+        refuses=(*LISTING, PerformerNotFound),
+    ),
+    _get(
+        "/v1/users/{userId}/queue/items",
+        "user_items",
+        "A user's items, newest first",
+        "Users",
+        shapes.ItemsPage,
+        who="the user, an administrator",
+        parameters=("limit", "skip"),
+        refuses=(*LISTING, NotFound),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/events",
+        name="events",
+        summary="The durable event log, in an order in which nothing appears late",
+        tag="Event log",
+        who="a feature (its own events), the performer or a moderator (their room's), an administrator",
+        parameters=("after", "events", "performer", "lastEventId"),
+        answers={200: shapes.EventsPage},
+        refuses=LISTING,
+        notes="With `Accept: text/event-stream` the log as it grows: each event as `id` (its cursor) and `data` (the "
+        "event as JSON). The stream begins after `Last-Event-ID`, else after `after`, else at the beginning; a comment "
+        "comes at least every 15 s; it ends when the token expires or the service stops, and goes on where it ended.",
+    ),
+    _get(
+        "/v1/admin/rooms",
+        "rooms",
+        "All rooms, the most recently active first",
+        "Administration",
+        shapes.RoomsPage,
+        who=ADMIN,
+        parameters=("limit", "skip"),
+        refuses=LISTING,
+    ),
+    _get(
+        "/v1/admin/audiences",
+        "audiences",
+        "The sockets of every watched room and how they keep up, over all processes, the most watched room first",
+        "Administration",
+        shapes.AudiencesPage,
+        who=ADMIN,
+        parameters=("performers", "limit", "skip"),
+        refuses=LISTING,
+        notes="A room that is not listed is watched by nobody. What other processes tell is some seconds old; "
+        "`processes` is how many are in it.",
+    ),
+    _get(
+        "/v1/admin/analytics",
+        "all_analytics",
+        "The figures over all rooms",
+        "Administration",
+        shapes.Analytics,
+        who=ADMIN,
+        parameters=("from", "to"),
+        refuses=LISTING,
+    ),
+    _get(
+        "/v1/admin/wallet-operations",
+        "wallet_operations",
+        "The wallet operations, newest first",
+        "Administration",
+        shapes.OperationsPage,
+        who=ADMIN,
+        parameters=("operationStatus", "limit", "skip"),
+        refuses=LISTING,
+    ),
+    Operation(
+        method="POST",
+        path="/v1/admin/wallet-operations/{operationId}/retry",
+        name="retry_operation",
+        summary="Send a dead operation on its way again",
+        tag="Administration",
+        who=ADMIN,
+        body=EmptyRequest,
+        answers={200: shapes.OperationShape},
+        refuses=(*COMMAND, NotFound, InvalidTransition),
+    ),
+    _get("/healthz", "healthz", "Whether the process is alive", "Service", shapes.HealthShape),
+    Operation(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        summary="Whether it can reach what it needs, by dependency",
+        tag="Service",
+        answers={200: shapes.ReadinessShape, 503: shapes.ReadinessShape},
+    ),
+    _get("/metrics", "metrics", "What a Prometheus server scrapes", "Service", TEXT),
+    _get("/openapi.json", "openapi", "This document", "Service", dict),
+    _get("/asyncapi.json", "asyncapi", "The live socket's frames (AsyncAPI 3.0)", "Service", dict),
+    _get("/docs", "docs", "This document, to read", "Pages", HTML),
+    _get("/", "index", "The front page", "Pages", HTML),
+    _get("/watch/{performerId}", "watch", "The viewer's page", "Pages", HTML),
+    _get("/panel", "panel", "The performer's panel", "Pages", HTML),
+    _get("/overlay/{performerId}", "overlay", "The overlay for a stream", "Pages", HTML),
+    _get("/admin", "admin", "The administrator's page", "Pages", HTML),
+)

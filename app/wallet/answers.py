@@ -1,0 +1,257 @@
+"""What a wallet's answer means for the operation it was sent: one of four verdicts, of which success must be earned.
+
+    Done      200 with a transaction id and exactly the amounts that were ordered
+    TryAgain  nobody knows, or not yet: the same key and body may be sent again without harm
+    FindOut   409: the escrow's status has to be read, then `resolved` decides
+    Never     repeating the same request cannot help; a person has to look
+
+Owns the reading of the wallet's answers. Sends nothing, and lets no body and no token into a problem text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from app.domain.operation import Operation, OperationKind, Receipt
+
+MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_TRANSACTION_ID_LENGTH: Final = 255
+MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
+"""A longer Retry-After is a mistake somewhere, and would park money for as long as the mistake says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryAgain:
+    problem: str
+    retry_after_seconds: float | None = None
+    """What the wallet asked for; None: it did not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindOut:
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Never:
+    problem: str
+
+
+Outcome = Done | TryAgain | FindOut | Never
+
+
+class EscrowStatus(StrEnum):
+    HELD = "held"
+    SETTLING = "settling"
+    SETTLED = "settled"
+    REFUNDING = "refunding"
+    REFUNDED = "refunded"
+    PARTIAL_SETTLING = "partial_settling"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Escrow:
+    escrow_id: str
+    user_id: str
+    amount: int
+    status: EscrowStatus
+    settled_amount: int | None = None
+    refunded_amount: int | None = None
+    """How a resolved escrow was divided. The interface does not promise either; None: the wallet does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoEscrow:
+    """The wallet knows no such escrow of this user."""
+
+
+EscrowAnswer = Escrow | NoEscrow | TryAgain | Never
+HoldAnswer = Escrow | TryAgain | Never
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back over the wire. `body` is None where it was longer than MAX_ANSWER_BYTES."""
+
+    status: int
+    retry_after: str | None = None
+    body: bytes | None = b""
+
+
+def judge(operation: Operation, answer: Answer, now: datetime) -> Outcome:
+    """The verdict on the answer to one attempt at `operation`."""
+    if answer.status == 409:
+        return FindOut(problem="the wallet reports a conflict (409)")
+    if answer.status != 200:
+        return failure(answer, now)
+    # A 200 that does not say what was ordered may have had its effect or not. It is tried again: the key makes that
+    # harmless, and an honest wallet then repeats its receipt. One that keeps lying ends, after the attempts allowed,
+    # with an administrator. Reading the status would not do: `settled` cannot outweigh "I settled another amount".
+    fields = _read_object(answer.body)
+    if fields is None:
+        return TryAgain(problem="the wallet answered 200 without a readable receipt")
+    if fields.get("error") or fields.get("errors") or fields.get("success") is False:
+        return TryAgain(problem="the wallet answered 200 with an error in it")
+    transaction_id = fields.get("transactionId")
+    if not _is_transaction_id(transaction_id):
+        return TryAgain(problem="the wallet answered 200 without a transaction id")
+    promised = {"settledAmount": operation.settle_tokens, "refundedAmount": operation.refund_tokens}
+    for field, ordered in promised.items():
+        # The answer to a whole settlement or refund names one amount only; naming the other as 0 or null is no lie.
+        stated = fields.get(field)
+        if (0 if stated is None else _amount(stated)) != ordered:
+            return TryAgain(problem=f"the wallet's receipt shows another amount ({field}) than was ordered")
+    return Done(
+        receipt=Receipt(
+            transaction_id=transaction_id,
+            settled_tokens=operation.settle_tokens,
+            refunded_tokens=operation.refund_tokens,
+        )
+    )
+
+
+def resolved(operation: Operation, found: EscrowAnswer) -> Done | TryAgain | Never:
+    """What the escrow's status, read after a 409, means for `operation`.
+
+    The wallet has no status of its own for a split: it ends `settled`. So amounts are compared where the wallet states
+    them, and where it does not, `settled` confirms a settlement and a split alike: nobody but this operation could have
+    ordered either.
+    """
+    match found:
+        case TryAgain() | Never():
+            return found
+        case NoEscrow():
+            return Never(problem="the wallet knows no such escrow of this user")
+        case Escrow():
+            return _compare(operation, found)
+
+
+def _compare(operation: Operation, escrow: Escrow) -> Done | TryAgain | Never:
+    if escrow.amount != operation.tokens:
+        return Never(problem="the escrow holds another amount than the operation orders")
+    match escrow.status:
+        case EscrowStatus.SETTLED:
+            ours = operation.kind is not OperationKind.REFUND
+        case EscrowStatus.REFUNDED:
+            ours = operation.kind is OperationKind.REFUND
+        case EscrowStatus.HELD:
+            return TryAgain(problem="the escrow is still held at the wallet")
+        case EscrowStatus.SETTLING | EscrowStatus.REFUNDING | EscrowStatus.PARTIAL_SETTLING:
+            return TryAgain(problem=f"the escrow is {escrow.status} at the wallet")
+    ours = (
+        ours
+        and escrow.settled_amount in (None, operation.settle_tokens)
+        and escrow.refunded_amount in (None, operation.refund_tokens)
+    )
+    if not ours:
+        return Never(
+            problem=f"the escrow was resolved another way: {escrow.status}, "
+            f"where {operation.settle_tokens} to settle and {operation.refund_tokens} to refund were ordered"
+        )
+    return Done(
+        receipt=Receipt(
+            # The status does not tell under which transaction.
+            transaction_id=None,
+            settled_tokens=operation.settle_tokens,
+            refunded_tokens=operation.refund_tokens,
+        )
+    )
+
+
+def is_held(found: Escrow, *, tokens: int) -> bool:
+    """Whether an intake of `tokens` may rely on this escrow (which `Wallet.escrow` has matched to its user)."""
+    return found.status is EscrowStatus.HELD and found.amount == tokens
+
+
+_NEVER: Final[Mapping[int, str]] = {
+    400: "the wallet found our request wrong (400)",
+    401: "the wallet refused our credentials (401): check WALLET_API_TOKEN and WALLET_QUEUE_SECRET",
+    403: "the wallet refused our credentials (403): check WALLET_API_TOKEN and WALLET_QUEUE_SECRET",
+    404: "the wallet knows no such escrow (404)",
+    422: "the wallet found our request wrong (422)",
+}
+
+_PASSING: Final = frozenset({408, 409, 423, 425, 429})
+"""4xx that speak of the moment and not of the request: time-out, conflict, locked, too early, too many."""
+
+
+def failure(answer: Answer, now: datetime) -> TryAgain | Never:
+    """The verdict on an answer that is no success, where 409 needs no finding out (`judge` has seen to it)."""
+    status = answer.status
+    if 400 <= status < 500 and status not in _PASSING:
+        return Never(problem=_NEVER.get(status, f"the wallet refused our request ({status})"))
+    # 5xx, and what the interface has no place for (another 2xx, a redirect): nothing is known to have happened.
+    return TryAgain(
+        problem=f"the wallet answered {status}",
+        retry_after_seconds=retry_after_seconds(answer.retry_after, now),
+    )
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """RFC 9110, section 10.2.3: seconds or an HTTP date; None for what is neither."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        # Cut before conversion: a header may hold thousands of digits.
+        seconds = float(value[:20])
+    else:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        # "-0000" parses as naive: UTC, of unknown origin.
+        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def _read_object(body: bytes | None) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(body or b"")
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+_STATUSES: Final = frozenset(map(str, EscrowStatus))
+
+
+def read_escrow(body: bytes | None) -> Escrow | None:
+    fields = _read_object(body)
+    if fields is None or fields.get("error"):
+        return None
+    escrow_id, user_id, status = fields.get("escrowId"), fields.get("userId"), fields.get("status")
+    amount = _amount(fields.get("amount"))
+    if not (isinstance(escrow_id, str) and escrow_id and isinstance(user_id, str) and amount):
+        return None
+    if not (isinstance(status, str) and status in _STATUSES):
+        return None
+    return Escrow(
+        escrow_id=escrow_id,
+        user_id=user_id,
+        amount=amount,
+        status=EscrowStatus(status),
+        settled_amount=_amount(fields.get("settledAmount")),
+        refunded_amount=_amount(fields.get("refundedAmount")),
+    )
+
+
+def _amount(value: object) -> int | None:
+    """A whole number of tokens. A wallet written in another language may say 25.0; True is not 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value >= 0 and value == value // 1 else None
+
+
+def _is_transaction_id(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_TRANSACTION_ID_LENGTH and bool(value.strip())

@@ -1,0 +1,441 @@
+// Administration: the state of every room and of the service, payments that need a person, numbers, and one item's
+// whole story. It asks again every few seconds while it can be seen, and says how old its answers are.
+import { openAnalytics } from "./admin-analytics.js";
+import { openItem } from "./admin-item.js";
+import { toast } from "../lib/dialog.js";
+import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
+import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../lib/format.js";
+import { errorText, t, translate } from "../lib/messages.js";
+import { Session } from "../lib/session.js";
+import { downloadCsv, drawTable } from "./table.js";
+
+const REFRESH_MS = 5_000;
+const ROOMS_PAGE = 50;
+const OPERATIONS_PAGE = 25;
+const EXPORT_MOST = 5_000;
+const LOOKED_INTO = 20;
+const OVERDUE = 1.5;
+const WAITS_LONG_SECONDS = 1_800;
+const VIEWS = ["rooms", "wallet", "analytics", "item"];
+const STATUSES = ["dead", "retrying", "pending", "done"];
+
+translate(document);
+const session = new Session();
+const analytics = openAnalytics(session);
+const item = openItem(session);
+
+let roomsSkip = 0;
+let operationsSkip = 0;
+let wanted = "dead";
+let freshAt = null;
+let failing = null;
+
+// Views
+
+const view = () => {
+  const [name] = location.hash.slice(1).split("/");
+  return VIEWS.includes(name) ? name : "rooms";
+};
+
+function turn() {
+  const current = view();
+  for (const name of VIEWS) show(byId(`view-${name}`), name === current);
+  for (const tab of byId("tabs").children)
+    setAttribute(tab, "aria-current", tab.hash === `#${current}` ? "page" : null);
+  refresh(true);
+}
+
+byId("tabs").append(...VIEWS.map((name) => el("a", { href: `#${name}` }, t(`admin.${name}`))));
+
+const refreshing = {
+  rooms: async () => {
+    await Promise.all([refreshHealth(), refreshRooms()]);
+  },
+  wallet: refreshWallet,
+  analytics: (asked) => analytics.refresh(asked),
+  item: (asked) => item.refresh(asked, decodeURIComponent(location.hash.split("/")[1] ?? "")),
+};
+
+let running = null;
+
+async function refresh(asked = false) {
+  if (!session.token || (document.visibilityState !== "visible" && !asked)) return;
+  const token = {};
+  running = token;
+  try {
+    await refreshing[view()](asked);
+    freshAt = Date.now();
+    failing = null;
+  } catch (error) {
+    failing = error;
+  }
+  if (running !== token) return;
+  if (failing && ["UNAUTHORIZED", "FORBIDDEN"].includes(failing.code)) refuse(t("gate.adminWrong"));
+  drawFreshness();
+}
+
+function drawFreshness() {
+  const pill = document.querySelector("[data-testid=connection]");
+  const time = freshAt === null ? "" : exactClock(freshAt);
+  const lost = failing !== null && ["DISCONNECTED", "UNAVAILABLE", "INTERNAL"].includes(failing.code);
+  setAttribute(pill, "data-status", lost ? "reconnecting" : freshAt === null ? "connecting" : "live");
+  document.documentElement.toggleAttribute("data-stale", lost && freshAt !== null);
+  setText(
+    byId("freshness"),
+    lost && time ? t("connection.reconnecting", { time }) : time ? t("admin.fresh") : t("connection.connecting"),
+  );
+  for (const button of document.querySelectorAll("[data-command]")) button.disabled = lost;
+}
+
+const tag = (text, tone) => el("span", { class: `tag ${tone}` }, text);
+const itemLink = (itemId) => el("a", { href: `#item/${encodeURIComponent(itemId)}`, title: itemId }, shortId(itemId));
+
+function pager(node, total, limit, skip, go) {
+  const many = total > limit;
+  show(node, many);
+  if (!many) return;
+  const button = (key, to, possible) =>
+    el("button", { class: "button small", type: "button", disabled: !possible, onclick: () => go(to) }, t(key));
+  node.replaceChildren(
+    el("span", { class: "muted" }, t("admin.range", { from: skip + 1, to: Math.min(total, skip + limit), total })),
+    button("admin.earlier", Math.max(0, skip - limit), skip > 0),
+    button("admin.later", skip + limit, skip + limit < total),
+  );
+}
+
+// The service
+
+/** Words for a state that needs nobody: everything else is shown in red, also what this page does not know. */
+const GOOD = new Set(["ok", "closed"]);
+
+/** One figure of the Prometheus text, or null: reading("queue_wallet_breaker", 'state="open"'). */
+const reading = (text, name, label = "") => {
+  const line = text
+    .split("\n")
+    .find((each) => each.startsWith(label ? `${name}{` : `${name} `) && each.includes(label));
+  return line === undefined ? null : Number(line.slice(line.lastIndexOf(" ")));
+};
+
+async function refreshHealth() {
+  // The metrics are those of the machine that answers; the audiences are those of all.
+  const [report, metrics, everywhere] = await Promise.all([
+    session.get("/readyz"),
+    session.text("/metrics").catch(() => ""),
+    session.get("/v1/admin/audiences?limit=1").catch(() => null),
+  ]);
+  const states = Object.entries(report.checks ?? {}).map(([name, state]) => [
+    name,
+    String(state?.status ?? state),
+    true,
+  ]);
+  const breaker = metrics.match(/^queue_wallet_breaker\{state="([^"]+)"\} 1(\.0)?$/m)?.[1];
+  if (breaker) states.push([t("health.breaker"), breaker, true]);
+  const figures = [
+    ["health.sockets", everywhere?.sockets ?? null],
+    ["health.lagging", everywhere?.laggingSockets ?? null],
+    ["health.dead", reading(metrics, "queue_wallet_operations", 'status="dead"')],
+  ];
+  for (const [key, value] of figures) if (value !== null) states.push([t(key), count(value), false]);
+  byId("health").replaceChildren(
+    ...states.map(([name, words, judged]) =>
+      el(
+        "li",
+        { class: "card" },
+        el("span", { class: "muted" }, name),
+        judged ? tag(words, GOOD.has(words) ? "good" : "bad") : el("strong", {}, words),
+      ),
+    ),
+  );
+}
+
+// Rooms
+
+let rooms = [];
+
+const roomState = (room) =>
+  [
+    tag(t(room.performerOnline ? "presence.online" : "presence.offline"), room.performerOnline ? "good" : "quiet"),
+    room.paused && tag(t("rooms.paused"), "warn"),
+    !room.accepting && tag(t("rooms.closed"), "warn"),
+    room.mode === "off" && tag(t("rooms.off"), "quiet"),
+  ].filter(Boolean);
+
+/** Seconds that the longest waiting item of a room has waited, for the rooms that were looked into. */
+const oldest = new Map();
+
+/** Of the rooms shown: who watches each one that somebody watches; null while that cannot be had. */
+let audiences = null;
+
+const watching = (room, words) =>
+  audiences === null ? "–" : words(audiences.get(room.performerId) ?? { sockets: 0, laggingSockets: 0 });
+
+const ROOM_COLUMNS = [
+  {
+    title: t("rooms.performer"),
+    cell: (room) => el("a", { href: `/watch/${encodeURIComponent(room.performerId)}` }, room.performerId),
+    key: (room) => room.performerId,
+  },
+  {
+    title: t("rooms.state"),
+    cell: roomState,
+    key: (room) => [room.performerOnline, room.paused, room.accepting, room.mode].join(),
+  },
+  { title: t("rooms.depth"), number: true, cell: (room) => `${count(room.depth)} / ${count(room.maxDepth)}` },
+  {
+    title: t("rooms.oldest"),
+    number: true,
+    cell: (room) => (oldest.has(room.performerId) ? duration(oldest.get(room.performerId)) : "–"),
+  },
+  { title: t("health.sockets"), number: true, cell: (room) => watching(room, ({ sockets }) => count(sockets)) },
+  {
+    title: t("rooms.lagging"),
+    number: true,
+    cell: (room) =>
+      watching(room, ({ laggingSockets, longestLagSeconds }) =>
+        laggingSockets ? `${count(laggingSockets)} (${stopwatch(longestLagSeconds)})` : count(0),
+      ),
+  },
+  { title: t("rooms.version"), number: true, cell: (room) => count(room.version) },
+];
+
+byId("rooms-table").dataset.label = t("rooms.title");
+byId("stuck-table").dataset.label = t("stuck.title");
+byId("wallet-table").dataset.label = t("wallet.title");
+
+async function refreshRooms() {
+  const page = await session.get(`/v1/admin/rooms?limit=${ROOMS_PAGE}&skip=${roomsSkip}`);
+  rooms = page.rooms;
+  await Promise.all([lookInside(), countSockets()]);
+  drawTable(byId("rooms-table"), ROOM_COLUMNS, rooms, (room) => room.performerId, t("rooms.empty"));
+  pager(byId("rooms-pager"), page.total, ROOMS_PAGE, roomsSkip, (skip) => {
+    roomsSkip = skip;
+    refresh(true);
+  });
+}
+
+async function countSockets() {
+  const query = new URLSearchParams({ limit: ROOMS_PAGE });
+  for (const { performerId } of rooms) query.append("performerId", performerId);
+  const page = await session.get(`/v1/admin/audiences?${query}`).catch(() => null);
+  audiences = page && new Map(page.audiences.map((audience) => [audience.performerId, audience]));
+}
+
+const STUCK_COLUMNS = [
+  {
+    title: t("fact.item"),
+    wide: true,
+    cell: (entry) => [el("span", {}, entry.title), itemLink(entry.itemId)],
+    key: (entry) => entry.itemId,
+  },
+  { title: t("rooms.performer"), cell: (entry) => entry.performerId },
+  { title: t("stuck.why"), cell: (entry) => tag(t(`stuck.${entry.why}`), "warn"), key: (entry) => entry.why },
+  { title: t("stuck.since"), number: true, cell: (entry) => duration(entry.seconds) },
+];
+
+/** The fullest rooms' queues: their longest waits, and items that have stood for longer than they should. */
+async function lookInside() {
+  const full = rooms
+    .filter((room) => room.depth > 0)
+    .sort((a, b) => b.depth - a.depth)
+    .slice(0, LOOKED_INTO);
+  const queues = await Promise.all(
+    full.map((room) =>
+      session.get(`/v1/performers/${encodeURIComponent(room.performerId)}/queue`).catch(() => ({ items: [] })),
+    ),
+  );
+  const now = Date.now();
+  const age = (item) => (now - Date.parse(item.startedAt ?? item.createdAt)) / 1000;
+  oldest.clear();
+  full.forEach(({ performerId }, index) => {
+    const waiting = queues[index].items.filter((item) => item.status === "created");
+    if (waiting.length) oldest.set(performerId, age(waiting[0]));
+  });
+  const stuck = queues
+    .flatMap(({ items }) => items)
+    .flatMap((item) => {
+      const started = item.status === "started";
+      const most = started ? (item.durationSeconds ?? 60) * OVERDUE + 60 : WAITS_LONG_SECONDS;
+      return age(item) > most ? [{ ...item, seconds: age(item), why: started ? "overdue" : "waiting" }] : [];
+    })
+    .sort((a, b) => b.seconds - a.seconds);
+  show(byId("stuck-section"), stuck.length > 0);
+  drawTable(byId("stuck-table"), STUCK_COLUMNS, stuck.slice(0, 20), (item) => item.itemId, "");
+}
+
+/** All pages of a list, up to a bound that a spreadsheet and the service can take. */
+async function everything(path, name) {
+  const all = [];
+  for (;;) {
+    const page = await session.get(`${path}${path.includes("?") ? "&" : "?"}limit=100&skip=${all.length}`);
+    all.push(...page[name]);
+    if (page[name].length === 0 || all.length >= Math.min(page.total, EXPORT_MOST)) return all;
+  }
+}
+
+async function exportRows(file, path, name, fields) {
+  try {
+    const all = await everything(path, name);
+    downloadCsv(
+      file,
+      fields,
+      all.map((record) => fields.map((field) => record[field])),
+    );
+  } catch (error) {
+    toast(errorText(error), "bad");
+  }
+}
+
+byId("rooms-csv").addEventListener("click", () =>
+  exportRows("rooms", "/v1/admin/rooms", "rooms", [
+    "performerId",
+    "mode",
+    "accepting",
+    "paused",
+    "performerOnline",
+    "depth",
+    "maxDepth",
+    "version",
+  ]),
+);
+
+// Wallet operations
+
+const TONES = { dead: "bad", retrying: "warn", pending: "quiet", done: "good" };
+
+const WALLET_COLUMNS = [
+  {
+    title: t("wallet.status"),
+    cell: (row) => tag(t(`wallet.${row.status}`), TONES[row.status] ?? "quiet"),
+    key: (row) => row.status,
+  },
+  { title: t("wallet.kind"), cell: (row) => t(`wallet.kind.${row.kind}`) },
+  { title: t("fact.item"), cell: (row) => itemLink(row.itemId), key: (row) => row.itemId },
+  { title: t("rooms.performer"), cell: (row) => row.performerId },
+  {
+    title: t("wallet.escrow"),
+    cell: (row) => el("span", { title: row.escrowTransactionId }, shortId(row.escrowTransactionId)),
+    key: (row) => row.escrowTransactionId,
+  },
+  { title: t("wallet.attempts"), number: true, cell: (row) => count(row.attempts) },
+  { title: t("wallet.problem"), wide: true, cell: (row) => row.lastProblem ?? "" },
+  {
+    title: t("wallet.next"),
+    cell: (row) =>
+      ["pending", "retrying"].includes(row.status) && row.nextAttemptAt
+        ? dayAndTime(Date.parse(row.nextAttemptAt))
+        : "",
+  },
+  { title: t("wallet.updated"), cell: (row) => dayAndTime(Date.parse(row.updatedAt)) },
+  {
+    title: t("wallet.action"),
+    key: (row) => row.status,
+    cell: (row) =>
+      row.status === "dead"
+        ? el(
+            "button",
+            {
+              class: "button small",
+              type: "button",
+              "data-command": "retry",
+              onclick: (event) => retry(row, event.currentTarget),
+            },
+            t("wallet.retry"),
+          )
+        : "",
+  },
+];
+
+async function refreshWallet() {
+  const query = new URLSearchParams({
+    limit: OPERATIONS_PAGE,
+    skip: operationsSkip,
+    ...(wanted !== "all" && { status: wanted }),
+  });
+  const page = await session.get(`/v1/admin/wallet-operations?${query}`);
+  drawTable(
+    byId("wallet-table"),
+    WALLET_COLUMNS,
+    page.operations,
+    (row) => row.id,
+    t(wanted === "dead" ? "wallet.noneDead" : "wallet.none"),
+  );
+  pager(byId("wallet-pager"), page.total, OPERATIONS_PAGE, operationsSkip, (skip) => {
+    operationsSkip = skip;
+    refresh(true);
+  });
+}
+
+async function retry(row, button) {
+  button.disabled = true;
+  try {
+    await session.post(`/v1/admin/wallet-operations/${encodeURIComponent(row.id)}/retry`);
+    toast(t("wallet.retried"));
+  } catch (error) {
+    button.disabled = false;
+    toast(errorText(error), "bad");
+  }
+  refresh(true);
+}
+
+byId("wallet-filters").append(
+  ...[...STATUSES, "all"].map((status) =>
+    el(
+      "button",
+      {
+        class: "button small",
+        type: "button",
+        "aria-pressed": String(status === wanted),
+        "data-status": status,
+        onclick: () => {
+          wanted = status;
+          operationsSkip = 0;
+          for (const other of byId("wallet-filters").children)
+            setAttribute(other, "aria-pressed", String(other.dataset.status === status));
+          refresh(true);
+        },
+      },
+      t(`wallet.filter.${status}`),
+    ),
+  ),
+);
+
+byId("wallet-csv").addEventListener("click", () =>
+  exportRows(
+    "wallet-operations",
+    `/v1/admin/wallet-operations${wanted === "all" ? "" : `?status=${wanted}`}`,
+    "operations",
+    [
+      "id",
+      "itemId",
+      "performerId",
+      "escrowTransactionId",
+      "kind",
+      "status",
+      "attempts",
+      "nextAttemptAt",
+      "lastProblem",
+      "createdAt",
+      "updatedAt",
+    ],
+  ),
+);
+
+// Who may come in
+
+function refuse(text) {
+  show(byId("desk"), false);
+  show(byId("gate"), true);
+  show(document.querySelector("[data-testid=connection]"), false);
+  setText(byId("gate-text"), text);
+}
+
+session.addEventListener("change", () => location.reload());
+if (!session.token) refuse(t("gate.adminNone"));
+else if (session.claims.role !== "admin") refuse(t("gate.adminWrong"));
+else {
+  addEventListener("hashchange", turn);
+  addEventListener("online", () => refresh(true));
+  document.addEventListener("visibilitychange", () => refresh());
+  setInterval(refresh, REFRESH_MS);
+  turn();
+}

@@ -1,0 +1,131 @@
+// The overlay for a stream: what is on stage and what comes next, on a transparent ground. It asks nothing and shows
+// nothing it cannot vouch for: after ten seconds without a connection it hides.
+//   ?max=4 (1–10)   ?theme=dark|light|clear   ?hide=now,next,tokens,feature,count,time,message
+import { StageClock } from "../lib/cards.js";
+import { byId, el, everySecond, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
+import { t, translate } from "../lib/messages.js";
+import { QueueClient } from "../queue-client.js";
+import { Session } from "../lib/session.js";
+
+const HIDE_AFTER_MS = 10_000;
+
+const query = new URLSearchParams(location.search);
+const most = Math.min(10, Math.max(1, Number.parseInt(query.get("max") ?? "4", 10) || 4));
+const hidden = new Set(
+  (query.get("hide") ?? "")
+    .split(",")
+    .map((word) => word.trim())
+    .filter(Boolean),
+);
+const theme = query.get("theme");
+if (["dark", "light", "clear"].includes(theme)) document.documentElement.dataset.theme = theme;
+
+const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const session = new Session();
+const client = new QueueClient({ performerId: performer, token: session.token });
+const stage = new StageClock();
+let hiding = null;
+
+translate(document);
+setText(byId("current-label"), t("stage.title"));
+setText(byId("next-label"), t("overlay.next"));
+show(byId("next-count"), !hidden.has("count"));
+
+const draw = oncePerFrame(() => {
+  const { items, room, version } = client.state;
+  if (version === null) return;
+  const current = items[0]?.status === "started" ? items[0] : null;
+  const next = items.filter((item) => item.status === "created");
+  show(byId("current"), current !== null && !hidden.has("now"));
+  if (current) {
+    setText(byId("current-title"), current.title);
+    drawClock();
+  }
+  show(byId("next"), next.length > 0 && !hidden.has("next"));
+  setText(byId("next-count"), t("overlay.count", { n: next.length }));
+  renderList(
+    byId("queue"),
+    next.slice(0, most),
+    (item) => item.itemId,
+    (item) =>
+      el(
+        "li",
+        { "data-testid": "queue-item", "data-item-id": item.itemId },
+        el("span", { class: "place" }),
+        el("span", { class: "what" }),
+        el("span", { class: "cost" }),
+      ),
+    (row, item) => {
+      const [place, what, cost] = row.children;
+      setText(place, String(item.position));
+      setText(what, item.title);
+      show(cost, !hidden.has("tokens"));
+      setText(cost, tokens(item.tokens));
+    },
+    true,
+  );
+  const message = hidden.has("message") ? "" : room?.announcement || stateOf(room, items.length);
+  show(byId("message"), message !== "");
+  setText(byId("message"), message);
+});
+
+function stateOf(room, depth) {
+  if (!room || room.version === 0) return "";
+  if (room.paused && room.pauseReason !== "performer_disconnected") return t("overlay.paused");
+  if (!room.accepting) return t("overlay.closed");
+  return depth === 0 && room.mode !== "off" ? t("overlay.open") : "";
+}
+
+function drawClock() {
+  const item = client.state.items[0];
+  if (item?.status !== "started") return;
+  const elapsed = stage.elapsed(item, client.now());
+  const within = item.durationSeconds !== null && elapsed <= item.durationSeconds;
+  const shown = !hidden.has("time") && !stage.unsure;
+  const time = within
+    ? t("overlay.time", { elapsed: stopwatch(elapsed), of: stopwatch(item.durationSeconds) })
+    : stopwatch(elapsed);
+  setText(
+    byId("current-detail"),
+    inLine(
+      !hidden.has("feature") && featureName(item.sourceFeature),
+      !hidden.has("tokens") && tokens(item.tokens),
+      shown && time,
+    ),
+  );
+  show(byId("meter"), item.durationSeconds !== null && shown);
+  byId("meter").firstChild.style.setProperty(
+    "inline-size",
+    `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`,
+  );
+}
+
+/** Vouches for the picture or hides it; also after a time in which a hidden source ran no timers at all. */
+function vouch() {
+  const { status, lostAt } = client.connection;
+  clearTimeout(hiding);
+  if (status === "live") {
+    byId("overlay").removeAttribute("data-away");
+  } else {
+    const rest = HIDE_AFTER_MS - (Date.now() - (lostAt ?? 0));
+    if (rest <= 0) setAttribute(byId("overlay"), "data-away", true);
+    else hiding = setTimeout(vouch, rest);
+  }
+  setText(
+    byId("connection"),
+    t(status === "live" ? "connection.live" : status === "stopped" ? "connection.stopped" : "connection.connecting"),
+  );
+}
+
+client.addEventListener("change", ({ detail }) => {
+  stage.follow(detail, client.now());
+  draw();
+});
+client.addEventListener("connection", () => {
+  draw();
+  vouch();
+});
+document.addEventListener("visibilitychange", vouch);
+everySecond(drawClock);
+client.connect();

@@ -1,0 +1,382 @@
+// The performer's panel: one button that matters, what is on stage, who waits, and the money of what has ended.
+import { alertReader, alertSwitch, markTab } from "../lib/attention.js";
+import { StageClock, length, queueRow, updateQueueRow } from "../lib/cards.js";
+import { stopNote } from "../lib/connection-element.js";
+import { isDialogOpen, toast } from "../lib/dialog.js";
+import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { duration, featureName, inLine, stopwatch, tokens } from "../lib/format.js";
+import { errorText, t, translate } from "../lib/messages.js";
+import { showDay } from "./panel-day.js";
+import { QueueClient } from "../queue-client.js";
+import { roomSettings } from "./room-settings.js";
+import { Session } from "../lib/session.js";
+import { browserStorage } from "../lib/storage.js";
+import { Today } from "./today.js";
+
+const GUARD_MS = 400;
+const RED_AFTER = 0.1;
+const RED_AFTER_SECONDS = 10;
+const SHORTCUT_SLOT = "queue.shortcuts";
+const NEWS = new Set(["queue.item.started", "queue.item.finished", "queue.item.abandoned", "queue.item.refunded"]);
+
+translate(document);
+
+const session = new Session();
+const { role, sub, performerId } = session.claims;
+const asked = new URLSearchParams(location.search).get("performer");
+const performer = { performer: sub, moderator: performerId, admin: asked }[role] ?? null;
+const client = new QueueClient({ performerId: performer ?? "", token: session.token });
+const stage = new StageClock();
+const today = new Today(performer, session);
+
+/** Items this window has sent a command for: their next change is no news here. */
+const expected = new Set();
+/** Commands under way: the same one is not sent twice. */
+const sending = new Set();
+let guardedUntil = 0;
+
+const onStage = () => (client.state.items[0]?.status === "started" ? client.state.items[0] : null);
+const waiting = () => client.state.items.filter((item) => item.status === "created");
+/** What the card is about: the item on stage, else the one that would be started next. */
+const subject = () => client.state.items[0] ?? null;
+const usable = () => client.connection.status === "live";
+
+/** What is seldom needed is loaded when it is. */
+const rare = () => import("./rare-actions.js");
+
+// Commands
+
+async function command(type, fields = {}, item = null) {
+  const key = `${type} ${fields.itemId ?? ""}`;
+  if (!usable() || sending.has(key)) return;
+  sending.add(key);
+  if (item) expected.add(item.itemId);
+  draw();
+  try {
+    const result = await client.command(type, fields);
+    if (result && result.itemId !== item?.itemId) expected.add(result.itemId);
+  } catch (error) {
+    if (item) expected.delete(item.itemId);
+    const late = item && error.code === "INVALID_STATE_TRANSITION";
+    toast(late ? await (await rare()).whoWasFaster(session, client.identity, item, error) : errorText(error), "bad");
+  } finally {
+    sending.delete(key);
+    draw();
+  }
+}
+
+const start = () => command("start-next", {}, subject());
+const finish = () => command("complete", { itemId: subject().itemId }, subject());
+const pause = () => command(subject().paused ? "resume" : "pause", { itemId: subject().itemId }, subject());
+
+async function abandon(item = subject()) {
+  const reason = await (await rare()).askAbandon(item);
+  if (reason) command("abandon", { itemId: item.itemId, reason }, item);
+}
+
+async function refund(item = subject()) {
+  const reason = await (await rare()).askRefund(item);
+  if (reason) command("refund", { itemId: item.itemId, reason }, item);
+}
+
+async function split(item = subject()) {
+  const refundTokens = await (await rare()).askSplit(item);
+  if (refundTokens) command("complete", { itemId: item.itemId, refundTokens }, item);
+}
+
+async function emptyQueue() {
+  await (await rare()).emptyQueue(client, (itemId) => expected.add(itemId));
+}
+
+// What the server tells
+
+const drawSettings = roomSettings(byId("settings"), (settings) => command("settings", settings), emptyQueue);
+
+const draw = oncePerFrame(() => {
+  if (client.state.version === null) return;
+  drawNow();
+  drawQueue();
+  drawSettings(client.state, usable());
+  showDay(today, usable(), (item, now) => menuButton(item, () => [refundChoice(now())]));
+  measureNote(byId("now").parts);
+  markTab(t("panel.tab", { performer }), waiting().length || null);
+});
+
+client.addEventListener("change", ({ detail }) => {
+  const { state, previous, events, frame } = detail;
+  stage.follow(detail, client.now());
+  for (const { event, template, item } of events) {
+    if (!item) continue;
+    const confirmsAbandoned = today.has(item.itemId) && event === "queue.item.refunded";
+    today.fold(item);
+    if (event === "queue.item.created") greet(item, previous);
+    if (!NEWS.has(event) || confirmsAbandoned || item.passThroughMode) continue;
+    if (!expected.delete(item.itemId)) toast(t(template ?? event, { title: item.title }));
+  }
+  if (frame.type === "snapshot" && state.version > 0) reload();
+  draw();
+});
+
+client.addEventListener("connection", draw);
+
+function greet(item, previous) {
+  setText(byId("spoken"), t("panel.arrived", { title: item.title }));
+  if (previous.items.length === 0 && !item.passThroughMode) {
+    alertReader(t("panel.alert"), `${item.title} · ${tokens(item.tokens)}`, item.itemId);
+  }
+}
+
+async function reload() {
+  try {
+    today.forget();
+    await today.load();
+  } catch {
+    // The numbers fill up from the events that follow.
+  }
+  draw();
+}
+
+// The card
+
+function drawNow() {
+  const now = byId("now");
+  const item = subject();
+  const kind = item === null ? "empty" : item.status === "started" ? "stage" : "next";
+  if (now.dataset.kind !== kind) {
+    const hadFocus = now.contains(document.activeElement);
+    if (now.dataset.kind) guardedUntil = Date.now() + GUARD_MS;
+    setTimeout(draw, GUARD_MS + 20);
+    now.dataset.kind = kind;
+    buildNow(now, kind);
+    if (hadFocus) now.refocus = true;
+  }
+  const { parts } = now;
+  setAttribute(now, "data-paused", Boolean(item?.paused));
+  setText(parts.title, item ? item.title : t("now.empty"));
+  setText(parts.viewer, item ? item.userId : "");
+  setText(
+    parts.detail,
+    item
+      ? inLine(featureName(item.sourceFeature), tokens(item.tokens), kind === "next" && length(item))
+      : t(emptyReason()),
+  );
+  const note = item?.description ?? "";
+  if (parts.note.textContent !== note || parts.note.hidden !== (note === "")) {
+    setText(parts.note, note);
+    show(parts.note, note !== "");
+    parts.unmeasured = true;
+  }
+  const ready = usable();
+  parts.primary.disabled = !ready || item === null || Date.now() < guardedUntil;
+  setAttribute(parts.primary, "aria-busy", sending.size > 0);
+  for (const button of parts.actions.children) button.disabled = !ready;
+  if (kind === "stage") {
+    setText(parts.pause.lastChild, t(item.paused ? "action.resume" : "action.pause"));
+    const sign = item.paused ? "play" : "pause";
+    if (parts.pause.dataset.sign !== sign) {
+      parts.pause.dataset.sign = sign;
+      parts.pause.firstChild.replaceWith(icon(sign));
+    }
+    show(parts.split, item.tokens > 1);
+    drawClock();
+  }
+  if (now.refocus && !parts.primary.disabled) {
+    now.refocus = false;
+    if (document.activeElement === document.body) parts.primary.focus();
+  }
+}
+
+/** What scrolls has to be reachable by keyboard. Measured last in a frame, when it costs no layout of its own. */
+function measureNote(parts) {
+  if (!parts.unmeasured) return;
+  parts.unmeasured = false;
+  setAttribute(parts.note, "tabindex", parts.note.scrollHeight > parts.note.clientHeight ? "0" : null);
+}
+
+function emptyReason() {
+  const { room } = client.state;
+  if (room?.mode === "off") return "now.modeOff";
+  return room && !room.accepting ? "now.closed" : "now.quiet";
+}
+
+function buildNow(now, kind) {
+  const main = "primary dominant";
+  const action = (key, name, act, kind = "") => button(kind, () => act(), icon(name), el("span", {}, t(key)));
+  const parts = {
+    eyebrow: el("h2", { class: "eyebrow", id: "now-title" }, t(`now.${kind}Title`)),
+    viewer: el("p", { class: "now-viewer" }),
+    title: el("p", { class: "now-title" }),
+    detail: el("p", { class: "muted now-detail" }),
+    note: el("blockquote", { class: "now-note" }),
+    clock: el(
+      "div",
+      { class: "now-time", hidden: kind !== "stage" },
+      el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
+      el("div", { class: "meter" }, el("i")),
+    ),
+    primary:
+      kind === "stage" ? action("action.finish", "check", finish, main) : action("action.start", "play", start, main),
+    actions: el("div", { class: "actions" }),
+  };
+  if (kind === "stage") {
+    parts.pause = action("action.pause", "pause", pause);
+    parts.split = action("action.split", "split", split);
+    parts.actions.append(parts.pause, parts.split);
+  }
+  if (kind !== "empty") {
+    parts.actions.append(action("action.abandon", "stop", abandon), action("action.refund", "undo", refund));
+  }
+  now.parts = parts;
+  now.replaceChildren(
+    el("div", { class: "now-head" }, parts.eyebrow, parts.viewer),
+    parts.title,
+    parts.detail,
+    parts.note,
+    parts.clock,
+    parts.primary,
+    parts.actions,
+  );
+}
+
+function drawClock() {
+  const now = byId("now");
+  const item = onStage();
+  if (now.dataset.kind !== "stage" || !item) return;
+  const elapsed = stage.elapsed(item, client.now());
+  const declared = item.durationSeconds;
+  const used = declared ? elapsed / declared : 0;
+  const still = item.paused || client.state.room?.paused;
+  const clock = now.parts.clock;
+  // What may be less than it says is never called too long.
+  const excess = declared && !stage.unsure ? elapsed - declared : -1;
+  const red = Math.max(RED_AFTER_SECONDS, declared * RED_AFTER);
+  setAttribute(clock, "data-over", excess < 0 ? null : excess < red ? "amber" : "red");
+  const [timer, note] = clock.firstChild.children;
+  setText(timer, stage.reading(item, client.now()));
+  const over = excess >= 1 ? t("now.over", { time: stopwatch(excess) }) : "";
+  const limit = declared ? t("stage.of", { time: stopwatch(declared) }) : t("now.noLimit");
+  setText(note, inLine(limit, over, still && t("stage.paused"), stage.unsure && t("stage.unsure")));
+  show(clock.lastChild, declared !== null && !stage.unsure);
+  clock.lastChild.firstChild.style.setProperty("inline-size", `${Math.min(100, used * 100)}%`);
+}
+
+// The queue
+
+function drawQueue() {
+  const { items, room } = client.state;
+  setText(byId("depth"), room ? t("depth", { n: items.length, max: room.maxDepth }) : "");
+  renderList(
+    byId("queue"),
+    items,
+    (item) => item.itemId,
+    buildRow,
+    (row, item) => {
+      const waited = (client.now() - Date.parse(item.createdAt)) / 1000;
+      const since = item.status === "created" && waited >= 60 ? t("panel.waiting", { time: duration(waited) }) : "";
+      updateQueueRow(row, item, { detail: inLine(item.userId, since) });
+      row.item = item;
+      row.lastChild.disabled = !usable();
+      setText(row.note, item.description);
+    },
+    true,
+  );
+  show(byId("queue"), items.length > 0);
+  show(byId("queue-empty"), items.length === 0);
+  setText(byId("queue-empty"), t("panel.queueEmpty"));
+}
+
+function buildRow(item) {
+  const row = queueRow(
+    item,
+    menuButton(item, () => rowChoices(row.item)),
+  );
+  row.note = el("p", { class: "row-note" });
+  row.children[1].append(row.note);
+  return row;
+}
+
+function menuButton(item, choices) {
+  const open = async () => (await import("./menu.js")).toggleMenu(node, choices());
+  const node = button("quiet icon-button", open, icon("more"));
+  node.setAttribute("aria-haspopup", "menu");
+  node.setAttribute("aria-expanded", "false");
+  node.setAttribute("aria-label", t("panel.actionsFor", { title: item.title }));
+  return node;
+}
+
+const refundChoice = (item) => ({ label: t("menu.refund"), act: () => refund(item), danger: true });
+
+function rowChoices(item) {
+  const choices = [];
+  const overtakes = waiting()[0]?.itemId !== item.itemId;
+  if (item.status === "created" && !onStage() && !(overtakes && client.state.room?.strictFifo)) {
+    choices.push({ label: t("menu.start"), act: () => command("start", { itemId: item.itemId }, item) });
+  }
+  choices.push({ label: t("menu.abandon"), act: () => abandon(item), danger: true });
+  choices.push(refundChoice(item));
+  return choices;
+}
+
+// Keyboard and alerts
+
+const SHORTCUTS = {
+  s: ["action.start", () => subject() && !onStage() && start()],
+  f: ["action.finish", () => onStage() && finish()],
+  p: ["shortcut.pause", () => onStage() && pause()],
+  a: ["action.abandon", () => subject() && usable() && abandon()],
+  r: ["action.refund", () => subject() && usable() && refund()],
+};
+
+const lettersOn = () => browserStorage.getItem(SHORTCUT_SLOT) !== "off";
+
+addEventListener("keydown", (event) => {
+  // A field of a dialog that has just closed holds the focus for a moment longer.
+  const inField = event.target.closest?.("input, textarea, select, [contenteditable], [role=menu]")?.checkVisibility();
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || inField || isDialogOpen()) return;
+  if (event.key === "?") {
+    event.preventDefault();
+    showHelp();
+  } else if (lettersOn() && Object.hasOwn(SHORTCUTS, event.key.toLowerCase())) {
+    event.preventDefault();
+    SHORTCUTS[event.key.toLowerCase()][1]();
+  }
+});
+
+async function showHelp() {
+  const { shortcutHelp } = await import("./shortcut-help.js");
+  const keys = Object.entries(SHORTCUTS).map(([key, [label]]) => [key.toUpperCase(), t(label)]);
+  const turn = (on) => browserStorage.setItem(SHORTCUT_SLOT, on ? "on" : "off");
+  shortcutHelp([...keys, ["?", t("help.label")]], lettersOn, turn);
+}
+
+byId("help").addEventListener("click", showHelp);
+
+byId("alerts").setAttribute("aria-label", t("panel.alerts"));
+alertSwitch(
+  byId("alerts"),
+  () => {},
+  (outcome) => toast(t(outcome === "on" ? "panel.alertsOn" : "panel.alertsSound")),
+);
+
+// Who may come in
+
+function describeChanges(before, after) {
+  const was = new Map(before.items.map((item) => [item.itemId, item]));
+  const is = new Set(after.items.map((item) => item.itemId));
+  const joined = after.items.filter((item) => !was.has(item.itemId)).length;
+  const left = before.items.filter((item) => !is.has(item.itemId)).length;
+  return inLine(joined && t("changes.joined", { n: joined }), left && t("changes.left", { n: left }));
+}
+
+setText(byId("performer"), performer ?? t("panel.title"));
+session.addEventListener("change", () => location.reload());
+if (performer) {
+  document.querySelector("queue-connection").bind(client, describeChanges);
+  stopNote(client, byId("stopped"));
+  everySecond(drawClock);
+  setInterval(draw, 20_000);
+  client.connect();
+} else {
+  document.querySelectorAll("#desk, queue-connection, #alerts, #help").forEach((node) => show(node, false));
+  (await import("./panel-gate.js")).openGate(byId("gate"), role);
+}

@@ -1,0 +1,91 @@
+// What a performer sets for the room: the switches, the places, the announcement.
+import { button, el, setAttribute, setText, show } from "../lib/dom.js";
+import { t } from "../lib/messages.js";
+
+const SWITCHES = ["accepting", "paused", "mode", "strictFifo"];
+
+const isOn = (room, name) => (name === "mode" ? room.mode === "on" : Boolean(room[name]));
+
+/**
+ * Fills `card`; `change(settings)` sends, `emptyQueue` is the way to give all back. Returns what
+ * shows a state of the room; `ready`: commands can be given.
+ */
+export function roomSettings(card, change, emptyQueue) {
+  let room = null;
+  const flip = (name) => {
+    const next = !isOn(room, name);
+    change({ [name]: name === "mode" ? (next ? "on" : "off") : next });
+  };
+  const switches = Object.fromEntries(
+    SWITCHES.map((name) => {
+      const hint = el("p", { class: "muted setting-hint", id: `hint-${name}` });
+      const control = el("button", {
+        class: "switch",
+        type: "button",
+        role: "switch",
+        "aria-checked": "false",
+        "aria-describedby": hint.id,
+        "aria-labelledby": `label-${name}`,
+        onclick: () => flip(name),
+      });
+      const label = el("p", { class: "setting-name", id: `label-${name}` }, t(`settings.${name}`));
+      const node = el("div", { class: "setting" }, el("div", {}, label, hint), control);
+      return [name, { node, hint, control }];
+    }),
+  );
+  const places = el("input", { type: "number", id: "places", min: 1, step: 1, inputmode: "numeric" });
+  places.addEventListener("change", () => {
+    if (places.reportValidity() && places.value) change({ maxDepth: places.valueAsNumber });
+  });
+  const words = el("textarea", {
+    id: "announcement",
+    maxlength: 280,
+    rows: 2,
+    placeholder: t("settings.announcementHint"),
+  });
+  const announce = (text) => change({ announcement: text || null });
+  const publish = button("small", () => announce(words.value.trim()), t("settings.publish"));
+  const clear = button("quiet small", () => announce(null), t("settings.clear"));
+  const empty = button("quiet small empty-queue", emptyQueue, t("emptyQueue.button"));
+  const full = el("p", { class: "note", "data-testid": "room-note" });
+  card.append(
+    full,
+    ...SWITCHES.map((name) => switches[name].node),
+    el(
+      "div",
+      { class: "setting" },
+      el("label", { class: "setting-name", for: "places" }, t("settings.places")),
+      places,
+    ),
+    el(
+      "div",
+      { class: "field" },
+      el("label", { for: "announcement" }, t("settings.announcement")),
+      words,
+      el("div", { class: "actions" }, publish, clear),
+    ),
+    el("div", { class: "setting-foot" }, empty),
+  );
+  return (state, ready) => {
+    room = state.room;
+    const depth = state.items.length;
+    if (!room) return;
+    for (const name of SWITCHES) {
+      const on = isOn(room, name);
+      setAttribute(switches[name].control, "aria-checked", String(on));
+      switches[name].control.disabled = !ready;
+      setText(switches[name].hint, t(`settings.${name}.${on ? "on" : "off"}`, { n: depth }));
+    }
+    for (const control of [places, words, publish, clear]) control.disabled = !ready;
+    empty.disabled = !ready || depth === 0;
+    if (document.activeElement !== places) places.value = room.maxDepth;
+    const said = room.announcement ?? "";
+    if (document.activeElement !== words && words.dataset.said !== said) {
+      words.value = said;
+      words.dataset.said = said;
+    }
+    show(clear, said !== "");
+    show(full, depth >= room.maxDepth);
+    setText(full, t("room.full", { depth, max: room.maxDepth }));
+  };
+}

@@ -1,0 +1,48 @@
+// The list of keyboard shortcuts, loaded when it is asked for, and the switch that turns single letters off.
+import { addStyle, button, el, setAttribute } from "../lib/dom.js";
+import { t } from "../lib/messages.js";
+import { openModal } from "../lib/modal.js";
+
+addStyle(`
+  .keys { display: grid; gap: 2px; }
+  .keys > div { display: flex; align-items: center; gap: 14px; padding-block: 5px; }
+  kbd {
+    display: inline-grid; place-items: center; min-inline-size: 30px; block-size: 30px; padding-inline: 8px;
+    border: 1px solid var(--edge); border-block-end-width: 2px; border-radius: 8px;
+    font: 600 .8125rem/1 var(--font); background: var(--raised);
+  }
+`);
+
+/** `keys`: [[key, what it does]]; `isOn()` and `turn(on)`: whether single letters work. */
+export function shortcutHelp(keys, isOn, turn) {
+  const toggle = el("button", {
+    class: "switch",
+    type: "button",
+    role: "switch",
+    "aria-checked": String(isOn()),
+    "aria-labelledby": "letters",
+  });
+  toggle.addEventListener("click", () => {
+    turn(!isOn());
+    setAttribute(toggle, "aria-checked", String(isOn()));
+  });
+  const dialog = openModal(
+    "help-title",
+    el(
+      "div",
+      {},
+      el("h2", { id: "help-title" }, t("help.title")),
+      el(
+        "dl",
+        { class: "keys" },
+        keys.map(([key, text]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, text))),
+      ),
+      el("div", { class: "setting" }, el("p", { class: "setting-name", id: "letters" }, t("help.letters")), toggle),
+      el(
+        "div",
+        { class: "dialog-actions" },
+        button("primary", () => dialog.close(), t("help.close")),
+      ),
+    ),
+  );
+}

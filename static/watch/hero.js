@@ -1,0 +1,181 @@
+// The watch page's largest card: the own place, what became of the own request, or how long the line is. It is told what
+// to show and decides nothing.
+import { alertSwitch } from "../lib/attention.js";
+import { toast } from "../lib/dialog.js";
+import { button, byId, el, icon, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { inLine, tokens } from "../lib/format.js";
+import { t } from "../lib/messages.js";
+import { moneyLine, showMoney } from "../lib/money.js";
+
+let spoken = "";
+let speaking = null;
+
+/** Says it once, politely, and only the last of what happens within a moment. */
+function say(text) {
+  clearTimeout(speaking);
+  if (text === spoken) return;
+  speaking = setTimeout(() => {
+    spoken = text;
+    setText(byId("spoken"), text);
+  }, 900);
+}
+
+/** The hero is rebuilt when its kind changes and only corrected otherwise, so that focus and motion survive. */
+function kindOfHero(hero, kind, build) {
+  if (hero.dataset.kind === kind) return hero.parts;
+  hero.dataset.kind = kind;
+  hero.parts = build();
+  hero.replaceChildren(...Object.values(hero.parts).filter((part) => part.parentNode === null));
+  return hero.parts;
+}
+
+const figure = (hook) => el("span", { class: "figure", "data-testid": hook });
+
+/** `wait`: {words, clock}; `notices`: [{noticeId, text}]. */
+export function placeHero(hero, item, { began, wait, notices, live, cancel }) {
+  const parts = kindOfHero(hero, "place", () => {
+    const number = figure("position");
+    const ahead = el("p", { class: "hero-line", "data-testid": "ahead" });
+    const eta = el("p", { class: "hero-wait" }, el("span", { "data-testid": "eta" }), el("span", { class: "muted" }));
+    const fill = el("i");
+    const track = el(
+      "div",
+      { class: "track", role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" },
+      fill,
+    );
+    const from = el("span");
+    return {
+      eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
+      main: el("div", { class: "hero-main" }, number, el("div", { class: "hero-words" }, ahead, eta)),
+      number,
+      ahead,
+      eta,
+      fill,
+      track,
+      from,
+      progress: el(
+        "div",
+        { class: "progress" },
+        track,
+        el("p", { class: "progress-ends muted" }, from, el("span", {}, t("hero.stage"))),
+      ),
+      notice: el("div", { class: "hero-notices" }),
+      item: el("p", { class: "hero-item muted" }),
+      actions: el(
+        "div",
+        { class: "actions" },
+        alertButton(),
+        button("quiet", () => cancel(hero.item), t("cancel.button")),
+      ),
+    };
+  });
+  hero.item = item;
+  const started = item.status === "started";
+  const ahead = item.position - 1;
+  setAttribute(hero, "data-stage", started);
+  setText(parts.eyebrow, t("hero.place"));
+  pulse(parts.number, String(item.position));
+  setText(parts.ahead, started ? t("hero.onStage") : ahead === 0 ? t("hero.next") : t("hero.ahead", { n: ahead }));
+  setText(parts.eta.firstChild, started ? t("hero.enjoy") : t("hero.wait", { wait: wait.words }));
+  setText(parts.eta.lastChild, started ? "" : wait.clock);
+  const done = began === 1 ? 1 : (began - item.position) / (began - 1);
+  parts.fill.style.setProperty("inline-size", `${Math.max(3, done * 100)}%`);
+  setAttribute(parts.track, "aria-valuenow", Math.round(done * 100));
+  setAttribute(parts.track, "aria-label", t("hero.progress"));
+  setAttribute(parts.track, "aria-valuetext", t("hero.progressText", { from: began, to: item.position }));
+  setText(parts.from, t("hero.began", { n: began }));
+  setText(parts.item, inLine(item.title, tokens(item.tokens)));
+  const cancelButton = parts.actions.lastChild;
+  show(cancelButton, !started);
+  cancelButton.disabled = !live;
+  renderList(
+    parts.notice,
+    notices,
+    (notice) => notice.noticeId,
+    () => el("p", { class: "notice", "data-testid": "notice" }, icon("bell"), el("span")),
+    (node, notice) => setText(node.lastChild, notice.text),
+  );
+  const words = notices.length ? notices[0].text : parts.ahead.textContent;
+  say(t("spoken.place", { position: item.position, words }));
+}
+
+/** A changed figure is noticed by a short movement. */
+function pulse(node, text) {
+  if (node.textContent === text) return;
+  const first = node.textContent === "";
+  node.textContent = text;
+  if (!first && !matchMedia("(prefers-reduced-motion: reduce)").matches) {
+    node.animate(
+      [
+        { transform: "translateY(-14%)", opacity: 0 },
+        { transform: "none", opacity: 1 },
+      ],
+      { duration: 320, easing: "cubic-bezier(.2,.7,.2,1)" },
+    );
+  }
+}
+
+export function outcomeHero(hero, item, close) {
+  const parts = kindOfHero(hero, "outcome", () => ({
+    eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }, t("outcome.eyebrow")),
+    words: el(
+      "div",
+      { class: "hero-words" },
+      el("p", { class: "hero-line", "data-testid": "outcome" }),
+      el("p", { class: "muted" }),
+    ),
+    item: el("div", { class: "hero-receipt" }, el("p"), moneyLine()),
+    actions: el(
+      "div",
+      { class: "actions" },
+      button("", () => hero.close(), t("outcome.close")),
+    ),
+  }));
+  hero.close = close;
+  const [headline, text] = parts.words.children;
+  const [title, money] = parts.item.children;
+  setAttribute(hero, "data-stage", false);
+  setText(headline, outcomeText(item));
+  const reason = item.refundReason ?? item.abandonReason;
+  const why = reason && reason !== "user_cancelled" ? t("outcome.why", { reason: t(`reason.${reason}`) }) : "";
+  setText(text, item.status === "finished" ? t("outcome.thanks") : why);
+  show(text, text.textContent !== "");
+  showMoney(money, item);
+  setText(title, inLine(item.title, tokens(item.tokens)));
+  say(`${headline.textContent}. ${money.textContent}`);
+}
+
+function outcomeText(item) {
+  if (item.status === "finished") return t("outcome.finished");
+  if (item.status === "abandoned") return t("outcome.abandoned");
+  return item.refundReason === "user_cancelled" ? t("outcome.cancelled") : t("outcome.refunded");
+}
+
+export function visitorHero(hero, { depth, off, owner }) {
+  const parts = kindOfHero(hero, "visitor", () => ({
+    eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
+    main: el(
+      "div",
+      { class: "hero-main" },
+      figure("waiting"),
+      el("div", { class: "hero-words" }, el("p", { class: "hero-line" }), el("p", { class: "muted" })),
+    ),
+  }));
+  setAttribute(hero, "data-stage", false);
+  const [number, words] = parts.main.children;
+  const [line, detail] = words.children;
+  setText(parts.eyebrow, t(owner ? "visitor.ownEyebrow" : "visitor.eyebrow"));
+  pulse(number, off ? "–" : String(depth));
+  setText(line, t(off ? "visitor.off" : depth ? "visitor.line" : "visitor.none", { n: depth }));
+  setText(detail, t(owner ? "visitor.ownDetail" : "visitor.detail"));
+  say("");
+}
+
+function alertButton() {
+  const words = el("span");
+  return alertSwitch(
+    el("button", { class: "button", type: "button", id: "notify" }, words),
+    (on) => setText(words, t(on ? "notify.on" : "notify.off")),
+    (outcome) => toast(t(outcome === "on" ? "notify.granted" : "notify.soundOnly")),
+  );
+}

@@ -1,0 +1,386 @@
+// The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
+import { alertReader, markTab } from "../lib/attention.js";
+import { StageClock, queueRow, updateQueueRow } from "../lib/cards.js";
+import { stopNote } from "../lib/connection-element.js";
+import { ask, toast } from "../lib/dialog.js";
+import { byId, el, everySecond, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
+import { errorText, t, translate } from "../lib/messages.js";
+import { placeHero, outcomeHero, visitorHero } from "./hero.js";
+import { isMoneyMoving } from "../lib/money.js";
+import { showHistory, showRequests } from "./own-rows.js";
+import { isActive, itemPath } from "../lib/protocol.js";
+import { QueueClient } from "../queue-client.js";
+import { roomNotes } from "./room-notes.js";
+import { Session } from "../lib/session.js";
+import { browserStorage, tabStorage } from "../lib/storage.js";
+import { waitClock, waitOf, waitText } from "../lib/wait.js";
+
+const HISTORY_PAGE = 10;
+const REFINE_MS = 30_000;
+const MONEY_POLL_MS = 3_000;
+const BEGAN_SLOT = "queue.began";
+const SEEN_SLOT = "queue.notices";
+const MILESTONES = { "queue.item.third_position_notice": 3, "queue.item.next_up_notice": 1 };
+
+const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
+const session = new Session();
+const client = new QueueClient({ performerId: performer, token: session.token });
+const stage = new StageClock();
+
+translate(document);
+setText(byId("performer"), performer);
+markTab(performer, null);
+
+/** The viewer's own items by id, whole, as the service last told them: those here and those that have ended. */
+const own = new Map();
+const history = { items: [], total: 0, loaded: false };
+let notices = [];
+let outcome = null;
+
+const isOwner = () => client.identity.role === "viewer" && client.identity.sub !== null;
+
+/** Own active items in queue order, the wait joined to what the room shows. */
+function mine() {
+  const waits = new Map(client.state.mine.map((entry) => [entry.itemId, entry]));
+  return client.state.items
+    .filter((item) => waits.has(item.itemId))
+    .map((item) => ({ ...own.get(item.itemId), ...waits.get(item.itemId), ...item }));
+}
+
+// What the server tells
+
+const draw = oncePerFrame(() => {
+  if (client.state.version === null) return;
+  const items = mine();
+  drawRoom(items);
+  drawHero(items);
+  drawStage();
+  drawQueue(items);
+  drawRequests(items);
+  markTab(performer, items[0]?.position ?? null);
+});
+
+client.addEventListener("change", ({ detail }) => {
+  const { state, previous } = detail;
+  stage.follow(detail, client.now());
+  for (const item of mine()) rememberBeginning(item);
+  const here = new Set(state.items.map((item) => item.itemId));
+  for (const entry of previous.mine) if (!here.has(entry.itemId)) learn(entry.itemId);
+  for (const entry of state.mine) if (!own.has(entry.itemId)) own.set(entry.itemId, entry);
+  draw();
+});
+
+client.addEventListener("position", ({ detail }) => {
+  if (!isActive(detail)) learn(detail.itemId);
+});
+
+client.addEventListener("connection", () => {
+  if (client.connection.status === "live" && isOwner() && !history.loaded) loadHistory();
+  draw();
+});
+
+client.addEventListener("recovered", ({ detail: { before, after } }) => {
+  // What was missed is worth a word only if it is still true: a milestone reached meanwhile, not one passed.
+  for (const item of mine()) {
+    const was = before.items.find(({ itemId }) => itemId === item.itemId)?.position;
+    if (was === item.position || item.status !== "created") continue;
+    const template = Object.keys(MILESTONES).find((name) => MILESTONES[name] === item.position);
+    const watched = after.room?.notifyPositions ?? [3, 1];
+    if (!template || !watched.includes(item.position)) continue;
+    addNotice({ template, itemId: item.itemId, params: { position: item.position, title: item.title } });
+  }
+});
+
+client.addEventListener("notice", ({ detail }) => addNotice(detail));
+
+function addNotice({ template, itemId, params = {}, noticeId = `${itemId}:${template}` }) {
+  const seen = JSON.parse(tabStorage.getItem(SEEN_SLOT) ?? "[]");
+  const position = params.position ?? MILESTONES[template];
+  const known = notices.some((notice) => notice.itemId === itemId && notice.position === position);
+  if (known || seen.includes(noticeId)) return;
+  tabStorage.setItem(SEEN_SLOT, JSON.stringify([...seen, noticeId].slice(-100)));
+  const notice = { template, itemId, position, noticeId, params };
+  notices = [...notices.filter((other) => other.itemId !== itemId), notice];
+  const title = client.state.items.find((item) => item.itemId === itemId)?.title ?? "";
+  alertReader(noticeText(notice), title, itemId);
+  draw();
+}
+
+function noticeText({ template, params, position, itemId }) {
+  const text = t(template, { performer, ...params, n: position, position });
+  const [first] = mine();
+  return first && first.itemId !== itemId ? `${params.title ?? ""}: ${text}` : text;
+}
+
+/** A notice holds as long as its item waits at that place. */
+const holds = (notice) =>
+  client.state.items.some(
+    (item) => item.itemId === notice.itemId && item.status === "created" && item.position === notice.position,
+  );
+
+const fetching = new Map();
+
+/** Reads an own item anew; one that has ended becomes the outcome on show, and is followed until its money rests. */
+async function learn(itemId) {
+  if (!isOwner() || fetching.has(itemId)) {
+    if (fetching.has(itemId)) fetching.set(itemId, true);
+    return;
+  }
+  fetching.set(itemId, false);
+  try {
+    const item = await session.get(itemPath(itemId));
+    const before = own.get(itemId);
+    own.set(itemId, item);
+    if (!isActive(item)) {
+      if (!before || isActive(before) || outcome?.itemId === itemId) outcome = item;
+      const place = history.items.findIndex((known) => known.itemId === itemId);
+      if (place >= 0) history.items[place] = item;
+      else history.items.unshift(item);
+      if (isMoneyMoving(item)) setTimeout(() => learn(itemId), MONEY_POLL_MS);
+    }
+    draw();
+  } catch (error) {
+    if (error.code === "DISCONNECTED" || error.problem.status >= 500) setTimeout(() => learn(itemId), MONEY_POLL_MS);
+  } finally {
+    const again = fetching.get(itemId);
+    fetching.delete(itemId);
+    if (again) learn(itemId);
+  }
+}
+
+async function loadHistory() {
+  history.loaded = true;
+  try {
+    const user = encodeURIComponent(client.identity.sub);
+    const path = `/v1/users/${user}/queue/items?limit=${HISTORY_PAGE}&skip=${history.items.length}`;
+    const page = await session.get(path);
+    const known = new Set(history.items.map((item) => item.itemId));
+    history.items.push(...page.items.filter((item) => !known.has(item.itemId)));
+    history.total = page.total;
+    for (const item of page.items) {
+      own.set(item.itemId, item);
+      const moving = item.performerId === performer && !isActive(item) && isMoneyMoving(item);
+      if (moving) setTimeout(() => learn(item.itemId), MONEY_POLL_MS);
+    }
+  } catch {
+    history.loaded = false; // asked for again on the next connection
+  }
+  draw();
+}
+
+// The room
+
+function drawRoom(items) {
+  const { room, items: queue } = client.state;
+  const online = Boolean(room?.performerOnline);
+  show(byId("presence"), room !== null);
+  setAttribute(byId("presence"), "data-online", online);
+  setText(byId("presence"), t(online ? "presence.online" : "presence.offline"));
+  setText(byId("depth"), room && room.mode !== "off" ? t("depth", { n: queue.length, max: room.maxDepth }) : "");
+  setText(byId("announcement"), room?.announcement ?? "");
+  show(byId("announcement"), Boolean(room?.announcement));
+  const notes = roomNotes(room, queue.length, { performer, waiting: items.length > 0 });
+  renderList(
+    byId("room-notes"),
+    notes,
+    (note) => note.key,
+    (note) => el("li", { class: `note ${note.tone}`, "data-testid": "room-note", "data-note": note.key }),
+    (node, note) => setText(node, note.text),
+  );
+}
+
+// The hero
+
+function drawHero(items) {
+  const hero = byId("hero");
+  const { room, items: queue } = client.state;
+  const live = client.connection.status === "live";
+  hero.removeAttribute("aria-busy");
+  notices = notices.filter(holds);
+  if (items.length) {
+    const [item] = items;
+    outcome = null;
+    const wait = { words: waitWords(item), clock: room?.paused ? "" : waitClock(waitFor(item), Date.now()) };
+    const told = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
+    placeHero(hero, item, {
+      began: Math.max(beginning(item.itemId), item.position),
+      wait,
+      notices: told,
+      live,
+      cancel,
+    });
+  } else if (outcome) {
+    outcomeHero(hero, outcome, () => {
+      outcome = null;
+      draw();
+    });
+  } else {
+    visitorHero(hero, { depth: queue.length, off: room?.mode === "off", owner: isOwner() });
+  }
+}
+
+/** Nobody can promise a time while all clocks stand. */
+const waitWords = (item) => (client.state.room?.paused ? t("wait.standing") : waitText(waitFor(item)));
+
+/** The wait counts down while somebody is on stage and the clock runs. */
+function waitFor(item) {
+  const current = client.state.items[0];
+  const skew = client.now() - Date.now();
+  if (current.status !== "started") return waitOf(item, Infinity, 0);
+  return waitOf(item, Date.parse(current.startedAt) - skew, stage.moment(client.now()) - skew);
+}
+
+/** A stage that overruns sends no word: while somebody looks, the wait is asked for anew now and then. */
+async function refine() {
+  if (document.visibilityState !== "visible" || client.connection.status !== "live") return;
+  for (const { itemId } of mine().filter((item) => item.status === "created")) {
+    const position = await session.get(`${itemPath(itemId)}/position`).catch(() => null);
+    if (position && position.position > 0) client.adopt(position);
+  }
+}
+
+function beginning(itemId) {
+  return JSON.parse(browserStorage.getItem(BEGAN_SLOT) ?? "{}")[itemId] ?? 0;
+}
+
+function rememberBeginning(item) {
+  if (beginning(item.itemId) >= item.position) return;
+  const known = Object.entries(JSON.parse(browserStorage.getItem(BEGAN_SLOT) ?? "{}")).slice(-49);
+  browserStorage.setItem(BEGAN_SLOT, JSON.stringify({ ...Object.fromEntries(known), [item.itemId]: item.position }));
+}
+
+async function cancel(item) {
+  const answer = await ask({
+    title: t("cancel.title"),
+    text: t("cancel.text"),
+    danger: true,
+    confirm: t("cancel.confirm", { n: item.tokens }),
+    facts: [
+      [t("fact.item"), item.title],
+      [t("fact.tokens"), tokens(item.tokens)],
+    ],
+  });
+  if (!answer) return;
+  try {
+    await session.post(`${itemPath(item.itemId)}/refund`, { reason: "user_cancelled" });
+    learn(item.itemId);
+  } catch (error) {
+    toast(errorText(error), "bad");
+    learn(item.itemId);
+  }
+}
+
+// The stage and the queue
+
+function drawStage() {
+  const now = byId("now");
+  const item = client.state.items[0]?.status === "started" ? client.state.items[0] : null;
+  const kind = item ? "stage" : "free";
+  if (now.dataset.kind !== kind) {
+    now.dataset.kind = kind;
+    now.replaceChildren(
+      el("h2", { class: "eyebrow", id: "now-title" }, t("stage.title")),
+      el("p", { class: "now-title" }),
+      el("p", { class: "muted now-detail" }),
+      ...(item
+        ? [
+            el("div", { class: "meter" }, el("i")),
+            el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
+          ]
+        : []),
+    );
+  }
+  setText(now.children[1], item ? item.title : t("stage.free"));
+  setText(now.children[2], item ? inLine(featureName(item.sourceFeature), tokens(item.tokens)) : freeStage());
+  if (item) drawClock();
+}
+
+/** What happens next, where that can be said. */
+function freeStage() {
+  const { room, items } = client.state;
+  if (room?.paused) return "";
+  if (items.length) return t("stage.soon");
+  return room?.accepting === false ? "" : t("stage.empty");
+}
+
+function drawClock() {
+  const now = byId("now");
+  const item = client.state.items[0];
+  if (now.dataset.kind !== "stage" || item?.status !== "started") return;
+  const elapsed = stage.elapsed(item, client.now());
+  const still = item.paused || client.state.room?.paused;
+  setAttribute(now, "data-paused", Boolean(still));
+  const timer = now.querySelector(".timer");
+  const limit = item.durationSeconds && t("stage.of", { time: stopwatch(item.durationSeconds) });
+  setText(timer, stage.reading(item, client.now()));
+  setText(timer.nextSibling, inLine(still ? t("stage.paused") : limit, stage.unsure && t("stage.unsure")));
+  const bar = now.querySelector(".meter");
+  show(bar, item.durationSeconds !== null && !stage.unsure);
+  bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
+}
+
+function drawQueue(items) {
+  const ids = new Set(items.map((item) => item.itemId));
+  renderList(
+    byId("queue"),
+    client.state.items,
+    (item) => item.itemId,
+    (item) => queueRow(item),
+    (row, item) => updateQueueRow(row, item, { mine: ids.has(item.itemId) }),
+    true,
+  );
+  const empty = client.state.items.length === 0;
+  show(byId("queue"), !empty);
+  show(byId("queue-empty"), empty);
+  const { room } = client.state;
+  const nobody = room?.mode === "off" ? "queue.off" : room?.accepting === false ? "queue.nobody" : "queue.empty";
+  setText(byId("queue-empty"), t(nobody));
+}
+
+// Own requests and history
+
+function drawRequests(items) {
+  const live = client.connection.status === "live";
+  const wait = (item) => (item.status === "started" ? t("hero.onStage") : waitWords(item));
+  showRequests(items, { live, wait, cancel });
+  showHistory(isOwner() ? history.items.filter((item) => !isActive(item)) : [], performer);
+  show(byId("history-more"), history.items.length < history.total);
+}
+
+byId("history-more").addEventListener("click", loadHistory);
+
+// What changed while away
+
+function describeChanges(before, after) {
+  const words = [];
+  const was = new Map(before.items.map((item) => [item.itemId, item]));
+  const is = new Map(after.items.map((item) => [item.itemId, item]));
+  for (const { itemId } of before.mine) {
+    const [from, to] = [was.get(itemId)?.position, is.get(itemId)?.position];
+    if (from && to && from !== to) words.push(t("changes.moved", { from, to }));
+    if (from && !to) words.push(t("changes.ownEnded"));
+  }
+  if (!words.length) {
+    const joined = after.items.filter((item) => !was.has(item.itemId)).length;
+    const left = before.items.filter((item) => !is.has(item.itemId)).length;
+    if (joined) words.push(t("changes.joined", { n: joined }));
+    if (left) words.push(t("changes.left", { n: left }));
+  }
+  return words.join(", ");
+}
+
+document.querySelector("queue-connection").bind(client, describeChanges);
+stopNote(client, byId("stopped"), {
+  spectate: () => session.use(null),
+});
+session.addEventListener("change", () => {
+  own.clear();
+  Object.assign(history, { items: [], total: 0, loaded: false });
+  outcome = null;
+  client.setToken(session.token);
+});
+everySecond(drawClock);
+setInterval(draw, 15_000);
+setInterval(refine, REFINE_MS);
+client.connect();

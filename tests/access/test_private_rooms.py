@@ -1,0 +1,111 @@
+"""PUBLIC_ROOMS=false: who watches has to say who they are, over HTTP and on the socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from app.live import sockets
+from tests.support.server import PUBLIC_FIELDS, Api, Server, fresh, ok, problem, serving
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("private"), public_rooms=False) as server:
+        yield server
+
+
+@pytest.fixture
+async def api(private: Server) -> AsyncIterator[Api]:
+    async with private.api() as api:
+        yield api
+
+
+async def test_a_room_is_read_with_a_token_only(api: Api, private: Server, star: str) -> None:
+    await api.intake(star)
+    for path in (f"/v1/performers/{star}/queue", f"/v1/performers/{star}/queue/depth"):
+        problem(await api.get(path), 401, "UNAUTHORIZED")
+        for token in (private.viewer("ada"), private.feature(), private.performer(star), private.admin):
+            ok(await api.get(path, token))
+    (shown,) = (await api.queue(star, private.viewer("ada")))["items"]
+    assert set(shown) == PUBLIC_FIELDS
+
+
+async def test_nothing_is_sent_before_auth(api: Api, private: Server, star: str) -> None:
+    item = await api.intake(star)
+    async with private.live(star) as live:
+        await api.intake(star)
+        with pytest.raises(TimeoutError):
+            await live.next(0.2)
+        await live.send({"type": "auth", "token": private.viewer(item["userId"])})
+        assert (await live.next())["type"] == "welcome"
+        snapshot = await live.next()
+        assert (snapshot["type"], len(snapshot["items"]), len(snapshot["mine"])) == ("snapshot", 2, 1)
+
+
+async def test_a_token_in_the_header_is_as_good(private: Server, star: str) -> None:
+    async with private.live(star, private.viewer("ada")) as live:
+        assert [(await live.next())["type"], (await live.next())["type"]] == ["welcome", "snapshot"]
+
+
+async def test_auth_must_come_within_five_seconds(private: Server, star: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sockets.AUTH_SECONDS == 5
+    monkeypatch.setattr(sockets, "AUTH_SECONDS", 0.1)
+    async with private.live(star) as live:
+        assert await live.closed() == 4500
+        assert live.frames == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ({"type": "ping"}, 4500),
+        ({"type": "resync"}, 4500),
+        ({"type": "start-next", "id": "1"}, 4500),
+        ({"type": "auth"}, 4500),
+        ({"type": "auth", "token": ""}, 4500),
+        ({"type": "auth", "token": 5}, 4500),
+        ({"type": "auth", "token": "let-me-in"}, 4500),
+        ({"type": "auth", "token": "x", "surprise": 1}, 4500),
+        ({"type": "hello"}, 4501),
+        ([], 4501),
+    ],
+    ids=repr,
+)
+async def test_anything_else_than_a_good_auth_ends_the_connection(
+    private: Server, star: str, frame: object, code: int
+) -> None:
+    async with private.live(star) as live:
+        await live.send(frame)
+        assert await live.closed() == code
+        assert live.frames == []
+
+
+async def test_a_client_that_leaves_before_auth_is_forgotten(private: Server, star: str) -> None:
+    async with private.live(star):
+        pass
+    async with private.live(star, private.viewer("ada")) as live:
+        assert (await live.next())["type"] == "welcome"
+
+
+async def test_a_private_room_is_resumed_with_the_first_auth(api: Api, private: Server, star: str) -> None:
+    viewer = private.viewer(fresh("user"))
+    await api.intake(star)
+    async with private.live(star, viewer) as live:
+        await live.until("snapshot")
+    await api.intake(star)
+    async with private.live(star, query=f"?epoch={live.epoch}&since={live.version}") as back:
+        await back.send({"type": "auth", "token": viewer})
+        assert (await back.next())["type"] == "welcome"
+        update = await back.next()
+        assert (update["type"], update["from"], update["version"], update["recovered"]) == ("update", 1, 2, True)
+
+
+async def test_many_may_wait_for_their_auth_at_once(api: Api, private: Server, star: str) -> None:
+    async def arrive() -> str:
+        async with private.live(star) as live:
+            await live.send({"type": "auth", "token": private.viewer(fresh("user"))})
+            await live.until("snapshot")
+            return live.epoch
+
+    assert len(set(await asyncio.gather(*(arrive() for _ in range(20))))) == 1

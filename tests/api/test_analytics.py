@@ -1,0 +1,163 @@
+"""Figures over a span: each moment counts where it lies, and only what is known is told."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+from app.api.analytics import analyse
+from app.domain.item import Clock, Item, Status
+from tests.support.builders import build_item, moment
+from tests.support.server import Api, Server, fresh, ok, problem
+
+START, END = moment(1000), moment(2000)
+
+
+def served(number: int, *, came: float, started: float, finished: float, **fields: Any) -> Item:
+    """An item that came, started and finished at these seconds, and whose service took what lies between."""
+    item = build_item(
+        number,
+        created_at=moment(came),
+        started_at=moment(started),
+        finished_at=moment(finished),
+        status=Status.FINISHED,
+        **fields,
+    )
+    return replace(item, clock=Clock(used_seconds=finished - started))
+
+
+def test_a_moment_counts_in_the_span_it_lies_in_and_the_end_of_a_span_is_the_next_ones() -> None:
+    before = served(1, came=990, started=1000, finished=2000)
+    figures = analyse([before], START, END, "mira")
+    assert figures["counts"] == {
+        "created": 0,
+        "started": 1,
+        "finished": 0,
+        "abandoned": 0,
+        "refunded": 0,
+        "settled": 0,
+    }
+    following = analyse([before], END, END + timedelta(seconds=1), "mira")
+    assert following["counts"]["finished"] == 1
+
+
+def test_waits_and_services_are_told_as_percentiles_over_all_and_by_feature() -> None:
+    wheel = [
+        served(n, came=1000, started=1000 + 10 * n, finished=1100 + 10 * n, source_feature="wheel")
+        for n in range(1, 12)
+    ]
+    dice = served(20, came=1000, started=1500, finished=1501, source_feature="dice")
+    figures = analyse([*wheel, dice], START, END, None)
+    by_feature = {each["sourceFeature"]: each for each in figures["features"]}
+    assert by_feature["wheel"] == {
+        "sourceFeature": "wheel",
+        "count": 11,
+        "waitSeconds": {"p50": 60, "p90": 100},
+        "serviceSeconds": {"p50": 100, "p90": 100},
+    }
+    assert by_feature["dice"]["waitSeconds"] == {"p50": 500, "p90": 500}
+    assert figures["waitSeconds"]["p50"] == 65
+
+
+def test_nothing_seen_is_told_as_unknown_and_not_as_zero() -> None:
+    figures = analyse([], START, END, None)
+    assert figures["abandonRate"] is None
+    assert figures["refundRate"] is None
+    assert figures["waitSeconds"] == {"p50": None, "p90": None}
+    assert figures["estimateError"] == {"count": 0, "meanAbsoluteSeconds": None, "biasSeconds": None}
+    assert figures["features"] == []
+
+
+def test_the_error_of_the_estimate_is_the_actual_wait_less_the_quoted_one() -> None:
+    late = served(1, came=1000, started=1100, finished=1200, quoted_wait_seconds=60.0)
+    early = served(2, came=1000, started=1100, finished=1200, quoted_wait_seconds=120.0)
+    unquoted = served(3, came=1000, started=1900, finished=1950)
+    error = analyse([late, early, unquoted], START, END, None)["estimateError"]
+    assert error == {"count": 2, "meanAbsoluteSeconds": 30, "biasSeconds": 10}
+
+
+def test_what_passed_through_neither_waited_nor_was_served() -> None:
+    item = served(1, came=1000, started=1000, finished=1000, pass_through_mode=True)
+    figures = analyse([item], START, END, None)
+    assert figures["counts"]["finished"] == 1
+    assert figures["waitSeconds"]["p50"] is None
+    assert figures["serviceSeconds"]["p50"] is None
+
+
+def test_tokens_count_when_the_money_moved_and_a_split_counts_on_both_sides() -> None:
+    split = replace(
+        served(1, came=900, started=950, finished=990),
+        settled_at=moment(1500),
+        settled_tokens=70,
+        refunded_tokens=30,
+    )
+    refunded = replace(
+        build_item(2, created_at=moment(900), status=Status.REFUNDED), refunded_at=moment(1600), refunded_tokens=50
+    )
+    unconfirmed = replace(build_item(3, created_at=moment(900), status=Status.REFUNDED), refunded_at=moment(1600))
+    figures = analyse([split, refunded, unconfirmed], START, END, None)
+    assert figures["tokens"] == {"settled": 70, "refunded": 80}
+    assert figures["counts"]["refunded"] == 2
+
+
+def test_rates_are_shares_of_what_ended_in_the_span() -> None:
+    ended = [served(n, came=1000, started=1100, finished=1200) for n in (1, 2)]
+    abandoned = replace(build_item(3, created_at=moment(1000), status=Status.ABANDONED), abandoned_at=moment(1300))
+    refunded = replace(build_item(4, created_at=moment(1000), status=Status.REFUNDED), refunded_at=moment(1300))
+    figures = analyse([*ended, abandoned, refunded], START, END, None)
+    assert (figures["abandonRate"], figures["refundRate"]) == (0.25, 0.25)
+
+
+# Over HTTP
+
+
+def path_of(star: str, **query: str) -> str:
+    return f"/v1/performers/{star}/queue/analytics?{urlencode(query)}"
+
+
+async def test_a_performer_sees_the_last_day_of_their_own_room(api: Api, server: Server, star: str) -> None:
+    finished, waiting = await api.intake(star), await api.intake(star)
+    await api.command("start", finished)
+    await api.command("complete", finished)
+    figures = ok(await api.get(path_of(star), server.performer(star)))
+    assert figures["performerId"] == star
+    assert (figures["counts"]["created"], figures["counts"]["finished"]) == (2, 1)
+    assert figures["features"][0]["sourceFeature"] == waiting["sourceFeature"]
+    assert figures["from"] < finished["createdAt"] < figures["to"]
+
+
+async def test_an_administrator_sees_all_rooms_and_an_empty_span_holds_nothing(
+    api: Api, server: Server, star: str
+) -> None:
+    await api.intake(star)
+    assert ok(await api.get("/v1/admin/analytics", server.admin))["counts"]["created"] >= 1
+    long_ago = {"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}
+    figures = ok(await api.get(f"/v1/admin/analytics?{urlencode(long_ago)}", server.admin))
+    assert figures["performerId"] is None
+    assert figures["counts"]["created"] == 0
+
+
+async def test_others_may_not_look(api: Api, server: Server, star: str) -> None:
+    await api.intake(star)
+    problem(await api.get(path_of(star), server.performer(fresh("star"))), 403, "FORBIDDEN")
+    problem(await api.get("/v1/admin/analytics", server.performer(star)), 403, "FORBIDDEN")
+    problem(await api.get(path_of(fresh("star")), server.admin), 404, "PERFORMER_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"from": "yesterday"}, "from"),
+        ({"to": "2026-13-01T00:00:00Z"}, "to"),
+        ({"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "from"),
+        ({"from": "2025-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "from"),
+    ],
+)
+async def test_a_span_that_is_none_is_refused(
+    api: Api, server: Server, star: str, query: dict[str, str], field: str
+) -> None:
+    await api.intake(star)
+    refusal = problem(await api.get(path_of(star, **query), server.performer(star)), 422, "VALIDATION_ERROR")
+    assert refusal["errors"][0]["field"] == field

@@ -1,0 +1,34 @@
+"""The fixtures of the browser tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.support.browsing import Room, Till, Windows, room_of, till_in
+from tests.support.server import Server
+
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture
+def room(server: Server) -> Iterator[Room]:
+    """A room that no other test knows, on the service that most tests share."""
+    with room_of(server) as room:
+        yield room
+
+
+@pytest.fixture
+def windows(browser: Browser) -> Iterator[Windows]:
+    """Windows for people; no script in them may have failed, and nothing have been blocked."""
+    windows = Windows(browser)
+    yield windows
+    windows.close()
+    assert windows.complaints == []
+
+
+@pytest.fixture
+def till(tmp_path: Path) -> Iterator[Till]:
+    with till_in(tmp_path) as till:
+        yield till

@@ -1,0 +1,143 @@
+"""No page, in no state and neither theme, breaks a rule that axe knows (WCAG 2.2 AA among them)."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import httpx2
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browsing import PHONE, Room, Windows, room_of
+from tests.support.server import Server, serving
+
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+# Colours change over a moment, even a very short one: axe is to read those the reader is left with.
+SETTLED = """async () => {
+  await new Promise(requestAnimationFrame);
+  await Promise.all(document.getAnimations().map((animation) => animation.finished));
+  await new Promise(requestAnimationFrame);
+}"""
+State = Callable[[Room, Callable[[str], Page]], None]
+
+
+def _nobody(room: Room, look: Callable[[str], Page]) -> None:
+    look(room.watch_url("ada"))
+
+
+def _waiting(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.request(userId="ada")
+    room.settings(announcement="Back at nine")
+    expect(look(room.watch_url("ada")).get_by_test_id("position")).to_have_text("2")
+
+
+def _on_stage(room: Room, look: Callable[[str], Page]) -> None:
+    room.request(userId="ada", title="Sing a song")
+    room.start_next()
+    expect(look(room.watch_url("ada")).get_by_test_id("now-card")).to_contain_text("Sing a song")
+
+
+def _ended_and_closed(room: Room, look: Callable[[str], Page]) -> None:
+    room.command("abandon", room.request(userId="ada"))
+    room.settings(accepting=False, paused=True)
+    expect(look(room.watch_url("ada")).get_by_test_id("history-item")).to_have_count(1)
+
+
+def _spectator(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    expect(look(room.watch_url()).get_by_test_id("queue-item")).to_have_count(1)
+
+
+def _panel_idle(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    expect(look(room.panel_url).get_by_role("button", name="Start next")).to_be_visible()
+
+
+def _panel_busy(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.start_next()
+    expect(look(room.panel_url).get_by_role("button", name="Finish")).to_be_visible()
+
+
+def _panel_asking(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.start_next()
+    panel = look(room.panel_url)
+    panel.get_by_test_id("now-card").get_by_role("button", name="Refund").click()
+    expect(panel.get_by_role("dialog")).to_be_visible()
+
+
+def _overlay(room: Room, look: Callable[[str], Page]) -> None:
+    room.request(title="Dance")
+    expect(look(room.overlay_url).get_by_text("Dance")).to_be_visible()
+
+
+def _admin(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    expect(look(room.admin_url).get_by_text(room.performer)).to_be_visible()
+
+
+def _front(room: Room, look: Callable[[str], Page]) -> None:
+    look(room.server.url)
+
+
+def _api_reference(room: Room, look: Callable[[str], Page]) -> None:
+    expect(look(f"{room.server.url}/docs").get_by_text("/v1/queue/items").first).to_be_visible()
+
+
+STATES: list[State] = [
+    _nobody,
+    _waiting,
+    _on_stage,
+    _ended_and_closed,
+    _spectator,
+    _panel_idle,
+    _panel_busy,
+    _panel_asking,
+    _overlay,
+    _admin,
+    _front,
+    _api_reference,
+]
+
+
+@pytest.fixture
+def windows(browser: Browser) -> Iterator[Windows]:
+    windows = Windows(browser)
+    yield windows
+    windows.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _described(running_server: Server) -> None:
+    """Have the service read its own sources now: in Python 3.11 two threads must not parse at the same time."""
+    httpx2.get(f"{running_server.url}/openapi.json", timeout=60, trust_env=False)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A service of the test's own: the admin page shows every room there is."""
+    with serving(tmp_path) as server:
+        yield server
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__.strip("_"))
+def test_axe_finds_nothing(server: Server, windows: Windows, state: State) -> None:
+    opened: list[Page] = []
+
+    def look(url: str) -> Page:
+        # axe is a script of its own, which the pages' policy would rightly keep out.
+        opened.append(windows.open(url, size=PHONE, reduced_motion="reduce", bypass_csp=True))
+        return opened[-1]
+
+    with room_of(server) as room:
+        state(room, look)
+        (page,) = opened
+        page.wait_for_load_state("networkidle")
+        for theme in THEMES:
+            page.emulate_media(color_scheme=theme)
+            page.evaluate(SETTLED)
+            found = Axe().run(page).response["violations"]
+            assert [(theme, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []

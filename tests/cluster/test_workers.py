@@ -1,0 +1,111 @@
+"""Workers of one machine, which share a port: they count together, and one that goes is replaced."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx2
+from websockets.exceptions import ConnectionClosed
+
+from app.metrics.workers import FOLDER
+from tests.support.cluster import database_url_fixture as database_url_fixture
+from tests.support.cluster import environment_of, faults, nodes, until
+from tests.support.live_socket import LiveSocket
+from tests.support.server import fresh
+
+
+def total(text: str, name: str) -> float:
+    """A metric over all its labels."""
+    found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+    return sum(map(float, found))
+
+
+async def test_workers_count_together_and_one_that_goes_is_replaced(
+    database_url: str, redis_url: str, tmp_path: Path
+) -> None:
+    with nodes(1, environment_of(database_url, redis_url, web_concurrency=2), tmp_path) as (node,):
+        star = fresh("star")
+
+        async def scrape(name: str) -> float:
+            # A connection of its own, so that either worker may answer; while both are starting it waits for one.
+            async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
+                return total((await http.get(f"{node.server.url}/metrics")).text, name)
+
+        async def all_see(name: str, value: float) -> None:
+            """Whichever worker is asked."""
+            agreed, told = 0, -1.0
+
+            async def looked() -> bool:
+                nonlocal agreed, told
+                told = await scrape(name)
+                agreed = agreed + 1 if told == value else 0
+                return agreed >= 6
+
+            try:
+                await until(looked)
+            except TimeoutError:
+                raise AssertionError(f"{name}: told {told} last, not {value} six times running") from None
+
+        async with AsyncExitStack() as stack:
+            viewers = [await stack.enter_async_context(node.server.live(star)) for _ in range(12)]
+            for viewer in viewers:
+                await viewer.until("snapshot")
+            for _ in range(10):
+                async with node.server.api() as api:
+                    await api.intake(star)
+            for viewer in viewers:
+                await viewer.reach(10)
+            await all_see("queue_intakes_total", 10)
+            await all_see("queue_sockets", 12)
+            await all_see("queue_info", 1)
+
+            await until(lambda: len(node.children()) == 2)
+            first, second = node.children()
+            os.kill(first, signal.SIGTERM)
+            await until(lambda: len(node.children()) == 2 and first not in node.children())
+            gone = [viewer for viewer in viewers if not await is_open(viewer)]
+            for viewer in gone:
+                query = f"?epoch={viewer.epoch}&since={viewer.version}"
+                again = await stack.enter_async_context(node.server.live(star, query=query))
+                again.continue_from(viewer)
+                viewers[viewers.index(viewer)] = again
+            async with node.server.api() as api:
+                await api.intake(star)
+            for viewer in viewers:
+                await viewer.reach(11)
+                assert len(viewer.items) == 11
+            counted = time.time()
+            # What the other one has counted is not forgotten, and its sockets are no longer counted.
+            await all_see("queue_intakes_total", 11)
+            await all_see("queue_sockets", 12)
+            # It may have answered each time itself. The others know what it had counted when it last told them,
+            # some time before that was written.
+            await until(lambda: told_others(second) > counted + 0.5)
+            os.kill(second, signal.SIGKILL)
+            await until(lambda: len(node.children()) == 2 and second not in node.children())
+            await all_see("queue_intakes_total", 11)
+        node.terminate()
+        assert await asyncio.to_thread(node.wait) == 0
+    assert faults(database_url) == []
+
+
+def told_others(worker: int) -> float:
+    """When a worker last left its figures for the others."""
+    environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+    (folder,) = [each.partition(b"=")[2] for each in environment if each.startswith(FOLDER.encode())]
+    (figures,) = Path(os.fsdecode(folder)).glob(f"{worker}-*.json")
+    return figures.stat().st_mtime
+
+
+async def is_open(viewer: LiveSocket) -> bool:
+    """Whether it is answered; one that is not was asked to come back."""
+    try:
+        await viewer.settled()
+    except ConnectionClosed:
+        assert await viewer.closed() == 1012
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""The lanes: mailboxes in front of the writers, as callers on the event loop meet them."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from app.domain import command as do
+from app.domain.errors import QueueEmpty, Unavailable
+from app.engine import lane
+from app.engine.lane import Lanes
+from app.engine.writer import Outcome
+from app.store import Store, reading
+from tests.support.builders import PERFORMER
+from tests.support.stores import (
+    Database,
+    HandClock,
+    assert_consistent,
+    complete_of,
+    intake_of,
+    mark_of,
+    new_id,
+    start_of,
+)
+from tests.support.stores import database_fixture as database_fixture
+from tests.support.stores import postgres_database_fixture as postgres_database_fixture
+from tests.support.stores import store_fixture as store_fixture
+
+Measured = tuple[int, list[tuple[str, str]]]
+
+
+@dataclass(eq=False)
+class Heard:
+    """What the lanes published and measured."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    measures: list[Measured] = field(default_factory=list)
+
+    def publish(self, outcomes: Sequence[Outcome]) -> None:
+        self.outcomes.extend(outcomes)
+
+    def measure(self, size: int, seconds: float, results: Sequence[tuple[str, str]]) -> None:
+        assert seconds > 0
+        self.measures.append((size, list(results)))
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+def lanes_on(store: Store, heard: Heard, count: int = 1) -> Lanes:
+    return Lanes(store, HandClock(), new_id, heard.publish, count=count, measure=heard.measure)
+
+
+@asynccontextmanager
+async def held_up(lanes: Lanes) -> AsyncIterator[Callable[[], None]]:
+    """The first lane is busy with one errand until the end of this block, or until the given function is called."""
+    begun, released = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait(connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert released.wait(30)
+
+    errand = asyncio.create_task(lanes.run(wait))
+    await begun.wait()
+    try:
+        yield released.set
+    finally:
+        released.set()
+        await errand
+
+
+def posted(lanes: Lanes, *commands: Any, performer_id: str = PERFORMER.id) -> list["asyncio.Task[Outcome]"]:
+    return [asyncio.create_task(lanes.send(performer_id, command)) for command in commands]
+
+
+async def waiting(lanes: Lanes, number: int) -> None:
+    """The tasks just made get their turn; the lane, which is held up, must then have their mail."""
+    await asyncio.sleep(0)
+    assert lanes.waiting == number
+
+
+async def test_commands_that_wait_are_committed_together(store: Store, heard: Heard) -> None:
+    commits: list[None] = []
+    event.listen(store.engines.writer, "commit", lambda connection: commits.append(None))
+    async with lanes_on(store, heard) as lanes:
+        async with held_up(lanes):
+            tasks = posted(lanes, *(intake_of() for _ in range(40)), do.StartNext(actor=PERFORMER))
+            await waiting(lanes, 41)
+        await asyncio.gather(*tasks)
+    assert len(commits) == 2
+    assert heard.measures[-1] == (41, [("Intake", "ok")] * 40 + [("StartNext", "ok")])
+
+
+async def test_a_batch_has_a_bounded_size(store: Store, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "LARGEST_BATCH", 10)
+    async with lanes_on(store, heard) as lanes:
+        async with held_up(lanes):
+            tasks = posted(lanes, *(intake_of() for _ in range(25)))
+            await waiting(lanes, 25)
+        await asyncio.gather(*tasks)
+    assert [size for size, _ in heard.measures] == [1, 10, 10, 5]
+
+
+async def test_a_rooms_commands_are_decided_in_the_order_of_their_sending(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard) as lanes:
+        intakes = [intake_of() for _ in range(50)]
+        outcomes = await asyncio.gather(*posted(lanes, *intakes))
+        assert [outcome.position for outcome in outcomes] == list(range(1, 51))
+        room = lanes.peek(PERFORMER.id)
+    assert room is not None
+    assert [item.item_id for item in room.items] == [intake.item.item_id for intake in intakes]
+    assert assert_consistent(store) == room
+
+
+async def test_what_was_committed_is_published_once_in_order_and_refusals_are_not(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard) as lanes:
+        intake = intake_of()
+        with pytest.raises(QueueEmpty):
+            await lanes.send(PERFORMER.id, do.StartNext(actor=PERFORMER))
+        await lanes.send(PERFORMER.id, intake, mark_of(intake))
+        assert (await lanes.send(PERFORMER.id, intake, mark_of(intake))).replayed
+        await lanes.send(PERFORMER.id, start_of(intake.item))
+        await lanes.send(PERFORMER.id, complete_of(intake.item))
+    published = [event.version for outcome in heard.outcomes for event in outcome.events]
+    assert published == [1, 2, 3]
+    assert [results for _, results in heard.measures] == [
+        [("StartNext", "QUEUE_EMPTY")],
+        [("Intake", "ok")],
+        [("Intake", "replayed")],
+        [("Start", "ok")],
+        [("Complete", "ok")],
+    ]
+
+
+async def test_a_caller_that_goes_away_takes_nothing_back(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard) as lanes:
+        async with held_up(lanes):
+            gone, stays = posted(lanes, intake_of(1), intake_of(2))
+            await waiting(lanes, 2)
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+        assert (await stays).position == 2
+    assert assert_consistent(store).depth == 2
+    assert [outcome.room.version for outcome in heard.outcomes] == [1, 2]
+
+
+async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(
+    store: Store, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "MAILBOX_LIMIT", 3)
+    async with lanes_on(store, heard) as lanes:
+        async with held_up(lanes):
+            tasks = posted(lanes, *(intake_of() for _ in range(3)))
+            await waiting(lanes, 3)
+            with pytest.raises(Unavailable) as refused:
+                await lanes.send(PERFORMER.id, intake_of())
+            with pytest.raises(Unavailable):
+                await lanes.run(reading.epoch)
+            assert refused.value.retry_after_seconds == 1
+        await asyncio.gather(*tasks)
+        assert (await lanes.send(PERFORMER.id, intake_of())).position == 4
+
+
+async def test_stopping_finishes_what_waits_and_takes_nothing_more(store: Store, heard: Heard) -> None:
+    lanes = lanes_on(store, heard)
+    await lanes.__aenter__()
+    async with held_up(lanes) as release:
+        tasks = posted(lanes, *(intake_of() for _ in range(30)))
+        await waiting(lanes, 30)
+        stopping = asyncio.create_task(lanes.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await lanes.send(PERFORMER.id, intake_of())
+        assert not stopping.done()
+        release()
+        await stopping
+        assert all(task.done() for task in tasks)
+    assert [outcome.position for outcome in await asyncio.gather(*tasks)] == list(range(1, 31))
+    assert assert_consistent(store).depth == 30
+    assert len(heard.outcomes) == 30
+    with pytest.raises(Unavailable):
+        await lanes.run(reading.epoch)
+
+
+async def test_errands_answer_with_what_they_return_and_come_in_turn(store: Store, heard: Heard) -> None:
+    def count(connection: Connection) -> int:
+        return len(reading.room_events(connection, PERFORMER.id, 0, 10))
+
+    async with lanes_on(store, heard) as lanes:
+        first = asyncio.create_task(lanes.run(count))
+        (intake,) = posted(lanes, intake_of())
+        second = asyncio.create_task(lanes.run(count))
+        assert (await first, (await intake).position, await second) == (0, 1, 1)
+        assert await lanes.run(reading.epoch) == store.epoch
+
+
+async def test_a_listener_that_fails_stops_nobody(store: Store) -> None:
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context["exception"]))
+
+    def publish(outcomes: Sequence[Outcome]) -> None:
+        raise RuntimeError("nobody listens")
+
+    async with Lanes(store, HandClock(), new_id, publish) as lanes:
+        for position in (1, 2):
+            assert (await lanes.send(PERFORMER.id, intake_of())).position == position
+    assert [str(failure) for failure in failures] == ["nobody listens"] * 2
+
+
+async def test_rooms_are_spread_over_lanes_and_a_busy_lane_holds_up_its_own_only(
+    postgres_database: Database, heard: Heard
+) -> None:
+    names = [f"star-{number}" for number in range(16)]
+    async with lanes_on(postgres_database.open(lanes=4), heard, count=4) as lanes:
+        async with held_up(lanes):
+            tasks = [posted(lanes, intake_of(performer_id=name), performer_id=name)[0] for name in names]
+            served, held = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while len(served) + lanes.waiting < len(names):
+                served, held = await asyncio.wait(held | served, timeout=0.01)
+            assert held
+            assert served
+        await asyncio.gather(*tasks)
+        # The same room meets the same lane every time.
+        for name in names:
+            assert (await lanes.send(name, intake_of(performer_id=name))).position == 2
+            assert_consistent(postgres_database.stores[0], name)

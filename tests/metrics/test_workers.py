@@ -1,0 +1,71 @@
+"""The figures of several workers, added up."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from app.metrics.registry import written
+from app.metrics.workers import Figures
+
+
+def figures_of(number: int) -> list[Metric]:
+    """One of each kind, of which a worker has `number`."""
+    counter = CounterMetricFamily("queue_intakes_total", "Intakes.", labels=["result"])
+    counter.add_metric(["queued"], number)
+    counter.add_metric([f"only-{number}"], 1)
+    info = GaugeMetricFamily("queue_info", "What it runs on.", labels=["database"])
+    info.add_metric(["postgresql"], 1)
+    started = GaugeMetricFamily("process_start_time_seconds", "Start.", value=1000 + number)
+    operations = GaugeMetricFamily("queue_wallet_operations", "Operations.", labels=["status"])
+    operations.add_metric(["done"], number)
+    seconds = HistogramMetricFamily(
+        "queue_seconds", "Seconds.", buckets=[("1.0", number), ("+Inf", 2 * number)], sum_value=number / 2
+    )
+    sockets = GaugeMetricFamily("queue_sockets", "Sockets.", value=number)
+    return [counter, info, started, operations, seconds, sockets]
+
+
+def lines(families: Sequence[Metric]) -> dict[str, float]:
+    text = written(families).decode()
+    pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> None:
+    with Figures(tmp_path) as one, Figures(tmp_path) as other:
+        other.leave(figures_of(5))
+        one.leave(figures_of(99))  # its own as it was is not counted on top of what it is
+        assert lines(one.added_up(figures_of(2))) == {
+            'queue_intakes_total{result="queued"}': 7,
+            'queue_intakes_total{result="only-2"}': 1,
+            'queue_intakes_total{result="only-5"}': 1,
+            'queue_info{database="postgresql"}': 1,
+            "process_start_time_seconds": 1002,
+            'queue_wallet_operations{status="done"}': 2,
+            'queue_seconds_bucket{le="1.0"}': 7,
+            'queue_seconds_bucket{le="+Inf"}': 14,
+            "queue_seconds_count": 14,
+            "queue_seconds_sum": 3.5,
+            "queue_sockets": 7,
+        }
+
+
+def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
+    with Figures(tmp_path) as one:
+        with Figures(tmp_path) as other:
+            other.leave(figures_of(5))
+        told = lines(one.added_up(figures_of(2)))
+        assert told['queue_intakes_total{result="queued"}'] == 7
+        assert told["queue_seconds_count"] == 14
+        assert told["queue_sockets"] == 2
+        assert told["process_start_time_seconds"] == 1002
+
+
+def test_what_is_left_again_replaces_what_was_left_before(tmp_path: Path) -> None:
+    with Figures(tmp_path) as one, Figures(tmp_path) as other:
+        for number in (3, 4, 5):
+            other.leave(figures_of(number))
+        assert lines(one.added_up(figures_of(0)))["queue_sockets"] == 5
+        assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".lock", ".lock"]

@@ -1,0 +1,87 @@
+"""An answer's head and its body leave in one write, a head whose body does not follow is not held back, and a
+connection is kept for the next request."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from app.server.http_protocol import _HeadWithBody
+from tests.support.raw_socket import tcp
+from tests.support.server import Server
+
+pytestmark = pytest.mark.anyio
+
+HEAD, BODY, MORE = b"HTTP/1.1 200 OK\r\n\r\n", b"{}", b"[]"
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+
+def joined() -> tuple[_HeadWithBody, Transport]:
+    transport = Transport()
+    return _HeadWithBody(cast(Any, transport)), transport
+
+
+async def test_a_head_and_its_body_are_one_write() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    response.write(BODY)
+    assert transport.written == [HEAD + BODY]
+
+
+async def test_what_follows_the_body_is_written_as_it_comes() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    response.write(BODY)
+    response.write(MORE)
+    await asyncio.sleep(0)
+    assert transport.written == [HEAD + BODY, MORE]
+
+
+async def test_a_head_alone_leaves_with_the_next_turn_of_the_loop() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    assert transport.written == []
+    await asyncio.sleep(0)
+    response.write(BODY)
+    assert transport.written == [HEAD, BODY]
+
+
+async def test_a_head_alone_leaves_before_the_connection_closes() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    response.close()
+    assert transport.written == [HEAD]
+    assert response.is_closing()
+
+
+async def test_nothing_is_written_to_a_connection_that_went_meanwhile() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    transport.closed = True
+    await asyncio.sleep(0)
+    assert transport.written == []
+
+
+async def test_a_proxy_may_use_a_connection_again_that_was_idle_for_longer_than_uvicorn_allows_of_itself(
+    server: Server,
+) -> None:
+    async with tcp(server.port) as raw:
+        for pause in (6, 0):
+            await raw.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert b"HTTP/1.1 200" in await raw.head()
+            await asyncio.sleep(pause)

@@ -1,0 +1,355 @@
+"""What our WebSocket protocol adds to uvicorn's: frames, close codes, buffers, and handshakes that are too much."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+from websockets.frames import Frame, Opcode
+from websockets.streams import StreamReader
+
+from app.server.websocket_protocol import BAD_FRAME, QueueSocketProtocol, text_frame
+from tests.support.live_socket import LiveSocket
+from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, raw_live, tcp, upgrade
+from tests.support.server import Api, Server, serving
+
+LARGEST = 64 * 1024
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 70000, 2_000_000])
+def test_a_frame_is_read_as_one_by_any_client(length: int) -> None:
+    payload = b"x" * length
+    reader = StreamReader()
+    reader.feed_data(text_frame(payload))
+    parsing = Frame.parse(reader.read_exact, mask=False, max_size=None)
+    with pytest.raises(StopIteration) as done:
+        next(parsing)
+    frame = done.value.value
+    assert (frame.opcode, frame.fin, frame.rsv1, bytes(frame.data)) == (Opcode.TEXT, True, False, payload)
+    assert not reader.buffer
+
+
+async def begun(raw: RawSocket) -> None:
+    assert (await raw.next_json())["type"] == "welcome"
+    assert (await raw.next_json())["type"] == "snapshot"
+
+
+# Codes
+
+
+@pytest.mark.parametrize(
+    "payload", [b'{"type": "ping", "id": "\xff"}', b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98"], ids=repr
+)
+async def test_text_that_is_not_utf_8_is_a_bad_frame(server: Server, star: str, payload: bytes) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(TEXT, payload)
+        assert await raw.close_code() == BAD_FRAME
+
+
+async def test_a_frame_that_announces_too_much_is_refused_before_it_comes(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send_bytes(b"\x81\xff" + (2**62).to_bytes(8, "big") + b"mask")
+        assert await raw.close_code() == BAD_FRAME
+
+
+async def test_pieces_that_are_too_much_together_are_refused(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(TEXT, b"x" * 40_000, final=False)
+        await raw.send(CONTINUATION, b"x" * 40_000, final=False)
+        assert await raw.close_code() == BAD_FRAME
+
+
+async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(BINARY, b"{", final=False)
+        await raw.send(CONTINUATION, b"}")
+        assert await raw.close_code() == BAD_FRAME
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param((TEXT, b"{}", {"masked": False}), id="unmasked"),
+        pytest.param((CONTINUATION, b"{}", {}), id="a continuation of nothing"),
+        pytest.param((3, b"{}", {}), id="an unknown opcode"),
+        pytest.param((PING, b"x" * 126, {}), id="a ping too long"),
+        pytest.param((PING, b"x", {"final": False}), id="a ping in pieces"),
+        pytest.param((CLOSE, b"x", {}), id="half a close code"),
+    ],
+)
+async def test_breaking_the_protocol_itself_has_its_own_code(
+    server: Server, star: str, broken: tuple[int, bytes, dict[str, bool]]
+) -> None:
+    opcode, payload, options = broken
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(opcode, payload, **options)
+        assert await raw.close_code() == 1002
+
+
+async def test_a_close_is_answered_with_its_own_code(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(CLOSE, (1001).to_bytes(2, "big"))
+        assert await raw.close_code() == 1001
+        assert await raw.frame() is None
+
+
+async def test_a_ping_is_answered_with_its_payload_even_between_pieces(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(TEXT, b'{"type":', final=False)
+        await raw.send(PING, b"are you there")
+        pong = await raw.frame()
+        assert pong is not None
+        assert (pong.opcode, pong.payload) == (PONG, b"are you there")
+        await raw.send(CONTINUATION, b' "ping"}')
+        assert (await raw.next_json())["type"] == "pong"
+
+
+async def test_frames_that_come_byte_by_byte_or_all_at_once_are_the_same(server: Server, star: str) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        frame = b"\x81\x90\0\0\0\0" + b'{"type": "ping"}'
+        for at in range(len(frame)):
+            await raw.send_bytes(frame[at : at + 1])
+        assert (await raw.next_json())["type"] == "pong"
+        await raw.send_bytes(frame * 10)
+        for _ in range(10):
+            assert (await raw.next_json())["type"] == "pong"
+
+
+# Pings of ours
+
+
+async def test_who_answers_no_ping_is_dropped_and_who_does_is_kept(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 0.2)
+    with serving(tmp_path_factory.mktemp("pings"), ping_seconds=0.15) as server:
+        async with server.live("mira") as kept, raw_live(server.port, "mira", server.performer("mira")) as raw:
+            await kept.until("snapshot")
+            assert await raw.close_code() == 4003
+            await kept.settled()
+
+
+async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 0.2)
+    with serving(tmp_path_factory.mktemp("pings"), ping_seconds=0.3, disconnect_grace_seconds=0) as server:
+        async with server.api() as api, server.live("mira") as live:
+            for _ in range(20):
+                await api.intake("mira", description="é" * 2000, metadata={"a": "x" * 8000})
+            async with raw_live(server.port, "mira", server.performer("mira")) as raw:
+                with suppress(ConnectionError):  # on a slow machine it is dropped before it has sent them all
+                    for _ in range(20):
+                        await raw.send_json({"type": "resync"})
+                await live.until_state(lambda live: bool(live.room.get("performerOnline")))
+                await live.until_state(lambda live: not live.room["performerOnline"])
+
+
+# Handshakes
+
+
+async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(server: Server, star: str) -> None:
+    too_much = {
+        upgrade(star, None, "Cookie: " + "x" * 9000): b"431",
+        upgrade(star, None, *(f"X-{number}: x" for number in range(200))): b"431",
+        upgrade(star).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): b"414",
+    }
+    for request, status in too_much.items():
+        async with tcp(server.port) as raw:
+            await raw.send_bytes(request)
+            assert (await raw.head()).startswith(b"HTTP/1.1 " + status)
+            assert await raw.close_code() is None
+    async with server.live(star) as live:
+        await live.until("snapshot")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({b"Sec-WebSocket-Version: 13": b"Sec-WebSocket-Version: 8"}, b"400"),
+        ({b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==": b"Sec-WebSocket-Key: short"}, b"400"),
+        ({b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n": b""}, b"400"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused(
+    server: Server, star: str, changes: dict[bytes, bytes], status: bytes
+) -> None:
+    request = upgrade(star)
+    for old, new in changes.items():
+        request = request.replace(old, new)
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(request)
+        assert (await raw.head()).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_an_upgrade_at_another_path_is_no_socket(server: Server) -> None:
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(upgrade("star").replace(b"/queue/live", b"/queue/lives"))
+        head = await raw.head()
+        assert head.startswith(b"HTTP/1.1 404")
+        assert b"content-type: application/problem+json" in head.lower()
+
+
+async def test_a_handshake_answer_carries_its_request_id(server: Server, star: str) -> None:
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(upgrade(star, None, "X-Request-ID: trace-me"))
+        head = await raw.head()
+        assert head.startswith(b"HTTP/1.1 101")
+        assert b"x-request-id: trace-me" in head.lower()
+
+
+async def test_no_compression_is_agreed_upon(server: Server, star: str) -> None:
+    async with server.live(star, compression="deflate") as live:
+        await live.until("snapshot")
+        assert live.connection.response is not None
+        assert "Sec-WebSocket-Extensions" not in live.connection.response.headers
+
+
+# Frames and the connection's own
+
+
+async def test_everybody_of_one_audience_is_sent_the_same_bytes(api: Api, server: Server, star: str) -> None:
+    async def watch(live: LiveSocket) -> str:
+        await live.until("update")
+        return live.texts[-1]
+
+    async with server.live(star) as one, server.live(star) as two, server.live(star, server.viewer("ada")) as three:
+        for live in (one, two, three):
+            await live.until("snapshot")
+        await api.intake(star)
+        assert len({await watch(live) for live in (one, two, three)}) == 1
+
+
+async def test_a_connection_that_is_cut_by_the_network_is_forgotten(api: Api, server: Server, star: str) -> None:
+    await api.change(star, accepting=True)
+    async with server.live(star) as live:
+        async with raw_live(server.port, star, server.performer(star)) as raw:
+            await live.until_state(lambda live: bool(live.room.get("performerOnline")))
+            raw.reset()
+        await live.until_state(lambda live: not live.room["performerOnline"])
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [(TEXT, b"\xff"), (TEXT, b"{}"), (CLOSE, b"\x03\xe8")],
+    ids=["by the parser", "by us", "by the client"],
+)
+async def test_nothing_follows_a_close_frame_however_it_came_about(
+    api: Api, server: Server, star: str, last_words: tuple[int, bytes]
+) -> None:
+    async with raw_live(server.port, star) as raw:
+        await begun(raw)
+        await raw.send(*last_words)
+        # The connection is still there for a while: the peer has not answered, or has not been told yet.
+        for _ in range(3):
+            await api.intake(star)
+        kinds = []
+        while (frame := await raw.frame()) is not None:
+            kinds.append(frame.opcode)
+    assert kinds.count(CLOSE) == 1
+    assert kinds[-1] == CLOSE
+
+
+# The state that a broadcast looks at
+
+
+class FakeTransport(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closing = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def accepting(scope: Any, receive: Any, send: Any) -> None:
+    """An application that takes every socket and says goodbye to whoever speaks."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await receive()
+    await send({"type": "websocket.close", "code": 1000})
+
+
+CLIENT_CLOSE = bytes([0x88, 0x82, 0, 0, 0, 0, 3, 0xE8])
+CLIENT_HELLO = bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi"
+ENDS: dict[str, Callable[[QueueSocketProtocol], None]] = {
+    "the client closes": lambda protocol: protocol.data_received(CLIENT_CLOSE),
+    "the client hangs up": lambda protocol: protocol.eof_received(),
+    "the connection breaks": lambda protocol: protocol.connection_lost(OSError()),
+    "a frame breaks the protocol": lambda protocol: protocol.data_received(b"\x83\x80\0\0\0\0"),
+    "we cut it off": lambda protocol: protocol.cut_off(4000, "too slow"),
+    "no pong comes": lambda protocol: protocol.keepalive_timeout(),
+    "the server shuts down": lambda protocol: protocol.shutdown(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+async def test_a_connection_takes_frames_from_its_handshake_until_its_end_begins(
+    end: Callable[[QueueSocketProtocol], None],
+) -> None:
+    async with handshaken() as protocol:
+        protocol.pause_writing()
+        assert protocol.is_lagging
+        protocol.resume_writing()
+        assert not protocol.is_lagging
+        end(protocol)
+        # At once: a broadcast may come to it before anything else runs.
+        assert not protocol.is_open
+
+
+async def test_a_connection_takes_no_frames_once_the_application_has_closed_it() -> None:
+    async with handshaken() as protocol:
+        protocol.data_received(CLIENT_HELLO)
+        await settled()
+        assert not protocol.is_open
+
+
+@asynccontextmanager
+async def handshaken() -> AsyncIterator[QueueSocketProtocol]:
+    config = uvicorn.Config(accepting, ws_ping_interval=None, log_config=None)
+    config.load()
+    protocol = QueueSocketProtocol(config, ServerState(), {})
+    protocol.connection_made(FakeTransport())
+    assert not protocol.is_open
+    protocol.data_received(upgrade("star"))
+    await settled()
+    assert protocol.is_open
+    yield protocol
+    await settled()
+    if protocol in protocol.connections:
+        protocol.connection_lost(None)
+    await settled()
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)

@@ -1,0 +1,188 @@
+"""The AsyncAPI document says what travels over the live socket: every frame sent is of a described form."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from app import actions
+from app.live import client_frames, hub, sockets
+from app.server import websocket_protocol as socket_protocol
+from app.specs.asyncapi import CLOSE_CODES, ITEM_COMMANDS, ROOM_COMMANDS, SERVER_FRAMES, document
+from app.wire.encoding import decode, encode
+from app.wire.requests import ClientFrame
+from tests.support.live_socket import LiveSocket
+from tests.support.server import Api, Server, ok
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def described() -> Json:
+    return document()
+
+
+@pytest.fixture(scope="module")
+def strict(described: Json) -> Json:
+    """The document as the tests take it: a field that it does not name is wrong. Clients must bear new ones."""
+    copy: Json = decode(encode(described))
+    for schema in copy["components"]["schemas"].values():
+        if schema.get("type") == "object" and "properties" in schema:
+            schema["additionalProperties"] = False
+    return copy
+
+
+def problems(strict: Json, frame: Json) -> list[str]:
+    """What a frame has that its message's schema does not allow."""
+    payload = strict["components"]["messages"][frame["type"]]["payload"]
+    checker = Draft202012Validator.FORMAT_CHECKER
+    validator = Draft202012Validator({**payload, "components": strict["components"]}, format_checker=checker)
+    return [f"{frame['type']}: {error.message} at {error.json_path}" for error in validator.iter_errors(frame)]
+
+
+def references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for inner in value.values():
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def test_every_reference_leads_somewhere(described: Json) -> None:
+    for reference in references(described):
+        target: Any = described
+        for step in reference.removeprefix("#/").split("/"):
+            target = target[step]
+
+
+async def test_the_service_answers_with_the_document(api: Api, described: Json) -> None:
+    assert ok(await api.get("/asyncapi.json")) == described
+
+
+def test_every_message_of_the_channel_belongs_to_an_operation(described: Json) -> None:
+    used = {
+        reference["$ref"].rpartition("/")[2]
+        for operation in described["operations"].values()
+        for reference in operation["messages"]
+    }
+    assert used == set(described["channels"]["live"]["messages"]) == set(described["components"]["messages"])
+
+
+def test_the_commands_are_the_ones_that_the_socket_reads() -> None:
+    assert ITEM_COMMANDS == actions.ITEM_COMMANDS
+    (kinds,) = [field.annotation for name, field in ClientFrame.model_fields.items() if name == "type"]
+    assert kinds is not None
+    assert set(kinds.__args__) == {"auth", "ping", "resync", *ITEM_COMMANDS, *ROOM_COMMANDS}
+
+
+def test_every_code_that_a_connection_is_closed_with_is_described() -> None:
+    modules = (client_frames, hub, sockets, socket_protocol)
+    values = [value for module in modules for name, value in vars(module).items() if name.isupper()]
+    codes = {value for value in values if isinstance(value, int) and (value in (1012, 1013) or 4000 <= value < 5000)}
+    assert len(codes) >= 9
+    assert codes <= CLOSE_CODES.keys()
+
+
+async def play(api: Api, server: Server, star: str, live: LiveSocket) -> None:
+    """Everything that can happen in a room, each of it once, asked for over the performer's socket."""
+
+    async def done(name: str, **fields: Any) -> Json:
+        answer = await live.command(name, **fields)
+        assert answer["type"] == "ack", answer
+        return answer
+
+    items = [(await api.intake(star, userId="ada", durationSeconds=30))["itemId"] for _ in range(4)]
+    await done("start-next")
+    await done("pause", itemId=items[0])
+    await done("resume", itemId=items[0])
+    await done("complete", itemId=items[0], refundTokens=1)
+    await done("start", itemId=items[2])
+    await done("abandon", itemId=items[2], reason="technical_error")
+    await done("refund", itemId=items[1], reason="admin_refund")
+    await done("settings", announcement="Back soon", paused=True, maxDepth=5, notifyPositions=[1])
+    await done("settings", mode="off")
+    await api.intake(star, queueMode="off")
+    for refused in (
+        await live.command("start", itemId="none"),
+        await live.command("complete", itemId=items[3]),
+        await live.command("abandon", itemId=items[3], reason="bored"),
+        await live.command("start-next", surprise=1),
+    ):
+        assert refused["type"] == "error"
+    await live.send({"type": "resync"})
+    await live.settled()
+
+
+async def test_every_frame_that_a_socket_sends_is_described(api: Api, server: Server, star: str, strict: Json) -> None:
+    async with (
+        server.live(star) as anybody,
+        server.live(star, server.viewer("ada")) as owner,
+        server.live(star, server.performer(star)) as performer,
+        server.live(star, server.admin) as admin,
+    ):
+        await anybody.until("snapshot")
+        point = f"?epoch={anybody.epoch}&since={anybody.version}"
+        await play(api, server, star, performer)
+        version = await api.version(star)
+        everyone = [anybody, owner, performer, admin]
+        for live in everyone:
+            await live.reach(version)
+        await anybody.auth(server.viewer("ada"))
+        assert (await anybody.command("start-next"))["type"] == "error"
+        async with server.live(star, query=point) as back:
+            assert (await back.until("update"))["recovered"]
+            for live in [*everyone, back]:
+                await live.settled()
+            told = [frame for live in [*everyone, back] for frame in live.frames]
+    assert [problem for frame in told for problem in problems(strict, frame)] == []
+    assert {frame["type"] for frame in told} == SERVER_FRAMES.keys()
+
+
+def test_the_strict_schemas_notice_what_does_not_belong(strict: Json) -> None:
+    pong = {"type": "pong", "serverTime": "2026-01-31T12:00:00.000Z"}
+    assert problems(strict, pong) == []
+    assert problems(strict, {**pong, "userId": "ada"})
+    assert problems(strict, {**pong, "serverTime": "yesterday"})
+    assert problems(strict, {"type": "pong"})
+
+
+COMMANDS: list[tuple[Json, bool]] = [
+    ({"type": "ping"}, True),
+    ({"type": "ping", "id": "1"}, True),
+    ({"type": "resync", "why": "because"}, False),
+    ({"type": "auth", "token": "a.b.c"}, True),
+    ({"type": "auth"}, False),
+    ({"type": "start", "id": "1", "itemId": "a"}, True),
+    ({"type": "start", "itemId": "a"}, False),
+    ({"type": "start", "id": "1"}, False),
+    ({"type": "start", "id": "1", "itemId": "a", "reason": "timeout"}, False),
+    ({"type": "start-next", "id": "1"}, True),
+    ({"type": "start-next", "id": ""}, False),
+    ({"type": "complete", "id": "1", "itemId": "a", "refundTokens": 5}, True),
+    ({"type": "complete", "id": "1", "itemId": "a", "refundTokens": 0}, False),
+    ({"type": "refund", "id": "1", "itemId": "a"}, False),
+    ({"type": "refund", "id": "1", "itemId": "a", "reason": "admin_refund"}, True),
+    ({"type": "settings", "id": "1", "paused": True, "announcement": None}, True),
+    ({"type": "settings", "id": "1", "paused": "yes"}, False),
+    ({"type": "settings", "id": "1", "itemId": "a"}, False),
+]
+
+
+@pytest.mark.parametrize(("frame", "is_valid"), COMMANDS)
+def test_a_client_can_tell_beforehand_what_is_a_frame(strict: Json, frame: Json, is_valid: bool) -> None:
+    assert (problems(strict, frame) == []) is is_valid
+
+
+async def test_what_is_no_frame_by_the_document_the_socket_refuses(server: Server, star: str) -> None:
+    async with server.live(star, server.performer(star)) as live:
+        await live.until("snapshot")
+        for frame, is_valid in COMMANDS:
+            if is_valid or frame["type"] == "auth":
+                continue
+            await live.send(frame)
+            refusal = await live.until("error")
+            assert refusal["code"] == "VALIDATION_ERROR"

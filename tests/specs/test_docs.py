@@ -1,0 +1,57 @@
+"""The page that shows the interface: all of it, under the strict policy, without a third party."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.specs.asyncapi import CLOSE_CODES, SERVER_FRAMES
+from app.specs.operations import OPERATIONS
+from tests.support.server import Server
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page of a phone's size."""
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    yield context.new_page()
+    context.close()
+
+
+def test_the_page_shows_every_operation_and_every_frame(page: Page, server: Server) -> None:
+    complaints: list[str] = []
+    hosts: set[str] = set()
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    response = page.goto(f"{server.url}/docs")
+    assert response is not None
+    assert "script-src 'self'" in response.headers["content-security-policy"]
+    for operation in OPERATIONS:
+        summary = page.locator(f"details#{operation.name} > summary")
+        expect(summary).to_contain_text(operation.method)
+        expect(summary).to_contain_text(operation.path)
+    for name in SERVER_FRAMES:
+        expect(page.locator(f"details#frame-{name}")).to_be_visible()
+    for code in CLOSE_CODES:
+        expect(page.locator("#live")).to_contain_text(str(code))
+    assert complaints == []
+    assert hosts == {urlsplit(server.url).netloc}
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off on a phone"
+
+
+def test_a_link_into_the_page_opens_what_it_names(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs#intake")
+    intake = page.locator("details#intake")
+    expect(intake.get_by_text("QUEUE_FULL")).to_be_visible()
+    intake.get_by_role("link", name="IntakeRequest").click()
+    expect(page.locator("#schema-IntakeRequest").get_by_text("escrowTransactionId")).to_be_in_viewport()
+
+
+def test_a_page_whose_description_cannot_be_had_says_so(page: Page, server: Server) -> None:
+    page.route("**/openapi.json", lambda route: route.fulfill(status=503, body="{}"))
+    page.goto(f"{server.url}/docs")
+    expect(page.get_by_role("alert")).to_contain_text("503")

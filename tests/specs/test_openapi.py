@@ -1,0 +1,180 @@
+"""The OpenAPI document says what the service does: all of it, and nothing else."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from app.actions import ITEM_COMMANDS
+from app.domain import errors
+from app.main import create_app
+from app.settings import Settings
+from app.specs.openapi import document
+from app.specs.operations import ITEM, OPERATIONS, Operation
+from app.wire.encoding import decode, encode
+from tests.support.server import Api, Server, fresh, ok, serving
+
+CASES = 6
+"""Made-up requests an operation, valid ones and as many others."""
+Json = dict[str, Any]
+
+each_operation = pytest.mark.parametrize(
+    "operation", OPERATIONS, ids=[f"{operation.method} {operation.path}" for operation in OPERATIONS]
+)
+
+
+@pytest.fixture(scope="module")
+def described() -> Json:
+    return document()
+
+
+def strict(described: Json) -> Json:
+    """The document as the tests take it: a field that it does not name is wrong. Callers must bear new ones."""
+    copy: Json = decode(encode(described))
+    for schema in copy["components"]["schemas"].values():
+        if schema.get("type") == "object" and "properties" in schema:
+            schema["additionalProperties"] = False
+    return copy
+
+
+def test_the_document_is_valid(described: Json) -> None:
+    openapi_spec_validator.validate(described)
+
+
+async def test_the_service_answers_with_the_document(api: Api, described: Json) -> None:
+    assert ok(await api.get("/openapi.json")) == described
+
+
+async def test_every_route_is_described_and_every_described_path_exists(tmp_path: Path) -> None:
+    app = create_app(Settings(database_url=f"sqlite:///{tmp_path}/queue.db"))
+    async with app.router.lifespan_context(app):
+        routes = [route for route in app.routes if isinstance(route, Route)]
+    assert len(routes) + sum(isinstance(route, Mount | WebSocketRoute) for route in app.routes) == len(app.routes)
+    served = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    assert served == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [operation.name for operation in OPERATIONS]
+    assert len(names) == len(set(names))
+
+
+def test_an_item_command_takes_the_body_that_its_endpoint_reads() -> None:
+    described = {operation.name: operation.body for operation in OPERATIONS if operation.path.startswith(f"{ITEM}/")}
+    assert {name: body for name, body in described.items() if body is not None} == ITEM_COMMANDS
+
+
+def test_every_refusal_there_is_is_some_operations() -> None:
+    described = {refusal.code for operation in OPERATIONS for refusal in operation.refuses}
+    defined = {
+        kind.code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.QueueError) and "code" in vars(kind)
+    }
+    # The first belongs to methods that no operation has, the second to all of them.
+    assert defined - described == {"METHOD_NOT_ALLOWED", "INTERNAL"}
+
+
+# What the service does
+
+
+@pytest.fixture(scope="module")
+def busy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service of its own for what nobody would want in the others' rooms."""
+    with serving(tmp_path_factory.mktemp("openapi"), user_intakes_per_minute=5) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def schema(busy_server: Server, described: Json) -> Any:
+    schema = schemathesis.openapi.from_dict(strict(described))
+    schema.config.update(base_url=busy_server.url)
+    return schema
+
+
+def known_ids(server: Server) -> dict[str, list[str]]:
+    """Ids that are there: of a new room, and of its items in every status."""
+
+    async def fill() -> dict[str, list[str]]:
+        async with server.api() as api:
+            room = fresh("star")
+            items = [await api.intake(room) for _ in range(6)]
+            await api.command("refund", items[0], {"reason": "admin_refund"})
+            await api.command("abandon", items[1])
+            await api.command("complete", await api.start_next(room))
+            await api.start_next(room)
+            users = [items[0]["userId"], "nobody"]
+            return {
+                "itemId": [item["itemId"] for item in items],
+                "performerId": [room, "nobody"],
+                "userId": users,
+            }
+
+    return asyncio.run(fill())
+
+
+@each_operation
+def test_what_valid_requests_get_is_described(operation: Operation, schema: Any, busy_server: Server) -> None:
+    keep_to_the_document(operation, GenerationMode.POSITIVE, schema, busy_server)
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.who], ids=lambda operation: operation.name)
+def test_what_invalid_requests_get_is_described(operation: Operation, schema: Any, busy_server: Server) -> None:
+    keep_to_the_document(operation, GenerationMode.NEGATIVE, schema, busy_server)
+
+
+@each_operation
+@pytest.mark.parametrize("token", ["none", "bad", "viewer"])
+async def test_what_others_than_an_administrator_get_is_described(
+    operation: Operation, token: str, api: Api, described: Json
+) -> None:
+    tokens = {"none": None, "bad": "x.y.z", "viewer": api.server.viewer("nosy")}
+    path = operation.path.format(itemId="none", performerId="none", userId="none", operationId="none")
+    response = await api.send(operation.method, path, tokens[token])
+    if operation.who and (token == "bad" or (token == "none" and not operation.public)):
+        assert response.status_code == 401
+    answers = described["paths"][operation.path][operation.method.lower()]["responses"]
+    answer = answers[str(response.status_code)]
+    media = response.headers["Content-Type"].partition(";")[0]
+    assert media in answer["content"]
+    if media == "application/problem+json":
+        assert response.json()["code"] in answer["content"][media]["schema"]["properties"]["code"]["enum"]
+
+
+def keep_to_the_document(operation: Operation, mode: GenerationMode, schema: Any, busy_server: Server) -> None:
+    """Made-up requests of an administrator: no status, header, media type, code or field that is not described, and no
+    failure."""
+    cases = schema[operation.path][operation.method].as_strategy(generation_mode=mode)
+    known = known_ids(busy_server) if mode is GenerationMode.POSITIVE and "{" in operation.path else {}
+    # A schema does not say everything: two places for one key, what is a cursor, the settings' own bounds.
+    leave_out: list[Any] = [positive_data_acceptance]
+    if operation.body is None:
+        # A parameter or a header that no operation knows is let be.
+        leave_out.append(negative_data_rejection)
+
+    @settings(
+        max_examples=CASES if operation.who else 1,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases, data=st.data())
+    def ask(case: Any, data: st.DataObject) -> None:
+        for name in known.keys() & case.path_parameters.keys():
+            if data.draw(st.booleans()):
+                case.path_parameters[name] = data.draw(st.sampled_from(known[name]))
+        if operation.name == "intake" and mode is GenerationMode.POSITIVE:
+            case.body |= {"idempotencyKey": fresh("key"), "userId": "ada"}
+        case.call_and_validate(headers={"Authorization": f"Bearer {busy_server.admin}"}, excluded_checks=leave_out)
+
+    ask()

@@ -1,0 +1,202 @@
+"""What browser tests share: a room with people in it, and windows that look at it.
+
+Everything is synchronous: Playwright's own loop runs in the test's thread.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+
+from tests.support.server import Json, Server, fresh, intake_body, serving
+from tests.support.stores import HandClock
+from tests.support.wallet_harness import API_TOKEN, QUEUE_SECRET, WELL, WalletServer, real_clock, wallet_serving
+
+PHONE: ViewportSize = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+NARROW: ViewportSize = {"width": 320, "height": 640}
+
+
+class Room:
+    """A performer's room on a running service, driven over HTTP."""
+
+    def __init__(self, server: Server, http: httpx2.Client) -> None:
+        self.server = server
+        self.performer = fresh("mira")
+        self._http = http
+
+    def _send(self, method: str, path: str, token: str, body: Any = None) -> Json:
+        headers = {"Authorization": f"Bearer {token}"}
+        response = self._http.request(method, path, json=body or {}, headers=headers)
+        assert response.is_success, response.text
+        answer: Json = response.json()
+        return answer
+
+    def request(self, **fields: Any) -> Json:
+        """A paid request comes in."""
+        body = intake_body(self.performer, **fields)
+        return self._send("POST", "/v1/queue/items", self.server.feature(body["sourceFeature"]), body)
+
+    def start_next(self) -> Json:
+        path = f"/v1/performers/{self.performer}/queue/start-next"
+        return self._send("POST", path, self.server.performer(self.performer))
+
+    def command(self, name: str, item: Json, body: Json | None = None) -> Json:
+        """The performer's."""
+        return self.as_other(self.server.performer(self.performer), name, item, body)
+
+    def as_other(self, token: str, name: str, item: Json, body: Json | None = None) -> Json:
+        """A command of whoever the token says."""
+        return self._send("POST", f"/v1/queue/items/{item['itemId']}/{name}", token, body)
+
+    def settings(self, **changes: Any) -> Json:
+        path = f"/v1/performers/{self.performer}/queue"
+        return self._send("PATCH", path, self.server.performer(self.performer), changes)
+
+    def state(self) -> Json:
+        """The room as it is."""
+        path = f"/v1/performers/{self.performer}/queue"
+        room: Json = self._send("GET", path, self.server.admin)["room"]
+        return room
+
+    def item(self, item: Json) -> Json:
+        return self._send("GET", f"/v1/queue/items/{item['itemId']}", self.server.admin)
+
+    def watch_url(self, user_id: str | None = None) -> str:
+        token = f"#token={self.server.viewer(user_id)}" if user_id else ""
+        return f"{self.server.url}/watch/{self.performer}{token}"
+
+    @property
+    def panel_url(self) -> str:
+        return f"{self.server.url}/panel#token={self.server.performer(self.performer)}"
+
+    @property
+    def overlay_url(self) -> str:
+        return f"{self.server.url}/overlay/{self.performer}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"{self.server.url}/admin#token={self.server.admin}"
+
+
+RUNS_OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+"""How many pixels a page is wider than its window."""
+
+HIDES = """hidden => {
+  const state = hidden ? "hidden" : "visible";
+  Object.defineProperty(document, "visibilityState", { get: () => state, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""Has a page believe that its window is covered, or is to be seen again: without a screen no window ever is."""
+
+ALARMS = """
+window.alarms = { asked: 0, shown: [], tones: 0 };
+window.Notification = class {
+  static permission = "default";
+  static async requestPermission() {
+    window.alarms.asked += 1;
+    return (this.permission = "granted");
+  }
+  constructor(title, { body }) {
+    window.alarms.shown.push([title, body]);
+  }
+};
+const start = OscillatorNode.prototype.start;
+OscillatorNode.prototype.start = function (...given) {
+  window.alarms.tones += 1;
+  return start.apply(this, given);
+};
+"""
+"""Writes down in `alarms` how a page asks for notifications, shows them and sounds."""
+
+
+@contextmanager
+def room_of(server: Server) -> Iterator[Room]:
+    with httpx2.Client(base_url=server.url, timeout=20, trust_env=False) as http:
+        yield Room(server, http)
+
+
+def wait_for(page: Page, is_so: Callable[[], bool]) -> None:
+    """Until it is so; the page lives on meanwhile."""
+    for _ in range(150):
+        if is_so():
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("it has not come to be")
+
+
+@dataclass(frozen=True)
+class Till:
+    """A room whose tokens are held in a wallet with a dial for its faults."""
+
+    room: Room
+    wallet: WalletServer
+    clock: HandClock
+
+    def request(self, *, tokens: int = 100, **fields: Any) -> Json:
+        """A request whose tokens are held."""
+        user_id = fields.pop("userId", None) or fresh("user")
+        escrow_id = self.wallet.hold(user_id, tokens)
+        return self.room.request(userId=user_id, tokens=tokens, escrowTransactionId=escrow_id, **fields)
+
+    def recovers(self) -> None:
+        """The wallet is well again, and it is time for another attempt."""
+        self.wallet.faults.rates = WELL
+        self.clock.wait(5)
+
+
+@contextmanager
+def till_in(folder: Path) -> Iterator[Till]:
+    """A service of the test's own before a wallet, of which an order gives up after two attempts."""
+    clock = real_clock()
+    with (
+        wallet_serving(folder, clock) as wallet,
+        serving(
+            folder,
+            clock=clock,
+            wallet_url=wallet.url,
+            wallet_api_token=API_TOKEN,
+            wallet_queue_secret=QUEUE_SECRET,
+            wallet_retry_base_seconds=1,
+            wallet_retry_max_seconds=2,
+            wallet_max_attempts=2,
+            settle_delay_seconds=0,
+            rope_drop_seconds=0,
+        ) as server,
+        room_of(server) as room,
+    ):
+        yield Till(room, wallet, clock)
+
+
+class Windows:
+    """Windows of separate people: each its own context, so that nobody shares storage."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._contexts: list[BrowserContext] = []
+        self.complaints: list[str] = []
+        """Errors that scripts threw, and what the Content-Security-Policy has blocked."""
+
+    def open(self, url: str, *, size: ViewportSize = DESKTOP, **options: Any) -> Page:
+        """`options` are those of a browser context."""
+        page = self.blank(size=size, **options)
+        page.goto(url)
+        return page
+
+    def blank(self, *, size: ViewportSize = DESKTOP, **options: Any) -> Page:
+        """A window of somebody new, before it goes anywhere."""
+        context = self._browser.new_context(**{"viewport": size, "locale": "en-GB", **options})
+        self._contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda line: self.complaints.append(line.text) if "Content Security" in line.text else None)
+        return page
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()

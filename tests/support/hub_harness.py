@@ -1,0 +1,138 @@
+"""A hub by itself, for tests: real events of a real room, lines that only remember, and a database that is a list."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.room import Room
+from app.live.hub import Hub
+from app.live.subscriber import Subscriber
+from tests.support.builders import NOON, PERFORMER, Stage
+
+STAR = PERFORMER.id
+Frame = dict[str, Any]
+
+
+def payload(frame: bytes) -> bytes:
+    """What a short or a middling text frame holds."""
+    return frame[4:] if frame[1] == 126 else frame[2:]
+
+
+class FakeLine:
+    """A connection that writes down what is written to it."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self._is_open = is_open
+        self._is_lagging = False
+        self.on_change: Callable[[], None] = lambda: None
+        self.written: list[bytes] = []
+        self.cut: list[tuple[int, str]] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
+
+    @is_open.setter
+    def is_open(self, value: bool) -> None:
+        self._is_open = value
+        self.on_change()
+
+    @property
+    def is_lagging(self) -> bool:
+        return self._is_lagging
+
+    @is_lagging.setter
+    def is_lagging(self, value: bool) -> None:
+        self._is_lagging = value
+        self.on_change()
+
+    def send_at_once(self, frame: bytes) -> int:
+        self.write(frame)
+        return len(frame)
+
+    def write(self, frame: bytes) -> None:
+        assert self.is_open, "nobody may write to a closed line"
+        self.written.append(frame)
+
+    def cut_off(self, code: int, reason: str) -> None:
+        self.cut.append((code, reason))
+        self.is_open = False
+
+    @property
+    def frames(self) -> list[Frame]:
+        return [json.loads(payload(frame)) for frame in self.written]
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        """Each frame's type and version."""
+        return [(frame["type"], frame.get("version", -1)) for frame in self.frames]
+
+
+@dataclass
+class World:
+    """A hub over a stage: what the stage decides is committed, and published when the test says so."""
+
+    stage: Stage = field(default_factory=Stage)
+    window: float = 0.0
+    loads: int = 0
+    reads: list[int] = field(default_factory=list)
+    may_load: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
+    closed: list[tuple[int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.may_load.set()
+        self.hub = Hub(
+            epoch="epoch-1",
+            load=self._load,
+            missed=self._missed,
+            clock=lambda: NOON,
+            coalesce_seconds=self.window,
+        )
+
+    async def _load(self, performer_id: str) -> Room:
+        self.loads += 1
+        room = self.stage.room
+        await self.may_load.wait()
+        if self.failure is not None:
+            raise self.failure
+        return room
+
+    async def _missed(self, performer_id: str, after: int) -> Sequence[Event]:
+        self.reads.append(after)
+        return [event for event in self.stage.events if event.version > after]
+
+    def subscriber(self, line: FakeLine, **fields: Any) -> Subscriber:
+        subscriber = Subscriber(line=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
+        line.on_change = lambda: self.hub.line_changed(STAR, subscriber)
+        return subscriber
+
+    async def join(self, line: FakeLine, *, since: int | None = None, **fields: Any) -> Subscriber:
+        subscriber = self.subscriber(line, **fields)
+        await self.hub.join(STAR, subscriber, since=since)
+        return subscriber
+
+    def intake(self, **fields: Any) -> Item:
+        return self.stage.intake(**fields)
+
+    def publish(self, *versions: int) -> None:
+        """The events of these versions, in this order; without any, all there are."""
+        events = self.stage.events
+        self.hub.publish(STAR, [events[version - 1] for version in versions] or events)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the hub work until something holds."""
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - a line that remembers gives no signal
+            await asyncio.sleep(0)
+
+
+async def rest() -> None:
+    """Let everything run that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)

@@ -1,0 +1,190 @@
+"""An outbox with everything real around it but the wallet and the clock, for the tests of the outbox."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+from app.domain import command as do
+from app.domain.command import Command
+from app.domain.event import Event
+from app.domain.item import Item, Reason
+from app.domain.operation import Operation
+from app.engine.lane import Lanes
+from app.engine.queries import Reader
+from app.engine.writer import Idempotency, Outcome
+from app.store import Store, reading
+from app.wallet.breaker import Breaker
+from app.wallet.client import Wallet
+from app.wallet.outbox import Outbox
+from tests.support.builders import FEATURE, PERFORMER, build_item
+from tests.support.scripted_wallet import WAIT_SECONDS, ScriptedWallet
+from tests.support.stores import HandClock, new_id, stored_events
+
+TIMEOUT_SECONDS = 5.0
+RETRY_BASE_SECONDS = 2.0
+RETRY_MAX_SECONDS = 60.0
+MAX_ATTEMPTS = 4
+
+
+class Longest(Random):
+    """Jitter that is always the most there may be; it remembers between which bounds it was drawn."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.bounds: list[tuple[float, float]] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.bounds.append((a, b))
+        return b
+
+
+class _Lanes(Lanes):
+    """Lanes that let a test wait until a command has been answered."""
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self.answered: asyncio.Queue[tuple[Command, Outcome]] = asyncio.Queue()
+
+    async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
+        outcome = await super().send(performer_id, command, idempotency)
+        self.answered.put_nowait((command, outcome))
+        return outcome
+
+
+class Stage:
+    """One process: its lanes, its outbox and its way to the wallet."""
+
+    def __init__(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet, *, max_attempts: int, breaker: Breaker
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.wallet = wallet
+        self.jitter = Longest()
+        self.lanes = _Lanes(store, clock, new_id, self._publish)
+        self.reader = Reader(store, self.lanes)
+        self.client = Wallet(
+            base_url="http://wallet.test",
+            api_token="the-bearer-token-of-these-tests",
+            queue_secret="a-queue-secret-for-tests-of-enough-bytes",
+            timeout_seconds=TIMEOUT_SECONDS,
+            clock=clock,
+            transport=wallet,
+        )
+        self.outbox = Outbox(
+            lanes=self.lanes,
+            reader=self.reader,
+            wallet=self.client,
+            breaker=breaker,
+            clock=clock,
+            random=self.jitter,
+            max_attempts=max_attempts,
+            retry_base_seconds=RETRY_BASE_SECONDS,
+            retry_max_seconds=RETRY_MAX_SECONDS,
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+
+    def _publish(self, outcomes: Sequence[Outcome]) -> None:
+        if any(outcome.operation is not None for outcome in outcomes):
+            self.outbox.wake()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
+        """The outbox at work; it has been told to stop and has stopped afterwards."""
+        task = asyncio.create_task(self.outbox.run())
+        try:
+            yield task
+        finally:
+            await stopped(task)
+
+    # What happens in the room
+
+    async def intake(self, **fields: Any) -> Item:
+        number = int(new_id()[:8], 16)
+        draft = build_item(number, **{"performer_id": f"star-{number}", **fields})
+        return _item(await self.lanes.send(draft.performer_id, do.Intake(actor=FEATURE, item=draft)))
+
+    async def finished(self, *, refund_tokens: int | None = None, **fields: Any) -> Item:
+        """An item that has been performed: its settlement, or its split, is ordered."""
+        item = await self.intake(**fields)
+        await self.lanes.send(item.performer_id, do.Start(actor=PERFORMER, item_id=item.item_id))
+        complete = do.Complete(actor=PERFORMER, item_id=item.item_id, refund_tokens=refund_tokens)
+        return _item(await self.lanes.send(item.performer_id, complete))
+
+    async def abandoned(self, **fields: Any) -> Item:
+        item = await self.intake(**fields)
+        abandon = do.Abandon(actor=PERFORMER, item_id=item.item_id, reason=Reason.PERFORMER_DECLINED)
+        return _item(await self.lanes.send(item.performer_id, abandon))
+
+    # What a test waits for and looks at
+
+    def later(self, seconds: float) -> None:
+        """Time passes, and the outbox looks again."""
+        self.clock.wait(seconds)
+        self.outbox.wake()
+
+    async def told(self, count: int = 1) -> None:
+        """Wait until the room has been told of so many more attempts."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while count:
+                command, _ = await self.lanes.answered.get()
+                count -= isinstance(command, do.Confirm | do.Report)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Let the loop turn until something holds that no signal tells of."""
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not holds():
+                await self.reader.ask(reading.epoch)
+
+    def item(self, item: Item) -> Item:
+        with self.store.reading() as connection:
+            found = reading.find_item(connection, item.item_id)
+        assert found is not None
+        return found
+
+    def row(self, item: Item) -> Operation:
+        with self.store.reading() as connection:
+            found = reading.operation_of(connection, item.item_id)
+        assert found is not None
+        return found[0]
+
+    def events(self, item: Item) -> list[Event]:
+        return [
+            event
+            for event in stored_events(self.store, item.performer_id)
+            if event.item is not None and event.item.item_id == item.item_id
+        ]
+
+
+@asynccontextmanager
+async def stage_on(
+    store: Store,
+    clock: HandClock,
+    wallet: ScriptedWallet,
+    *,
+    max_attempts: int = MAX_ATTEMPTS,
+    breaker: Breaker | None = None,
+) -> AsyncIterator[Stage]:
+    # A breaker that stays out of the way of tests that are not about it.
+    chosen = breaker or Breaker(threshold=1000)
+    stage = Stage(store, clock, wallet, max_attempts=max_attempts, breaker=chosen)
+    async with stage.client, stage.lanes:
+        yield stage
+    stage.reader.close()
+
+
+async def stopped(task: "asyncio.Task[None]") -> None:
+    """Stop a task; fails if it goes on."""
+    task.cancel()
+    _, goes_on = await asyncio.wait([task], timeout=WAIT_SECONDS)
+    if goes_on:
+        task.cancel()
+        await asyncio.wait([task], timeout=WAIT_SECONDS)
+        raise AssertionError("it was told to stop and did not")
+
+
+def _item(outcome: Outcome) -> Item:
+    assert outcome.item is not None
+    return outcome.item

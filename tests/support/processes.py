@@ -1,0 +1,46 @@
+"""What one process of the service has besides its sockets, wired as the composition wires it, on a test's database."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from app.engine.lane import Lanes
+from app.engine.queries import Reader
+from app.engine.writer import Outcome
+from app.live.presence import Presence
+from app.store import Store
+from tests.support.stores import HandClock, new_id
+
+
+@dataclass(eq=False, kw_only=True)
+class Process:
+    store: Store
+    clock: HandClock
+    lanes: Lanes
+    reader: Reader
+    presence: Presence
+    outcomes: list[Outcome] = field(default_factory=list)
+    """What was published."""
+
+
+@asynccontextmanager
+async def running(store: Store, clock: HandClock, process_id: str = "one") -> AsyncIterator[Process]:
+    def publish(outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            process.outcomes.append(outcome)
+            process.reader.note(outcome.events)
+            process.presence.observe(outcome)
+
+    lanes = Lanes(store, clock, new_id, publish)
+    process = Process(
+        store=store,
+        clock=clock,
+        lanes=lanes,
+        reader=Reader(store, lanes),
+        presence=Presence(lanes, process_id, clock),
+    )
+    try:
+        async with lanes:
+            yield process
+    finally:
+        process.reader.close()

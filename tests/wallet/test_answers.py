@@ -1,0 +1,367 @@
+import string
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.operation import OperationKind, Receipt
+from app.wallet.answers import (
+    MAX_RETRY_AFTER_SECONDS,
+    Answer,
+    Done,
+    Escrow,
+    EscrowAnswer,
+    EscrowStatus,
+    FindOut,
+    Never,
+    NoEscrow,
+    Outcome,
+    TryAgain,
+    failure,
+    is_held,
+    judge,
+    read_escrow,
+    resolved,
+    retry_after_seconds,
+)
+from tests.support.strict_wallet import NOON, build_operation
+
+SETTLE = build_operation(OperationKind.SETTLE)
+REFUND = build_operation(OperationKind.REFUND)
+PARTIAL = build_operation(OperationKind.PARTIAL)
+
+RECEIPTS: dict[OperationKind, dict[str, Any]] = {
+    OperationKind.SETTLE: {"transactionId": "tx-1", "settledAmount": 100},
+    OperationKind.REFUND: {"transactionId": "tx-1", "refundedAmount": 100},
+    OperationKind.PARTIAL: {"transactionId": "tx-1", "settledAmount": 70, "refundedAmount": 30},
+}
+
+
+def ok(fields: object) -> Answer:
+    return Answer(status=200, body=orjson.dumps(fields))
+
+
+@pytest.mark.parametrize("operation", [SETTLE, REFUND, PARTIAL], ids=lambda operation: operation.kind)
+def test_a_receipt_with_an_id_and_the_ordered_amounts_is_done(operation: Any) -> None:
+    assert judge(operation, ok(RECEIPTS[operation.kind]), NOON) == Done(
+        receipt=Receipt(
+            transaction_id="tx-1", settled_tokens=operation.settle_tokens, refunded_tokens=operation.refund_tokens
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"refundedAmount": 0},
+        {"refundedAmount": None},
+        {"settledAmount": 100.0},
+        {"error": None},
+        {"errors": []},
+        {"success": True},
+        {"modelEarnedBalance": "plenty"},
+        {"unknown": {"x": 1}},
+    ],
+)
+def test_a_receipt_may_say_more_than_it_must(extra: dict[str, Any]) -> None:
+    assert isinstance(judge(SETTLE, ok(RECEIPTS[OperationKind.SETTLE] | extra), NOON), Done)
+
+
+NOT_RECEIPTS: list[object] = [
+    {"settledAmount": 100},
+    {"transactionId": None, "settledAmount": 100},
+    {"transactionId": "", "settledAmount": 100},
+    {"transactionId": "  ", "settledAmount": 100},
+    {"transactionId": 17, "settledAmount": 100},
+    {"transactionId": "x" * 256, "settledAmount": 100},
+    {"transactionId": ["tx-1"], "settledAmount": 100},
+    {"transactionId": "tx-1"},
+    {"transactionId": "tx-1", "settledAmount": None},
+    {"transactionId": "tx-1", "settledAmount": 99},
+    {"transactionId": "tx-1", "settledAmount": 101},
+    {"transactionId": "tx-1", "settledAmount": 0},
+    {"transactionId": "tx-1", "settledAmount": -100},
+    {"transactionId": "tx-1", "settledAmount": 100.5},
+    {"transactionId": "tx-1", "settledAmount": "100"},
+    {"transactionId": "tx-1", "settledAmount": True},
+    {"transactionId": "tx-1", "settledAmount": [100]},
+    {"transactionId": "tx-1", "refundedAmount": 100},
+    {"transactionId": "tx-1", "settledAmount": 100, "refundedAmount": 100},
+    {"transactionId": "tx-1", "settledAmount": 100, "error": "insufficient funds"},
+    {"transactionId": "tx-1", "settledAmount": 100, "errors": [{"code": 7}]},
+    {"transactionId": "tx-1", "settledAmount": 100, "success": False},
+    [],
+    [{"transactionId": "tx-1", "settledAmount": 100}],
+    "tx-1",
+    100,
+    None,
+    {},
+]
+
+
+@pytest.mark.parametrize("fields", NOT_RECEIPTS, ids=repr)
+def test_a_200_that_is_not_the_promised_receipt_is_tried_again(fields: object) -> None:
+    assert isinstance(judge(SETTLE, ok(fields), NOON), TryAgain)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        None,
+        b"<html><body>OK</body></html>",
+        b'{"transactionId": "tx-1", "settledAmount": 100',
+        b'{"transactionId": "tx-1", "settledAmount": NaN}',
+        b'{"transactionId": "\xff", "settledAmount": 100}',
+        b"[" * 100_000,
+        b'{"transactionId": "tx-1", "settledAmount": 1e999}',
+    ],
+    ids=["empty", "too long", "html", "cut off", "nan", "not utf-8", "deep", "infinite"],
+)
+def test_a_200_that_cannot_be_read_is_tried_again(body: bytes | None) -> None:
+    assert isinstance(judge(SETTLE, Answer(status=200, body=body), NOON), TryAgain)
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {"settledAmount": 30, "refundedAmount": 70},
+        {"settledAmount": 100, "refundedAmount": 0},
+        {"settledAmount": 70},
+        {"refundedAmount": 30},
+        {"settledAmount": 70, "refundedAmount": 31},
+    ],
+    ids=repr,
+)
+def test_a_split_is_done_only_with_both_amounts(amounts: dict[str, Any]) -> None:
+    assert isinstance(judge(PARTIAL, ok({"transactionId": "tx-1", **amounts}), NOON), TryAgain)
+
+
+STATUSES: dict[int, type[Outcome]] = {
+    **dict.fromkeys([400, 401, 403, 404, 422], Never),
+    **dict.fromkeys([402, 405, 406, 410, 413, 415, 418, 451], Never),
+    409: FindOut,
+    **dict.fromkeys([408, 423, 425, 429], TryAgain),
+    **dict.fromkeys([500, 501, 502, 503, 504, 507, 599], TryAgain),
+    **dict.fromkeys([201, 202, 204, 206], TryAgain),
+    **dict.fromkeys([301, 302, 303, 304, 307, 308], TryAgain),
+}
+
+
+@pytest.mark.parametrize(("status", "kind"), STATUSES.items())
+def test_every_status_has_its_verdict_whatever_the_body_claims(status: int, kind: type[Outcome]) -> None:
+    answer = replace(ok(RECEIPTS[OperationKind.SETTLE]), status=status)
+    verdict = judge(SETTLE, answer, NOON)
+    assert isinstance(verdict, kind)
+    assert not isinstance(verdict, Done)
+    assert str(status) in verdict.problem
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_credentials_are_named_as_ours(status: int) -> None:
+    verdict = judge(SETTLE, Answer(status=status), NOON)
+    assert isinstance(verdict, Never)
+    assert "credentials" in verdict.problem
+    assert "WALLET_API_TOKEN" in verdict.problem
+
+
+def test_a_conflict_that_needs_no_finding_out_is_tried_again() -> None:
+    assert isinstance(failure(Answer(status=409), NOON), TryAgain)
+
+
+@given(st.binary(max_size=200), st.integers(100, 599))
+def test_no_accident_of_bytes_is_success(body: bytes, status: int) -> None:
+    assert not isinstance(judge(SETTLE, Answer(status=status, body=body), NOON), Done)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["transactionId", "settledAmount", "refundedAmount", "error", "success"]),
+        st.sampled_from([None, True, False, -1, 0, 99, 100, 100.0, 100.5, "tx-1", "", " ", "100", [], {}]),
+    )
+)
+def test_done_means_an_id_and_exactly_what_was_ordered(fields: dict[str, Any]) -> None:
+    verdict = judge(SETTLE, ok(fields), NOON)
+    if isinstance(verdict, Done):
+        assert fields["transactionId"].strip()
+        assert fields["settledAmount"] == 100
+        assert not fields.get("refundedAmount")
+        assert not fields.get("error")
+        assert fields.get("success") is not False
+
+
+def test_problems_never_repeat_what_the_wallet_sent() -> None:
+    secret = "sk_live_do_not_print"
+    for status in STATUSES | {200: TryAgain}:
+        verdict = judge(SETTLE, Answer(status=status, retry_after=secret, body=secret.encode()), NOON)
+        assert secret not in repr(verdict)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("9" * 5000, MAX_RETRY_AFTER_SECONDS),
+        ("-5", None),
+        ("1.5", None),
+        ("²", None),
+        ("soon", None),
+        ("", None),
+        (format_datetime(NOON + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOON - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Sat Jan 31 12:00:10 2026", 10.0),
+        ("Sat, 31 Jan 2026 12:00:10 -0000", 10.0),
+        ("Sat, 31 Jan 2026 13:00:10 +0100", 10.0),
+        ("Fri, 31 Jan 9999 12:00:00 GMT", MAX_RETRY_AFTER_SECONDS),
+        ("Fri, 31 Jan 99999 12:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(header, NOON) == seconds
+
+
+@given(
+    st.text(string.printable, max_size=60)
+    | st.datetimes().map(lambda at: format_datetime(at.replace(tzinfo=UTC), usegmt=True))
+)
+def test_no_retry_after_breaks_the_client(header: str) -> None:
+    seconds = retry_after_seconds(header, NOON)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 302])
+def test_try_again_carries_what_the_wallet_asked_for(status: int) -> None:
+    verdict = judge(SETTLE, Answer(status=status, retry_after="12"), NOON)
+    assert isinstance(verdict, TryAgain)
+    assert verdict.retry_after_seconds == 12.0
+
+
+HELD = Escrow(escrow_id="escrow-1", user_id="viewer-1", amount=100, status=EscrowStatus.HELD)
+
+FATES: dict[EscrowStatus, dict[OperationKind, type[Outcome]]] = {
+    EscrowStatus.HELD: dict.fromkeys(OperationKind, TryAgain),
+    EscrowStatus.SETTLING: dict.fromkeys(OperationKind, TryAgain),
+    EscrowStatus.REFUNDING: dict.fromkeys(OperationKind, TryAgain),
+    EscrowStatus.PARTIAL_SETTLING: dict.fromkeys(OperationKind, TryAgain),
+    EscrowStatus.SETTLED: {
+        OperationKind.SETTLE: Done,
+        OperationKind.PARTIAL: Done,
+        OperationKind.REFUND: Never,
+    },
+    EscrowStatus.REFUNDED: {
+        OperationKind.SETTLE: Never,
+        OperationKind.PARTIAL: Never,
+        OperationKind.REFUND: Done,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", OperationKind)
+@pytest.mark.parametrize("status", EscrowStatus)
+def test_after_a_conflict_the_status_decides(status: EscrowStatus, kind: OperationKind) -> None:
+    verdict = resolved(build_operation(kind), replace(HELD, status=status))
+    assert isinstance(verdict, FATES[status][kind])
+
+
+def test_what_the_status_confirms_is_done_without_a_transaction_id() -> None:
+    found = replace(HELD, status=EscrowStatus.SETTLED)
+    assert resolved(PARTIAL, found) == Done(receipt=Receipt(transaction_id=None, settled_tokens=70, refunded_tokens=30))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settled", "refunded", "verdict"),
+    [
+        (OperationKind.SETTLE, 100, 0, Done),
+        (OperationKind.SETTLE, 100, None, Done),
+        (OperationKind.SETTLE, 70, 30, Never),
+        (OperationKind.PARTIAL, 70, 30, Done),
+        (OperationKind.PARTIAL, 100, 0, Never),
+        (OperationKind.PARTIAL, 30, 70, Never),
+        (OperationKind.PARTIAL, None, 30, Done),
+        (OperationKind.PARTIAL, None, 0, Never),
+    ],
+)
+def test_amounts_that_the_status_states_must_be_ours(
+    kind: OperationKind, settled: int | None, refunded: int | None, verdict: type[Outcome]
+) -> None:
+    found = replace(HELD, status=EscrowStatus.SETTLED, settled_amount=settled, refunded_amount=refunded)
+    assert isinstance(resolved(build_operation(kind), found), verdict)
+
+
+def test_an_escrow_resolved_another_way_is_said_plainly() -> None:
+    verdict = resolved(REFUND, replace(HELD, status=EscrowStatus.SETTLED))
+    assert isinstance(verdict, Never)
+    assert "another way" in verdict.problem
+    assert "settled" in verdict.problem
+    assert "100 to refund" in verdict.problem
+
+
+@pytest.mark.parametrize("status", EscrowStatus)
+def test_an_escrow_of_another_amount_is_never_ours(status: EscrowStatus) -> None:
+    assert isinstance(resolved(SETTLE, replace(HELD, status=status, amount=99)), Never)
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        (NoEscrow(), Never),
+        (TryAgain(problem="asleep", retry_after_seconds=3), TryAgain),
+        (Never(problem="credentials"), Never),
+    ],
+)
+def test_a_status_that_cannot_be_read_decides_nothing(found: EscrowAnswer, kind: type[Outcome]) -> None:
+    verdict = resolved(SETTLE, found)
+    assert isinstance(verdict, kind)
+    assert isinstance(found, NoEscrow) or verdict is found
+
+
+def test_an_intake_may_rely_on_a_held_escrow_of_its_amount_only() -> None:
+    assert is_held(HELD, tokens=100)
+    assert not is_held(HELD, tokens=99)
+    assert not any(
+        is_held(replace(HELD, status=status), tokens=100) for status in EscrowStatus if status is not EscrowStatus.HELD
+    )
+
+
+STATUS_ANSWER = {"escrowId": "escrow-1", "userId": "viewer-1", "amount": 100, "status": "held"}
+
+
+def test_an_escrow_is_read_from_the_published_shape() -> None:
+    assert read_escrow(orjson.dumps(STATUS_ANSWER)) == HELD
+    divided = STATUS_ANSWER | {"status": "settled", "settledAmount": 70, "refundedAmount": 30}
+    assert read_escrow(orjson.dumps(divided)) == replace(
+        HELD, status=EscrowStatus.SETTLED, settled_amount=70, refunded_amount=30
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"escrowId": None},
+        {"escrowId": ""},
+        {"userId": 5},
+        {"amount": 0},
+        {"amount": "100"},
+        {"amount": True},
+        {"status": "frozen"},
+        {"status": None},
+        {"status": ["held"]},
+        {"error": "no"},
+    ],
+    ids=repr,
+)
+def test_an_escrow_of_another_shape_is_not_read(change: dict[str, Any]) -> None:
+    assert read_escrow(orjson.dumps(STATUS_ANSWER | change)) is None
+
+
+def test_times_are_compared_with_the_clock_given() -> None:
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+    assert retry_after_seconds(format_datetime(later + timedelta(seconds=5), usegmt=True), later) == 5.0

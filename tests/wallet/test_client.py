@@ -1,0 +1,489 @@
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+import orjson
+import pytest
+from starlette.responses import JSONResponse, Response
+
+from app.domain.operation import OperationKind, Receipt
+from app.wallet.answers import Done, Escrow, EscrowStatus, FindOut, Never, NoEscrow, TryAgain
+from app.wallet.client import Wallet
+from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, MovableClock, StrictWallet, build_operation
+
+pytestmark = pytest.mark.anyio
+
+KINDS = list(OperationKind)
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture
+def theirs(clock: MovableClock) -> StrictWallet:
+    return StrictWallet(clock)
+
+
+@pytest.fixture
+async def wallet(theirs: StrictWallet, clock: MovableClock) -> AsyncIterator[Wallet]:
+    async with build_wallet("http://wallet.test", clock, transport=theirs.transport()) as wallet:
+        yield wallet
+    assert not theirs.violations
+
+
+def build_wallet(base_url: str, clock: MovableClock, **options: Any) -> Wallet:
+    values: dict[str, Any] = {"api_token": API_TOKEN, "queue_secret": QUEUE_SECRET, "timeout_seconds": 30.0, **options}
+    return Wallet(base_url=base_url, clock=clock, **values)
+
+
+async def test_a_settlement_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
+    outcome = await wallet.execute(build_operation(OperationKind.SETTLE))
+    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=100, refunded_tokens=0))
+    (seen,) = theirs.seen
+    assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/settle")
+    assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-settle"
+    assert seen.fields == {
+        "modelId": "star",
+        "amount": 100,
+        "queueItemId": "0000000a-0000-7000-8000-000000000000",
+        "reason": "performance_completed",
+        "metadata": {"operationId": "operation-1"},
+    }
+
+
+async def test_a_refund_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
+    outcome = await wallet.execute(build_operation(OperationKind.REFUND, reason="user_cancelled"))
+    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=0, refunded_tokens=100))
+    (seen,) = theirs.seen
+    assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/refund")
+    assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-refund"
+    assert seen.fields == {
+        "userId": "viewer-1",
+        "amount": 100,
+        "queueItemId": "0000000a-0000-7000-8000-000000000000",
+        "reason": "user_cancelled",
+        "metadata": {"operationId": "operation-1"},
+    }
+
+
+async def test_a_split_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
+    outcome = await wallet.execute(build_operation(OperationKind.PARTIAL))
+    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=70, refunded_tokens=30))
+    (seen,) = theirs.seen
+    assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/partial-settle")
+    assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-partial"
+    assert seen.fields == {
+        "userId": "viewer-1",
+        "modelId": "star",
+        "refundAmount": 30,
+        "settleAmount": 70,
+        "queueItemId": "0000000a-0000-7000-8000-000000000000",
+        "reason": "partial_performance",
+        "metadata": {"operationId": "operation-1"},
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_authorisation_token_names_the_whole_decision(
+    wallet: Wallet, theirs: StrictWallet, clock: MovableClock, kind: OperationKind
+) -> None:
+    operation = build_operation(kind)
+    await wallet.execute(operation)
+    issued = int(clock().timestamp())
+    assert theirs.seen[0].claims == {
+        "queueItemId": operation.item_id,
+        "escrowId": "escrow-1",
+        "modelId": "star",
+        "amount": 100,
+        "reason": operation.reason,
+        "iat": issued,
+        "exp": issued + 300,
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_attempt_repeats_key_and_body_with_a_token_of_its_own(
+    wallet: Wallet, theirs: StrictWallet, clock: MovableClock, kind: OperationKind
+) -> None:
+    operation = build_operation(kind)
+    for _ in range(3):
+        await wallet.execute(operation)
+        clock.advance(400)
+    assert len({seen.body for seen in theirs.seen}) == 1
+    assert len({seen.headers["x-idempotency-key"] for seen in theirs.seen}) == 1
+    assert len({seen.headers["x-queue-auth-token"] for seen in theirs.seen}) == 3
+    assert len({seen.headers["x-request-id"] for seen in theirs.seen}) == 3
+
+
+async def test_the_status_of_an_escrow_is_looked_up_under_its_user(wallet: Wallet, theirs: StrictWallet) -> None:
+    found = await wallet.escrow("viewer-1", "escrow-1", idempotency_key="queue-x-settle")
+    assert found == Escrow(escrow_id="escrow-1", user_id="viewer-1", amount=100, status=EscrowStatus.HELD)
+    (seen,) = theirs.seen
+    assert (seen.method, seen.target) == ("GET", "/wallets/viewer-1/escrow/escrow-1")
+    assert seen.headers["x-idempotency-key"] == "queue-x-settle"
+
+
+async def test_a_hold_is_sent_as_features_send_it(wallet: Wallet, theirs: StrictWallet) -> None:
+    held = await wallet.hold(
+        "viewer-1",
+        amount=25,
+        reason="a spin",
+        queue_item_id=None,
+        feature_type="wheel",
+        metadata={"slot": 3},
+        idempotency_key="spin-7",
+    )
+    assert isinstance(held, Escrow)
+    assert (held.escrow_id, held.amount, held.status) == ("escrow-1", 25, EscrowStatus.HELD)
+    (seen,) = theirs.seen
+    assert (seen.method, seen.target) == ("POST", "/wallets/viewer-1/escrow/hold")
+    assert seen.headers["x-idempotency-key"] == "spin-7"
+    assert seen.fields == {
+        "amount": 25,
+        "reason": "a spin",
+        "queueItemId": None,
+        "featureType": "wheel",
+        "metadata": {"slot": 3},
+    }
+
+
+async def test_a_base_url_keeps_its_path(theirs: StrictWallet, clock: MovableClock) -> None:
+    paths = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        paths.append(scope["raw_path"])
+        await Response(status_code=503)(scope, receive, send)
+
+    transport = httpx2.ASGITransport(app=app)
+    async with build_wallet("https://pay.test/api/v2/", clock, transport=transport) as wallet:
+        await wallet.execute(build_operation())
+    assert paths == [b"/api/v2/wallets/escrow/escrow-1/settle"]
+
+
+async def test_an_id_cannot_leave_its_place_in_the_path(wallet: Wallet, theirs: StrictWallet) -> None:
+    escrow_id = "a/../b?c=d#e %41é"
+    await wallet.execute(build_operation(escrow_transaction_id=escrow_id))
+    await wallet.escrow("viewer-1", escrow_id)
+    escaped = "a%2F..%2Fb%3Fc%3Dd%23e%20%2541%C3%A9"
+    assert [seen.target for seen in theirs.seen] == [
+        f"/wallets/escrow/{escaped}/settle",
+        f"/wallets/viewer-1/escrow/{escaped}",
+    ]
+    assert theirs.seen[0].claims["escrowId"] == escrow_id
+
+
+@pytest.mark.parametrize("escrow_id", [".", "..", ""])
+async def test_an_id_that_no_path_can_carry_is_not_sent(wallet: Wallet, theirs: StrictWallet, escrow_id: str) -> None:
+    assert isinstance(await wallet.execute(build_operation(escrow_transaction_id=escrow_id)), Never)
+    assert isinstance(await wallet.escrow("viewer-1", escrow_id), NoEscrow)
+    assert isinstance(await wallet.escrow("..", "escrow-1"), NoEscrow)
+    assert not theirs.seen
+
+
+async def test_without_an_api_token_there_is_no_authorisation_header(clock: MovableClock) -> None:
+    headers: list[bytes] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers.extend(name for name, _ in scope["headers"])
+        await Response(status_code=401)(scope, receive, send)
+
+    transport = httpx2.ASGITransport(app=app)
+    async with build_wallet("http://wallet.test", clock, api_token=None, transport=transport) as wallet:
+        await wallet.execute(build_operation())
+    assert b"x-queue-auth-token" in headers
+    assert b"authorization" not in headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (Response(status_code=400), Never),
+        (Response(status_code=401), Never),
+        (Response(status_code=403), Never),
+        (Response(status_code=404), Never),
+        (Response(status_code=409), FindOut),
+        (Response(status_code=422), Never),
+        (Response(status_code=429), TryAgain),
+        (Response(status_code=500), TryAgain),
+        (Response(status_code=503), TryAgain),
+        (Response("<html>", 200), TryAgain),
+        (JSONResponse({"transactionId": "tx", "settledAmount": 99}), TryAgain),
+        (JSONResponse({"transactionId": "tx", "settledAmount": 100}), Done),
+    ],
+    ids=lambda value: str(getattr(value, "status_code", getattr(value, "__name__", value))),
+)
+async def test_an_answer_meets_its_verdict(
+    wallet: Wallet, theirs: StrictWallet, answer: Response, verdict: type[object]
+) -> None:
+    theirs.script.append(answer)
+    assert isinstance(await wallet.execute(build_operation()), verdict)
+
+
+async def test_retry_after_reaches_the_caller(wallet: Wallet, theirs: StrictWallet) -> None:
+    theirs.script.append(Response(status_code=429, headers={"Retry-After": "17"}))
+    outcome = await wallet.execute(build_operation())
+    assert isinstance(outcome, TryAgain)
+    assert outcome.retry_after_seconds == 17.0
+    theirs.script.append(Response(status_code=503, headers={"Retry-After": "Sat, 31 Jan 2026 12:01:00 GMT"}))
+    outcome = await wallet.execute(build_operation())
+    assert isinstance(outcome, TryAgain)
+    assert outcome.retry_after_seconds == 60.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (Response(status_code=404), NoEscrow),
+        (Response(status_code=403), Never),
+        (Response(status_code=503), TryAgain),
+        (Response(status_code=409), TryAgain),
+        (Response("<html>", 200), TryAgain),
+        (JSONResponse({"escrowId": "another", "userId": "viewer-1", "amount": 100, "status": "held"}), TryAgain),
+        (JSONResponse({"escrowId": "escrow-1", "userId": "another", "amount": 100, "status": "held"}), TryAgain),
+        (JSONResponse({"escrowId": "escrow-1", "userId": "viewer-1", "amount": 100, "status": "odd"}), TryAgain),
+    ],
+)
+async def test_a_look_up_that_fails_says_how(
+    wallet: Wallet, theirs: StrictWallet, answer: Response, found: type[object]
+) -> None:
+    theirs.script.append(answer)
+    assert isinstance(await wallet.escrow("viewer-1", "escrow-1"), found)
+
+
+@pytest.mark.parametrize(
+    ("answer", "held"),
+    [
+        (Response(status_code=402), Never),
+        (Response(status_code=422), Never),
+        (Response(status_code=500), TryAgain),
+        (JSONResponse({"escrowId": "e", "userId": "viewer-1", "amount": 24, "status": "held"}, 201), TryAgain),
+        (JSONResponse({"escrowId": "e", "userId": "viewer-2", "amount": 25, "status": "held"}, 201), TryAgain),
+        (JSONResponse({}, 201), TryAgain),
+        (JSONResponse({"escrowId": "e", "userId": "viewer-1", "amount": 25, "status": "held"}, 200), Escrow),
+    ],
+)
+async def test_a_hold_that_fails_says_how(
+    wallet: Wallet, theirs: StrictWallet, answer: Response, held: type[object]
+) -> None:
+    theirs.script.append(answer)
+    outcome = await wallet.hold(
+        "viewer-1",
+        amount=25,
+        reason="a spin",
+        queue_item_id="q",
+        feature_type="wheel",
+        metadata={},
+        idempotency_key="spin-7",
+    )
+    assert isinstance(outcome, held)
+
+
+async def test_a_redirect_is_not_followed(wallet: Wallet, theirs: StrictWallet) -> None:
+    theirs.script.append(Response(status_code=307, headers={"Location": "http://elsewhere.test/"}))
+    assert isinstance(await wallet.execute(build_operation()), TryAgain)
+    assert len(theirs.seen) == 1
+
+
+async def test_cookies_are_not_kept(wallet: Wallet, theirs: StrictWallet) -> None:
+    theirs.script.append(Response(status_code=503, headers={"Set-Cookie": "pod=7; Path=/"}))
+    await wallet.execute(build_operation())
+    await wallet.execute(build_operation())
+    assert not any("cookie" in seen.headers for seen in theirs.seen)
+
+
+async def test_a_compressed_answer_is_not_unpacked(wallet: Wallet, theirs: StrictWallet) -> None:
+    packed = gzip.compress(orjson.dumps({"transactionId": "tx", "settledAmount": 100}))
+    theirs.script.append(Response(packed, headers={"Content-Encoding": "gzip"}))
+    assert isinstance(await wallet.execute(build_operation()), TryAgain)
+    assert theirs.seen[0].headers["accept-encoding"] == "identity"
+
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Loopback:
+    """A server of a few lines on a real socket, for what no ASGI app can do."""
+
+    url: str = ""
+    connections: int = 0
+    finished: list[asyncio.Event] = field(default_factory=list)
+
+
+@pytest.fixture
+def serve() -> Callable[[Talk], AbstractAsyncContextManager[Loopback]]:
+    @asynccontextmanager
+    async def running(talk: Talk) -> AsyncIterator[Loopback]:
+        loopback = Loopback()
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            loopback.connections += 1
+            done = asyncio.Event()
+            loopback.finished.append(done)
+            try:
+                await talk(reader, writer)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+                done.set()
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        loopback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield loopback
+        finally:
+            server.close()
+            await server.wait_closed()
+            await asyncio.gather(*(done.wait() for done in loopback.finished))
+
+    return running
+
+
+Serve = Callable[[Talk], AbstractAsyncContextManager[Loopback]]
+
+
+async def read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+    await reader.readexactly(length)
+
+
+def http(body: bytes, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+RECEIPT = http(orjson.dumps({"transactionId": "tx-1", "settledAmount": 100}))
+
+
+async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_request(reader)
+        writer.write(RECEIPT)
+        await writer.drain()
+
+
+async def test_connections_are_kept_and_used_again(serve: Serve, clock: MovableClock) -> None:
+    async with serve(answer_all) as server, build_wallet(server.url, clock) as wallet:
+        for _ in range(20):
+            assert isinstance(await wallet.execute(build_operation()), Done)
+        assert server.connections == 1
+
+
+async def test_connections_are_bounded(serve: Serve, clock: MovableClock) -> None:
+    async with serve(answer_all) as server, build_wallet(server.url, clock, connections=3) as wallet:
+        outcomes = await asyncio.gather(*(wallet.execute(build_operation()) for _ in range(40)))
+        assert all(isinstance(outcome, Done) for outcome in outcomes)
+        assert server.connections <= 3
+
+
+async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) -> None:
+    listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    async with build_wallet(f"http://127.0.0.1:{port}", clock) as wallet:
+        outcome = await wallet.execute(build_operation())
+        found = await wallet.escrow("viewer-1", "escrow-1")
+    assert outcome == found == TryAgain(problem="the wallet could not be reached")
+
+
+async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: MovableClock) -> None:
+    talkative = False
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if talkative:
+            await answer_all(reader, writer)
+        await reader.read()
+
+    async with (
+        serve(silent) as server,
+        build_wallet(server.url, clock, timeout_seconds=0.05, connections=2) as wallet,
+    ):
+        for _ in range(8):
+            outcomes = await asyncio.gather(*(wallet.execute(build_operation()) for _ in range(2)))
+            assert outcomes == [TryAgain(problem="the wallet did not answer in time")] * 2
+        talkative = True
+        # Each abandoned connection was closed: the two places of the pool are free for the wallet that speaks again.
+        for _ in range(50):
+            if isinstance(await wallet.execute(build_operation()), Done):
+                break
+        else:
+            pytest.fail("the pool has not recovered")
+
+
+async def test_a_dripping_answer_is_cut_off_in_total(serve: Serve, clock: MovableClock) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+
+    async with serve(drip) as server, build_wallet(server.url, clock, timeout_seconds=0.2) as wallet:
+        assert await wallet.execute(build_operation()) == TryAgain(problem="the wallet did not answer in time")
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: MovableClock) -> None:
+    written = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            written += 65536
+
+    async with serve(flood) as server, build_wallet(server.url, clock) as wallet:
+        outcome = await wallet.execute(build_operation())
+    assert outcome == TryAgain(problem="the wallet answered 200 without a readable receipt")
+    assert written < 50_000_000, "what the kernel buffers, and no more"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Le", RECEIPT[:-10], b"\x00\x01 what is this\r\n\r\n"],
+    ids=["nothing", "half a head", "half a body", "no http"],
+)
+async def test_a_connection_that_breaks_is_tried_again(serve: Serve, clock: MovableClock, part: bytes) -> None:
+    async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(part)
+        await writer.drain()
+
+    async with serve(breaking) as server, build_wallet(server.url, clock) as wallet:
+        outcome = await wallet.execute(build_operation())
+    assert outcome == TryAgain(problem="the connection to the wallet broke before it answered")
+
+
+async def test_a_cancelled_attempt_is_not_swallowed(serve: Serve, clock: MovableClock) -> None:
+    arrived = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        arrived.set()
+        await reader.read()
+
+    async with serve(silent) as server, build_wallet(server.url, clock) as wallet:
+        attempt = asyncio.create_task(wallet.execute(build_operation()))
+        await arrived.wait()
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+
+
+async def test_no_problem_shows_a_token_or_a_body(wallet: Wallet, theirs: StrictWallet) -> None:
+    for status in (200, 302, 400, 401, 403, 404, 409, 422, 429, 500, 503):
+        theirs.script.append(Response("the body with viewer-1 in it", status))
+        shown = repr(await wallet.execute(build_operation()))
+        for private in (API_TOKEN, QUEUE_SECRET, "viewer-1", "the body"):
+            assert private not in shown

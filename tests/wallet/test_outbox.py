@@ -1,0 +1,594 @@
+"""The outbox over the real lanes and database: what every answer of the wallet does to the item and to its row."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import httpx2
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.domain.errors import Unavailable
+from app.domain.item import Status, WalletStatus
+from app.domain.operation import OperationKind, OperationStatus
+from app.store import Store, reading, writing
+from app.wallet import outbox
+from app.wallet.breaker import Breaker, BreakerState, Permit
+from tests.support.builders import NOON, moment
+from tests.support.outbox_harness import (
+    MAX_ATTEMPTS,
+    RETRY_BASE_SECONDS,
+    RETRY_MAX_SECONDS,
+    TIMEOUT_SECONDS,
+    Stage,
+    stage_on,
+    stopped,
+)
+from tests.support.scripted_wallet import Scripted, ScriptedWallet, answer, receipt
+from tests.support.stores import (  # noqa: F401 - fixtures
+    Database,
+    HandClock,
+    postgres_database_fixture,
+    sqlite_database_fixture,
+)
+
+pytestmark = pytest.mark.anyio
+
+LEASE_SECONDS = 2 * TIMEOUT_SECONDS + outbox.LEASE_SLACK_SECONDS
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def wallet() -> ScriptedWallet:
+    return ScriptedWallet()
+
+
+@pytest.fixture
+def store(sqlite_database: Database) -> Store:
+    return sqlite_database.open()
+
+
+@pytest.fixture
+async def stage(store: Store, clock: HandClock, wallet: ScriptedWallet) -> AsyncIterator[Stage]:
+    async with stage_on(store, clock, wallet) as stage:
+        yield stage
+
+
+def escrow(item_status: str, *, amount: int = 100, **fields: Any) -> dict[str, Any]:
+    """What a look-up says of the escrow; its id and user are filled in by `knows`."""
+    return {"amount": amount, "status": item_status, **fields}
+
+
+class TestOutcomes:
+    async def test_a_settlement_is_confirmed(self, stage: Stage) -> None:
+        item = await stage.finished()
+        async with stage.running():
+            await stage.told()
+        settled, row = stage.item(item), stage.row(item)
+        assert (settled.status, settled.wallet_status) == (Status.FINISHED, WalletStatus.DONE)
+        assert (settled.settled, settled.settled_tokens, settled.refunded_tokens) == (True, 100, None)
+        assert settled.settlement_transaction_id == f"tx-{item.escrow_transaction_id}"
+        assert settled.settled_at == NOON
+        assert (row.status, row.attempts, row.last_problem) == (OperationStatus.DONE, 1, None)
+        assert [event.name for event in stage.events(item)][-1] == "queue.item.settled"
+
+    async def test_an_abandoned_item_is_refunded_only_by_the_confirmation(self, stage: Stage) -> None:
+        item = await stage.abandoned()
+        assert stage.item(item).status is Status.ABANDONED
+        async with stage.running():
+            await stage.told()
+        refunded = stage.item(item)
+        assert (refunded.status, refunded.wallet_status) == (Status.REFUNDED, WalletStatus.DONE)
+        assert (refunded.settled, refunded.settled_tokens, refunded.refunded_tokens) == (False, None, 100)
+        assert refunded.refund_transaction_id == f"tx-{item.escrow_transaction_id}"
+        assert stage.row(item).status is OperationStatus.DONE
+
+    async def test_a_split_is_confirmed_with_both_amounts(self, stage: Stage, wallet: ScriptedWallet) -> None:
+        item = await stage.finished(refund_tokens=30)
+        async with stage.running():
+            await stage.told()
+        split = stage.item(item)
+        assert (split.settled, split.settled_tokens, split.refunded_tokens) == (True, 70, 30)
+        assert split.settlement_transaction_id == split.refund_transaction_id == f"tx-{item.escrow_transaction_id}"
+        assert wallet.orders[0].path.endswith("/partial-settle")
+        assert stage.row(item).kind is OperationKind.PARTIAL
+
+    @pytest.mark.parametrize(
+        ("scripted", "problem"),
+        [
+            (answer(500), "the wallet answered 500"),
+            (answer(503), "the wallet answered 503"),
+            (answer(429), "the wallet answered 429"),
+            (answer(302), "the wallet answered 302"),
+            (answer(200, {"error": "no"}), "with an error in it"),
+            (answer(200), "without a transaction id"),
+            (lambda asked: receipt(asked, settledAmount=99), "another amount"),
+            (lambda asked: receipt(asked, transactionId=None), "without a transaction id"),
+            (httpx2.ConnectError("refused"), "could not be reached"),
+            (httpx2.ReadError("reset"), "broke before it answered"),
+            (httpx2.ReadTimeout("slow"), "did not answer in time"),
+        ],
+    )
+    async def test_what_may_pass_is_tried_again(
+        self, stage: Stage, wallet: ScriptedWallet, scripted: Scripted, problem: str
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.append(scripted)
+        async with stage.running():
+            await stage.told()
+            assert stage.item(item).wallet_status is WalletStatus.RETRYING
+            row = stage.row(item)
+            assert (row.status, row.attempts) == (OperationStatus.RETRYING, 1)
+            assert problem in (row.last_problem or "")
+            stage.later(RETRY_BASE_SECONDS)
+            await stage.told()
+        assert stage.item(item).settled
+        assert stage.row(item).last_problem is None
+        first, second = wallet.orders
+        assert (first.key, first.body, first.path) == (second.key, second.body, second.path)
+        assert first.key == f"queue-{item.item_id}-settle"
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422])
+    async def test_what_cannot_succeed_is_dead_at_once(self, stage: Stage, wallet: ScriptedWallet, status: int) -> None:
+        item = await stage.finished()
+        wallet.script.append(answer(status))
+        async with stage.running():
+            await stage.told()
+            stage.later(3600)
+            other = await stage.finished()
+            await stage.told()
+        assert stage.item(item).wallet_status is WalletStatus.DEAD
+        row = stage.row(item)
+        assert (row.status, row.attempts) == (OperationStatus.DEAD, 1)
+        assert f"({status})" in (row.last_problem or "")
+        assert [asked.escrow_id for asked in wallet.orders] == [
+            item.escrow_transaction_id,
+            other.escrow_transaction_id,
+        ]
+
+    @pytest.mark.parametrize(
+        ("found", "expected"),
+        [
+            (escrow("settled"), WalletStatus.DONE),
+            (escrow("settled", settledAmount=100, refundedAmount=0), WalletStatus.DONE),
+            (escrow("settled", settledAmount=60, refundedAmount=40), WalletStatus.DEAD),
+            (escrow("refunded"), WalletStatus.DEAD),
+            (escrow("settled", amount=99), WalletStatus.DEAD),
+            (escrow("held"), WalletStatus.RETRYING),
+            (escrow("settling"), WalletStatus.RETRYING),
+            (None, WalletStatus.DEAD),
+            (httpx2.ConnectError("refused"), WalletStatus.RETRYING),
+        ],
+        ids=repr,
+    )
+    async def test_after_a_conflict_the_escrow_s_status_decides(
+        self, stage: Stage, wallet: ScriptedWallet, found: dict[str, Any] | Exception | None, expected: WalletStatus
+    ) -> None:
+        item = await stage.finished()
+        knows(wallet, item.escrow_transaction_id, item.user_id, found)
+        wallet.script.append(answer(409))
+        async with stage.running():
+            await stage.told()
+        after = stage.item(item)
+        assert after.wallet_status is expected
+        assert str(stage.row(item).status) == expected
+        assert after.settled is (expected is WalletStatus.DONE)
+        # The status does not tell under which transaction.
+        assert after.settlement_transaction_id is None
+        order, look = wallet.asked
+        assert (order.method, look.method) == ("POST", "GET")
+
+    async def test_a_surprise_counts_as_an_attempt(self, stage: Stage, wallet: ScriptedWallet) -> None:
+        item = await stage.finished()
+        wallet.script.append(ValueError("a bug"))
+        async with stage.running():
+            await stage.told()
+            assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.RETRYING, 1)
+            stage.later(RETRY_BASE_SECONDS)
+            await stage.told()
+        assert stage.item(item).settled
+
+
+class TestWhenItIsTried:
+    async def test_an_order_is_taken_up_at_once_without_waiting_for_a_poll(
+        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox, "POLL_SECONDS", 3600)
+        async with stage.running():
+            await stage.finished()
+            await wallet.has_been_asked(1)
+
+    async def test_an_order_with_a_delay_waits_for_its_time(
+        self, stage: Stage, sqlite_database: Database, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.finished()
+        with stage.store.writing() as connection:
+            connection.exec_driver_sql("UPDATE wallet_operations SET next_attempt_at = next_attempt_at + 3000")
+        async with stage.running():
+            stage.later(2.999)
+            other = await stage.finished()
+            await stage.told()
+            assert [asked.escrow_id for asked in wallet.orders] == [other.escrow_transaction_id]
+            stage.later(0.001)
+            await stage.told()
+        assert stage.item(item).settled
+
+    async def test_pauses_double_up_to_their_cap_with_full_jitter(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        pauses = [2.0, 4.0, 8.0, 16.0, 32.0, RETRY_MAX_SECONDS, RETRY_MAX_SECONDS]
+        async with stage_on(store, clock, wallet, max_attempts=100) as stage:
+            item = await stage.finished()
+            wallet.script.extend([answer(500) for _ in pauses])
+            async with stage.running():
+                for attempts, pause in enumerate(pauses, start=1):
+                    await stage.told()
+                    row = stage.row(item)
+                    assert row.attempts == attempts
+                    assert row.next_attempt_at == clock.now + timedelta(seconds=pause)
+                    stage.later(pause)
+                await stage.told()
+        assert stage.jitter.bounds == [(0, pause) for pause in pauses]
+        assert stage.item(item).settled
+
+    @pytest.mark.parametrize(
+        ("header", "seconds"),
+        [("30", 30), ("1", RETRY_BASE_SECONDS), ("Sat, 31 Jan 2026 12:01:30 GMT", 90), ("soon", RETRY_BASE_SECONDS)],
+    )
+    async def test_the_wallet_s_retry_after_is_honoured_if_it_is_longer(
+        self, stage: Stage, wallet: ScriptedWallet, header: str, seconds: float
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.append(answer(503, Retry_After=header))
+        async with stage.running():
+            await stage.told()
+        assert stage.row(item).next_attempt_at == moment(seconds)
+
+    async def test_after_the_attempts_allowed_it_is_dead_and_left_alone(
+        self, stage: Stage, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.finished()
+        knows(wallet, item.escrow_transaction_id, item.user_id, escrow("held"))
+        wallet.script.extend([answer(500) for _ in range(MAX_ATTEMPTS)])
+        async with stage.running():
+            for _ in range(MAX_ATTEMPTS):
+                await stage.told()
+                stage.later(RETRY_MAX_SECONDS)
+            other = await stage.finished()
+            await stage.told()
+        assert stage.item(item).wallet_status is WalletStatus.DEAD
+        assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.DEAD, MAX_ATTEMPTS)
+        assert stage.item(other).settled
+        # Before it was given up the escrow was looked at, once.
+        assert [asked.method for asked in wallet.asked] == ["POST"] * MAX_ATTEMPTS + ["GET", "POST"]
+
+    @pytest.mark.parametrize(
+        ("found", "expected"),
+        [
+            (escrow("settled"), WalletStatus.DONE),
+            (escrow("refunded"), WalletStatus.DEAD),
+            (httpx2.ConnectError("refused"), WalletStatus.DEAD),
+        ],
+        ids=repr,
+    )
+    async def test_before_it_is_given_up_the_escrow_is_looked_at(
+        self,
+        store: Store,
+        clock: HandClock,
+        wallet: ScriptedWallet,
+        found: dict[str, Any] | Exception,
+        expected: WalletStatus,
+    ) -> None:
+        async with stage_on(store, clock, wallet, max_attempts=1) as stage:
+            item = await stage.finished()
+            knows(wallet, item.escrow_transaction_id, item.user_id, found)
+            wallet.script.append(answer(502))
+            async with stage.running():
+                await stage.told()
+        assert stage.item(item).wallet_status is expected
+        if isinstance(found, Exception):
+            # What is told is why the attempt failed, not why the look did.
+            assert stage.row(item).last_problem == "the wallet answered 502"
+
+
+class TestLeases:
+    @pytest.fixture
+    async def processes(
+        self, postgres_database: Database, clock: HandClock, wallet: ScriptedWallet
+    ) -> AsyncIterator[tuple[Stage, Stage]]:
+        """Two processes on one database, before one wallet."""
+        async with (
+            stage_on(postgres_database.open(), clock, wallet) as first,
+            stage_on(postgres_database.open(), clock, wallet) as second,
+        ):
+            yield first, second
+
+    async def test_what_one_has_taken_up_the_other_leaves_alone(
+        self, processes: tuple[Stage, Stage], wallet: ScriptedWallet
+    ) -> None:
+        first, second = processes
+        wallet.hold_back()
+        item = await first.finished()
+        async with first.running(), second.running():
+            await wallet.has_been_asked(1)
+            first.later(LEASE_SECONDS - 0.001)
+            second.outbox.wake()
+            other = await second.finished()
+            await wallet.has_been_asked(2)
+            assert {asked.escrow_id for asked in wallet.orders} == {
+                item.escrow_transaction_id,
+                other.escrow_transaction_id,
+            }
+            wallet.let_go()
+            await first.until(lambda: first.item(item).settled and first.item(other).settled)
+
+    @pytest.mark.parametrize("late_is_first", [True, False])
+    @pytest.mark.parametrize(
+        "late",
+        [lambda: answer(500), lambda: answer(400), lambda: answer(200), lambda: receipt],
+        ids=["500", "400", "no receipt", "receipt"],
+    )
+    async def test_the_first_one_s_late_answer_does_no_harm(
+        self,
+        processes: tuple[Stage, Stage],
+        wallet: ScriptedWallet,
+        late: Callable[[], Scripted],
+        late_is_first: bool,
+    ) -> None:
+        first, second = processes
+        item = await first.finished()
+        wallet.hold_back()
+        wallet.script.append(late())
+        async with first.running():
+            await wallet.has_been_asked(1)
+            first.clock.wait(LEASE_SECONDS)
+            async with second.running():
+                await wallet.has_been_asked(2)
+                for number in (0, 1) if late_is_first else (1, 0):
+                    wallet.let_go(number)
+                    await (first, second)[number].told()
+        settled = first.item(item)
+        assert (settled.settled, settled.wallet_status) == (True, WalletStatus.DONE)
+        assert first.row(item).status is OperationStatus.DONE
+        assert [str(event.name) for event in first.events(item)].count("queue.item.settled") == 1
+        assert len(wallet.orders) == 2
+
+    @pytest.mark.parametrize("status", [500, 400])
+    async def test_a_late_failure_does_not_end_the_lease_of_who_took_over(
+        self, processes: tuple[Stage, Stage], wallet: ScriptedWallet, status: int
+    ) -> None:
+        first, second = processes
+        item = await first.finished()
+        wallet.hold_back()
+        wallet.script.append(answer(status))
+        async with first.running():
+            await wallet.has_been_asked(1)
+            first.clock.wait(LEASE_SECONDS)
+            async with second.running():
+                await wallet.has_been_asked(2)
+                taken_over = second.row(item)
+                assert taken_over.lease_until == moment(2 * LEASE_SECONDS)
+                wallet.let_go(0)
+                await first.told()
+                assert second.row(item) == taken_over
+                assert second.item(item).wallet_status is WalletStatus.PENDING
+                wallet.let_go(1)
+                await second.told()
+        assert second.item(item).settled
+
+    async def test_a_process_that_owns_the_database_alone_takes_up_at_its_start_what_its_predecessor_had(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        async with stage_on(store, clock, wallet) as before:
+            item = await before.finished()
+            with store.writing() as connection:
+                writing.claim_operations(connection, now=moment(), lease_until=moment(LEASE_SECONDS), limit=1)
+        async with stage_on(store, clock, wallet) as after:
+            assert not await after.reader.ask(lambda connection: reading.is_operation_due(connection, clock.now))
+            await after.lanes.run(writing.release_claims)
+            async with after.running():
+                await after.told()
+        assert after.item(item).settled
+
+
+class TestBreaker:
+    async def test_while_it_is_open_operations_wait_and_the_queue_goes_on(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        breaker = Breaker(threshold=3, pause_seconds=20)
+        async with stage_on(store, clock, wallet, breaker=breaker) as stage:
+            items = [await stage.finished() for _ in range(3)]
+            wallet.script.extend([answer(500) for _ in items])
+            async with stage.running():
+                await stage.told(3)
+                assert breaker.state is BreakerState.OPEN
+                stage.later(10)  # all three are due again, and nobody asks
+                more = await stage.finished()
+                assert (await stage.intake()).status is Status.CREATED
+                assert await stage.outbox._take_up() == 0
+                assert len(wallet.orders) == 3
+                assert [stage.row(item).attempts for item in (*items, more)] == [1, 1, 1, 0]
+
+                wallet.hold_back()
+                stage.later(10)  # one may try
+                await wallet.has_been_asked(4)
+                assert str(breaker.state) == "half_open"
+                assert await stage.outbox._take_up() == 0
+                assert len(wallet.orders) == 4
+                wallet.let_go()
+                await stage.told(4)
+        assert str(breaker.state) == "closed"
+        assert all(stage.item(item).settled for item in (*items, more))
+
+    async def test_a_probe_that_fails_uses_one_attempt_and_lengthens_the_pause(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        breaker = Breaker(threshold=1, pause_seconds=20, growth=2)
+        async with stage_on(store, clock, wallet, breaker=breaker) as stage:
+            items = [await stage.finished() for _ in range(2)]
+            wallet.script.extend([answer(500) for _ in range(3)])
+            async with stage.running():
+                await stage.told(2)
+                stage.later(20)
+                await stage.told()
+                assert sorted(stage.row(item).attempts for item in items) == [1, 2]
+                assert breaker.probe_at == moment(60)
+                stage.later(40)
+                await stage.told(2)
+        assert all(stage.item(item).settled for item in items)
+
+    @pytest.mark.parametrize("scripted", [answer(400), answer(409), answer(404)], ids=repr)
+    async def test_a_wallet_that_refuses_is_alive(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet, scripted: Scripted
+    ) -> None:
+        breaker = Breaker(threshold=1)
+        async with stage_on(store, clock, wallet, breaker=breaker) as stage:
+            await stage.finished()
+            wallet.script.append(scripted)
+            async with stage.running():
+                await stage.told()
+        assert breaker.state is BreakerState.CLOSED
+
+
+class TestManyAtOnce:
+    async def test_a_bounded_number_run_at_once_and_each_escrow_is_ordered_once(
+        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A place that becomes free is taken at once, not at the next poll.
+        monkeypatch.setattr(outbox, "POLL_SECONDS", 3600)
+        items = [await stage.finished() for _ in range(40)]
+        wallet.hold_back()
+        async with stage.running():
+            await wallet.has_been_asked(outbox.CONCURRENT_ATTEMPTS)
+            assert await stage.outbox._take_up() == 0
+            assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
+            wallet.let_go()
+            await stage.told(40)
+        assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
+        assert sorted(asked.escrow_id for asked in wallet.orders) == sorted(
+            item.escrow_transaction_id for item in items
+        )
+        assert all(stage.item(item).settled for item in items)
+
+
+class TestTheEnd:
+    async def test_an_attempt_under_way_may_end(self, stage: Stage, wallet: ScriptedWallet) -> None:
+        item = await stage.finished()
+        wallet.hold_back()
+        async with stage.running() as task:
+            await wallet.has_been_asked(1)
+            task.cancel()
+            wallet.let_go()
+            await stage.told()
+        assert stage.item(item).settled
+
+    async def test_an_attempt_that_takes_too_long_is_cut_short_and_its_lease_returns_it(
+        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(outbox, "LAST_MOMENT_SECONDS", 0.01)
+        item = await stage.finished()
+        wallet.hold_back()
+        async with stage.running():
+            await wallet.has_been_asked(1)
+        assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.PENDING, 0)
+        assert stage.row(item).lease_until == moment(LEASE_SECONDS)
+        wallet.let_go()
+        stage.clock.wait(LEASE_SECONDS)
+        async with stage.running():
+            await stage.told()
+        assert stage.item(item).settled
+
+    async def test_being_woken_and_stopped_in_one_moment_it_stops(
+        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with stage.running() as task:
+            waits = asyncio.Event()
+            real_wait = stage.outbox._wake.wait
+
+            async def wait() -> bool:
+                waits.set()
+                return await real_wait()
+
+            monkeypatch.setattr(stage.outbox._wake, "wait", wait)
+            stage.outbox.wake()
+            await waits.wait()
+            await asyncio.sleep(0)
+            stage.outbox.wake()
+            # The waiter has been woken and has not run yet.
+            await stopped(task)
+
+
+class TestTrouble:
+    async def test_without_its_database_it_ends_and_says_so_and_works_again_later(
+        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item = await stage.finished()
+        with _away(stage, monkeypatch, "reading"), pytest.raises(Unavailable):
+            await stage.outbox.run()
+        with _away(stage, monkeypatch, "writing"), pytest.raises(Unavailable):
+            await stage.outbox.run()
+        assert wallet.asked == []
+        async with stage.running():
+            await stage.told()
+        assert stage.item(item).settled
+
+    async def test_a_claim_that_failed_gives_the_probe_s_place_back(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        breaker = Breaker(threshold=1, pause_seconds=1)
+        breaker.failed(_permit(breaker), moment())
+        async with stage_on(store, clock, wallet, breaker=breaker) as stage:
+            item = await stage.finished()
+            clock.wait(1)
+            with _away(stage, monkeypatch, "writing"), pytest.raises(Unavailable):
+                await stage.outbox.run()
+            async with stage.running():
+                await stage.told()
+        assert stage.item(item).settled
+
+    async def test_an_outcome_that_cannot_be_kept_is_asked_for_again_with_the_same_key(
+        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        item = await stage.finished()
+        wallet.hold_back()
+        async with stage.running():
+            await wallet.has_been_asked(1)
+            with _away(stage, monkeypatch, "writing"):
+                wallet.let_go()
+                await stage.until(lambda: not stage.outbox._attempts)
+            assert not stage.item(item).settled
+            stage.later(LEASE_SECONDS)
+            await stage.told()
+        assert stage.item(item).settled
+        assert len({(asked.key, asked.body) for asked in wallet.orders}) == 1
+
+
+@contextmanager
+def _away(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[None]:
+    """The database fails whoever is `reading` or `writing`."""
+
+    def fail() -> NoReturn:
+        raise OperationalError("", None, Exception("away"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.store, what, fail)
+        yield
+
+
+def _permit(breaker: Breaker) -> Permit:
+    permit = breaker.admit(moment())
+    assert permit is not None
+    return permit
+
+
+def knows(wallet: ScriptedWallet, escrow_id: str, user_id: str, found: dict[str, Any] | Exception | None) -> None:
+    if isinstance(found, dict):
+        wallet.escrows[escrow_id] = {"escrowId": escrow_id, "userId": user_id, **found}
+    elif found is not None:
+        wallet.escrows[escrow_id] = found
