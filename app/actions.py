@@ -27,7 +27,7 @@ from app.domain.errors import (
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Idempotency, Outcome
 from app.store import reading
 from app.wallet.answers import Done, Escrow, Never, NoEscrow, is_held
@@ -62,7 +62,7 @@ class Actions:
         self,
         *,
         lanes: Lanes,
-        reader: Reader,
+        queries: Queries,
         outbox: Outbox,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -73,7 +73,7 @@ class Actions:
         """`quota`: of every user; None: nobody is held back. `verify_holds_at`: the wallet that is asked at intake
         whether the escrow is held; None: nobody is."""
         self._lanes = lanes
-        self._reader = reader
+        self._queries = queries
         self._outbox = outbox
         self._wallet = verify_holds_at
         self._clock = clock
@@ -112,13 +112,13 @@ class Actions:
         if mark is None:
             return False
         keys = [(mark.scope, mark.key)]
-        return bool(await self._reader.ask(lambda connection: reading.find_answers(connection, keys)))
+        return bool(await self._queries.run(lambda connection: reading.find_answers(connection, keys)))
 
     async def item_command(
         self, principal: Principal, name: str, item_id: str, request: Request, key: str | None
     ) -> Outcome:
         """Do one of ITEM_COMMANDS to an item."""
-        item, _ = await self._reader.item(item_id)
+        item, _ = await self._queries.item(item_id)
         if isinstance(request, RefundRequest):
             rights.may_refund(principal, item.performer_id, item.user_id, request.reason)
         else:
@@ -144,7 +144,7 @@ class Actions:
         if refusal.item_id is None or principal is None:
             return None
         try:
-            item, room = await self._reader.item(refusal.item_id)
+            item, room = await self._queries.item(refusal.item_id)
             rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
         except QueueError:
             return None
@@ -176,7 +176,7 @@ class Actions:
     async def _operation(self, operation_id: str) -> Operation:
         if not is_identifier(operation_id):
             raise NotFound("There is no such wallet operation.")
-        operation = await self._reader.ask(lambda connection: reading.find_operation(connection, operation_id))
+        operation = await self._queries.run(lambda connection: reading.find_operation(connection, operation_id))
         if operation is None:
             raise NotFound("There is no such wallet operation.")
         return operation

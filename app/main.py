@@ -35,7 +35,7 @@ from app.domain.event import Event
 from app.domain.room import Policy
 from app.engine import timers
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Outcome
 from app.live import catch_up
 from app.live.connections import POST_SECONDS, Audiences
@@ -185,7 +185,7 @@ def create_app(
 
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            reader.note(outcome.events)
+            queries.note(outcome.events)
             if outcome.operation is not None:
                 outbox.wake()
             hub.publish(outcome.room.performer_id, outcome.events)
@@ -199,13 +199,13 @@ def create_app(
         event_log.wake(events)
 
     lanes = Lanes(store, clock, new_id, publish, count=lane_count, measure=metrics.batch)
-    reader = Reader(store, lanes)
-    event_log = EventLog(reader, clock)
+    queries = Queries(store, lanes)
+    event_log = EventLog(queries, clock)
     bus = bus_of(settings, store.epoch, hear)
     hub = Hub(
         epoch=store.epoch,
-        load=reader.room,
-        missed=reader.missed,
+        load=queries.room,
+        missed=queries.missed,
         clock=clock,
         coalesce_seconds=settings.coalesce_ms / 1000,
         watch=bus.watch if bus is not None else None,
@@ -223,7 +223,7 @@ def create_app(
     wallet, sandbox_routes = wallet_of(settings, engines, clock)
     outbox = Outbox(
         lanes=lanes,
-        reader=reader,
+        queries=queries,
         wallet=wallet,
         breaker=Breaker(),
         clock=clock,
@@ -236,7 +236,7 @@ def create_app(
     quota = quota_of(settings, store.epoch)
     actions = Actions(
         lanes=lanes,
-        reader=reader,
+        queries=queries,
         outbox=outbox,
         clock=clock,
         new_id=new_id,
@@ -251,7 +251,7 @@ def create_app(
         dependencies["bus"] = lambda: bus.is_connected
     api = Api(
         store=store,
-        reader=reader,
+        queries=queries,
         event_log=event_log,
         audiences=audiences,
         actions=actions,
@@ -281,7 +281,7 @@ def create_app(
             event_streams=lambda: event_log.streams,
             traffic=hub.traffic,
             breaker=outbox.breaker,
-            operations=lambda: reader.ask(reading.operation_counts),
+            operations=lambda: queries.run(reading.operation_counts),
         )
     )
 
@@ -299,7 +299,7 @@ def create_app(
                     # Whatever its end was, what it has counted counts.
                     await metrics.leave()
         finally:
-            reader.close()
+            queries.close()
             engines.dispose()
 
     @asynccontextmanager
@@ -310,7 +310,7 @@ def create_app(
                 await lanes.run(writing.release_claims)
             await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, clock()))
             loops = [
-                timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(reader, lanes, clock())),
+                timers.every(timers.SWEEP_SECONDS, "the sweep", lambda: timers.sweep(queries, lanes, clock())),
                 timers.every(RENEW_SECONDS, "presence", presence.keep),
                 timers.every(TIDY_SECONDS, "tidying", tidy),
                 timers.every(OUTBOX_PAUSE_SECONDS, "the outbox", outbox.run),
@@ -320,7 +320,7 @@ def create_app(
                     timers.every(
                         catch_up.POSITION_CHECK_SECONDS,
                         "the position check",
-                        lambda: catch_up.check_positions(reader, hub),
+                        lambda: catch_up.check_positions(queries, hub),
                     )
                 )
             if bus is not None:

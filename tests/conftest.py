@@ -54,7 +54,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-def star() -> str:
+def performer_id() -> str:
     """A performer whom no other test knows."""
     return fresh("star")
 

@@ -29,9 +29,9 @@ async def api(careful: Server) -> AsyncIterator[Api]:
         yield api
 
 
-async def held_body(api: Api, star: str, tokens: int = 100) -> Json:
+async def held_body(api: Api, performer_id: str, tokens: int = 100) -> Json:
     """An intake whose escrow is held, as a feature would have seen to."""
-    body = intake_body(star, userId=fresh("user"), tokens=tokens)
+    body = intake_body(performer_id, userId=fresh("user"), tokens=tokens)
     grant = {"userId": body["userId"], "amount": tokens}
     assert (await api.post("/sandbox/grants", None, grant, headers={"X-Idempotency-Key": fresh("grant")})).is_success
     response = await api.post(
@@ -50,28 +50,28 @@ async def held_body(api: Api, star: str, tokens: int = 100) -> Json:
     return body
 
 
-async def test_an_escrow_that_is_held_is_queued(api: Api, careful: Server, star: str) -> None:
-    body = await held_body(api, star)
+async def test_an_escrow_that_is_held_is_queued(api: Api, careful: Server, performer_id: str) -> None:
+    body = await held_body(api, performer_id)
     assert ok(await api.post(ITEMS, careful.feature(), body), 201)["status"] == "created"
 
 
 async def test_an_escrow_that_is_not_held_for_this_user_and_amount_is_not_found(
-    api: Api, careful: Server, star: str
+    api: Api, careful: Server, performer_id: str
 ) -> None:
-    body = await held_body(api, star)
+    body = await held_body(api, performer_id)
     for wrong in (
         {"escrowTransactionId": fresh("escrow")},
         {"userId": fresh("user")},
         {"tokens": 99},
     ):
         problem(await api.post(ITEMS, careful.feature(), {**body, **wrong}), 422, "ESCROW_NOT_FOUND")
-    assert await api.version(star) == 0
+    assert await api.version(performer_id) == 0
     # None of that has used the key up.
     ok(await api.post(ITEMS, careful.feature(), body), 201)
 
 
-async def test_a_repeated_intake_asks_the_wallet_no_more(api: Api, careful: Server, star: str) -> None:
-    body = await held_body(api, star)
+async def test_a_repeated_intake_asks_the_wallet_no_more(api: Api, careful: Server, performer_id: str) -> None:
+    body = await held_body(api, performer_id)
     item = ok(await api.post(ITEMS, careful.feature(), body), 201)
     await api.command("refund", item, {"reason": "technical_error"})
     assert ok(await api.post(ITEMS, careful.feature(), body)) == item
@@ -116,14 +116,14 @@ async def test_a_depth_is_bounded_by_the_setting(tmp_path: Path) -> None:
             assert (await api.queue("mira"))["room"]["maxDepth"] == 2
 
 
-async def test_only_what_is_dead_is_sent_on_its_way_again(api: Api, careful: Server, star: str) -> None:
-    item = ok(await api.post(ITEMS, careful.feature(), await held_body(api, star)), 201)
+async def test_only_what_is_dead_is_sent_on_its_way_again(api: Api, careful: Server, performer_id: str) -> None:
+    item = ok(await api.post(ITEMS, careful.feature(), await held_body(api, performer_id)), 201)
     await api.command("complete", await api.command("start", item))
     listing = ok(await api.get("/v1/admin/wallet-operations?limit=100", careful.admin))
     (operation,) = [one for one in listing["operations"] if one["itemId"] == item["itemId"]]
     path = f"/v1/admin/wallet-operations/{operation['id']}/retry"
     problem(await api.post(path, careful.admin), 409, "INVALID_STATE_TRANSITION")
-    problem(await api.post(path, careful.performer(star)), 403, "FORBIDDEN")
+    problem(await api.post(path, careful.performer(performer_id)), 403, "FORBIDDEN")
     problem(await api.post(path), 401, "UNAUTHORIZED")
     for unknown in (fresh("operation"), "%00", "x" * 1000):
         response = await api.post(f"/v1/admin/wallet-operations/{unknown}/retry", careful.admin)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app import logs
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.settings import Environment
 from tests.support.server import Api, Server, problem
 
@@ -114,16 +114,16 @@ def test_what_json_cannot_hold_is_written_as_text() -> None:
 
 
 async def test_a_request_that_the_service_could_not_answer_is_logged_by_its_route(
-    api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = written(Environment.PRODUCTION)
 
-    async def away(self: Reader, performer_id: str) -> Any:
+    async def away(self: Queries, performer_id: str) -> Any:
         raise ConnectionError("away")
 
     with monkeypatch.context() as patch:
-        server.replace(patch, Reader, "room", away)
-        path = f"/v1/performers/{star}/queue"
+        server.replace(patch, Queries, "room", away)
+        path = f"/v1/performers/{performer_id}/queue"
         response = await api.send("GET", path, server.admin, headers={"X-Request-ID": "find-me"})
         problem(response, 500, "INTERNAL")
     failure, answer = [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -133,15 +133,15 @@ async def test_a_request_that_the_service_could_not_answer_is_logged_by_its_rout
     assert answer["level"] == "warning"
     assert (answer["method"], answer["route"], answer["status"]) == ("GET", "/v1/performers/{performerId}/queue", 500)
     assert answer["milliseconds"] >= 0
-    for private in (star, server.admin):
+    for private in (performer_id, server.admin):
         assert private not in stream.getvalue()
     assert len(server.expected_errors()) == 1
 
 
-async def test_what_callers_should_not_have_asked_leaves_no_line(api: Api, server: Server, star: str) -> None:
+async def test_what_callers_should_not_have_asked_leaves_no_line(api: Api, server: Server, performer_id: str) -> None:
     stream = written(Environment.PRODUCTION)
     problem(await api.get("/v1/nowhere"), 404, "NOT_FOUND")
     problem(await api.get("/v1/events", "x.y.z"), 401, "UNAUTHORIZED")
     problem(await api.post("/v1/queue/items", server.admin, {}), 422, "VALIDATION_ERROR")
-    await api.intake(star)
+    await api.intake(performer_id)
     assert stream.getvalue() == ""

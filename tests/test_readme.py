@@ -61,7 +61,7 @@ def test_the_transition_table_is_the_codes() -> None:
 def test_the_reading_order_names_every_module_and_none_that_is_not_there() -> None:
     named = re.findall(r"`((?:app|static|tests)/[\w./-]*)`", section("Read the code in this order"))
     assert [name for name in named if not (ROOT / name).exists()] == []
-    modules = {f"app/{path.name}{'/' if path.is_dir() else ''}" for path in (ROOT / "app").glob("[!_]*")}
+    modules = {f"app/{path.name}{'/' if path.is_dir() else ''}" for path in (ROOT / "app").glob("[!_.]*")}
     assert modules - set(named) == set()
 
 

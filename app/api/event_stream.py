@@ -19,7 +19,7 @@ from starlette.types import Message, Send
 
 from app.domain.errors import Unavailable
 from app.domain.event import Event, Logged
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.server.http_protocol import Abort
 from app.store import reading
 from app.wire.encoding import encode
@@ -60,8 +60,8 @@ class Selection:
 class EventLog:
     """The log, by the page and as a stream. Used from the event loop only."""
 
-    def __init__(self, reader: Reader, clock: Callable[[], datetime]) -> None:
-        self._reader = reader
+    def __init__(self, queries: Queries, clock: Callable[[], datetime]) -> None:
+        self._queries = queries
         self._clock = clock
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._streams: dict[_Stream, asyncio.Task[Any]] = {}
@@ -82,7 +82,7 @@ class EventLog:
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> list[Logged]:
         """What follows a cursor. Raises ValueError for one that this log cannot have given."""
-        return await self._reader.ask(
+        return await self._queries.run(
             lambda connection: reading.log_events(
                 connection,
                 after=after,

@@ -35,7 +35,7 @@ from app.api.parameters import (
 from app.domain.errors import NotFound, QueueError, Unauthorized
 from app.domain.item import Item
 from app.domain.room import Room
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Outcome
 from app.live.connections import Audiences
 from app.live.sockets import Sockets
@@ -61,7 +61,7 @@ class Api:
         self,
         *,
         store: Store,
-        reader: Reader,
+        queries: Queries,
         event_log: EventLog,
         audiences: Audiences,
         actions: Actions,
@@ -74,7 +74,7 @@ class Api:
         """`intakes` are counted into, by result: queued, replayed or the code of the refusal. `dependencies`: by name,
         whether what the service can do without for a while is well."""
         self._store = store
-        self._reader = reader
+        self._queries = queries
         self._event_log = event_log
         self._audiences = audiences
         self._actions = actions
@@ -110,7 +110,7 @@ class Api:
 
     async def transitions(self, request: Request) -> Response:
         item, _ = await self._readable_item(request)
-        events = await self._reader.ask(lambda connection: reading.item_events(connection, item.item_id))
+        events = await self._queries.run(lambda connection: reading.item_events(connection, item.item_id))
         return _json(shapes.transitions_shape(events))
 
     async def item_command(self, name: str, request: Request) -> Response:
@@ -122,7 +122,7 @@ class Api:
 
     async def _readable_item(self, request: Request) -> tuple[Item, Room]:
         principal = await self._principal(request)
-        item, room = await self._reader.item(request.path_params["itemId"])
+        item, room = await self._queries.item(request.path_params["itemId"])
         rights.may_read_item(principal, item.performer_id, item.user_id, item.source_feature)
         return item, room
 
@@ -135,7 +135,7 @@ class Api:
     async def queue(self, request: Request) -> Response:
         principal = await self._viewer(request)
         performer_id = performer_id_of(request)
-        room = await self._reader.existing_room(performer_id)
+        room = await self._queries.existing_room(performer_id)
         whole = rights.sees_whole_room(principal, performer_id)
         queue: shapes.QueueShape = {
             "room": shapes.room_shape(room, self._store.epoch),
@@ -145,7 +145,7 @@ class Api:
 
     async def depth(self, request: Request) -> Response:
         await self._viewer(request)
-        room = await self._reader.existing_room(performer_id_of(request))
+        room = await self._queries.existing_room(performer_id_of(request))
         depth: shapes.DepthShape = {
             "performerId": room.performer_id,
             "depth": room.depth,
@@ -170,8 +170,8 @@ class Api:
         performer_id = performer_id_of(request)
         rights.may_drive(principal, performer_id)
         limit, skip = paging_of(request)
-        await self._reader.existing_room(performer_id)
-        page = await self._reader.ask(
+        await self._queries.existing_room(performer_id)
+        page = await self._queries.run(
             lambda connection: reading.ended_items(connection, performer_id, limit=limit, skip=skip)
         )
         items = [shapes.whole_item(item, 0) for item in page.rows]
@@ -185,9 +185,9 @@ class Api:
             rights.may_administer(principal)
         else:
             rights.may_drive(principal, performer_id)
-            await self._reader.existing_room(performer_id)
+            await self._queries.existing_room(performer_id)
         start, end = self._span(request)
-        figures = await self._reader.ask(
+        figures = await self._queries.run(
             lambda connection: analyse(
                 reading.items_of_span(connection, start, end, performer_id), start, end, performer_id
             )
@@ -211,14 +211,14 @@ class Api:
         if not is_identifier(user_id):
             raise NotFound("There is no such user.")
         limit, skip = paging_of(request)
-        page = await self._reader.ask(
+        page = await self._queries.run(
             lambda connection: reading.items_of_user(connection, user_id, limit=limit, skip=skip)
         )
         items = []
         for item in page.rows:
             if item.is_active:
                 # Its place is the room's to say; and it may have ended since its row was read.
-                item, room = await self._reader.item(item.item_id)
+                item, room = await self._queries.item(item.item_id)
                 items.append(shapes.whole_item(item, room.position(item.item_id)))
             else:
                 items.append(shapes.whole_item(item, 0))
@@ -262,7 +262,7 @@ class Api:
     async def rooms(self, request: Request) -> Response:
         rights.may_administer(await self._principal(request))
         limit, skip = paging_of(request)
-        page = await self._reader.ask(
+        page = await self._queries.run(
             lambda connection: reading.rooms_page(connection, self._store.policy, limit=limit, skip=skip)
         )
         rooms = [shapes.room_shape(room, self._store.epoch) for room in page.rows]
@@ -300,7 +300,7 @@ class Api:
         status = request.query_params.get("status")
         if status not in (None, "pending", "retrying", "done", "dead"):
             raise bad_parameter("status", "must be pending, retrying, done or dead")
-        page = await self._reader.ask(
+        page = await self._queries.run(
             lambda connection: reading.operations_page(connection, status=status, limit=limit, skip=skip)
         )
         operations = [shapes.operation_shape(operation) for operation in page.rows]
@@ -330,7 +330,7 @@ class Api:
         checks = {"database": "ok"}
         try:
             async with asyncio.timeout(LONGEST_CHECK_SECONDS):
-                await self._reader.ask(reading.epoch)
+                await self._queries.run(reading.epoch)
         except Exception:
             # Whatever keeps the database from answering, this process is not ready.
             checks["database"] = "unreachable"

@@ -31,7 +31,7 @@ LONGEST_CATCH_UP = 500
 T = TypeVar("T")
 
 
-class Reader:
+class Queries:
     def __init__(self, store: Store, lanes: Lanes) -> None:
         self._store = store
         self._lanes = lanes
@@ -43,7 +43,7 @@ class Reader:
     def close(self) -> None:
         self._threads.shutdown()
 
-    async def ask(self, question: Callable[[Connection], T]) -> T:
+    async def run(self, query: Callable[[Connection], T]) -> T:
         """The answer of a function over a read-only connection, in a thread of its own.
 
         Raises Unavailable while the database is in trouble.
@@ -51,7 +51,7 @@ class Reader:
 
         def answer() -> T:
             with self._store.reading() as connection:
-                return question(connection)
+                return query(connection)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
@@ -74,7 +74,7 @@ class Reader:
                     return cached
             return reading.load_rooms(connection, self._store.policy, [performer_id])[performer_id]
 
-        return await self.ask(read)
+        return await self.run(read)
 
     async def existing_room(self, performer_id: str) -> Room:
         """Raises PerformerNotFound for a room that never was."""
@@ -93,7 +93,7 @@ class Reader:
         elif not is_identifier(item_id):
             raise ItemNotFound("There is no such item.")
         while True:
-            item = await self.ask(lambda connection: reading.find_item(connection, item_id))
+            item = await self.run(lambda connection: reading.find_item(connection, item_id))
             if item is None:
                 raise ItemNotFound("There is no such item.")
             room = await self.room(item.performer_id)
@@ -117,4 +117,4 @@ class Reader:
 
     async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
         """A room's events after a version, as many as are read at once."""
-        return await self.ask(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))
+        return await self.run(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))

@@ -12,7 +12,7 @@ from datetime import datetime
 from app.domain.command import Expire
 from app.domain.errors import QueueError
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.store import reading
 
 SWEEP_SECONDS = 0.5
@@ -21,9 +21,9 @@ OVERDUE_AT_ONCE = 200
 log = logging.getLogger(__name__)
 
 
-async def sweep(reader: Reader, lanes: Lanes, now: datetime) -> int:
+async def sweep(queries: Queries, lanes: Lanes, now: datetime) -> int:
     """Send overdue items to their rooms; returns how many there were."""
-    overdue = await reader.ask(lambda connection: reading.overdue_items(connection, now, OVERDUE_AT_ONCE))
+    overdue = await queries.run(lambda connection: reading.overdue_items(connection, now, OVERDUE_AT_ONCE))
     sent = (lanes.send(performer_id, Expire(item_id=item_id)) for performer_id, item_id in overdue)
     for result in await asyncio.gather(*sent, return_exceptions=True):
         if isinstance(result, QueueError):

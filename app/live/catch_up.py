@@ -5,7 +5,7 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.live.hub import Hub
 from app.store import reading
 
@@ -14,12 +14,12 @@ POSITION_CHECK_SECONDS = 2.0
 CHECKED_AT_ONCE = 1000
 
 
-async def check_positions(reader: Reader, hub: Hub) -> None:
+async def check_positions(queries: Queries, hub: Hub) -> None:
     """Compare the watched rooms with the database: what the bus has lost is found here."""
     performer_ids = list(hub.watched)
     for start in range(0, len(performer_ids), CHECKED_AT_ONCE):
         some = performer_ids[start : start + CHECKED_AT_ONCE]
-        for performer_id, version in (await reader.ask(partial(_versions, some))).items():
+        for performer_id, version in (await queries.run(partial(_versions, some))).items():
             hub.behind(performer_id, version)
 
 

@@ -18,7 +18,7 @@ from app.domain.command import Command, Confirm, Report
 from app.domain.errors import QueueError
 from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.store import reading, writing
 from app.wallet.answers import Done, FindOut, Never, TryAgain, resolved
 from app.wallet.breaker import Breaker, Permit
@@ -41,7 +41,7 @@ class Outbox:
         self,
         *,
         lanes: Lanes,
-        reader: Reader,
+        queries: Queries,
         wallet: Wallet,
         breaker: Breaker,
         clock: Callable[[], datetime],
@@ -52,7 +52,7 @@ class Outbox:
         timeout_seconds: float,
     ) -> None:
         self._lanes = lanes
-        self._reader = reader
+        self._queries = queries
         self._wallet = wallet
         self.breaker = breaker
         self._clock = clock
@@ -90,7 +90,7 @@ class Outbox:
     async def _take_up(self) -> int:
         """Claim what is due, as much as may run at once, and begin on it; returns how many."""
         now = self._clock()
-        if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._reader.ask(
+        if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._queries.run(
             lambda connection: reading.is_operation_due(connection, now)
         ):
             return 0

@@ -39,7 +39,7 @@ class Scene:
     """An item in a room, and everybody who might want something of it."""
 
     api: Api
-    star: str
+    performer_id: str
     item: Json
 
     def token(self, who: str) -> str | None:
@@ -50,23 +50,23 @@ class Scene:
             "another feature": server.feature("dice"),
             "its user": server.viewer(user),
             "another user": server.viewer("somebody-else"),
-            "its performer": server.performer(self.star),
+            "its performer": server.performer(self.performer_id),
             "another performer": server.performer("another-star"),
-            "its moderator": server.token("moderator", "max", self.star),
+            "its moderator": server.token("moderator", "max", self.performer_id),
             "another moderator": server.token("moderator", "max", "another-star"),
             "an admin": server.admin,
-            "a user named like the performer": server.viewer(self.star),
+            "a user named like the performer": server.viewer(self.performer_id),
             "a feature named like the user": server.feature(user),
             "a performer named like the user": server.performer(user),
         }[who]
 
     async def ask(self, method: str, path: str, who: str, body: Any = None) -> httpx2.Response:
-        filled = path.format(item=self.item["itemId"], star=self.star, user=self.item["userId"])
+        filled = path.format(item=self.item["itemId"], performer_id=self.performer_id, user=self.item["userId"])
         return await self.api.send(method, filled, self.token(who), body)
 
     async def everybody_but(self, allowed: set[str], method: str, path: str, body: Any = None) -> None:
         """All who are not allowed are refused: with 401 who says nothing of themselves, with 403 who does."""
-        async with nothing_changes(self.api, self.star):
+        async with nothing_changes(self.api, self.performer_id):
             for who in WHO:
                 if who not in allowed:
                     response = await self.ask(method, path, who, body)
@@ -75,8 +75,8 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(api: Api, star: str) -> Scene:
-    return Scene(api=api, star=star, item=await api.intake(star))
+async def scene(api: Api, performer_id: str) -> Scene:
+    return Scene(api=api, performer_id=performer_id, item=await api.intake(performer_id))
 
 
 # Reading
@@ -146,14 +146,14 @@ async def test_exactly_those_in_the_table_may_drive_the_room(scene: Scene) -> No
 
 async def test_only_its_own_feature_and_an_admin_may_queue_an_item(scene: Scene) -> None:
     allowed = {"its feature", "an admin"}
-    await scene.everybody_but(allowed, "POST", ITEMS, intake_body(scene.star))
+    await scene.everybody_but(allowed, "POST", ITEMS, intake_body(scene.performer_id))
     for who in allowed:
-        ok(await scene.ask("POST", ITEMS, who, intake_body(scene.star)), 201)
+        ok(await scene.ask("POST", ITEMS, who, intake_body(scene.performer_id)), 201)
 
 
 async def test_who_may_not_see_an_item_is_not_shown_it_by_a_refusal(scene: Scene) -> None:
     await scene.api.command("start", scene.item)
-    other = await scene.api.intake(scene.star)
+    other = await scene.api.intake(scene.performer_id)
     path = f"{ITEMS}/{other['itemId']}/start"
     refusal = problem(await scene.api.post(path, scene.token("its moderator")), 409, "ALREADY_PROCESSING")
     assert refusal["item"]["itemId"] == scene.item["itemId"]
@@ -173,7 +173,7 @@ async def test_a_feature_reads_its_own_events_only(scene: Scene) -> None:
 async def test_a_performer_reads_the_own_rooms_events_only(scene: Scene) -> None:
     for who in ("its performer", "its moderator"):
         events = ok(await scene.ask("GET", "/v1/events", who))["events"]
-        assert [event["performerId"] for event in events] == [scene.star]
+        assert [event["performerId"] for event in events] == [scene.performer_id]
     problem(await scene.ask("GET", "/v1/events?performerId={star}", "another performer"), 403, "FORBIDDEN")
 
 
@@ -188,8 +188,8 @@ def altered(token: str, **claims: Any) -> str:
     return f"{head}.{base64.urlsafe_b64encode(json.dumps(changed).encode()).rstrip(b'=').decode()}.{signature}"
 
 
-def bad_tokens(server: Server, star: str) -> dict[str, str]:
-    claims = {"sub": star, "role": "performer", "exp": int(time.time()) + 600}
+def bad_tokens(server: Server, performer_id: str) -> dict[str, str]:
+    claims = {"sub": performer_id, "role": "performer", "exp": int(time.time()) + 600}
     secret = server.settings.auth_secret
     return {
         "not a token": "let-me-in",
@@ -198,28 +198,28 @@ def bad_tokens(server: Server, star: str) -> dict[str, str]:
         "another key": jwt.encode(claims, "another-key-that-is-long-enough-too!"),
         "alg none": jwt.encode(claims, "", algorithm="none"),
         "another algorithm": jwt.encode(claims, secret, algorithm="HS512"),
-        "promoted": altered(server.viewer(star), role="admin"),
-        "moved": altered(server.performer("another-star"), sub=star),
-        "no exp": jwt.encode({"sub": star, "role": "performer"}, secret),
+        "promoted": altered(server.viewer(performer_id), role="admin"),
+        "moved": altered(server.performer("another-star"), sub=performer_id),
+        "no exp": jwt.encode({"sub": performer_id, "role": "performer"}, secret),
         "no sub": jwt.encode({"role": "performer", "exp": claims["exp"]}, secret),
-        "no role": jwt.encode({"sub": star, "exp": claims["exp"]}, secret),
+        "no role": jwt.encode({"sub": performer_id, "exp": claims["exp"]}, secret),
         "unknown role": jwt.encode({**claims, "role": "king"}, secret),
         "the service's own role": jwt.encode({**claims, "role": "system"}, secret),
         "a moderator of nothing": jwt.encode({**claims, "role": "moderator"}, secret),
         "exp is NaN": jwt.encode({**claims, "exp": float("nan")}, secret),
         "too long": "x" * 8193,
-        "cut short": server.performer(star)[:-4],
+        "cut short": server.performer(performer_id)[:-4],
     }
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 async def test_a_token_that_is_no_good_opens_nothing(scene: Scene) -> None:
-    api, star = scene.api, scene.star
-    room, item = f"/v1/performers/{star}/queue", f"{ITEMS}/{scene.item['itemId']}"
-    async with nothing_changes(api, star):
-        for name, token in bad_tokens(api.server, star).items():
+    api, performer_id = scene.api, scene.performer_id
+    room, item = f"/v1/performers/{performer_id}/queue", f"{ITEMS}/{scene.item['itemId']}"
+    async with nothing_changes(api, performer_id):
+        for name, token in bad_tokens(api.server, performer_id).items():
             for method, path, body in (
-                ("POST", ITEMS, intake_body(star)),
+                ("POST", ITEMS, intake_body(performer_id)),
                 ("GET", item, None),
                 ("POST", f"{item}/start", None),
                 ("POST", f"{room}/start-next", None),
@@ -239,7 +239,7 @@ async def test_a_token_that_is_no_good_opens_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize("header", ["Basic dXNlcjpwYXNz", "Bearer", "Token abc", "", "Bearer a b c"])
 async def test_an_authorization_that_is_no_bearer_token_is_refused(scene: Scene, header: str) -> None:
-    for path in (f"{ITEMS}/{scene.item['itemId']}", f"/v1/performers/{scene.star}/queue"):
+    for path in (f"{ITEMS}/{scene.item['itemId']}", f"/v1/performers/{scene.performer_id}/queue"):
         response = await scene.api.send("GET", path, headers={"Authorization": header})
         problem(response, 401, "UNAUTHORIZED")
 
@@ -255,7 +255,9 @@ async def test_a_token_in_the_query_is_not_looked_at(scene: Scene) -> None:
     problem(await scene.api.get(path), 401, "UNAUTHORIZED")
 
 
-async def test_who_is_not_known_is_refused_before_the_body_is_looked_at(api: Api, star: str) -> None:
+async def test_who_is_not_known_is_refused_before_the_body_is_looked_at(api: Api, performer_id: str) -> None:
     problem(await api.post(ITEMS, None, content=b"not json"), 401, "UNAUTHORIZED")
     problem(await api.post(f"{ITEMS}/{fresh('item')}/start"), 401, "UNAUTHORIZED")
-    problem(await api.send("PATCH", f"/v1/performers/{star}/queue", None, {"mode": "maybe"}), 401, "UNAUTHORIZED")
+    problem(
+        await api.send("PATCH", f"/v1/performers/{performer_id}/queue", None, {"mode": "maybe"}), 401, "UNAUTHORIZED"
+    )

@@ -21,20 +21,20 @@ async def api(private: Server) -> AsyncIterator[Api]:
         yield api
 
 
-async def test_a_room_is_read_with_a_token_only(api: Api, private: Server, star: str) -> None:
-    await api.intake(star)
-    for path in (f"/v1/performers/{star}/queue", f"/v1/performers/{star}/queue/depth"):
+async def test_a_room_is_read_with_a_token_only(api: Api, private: Server, performer_id: str) -> None:
+    await api.intake(performer_id)
+    for path in (f"/v1/performers/{performer_id}/queue", f"/v1/performers/{performer_id}/queue/depth"):
         problem(await api.get(path), 401, "UNAUTHORIZED")
-        for token in (private.viewer("ada"), private.feature(), private.performer(star), private.admin):
+        for token in (private.viewer("ada"), private.feature(), private.performer(performer_id), private.admin):
             ok(await api.get(path, token))
-    (shown,) = (await api.queue(star, private.viewer("ada")))["items"]
+    (shown,) = (await api.queue(performer_id, private.viewer("ada")))["items"]
     assert set(shown) == PUBLIC_FIELDS
 
 
-async def test_nothing_is_sent_before_auth(api: Api, private: Server, star: str) -> None:
-    item = await api.intake(star)
-    async with private.live(star) as live:
-        await api.intake(star)
+async def test_nothing_is_sent_before_auth(api: Api, private: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    async with private.live(performer_id) as live:
+        await api.intake(performer_id)
         with pytest.raises(TimeoutError):
             await live.next(0.2)
         await live.send({"type": "auth", "token": private.viewer(item["userId"])})
@@ -43,15 +43,17 @@ async def test_nothing_is_sent_before_auth(api: Api, private: Server, star: str)
         assert (snapshot["type"], len(snapshot["items"]), len(snapshot["mine"])) == ("snapshot", 2, 1)
 
 
-async def test_a_token_in_the_header_is_as_good(private: Server, star: str) -> None:
-    async with private.live(star, private.viewer("ada")) as live:
+async def test_a_token_in_the_header_is_as_good(private: Server, performer_id: str) -> None:
+    async with private.live(performer_id, private.viewer("ada")) as live:
         assert [(await live.next())["type"], (await live.next())["type"]] == ["welcome", "snapshot"]
 
 
-async def test_auth_must_come_within_five_seconds(private: Server, star: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_auth_must_come_within_five_seconds(
+    private: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sockets.AUTH_SECONDS == 5
     monkeypatch.setattr(sockets, "AUTH_SECONDS", 0.1)
-    async with private.live(star) as live:
+    async with private.live(performer_id) as live:
         assert await live.closed() == 4500
         assert live.frames == []
 
@@ -73,37 +75,37 @@ async def test_auth_must_come_within_five_seconds(private: Server, star: str, mo
     ids=repr,
 )
 async def test_anything_else_than_a_good_auth_ends_the_connection(
-    private: Server, star: str, frame: object, code: int
+    private: Server, performer_id: str, frame: object, code: int
 ) -> None:
-    async with private.live(star) as live:
+    async with private.live(performer_id) as live:
         await live.send(frame)
         assert await live.closed() == code
         assert live.frames == []
 
 
-async def test_a_client_that_leaves_before_auth_is_forgotten(private: Server, star: str) -> None:
-    async with private.live(star):
+async def test_a_client_that_leaves_before_auth_is_forgotten(private: Server, performer_id: str) -> None:
+    async with private.live(performer_id):
         pass
-    async with private.live(star, private.viewer("ada")) as live:
+    async with private.live(performer_id, private.viewer("ada")) as live:
         assert (await live.next())["type"] == "welcome"
 
 
-async def test_a_private_room_is_resumed_with_the_first_auth(api: Api, private: Server, star: str) -> None:
+async def test_a_private_room_is_resumed_with_the_first_auth(api: Api, private: Server, performer_id: str) -> None:
     viewer = private.viewer(fresh("user"))
-    await api.intake(star)
-    async with private.live(star, viewer) as live:
+    await api.intake(performer_id)
+    async with private.live(performer_id, viewer) as live:
         await live.until("snapshot")
-    await api.intake(star)
-    async with private.live(star, query=f"?epoch={live.epoch}&since={live.version}") as back:
+    await api.intake(performer_id)
+    async with private.live(performer_id, query=f"?epoch={live.epoch}&since={live.version}") as back:
         await back.send({"type": "auth", "token": viewer})
         assert (await back.next())["type"] == "welcome"
         update = await back.next()
         assert (update["type"], update["from"], update["version"], update["recovered"]) == ("update", 1, 2, True)
 
 
-async def test_many_may_wait_for_their_auth_at_once(api: Api, private: Server, star: str) -> None:
+async def test_many_may_wait_for_their_auth_at_once(api: Api, private: Server, performer_id: str) -> None:
     async def arrive() -> str:
-        async with private.live(star) as live:
+        async with private.live(performer_id) as live:
             await live.send({"type": "auth", "token": private.viewer(fresh("user"))})
             await live.until("snapshot")
             return live.epoch

@@ -113,25 +113,25 @@ def test_rates_are_shares_of_what_ended_in_the_span() -> None:
 # Over HTTP
 
 
-def path_of(star: str, **query: str) -> str:
-    return f"/v1/performers/{star}/queue/analytics?{urlencode(query)}"
+def path_of(performer_id: str, **query: str) -> str:
+    return f"/v1/performers/{performer_id}/queue/analytics?{urlencode(query)}"
 
 
-async def test_a_performer_sees_the_last_day_of_their_own_room(api: Api, server: Server, star: str) -> None:
-    finished, waiting = await api.intake(star), await api.intake(star)
+async def test_a_performer_sees_the_last_day_of_their_own_room(api: Api, server: Server, performer_id: str) -> None:
+    finished, waiting = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("start", finished)
     await api.command("complete", finished)
-    figures = ok(await api.get(path_of(star), server.performer(star)))
-    assert figures["performerId"] == star
+    figures = ok(await api.get(path_of(performer_id), server.performer(performer_id)))
+    assert figures["performerId"] == performer_id
     assert (figures["counts"]["created"], figures["counts"]["finished"]) == (2, 1)
     assert figures["features"][0]["sourceFeature"] == waiting["sourceFeature"]
     assert figures["from"] < finished["createdAt"] < figures["to"]
 
 
 async def test_an_administrator_sees_all_rooms_and_an_empty_span_holds_nothing(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
-    await api.intake(star)
+    await api.intake(performer_id)
     assert ok(await api.get("/v1/admin/analytics", server.admin))["counts"]["created"] >= 1
     long_ago = {"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}
     figures = ok(await api.get(f"/v1/admin/analytics?{urlencode(long_ago)}", server.admin))
@@ -139,10 +139,10 @@ async def test_an_administrator_sees_all_rooms_and_an_empty_span_holds_nothing(
     assert figures["counts"]["created"] == 0
 
 
-async def test_others_may_not_look(api: Api, server: Server, star: str) -> None:
-    await api.intake(star)
-    problem(await api.get(path_of(star), server.performer(fresh("star"))), 403, "FORBIDDEN")
-    problem(await api.get("/v1/admin/analytics", server.performer(star)), 403, "FORBIDDEN")
+async def test_others_may_not_look(api: Api, server: Server, performer_id: str) -> None:
+    await api.intake(performer_id)
+    problem(await api.get(path_of(performer_id), server.performer(fresh("star"))), 403, "FORBIDDEN")
+    problem(await api.get("/v1/admin/analytics", server.performer(performer_id)), 403, "FORBIDDEN")
     problem(await api.get(path_of(fresh("star")), server.admin), 404, "PERFORMER_NOT_FOUND")
 
 
@@ -156,8 +156,10 @@ async def test_others_may_not_look(api: Api, server: Server, star: str) -> None:
     ],
 )
 async def test_a_span_that_is_none_is_refused(
-    api: Api, server: Server, star: str, query: dict[str, str], field: str
+    api: Api, server: Server, performer_id: str, query: dict[str, str], field: str
 ) -> None:
-    await api.intake(star)
-    refusal = problem(await api.get(path_of(star, **query), server.performer(star)), 422, "VALIDATION_ERROR")
+    await api.intake(performer_id)
+    refusal = problem(
+        await api.get(path_of(performer_id, **query), server.performer(performer_id)), 422, "VALIDATION_ERROR"
+    )
     assert refusal["errors"][0]["field"] == field

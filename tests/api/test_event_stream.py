@@ -1,4 +1,4 @@
-"""The event log as a live stream: everything, in order, once, at the pace of its reader, until it must end."""
+"""The event log as a live stream: everything, in order, once, at the pace of its queries, until it must end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ from app.api import event_stream as streaming
 from app.api.event_stream import EventLog, Selection
 from app.domain.errors import Unavailable
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.store import Store, reading
 from tests.support.builders import NOON
 from tests.support.stores import (
@@ -44,11 +44,11 @@ def store(database: Database) -> Store:
 @asynccontextmanager
 async def event_log(store: Store, clock: Callable[[], datetime] | None = None) -> AsyncIterator[EventLog]:
     clock = clock or HandClock()
-    reader = Reader(store, Lanes(store, clock, new_id, lambda outcomes: None))
+    queries = Queries(store, Lanes(store, clock, new_id, lambda outcomes: None))
     try:
-        yield EventLog(reader, clock)
+        yield EventLog(queries, clock)
     finally:
-        reader.close()
+        queries.close()
 
 
 @dataclass

@@ -83,9 +83,9 @@ async def paged(api: Api, token: str, query: str = "") -> list[Json]:
 # Over HTTP
 
 
-async def test_a_stream_brings_what_was_and_then_what_happens(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    async with streamed(api, server.performer(star)) as stream:
+async def test_a_stream_brings_what_was_and_then_what_happens(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    async with streamed(api, server.performer(performer_id)) as stream:
         assert stream.response.headers["Content-Type"].startswith("text/event-stream")
         assert stream.response.headers["Cache-Control"] == "no-store"
         assert stream.response.headers["X-Request-ID"]
@@ -98,25 +98,25 @@ async def test_a_stream_brings_what_was_and_then_what_happens(api: Api, server: 
         "queue.item.started",
         "queue.item.finished",
     ]
-    assert was + came == await paged(api, server.performer(star))
+    assert was + came == await paged(api, server.performer(performer_id))
 
 
 async def test_an_event_is_told_as_soon_as_it_is_committed(
-    api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for pause in ("SOON_SECONDS", "POLL_SECONDS"):
         monkeypatch.setattr(streaming, pause, 10 * WAIT_SECONDS)
-    async with streamed(api, server.performer(star)) as stream:
+    async with streamed(api, server.performer(performer_id)) as stream:
         for number in range(1, 6):
-            await api.intake(star)
+            await api.intake(performer_id)
             (event,) = await stream.take(1)
             assert event["version"] == number
 
 
-async def test_a_stream_goes_on_after_the_last_event_seen(api: Api, server: Server, star: str) -> None:
+async def test_a_stream_goes_on_after_the_last_event_seen(api: Api, server: Server, performer_id: str) -> None:
     for _ in range(4):
-        await api.intake(star)
-    performer = server.performer(star)
+        await api.intake(performer_id)
+    performer = server.performer(performer_id)
     events = await paged(api, performer)
     cursors = [event["cursor"] for event in events]
     async with streamed(api, performer, f"?after={cursors[0]}") as stream:
@@ -146,11 +146,11 @@ async def test_a_reader_sees_only_what_it_may(api: Api, server: Server) -> None:
         assert [event["item"]["sourceFeature"] for event in await own.take(3)] == [feature] * 3
 
 
-async def test_who_may_not_read_the_log_may_not_stream_it(api: Api, server: Server, star: str) -> None:
+async def test_who_may_not_read_the_log_may_not_stream_it(api: Api, server: Server, performer_id: str) -> None:
     for token, query, status, code in (
         (None, "", 401, "UNAUTHORIZED"),
         (server.viewer("ada"), "", 403, "FORBIDDEN"),
-        (server.performer(star), "?performerId=another", 403, "FORBIDDEN"),
+        (server.performer(performer_id), "?performerId=another", 403, "FORBIDDEN"),
         (server.admin, "?performerId=a%20b", 422, "VALIDATION_ERROR"),
         (server.admin, "?after=yesterday", 422, "VALIDATION_ERROR"),
     ):
@@ -180,17 +180,17 @@ async def test_nothing_is_skipped_or_repeated_however_often_the_reader_comes_bac
     stars = [fresh("star") for _ in range(3)]
     feature = fresh("wheel")
 
-    async def work(star: str) -> None:
+    async def work(performer_id: str) -> None:
         for _ in range(20):
-            item = await api.intake(star, sourceFeature=feature, queueMode=chance.choice(["on", "off"]))
+            item = await api.intake(performer_id, sourceFeature=feature, queueMode=chance.choice(["on", "off"]))
             if item["status"] == "created":
                 await api.command("abandon", item)
 
     seen: list[Json] = []
     last_id: str | None = None
     async with asyncio.TaskGroup() as group:
-        for star in stars:
-            group.create_task(work(star))
+        for performer_id in stars:
+            group.create_task(work(performer_id))
         while len(seen) < 120:
             async with streamed(api, server.feature(feature), last_id=last_id) as stream:
                 seen += await stream.take(min(chance.randint(1, 15), 120 - len(seen)))
@@ -199,8 +199,8 @@ async def test_nothing_is_skipped_or_repeated_however_often_the_reader_comes_bac
     assert seen == (await paged(api, server.feature(feature)))[: len(seen)]
 
 
-async def test_a_stream_ends_when_its_token_does(api: Api, server: Server, star: str) -> None:
-    token = server.sign("performer", star, ttl_seconds=2)
+async def test_a_stream_ends_when_its_token_does(api: Api, server: Server, performer_id: str) -> None:
+    token = server.sign("performer", performer_id, ttl_seconds=2)
     async with streamed(api, token) as stream:
         assert await stream.next() is None
 

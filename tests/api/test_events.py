@@ -24,15 +24,17 @@ async def read_all(api: Api, token: str, query: str, limit: int) -> list[Json]:
         assert after == page["events"][-1]["cursor"]
 
 
-async def test_everything_that_happens_in_a_room_is_logged_in_order(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
+async def test_everything_that_happens_in_a_room_is_logged_in_order(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("start", first)
     await api.command("pause", first)
     await api.command("resume", first)
-    await api.change(star, announcement="Two more")
+    await api.change(performer_id, announcement="Two more")
     await api.command("complete", first)
     await api.command("refund", second, {"reason": "technical_error"})
-    events = await read_all(api, server.performer(star), "", 3)
+    events = await read_all(api, server.performer(performer_id), "", 3)
     told = [
         (event["version"], event["event"], event["template"], event["itemId"])
         for event in events
@@ -50,7 +52,7 @@ async def test_everything_that_happens_in_a_room_is_logged_in_order(api: Api, se
     ]
     for event in events:
         assert set(event) == LOGGED_FIELDS
-        assert event["performerId"] == star
+        assert event["performerId"] == performer_id
         assert INSTANT.fullmatch(event["at"])
         assert event["item"] is None or set(event["item"]) == WHOLE_FIELDS
     assert events[0]["item"] == first
@@ -58,32 +60,32 @@ async def test_everything_that_happens_in_a_room_is_logged_in_order(api: Api, se
     assert times == sorted(times)
 
 
-async def test_a_page_size_changes_nothing_but_the_pages(api: Api, server: Server, star: str) -> None:
+async def test_a_page_size_changes_nothing_but_the_pages(api: Api, server: Server, performer_id: str) -> None:
     for _ in range(7):
-        await api.intake(star)
-    whole = await read_all(api, server.performer(star), "", 1000)
+        await api.intake(performer_id)
+    whole = await read_all(api, server.performer(performer_id), "", 1000)
     assert [event["version"] for event in whole] == list(range(1, 8))
     for limit in (1, 2, 7, 8):
-        assert await read_all(api, server.performer(star), "", limit) == whole
+        assert await read_all(api, server.performer(performer_id), "", limit) == whole
 
 
-async def test_a_reader_that_has_everything_is_told_where_to_go_on(api: Api, server: Server, star: str) -> None:
-    empty = ok(await api.get("/v1/events", server.performer(star)))
+async def test_a_reader_that_has_everything_is_told_where_to_go_on(api: Api, server: Server, performer_id: str) -> None:
+    empty = ok(await api.get("/v1/events", server.performer(performer_id)))
     assert empty == {"events": [], "next": None}
-    await api.intake(star)
-    page = ok(await api.get("/v1/events", server.performer(star)))
-    again = ok(await api.get(f"/v1/events?after={page['next']}", server.performer(star)))
+    await api.intake(performer_id)
+    page = ok(await api.get("/v1/events", server.performer(performer_id)))
+    again = ok(await api.get(f"/v1/events?after={page['next']}", server.performer(performer_id)))
     assert again == {"events": [], "next": page["next"]}
-    await api.intake(star)
-    (event,) = ok(await api.get(f"/v1/events?after={page['next']}", server.performer(star)))["events"]
+    await api.intake(performer_id)
+    (event,) = ok(await api.get(f"/v1/events?after={page['next']}", server.performer(performer_id)))["events"]
     assert event["version"] == 2
 
 
 async def test_an_admin_reads_every_room_or_one(api: Api, server: Server) -> None:
     stars = [fresh("star"), fresh("star")]
     for _ in range(2):
-        for star in stars:
-            await api.intake(star)
+        for performer_id in stars:
+            await api.intake(performer_id)
     everything = await read_all(api, server.admin, "", 1000)
     ours = [(event["performerId"], event["version"]) for event in everything if event["performerId"] in stars]
     assert ours == [(stars[0], 1), (stars[1], 1), (stars[0], 2), (stars[1], 2)]
@@ -94,11 +96,11 @@ async def test_an_admin_reads_every_room_or_one(api: Api, server: Server) -> Non
 async def test_a_feature_reads_its_own_events_of_every_room_or_one(api: Api, server: Server) -> None:
     feature = fresh("feature")
     stars = [fresh("star"), fresh("star")]
-    for star in stars:
-        await api.intake(star, sourceFeature=feature)
-        await api.intake(star)
+    for performer_id in stars:
+        await api.intake(performer_id, sourceFeature=feature)
+        await api.intake(performer_id)
         # What is no item's is no feature's.
-        await api.change(star, announcement="Hello")
+        await api.change(performer_id, announcement="Hello")
     token = server.feature(feature)
     assert [event["performerId"] for event in await read_all(api, token, "", 1)] == stars
     assert [event["version"] for event in await read_all(api, token, f"&performerId={stars[0]}", 100)] == [1]

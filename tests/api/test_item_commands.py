@@ -24,16 +24,16 @@ def path_of(item: Json, name: str = "") -> str:
     return f"{ITEMS}/{item['itemId']}" + (f"/{name}" if name else "")
 
 
-async def ended(api: Api, star: str, status: str) -> Json:
-    item = await api.command("start", await api.intake(star))
+async def ended(api: Api, performer_id: str, status: str) -> Json:
+    item = await api.command("start", await api.intake(performer_id))
     return await api.command(ENDED[status], item, {"reason": "technical_error"} if status == "refunded" else None)
 
 
 # Moves
 
 
-async def test_an_item_is_started_and_completed(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
+async def test_an_item_is_started_and_completed(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
     started = await api.command("start", item)
     assert (started["status"], started["position"]) == ("started", 1)
     assert INSTANT.fullmatch(started["startedAt"])
@@ -47,25 +47,27 @@ async def test_an_item_is_started_and_completed(api: Api, server: Server, star: 
     }
 
 
-async def test_a_split_is_between_one_token_and_all_but_one(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star, tokens=3))
+async def test_a_split_is_between_one_token_and_all_but_one(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.command("start", await api.intake(performer_id, tokens=3))
     for wrong in (0, 3, 4):
-        async with nothing_changes(api, star):
-            response = await api.post(path_of(item, "complete"), server.performer(star), {"refundTokens": wrong})
+        async with nothing_changes(api, performer_id):
+            response = await api.post(
+                path_of(item, "complete"), server.performer(performer_id), {"refundTokens": wrong}
+            )
             assert problem(response, 422, "VALIDATION_ERROR")["errors"][0]["field"] == "refundTokens"
     assert (await api.command("complete", item, {"refundTokens": 2}))["status"] == "finished"
 
 
-async def test_an_item_of_one_token_cannot_be_split(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star, tokens=1))
-    response = await api.post(path_of(item, "complete"), server.performer(star), {"refundTokens": 1})
+async def test_an_item_of_one_token_cannot_be_split(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.command("start", await api.intake(performer_id, tokens=1))
+    response = await api.post(path_of(item, "complete"), server.performer(performer_id), {"refundTokens": 1})
     problem(response, 422, "VALIDATION_ERROR")
 
 
 @pytest.mark.parametrize("reason", [None, *REASONS])
-async def test_an_item_is_abandoned_for_a_reason(api: Api, star: str, reason: str | None) -> None:
-    waiting = await api.intake(star)
-    started = await api.command("start", await api.intake(star))
+async def test_an_item_is_abandoned_for_a_reason(api: Api, performer_id: str, reason: str | None) -> None:
+    waiting = await api.intake(performer_id)
+    started = await api.command("start", await api.intake(performer_id))
     for item in (waiting, started):
         abandoned = await api.command("abandon", item, {"reason": reason} if reason else None)
         assert (abandoned["status"], abandoned["position"]) == ("abandoned", 0)
@@ -75,9 +77,9 @@ async def test_an_item_is_abandoned_for_a_reason(api: Api, star: str, reason: st
 
 
 @pytest.mark.parametrize("reason", REASONS)
-async def test_an_item_is_refunded_for_a_reason(api: Api, star: str, reason: str) -> None:
-    waiting = await api.intake(star)
-    started = await api.command("start", await api.intake(star))
+async def test_an_item_is_refunded_for_a_reason(api: Api, performer_id: str, reason: str) -> None:
+    waiting = await api.intake(performer_id)
+    started = await api.command("start", await api.intake(performer_id))
     finished = await ended(api, fresh("star"), "finished")
     for item in (waiting, started, finished):
         refunded = await api.command("refund", item, {"reason": reason})
@@ -86,91 +88,96 @@ async def test_an_item_is_refunded_for_a_reason(api: Api, star: str, reason: str
         assert INSTANT.fullmatch(refunded["refundedAt"])
 
 
-async def test_a_started_items_clock_is_paused_and_resumed(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star))
+async def test_a_started_items_clock_is_paused_and_resumed(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.command("start", await api.intake(performer_id))
     assert (await api.command("pause", item))["paused"] is True
-    problem(await api.post(path_of(item, "pause"), server.performer(star)), 409, "INVALID_STATE_TRANSITION")
+    problem(await api.post(path_of(item, "pause"), server.performer(performer_id)), 409, "INVALID_STATE_TRANSITION")
     resumed = await api.command("resume", item)
     assert (resumed["paused"], resumed["status"], resumed["startedAt"]) == (False, "started", item["startedAt"])
-    problem(await api.post(path_of(item, "resume"), server.performer(star)), 409, "INVALID_STATE_TRANSITION")
+    problem(await api.post(path_of(item, "resume"), server.performer(performer_id)), 409, "INVALID_STATE_TRANSITION")
 
 
 @pytest.mark.parametrize("name", ["complete", "pause", "resume"])
 async def test_what_only_a_started_item_takes_is_refused_to_a_waiting_one(
-    api: Api, server: Server, star: str, name: str
+    api: Api, server: Server, performer_id: str, name: str
 ) -> None:
-    item = await api.intake(star)
-    async with nothing_changes(api, star):
-        response = await api.post(path_of(item, name), server.performer(star))
+    item = await api.intake(performer_id)
+    async with nothing_changes(api, performer_id):
+        response = await api.post(path_of(item, name), server.performer(performer_id))
         assert problem(response, 409, "INVALID_STATE_TRANSITION")["item"] == item
 
 
 @pytest.mark.parametrize("status", ENDED)
 @pytest.mark.parametrize("name", ["start", "complete", "abandon", "pause", "resume"])
-async def test_an_ended_item_takes_none_of_these(api: Api, server: Server, star: str, status: str, name: str) -> None:
-    item = await ended(api, star, status)
-    response = await api.post(path_of(item, name), server.performer(star))
+async def test_an_ended_item_takes_none_of_these(
+    api: Api, server: Server, performer_id: str, status: str, name: str
+) -> None:
+    item = await ended(api, performer_id, status)
+    response = await api.post(path_of(item, name), server.performer(performer_id))
     refusal = problem(response, 409, "INVALID_STATE_TRANSITION")
     assert refusal["item"]["itemId"] == item["itemId"]
 
 
-async def test_a_refunded_item_is_not_refunded_again(api: Api, server: Server, star: str) -> None:
-    item = await ended(api, star, "refunded")
-    response = await api.post(path_of(item, "refund"), server.performer(star), {"reason": "technical_error"})
+async def test_a_refunded_item_is_not_refunded_again(api: Api, server: Server, performer_id: str) -> None:
+    item = await ended(api, performer_id, "refunded")
+    response = await api.post(path_of(item, "refund"), server.performer(performer_id), {"reason": "technical_error"})
     problem(response, 409, "INVALID_STATE_TRANSITION")
 
 
-async def test_only_one_item_is_started(api: Api, server: Server, star: str) -> None:
-    first = await api.command("start", await api.intake(star))
-    second = await api.intake(star)
-    async with nothing_changes(api, star):
-        response = await api.post(path_of(second, "start"), server.performer(star))
+async def test_only_one_item_is_started(api: Api, server: Server, performer_id: str) -> None:
+    first = await api.command("start", await api.intake(performer_id))
+    second = await api.intake(performer_id)
+    async with nothing_changes(api, performer_id):
+        response = await api.post(path_of(second, "start"), server.performer(performer_id))
         assert problem(response, 409, "ALREADY_PROCESSING")["item"] == first
 
 
-async def test_only_one_item_is_started_whatever_races(api: Api, server: Server, star: str) -> None:
-    items = [await api.intake(star) for _ in range(10)]
+async def test_only_one_item_is_started_whatever_races(api: Api, server: Server, performer_id: str) -> None:
+    items = [await api.intake(performer_id) for _ in range(10)]
     responses = await asyncio.gather(
-        *(api.post(path_of(item, "start"), server.performer(star)) for item in items),
-        *(api.post(f"/v1/performers/{star}/queue/start-next", server.performer(star)) for _ in range(5)),
+        *(api.post(path_of(item, "start"), server.performer(performer_id)) for item in items),
+        *(
+            api.post(f"/v1/performers/{performer_id}/queue/start-next", server.performer(performer_id))
+            for _ in range(5)
+        ),
     )
     assert sorted(response.status_code for response in responses) == [200] + [409] * 14
-    queue = await api.queue(star)
+    queue = await api.queue(performer_id)
     assert [item["status"] for item in queue["items"]] == ["started"] + ["created"] * 9
 
 
-async def test_an_item_ends_once_whatever_races(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star))
+async def test_an_item_ends_once_whatever_races(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.command("start", await api.intake(performer_id))
     responses = await asyncio.gather(
-        *(api.post(path_of(item, name), server.performer(star)) for name in ("complete", "abandon") * 5)
+        *(api.post(path_of(item, name), server.performer(performer_id)) for name in ("complete", "abandon") * 5)
     )
     assert sorted(response.status_code for response in responses) == [200] + [409] * 9
 
 
 async def test_any_waiting_item_may_be_started_and_the_audit_trail_says_whom_it_overtook(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
-    items = [await api.intake(star) for _ in range(4)]
+    items = [await api.intake(performer_id) for _ in range(4)]
     started = await api.command("start", items[2])
     assert started["position"] == 1
-    order = [item["itemId"] for item in (await api.queue(star))["items"]]
+    order = [item["itemId"] for item in (await api.queue(performer_id))["items"]]
     assert order == [items[at]["itemId"] for at in (2, 0, 1, 3)]
     trail = ok(await api.get(path_of(items[2], "transitions"), server.admin))["transitions"]
     assert "2" in trail[-1]["reason"]
 
 
-async def test_a_strict_room_starts_the_first_only(api: Api, server: Server, star: str) -> None:
-    await api.change(star, strictFifo=True)
-    first, second = await api.intake(star), await api.intake(star)
-    async with nothing_changes(api, star):
-        response = await api.post(path_of(second, "start"), server.performer(star))
+async def test_a_strict_room_starts_the_first_only(api: Api, server: Server, performer_id: str) -> None:
+    await api.change(performer_id, strictFifo=True)
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
+    async with nothing_changes(api, performer_id):
+        response = await api.post(path_of(second, "start"), server.performer(performer_id))
         assert problem(response, 409, "OUT_OF_ORDER")["item"] == second
     assert (await api.command("start", first))["status"] == "started"
 
 
-async def test_a_user_cancels_an_item_while_it_waits_and_not_after(api: Api, server: Server, star: str) -> None:
+async def test_a_user_cancels_an_item_while_it_waits_and_not_after(api: Api, server: Server, performer_id: str) -> None:
     cancel = {"reason": "user_cancelled"}
-    first, second = await api.intake(star), await api.intake(star)
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("start", second)
     response = await api.post(path_of(second, "refund"), server.viewer(second["userId"]), cancel)
     problem(response, 403, "FORBIDDEN")
@@ -191,9 +198,9 @@ async def test_an_item_that_never_was_is_not_found(api: Api, server: Server) -> 
 # Reading
 
 
-async def test_the_audit_trail_tells_who_did_what(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    moderator = server.token("moderator", "max", star)
+async def test_the_audit_trail_tells_who_did_what(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    moderator = server.token("moderator", "max", performer_id)
     ok(await api.post(path_of(item, "start"), moderator))
     await api.command("pause", item)
     ok(await api.post(path_of(item, "refund"), server.admin, {"reason": "technical_error"}))
@@ -211,8 +218,10 @@ async def test_the_audit_trail_tells_who_did_what(api: Api, server: Server, star
     assert all(set(step) == {"from", "to", "at", "actorRole", "actorId", "reason", "roomVersion"} for step in trail)
 
 
-async def test_a_position_says_how_many_are_ahead_and_how_long_it_takes(api: Api, server: Server, star: str) -> None:
-    items = [await api.intake(star, durationSeconds=seconds) for seconds in (30, None, 45, 10)]
+async def test_a_position_says_how_many_are_ahead_and_how_long_it_takes(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    items = [await api.intake(performer_id, durationSeconds=seconds) for seconds in (30, None, 45, 10)]
 
     async def position(at: int) -> Json:
         return ok(await api.get(path_of(items[at], "position"), server.viewer(items[at]["userId"])))
@@ -220,7 +229,7 @@ async def test_a_position_says_how_many_are_ahead_and_how_long_it_takes(api: Api
     last = await position(3)
     assert last == {
         "itemId": items[3]["itemId"],
-        "performerId": star,
+        "performerId": performer_id,
         "status": "created",
         "position": 4,
         "ahead": 3,
@@ -245,8 +254,8 @@ async def test_a_position_says_how_many_are_ahead_and_how_long_it_takes(api: Api
     assert (ended["estimatedWaitSeconds"], ended["estimatedWaitRange"]) == (None, None)
 
 
-async def test_an_item_is_read_as_it_is_now(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
+async def test_an_item_is_read_as_it_is_now(api: Api, server: Server, performer_id: str) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("start", first)
     await api.command("abandon", first)
     now = ok(await api.get(path_of(second), server.viewer(second["userId"])))
@@ -257,10 +266,10 @@ async def test_an_item_is_read_as_it_is_now(api: Api, server: Server, star: str)
 
 
 @pytest.fixture(params=["start", "start-next", "complete", "abandon", "refund", "pause", "resume"])
-async def command(request: pytest.FixtureRequest, api: Api, star: str) -> tuple[str, Json | None, Json | None]:
+async def command(request: pytest.FixtureRequest, api: Api, performer_id: str) -> tuple[str, Json | None, Json | None]:
     """(path, body, another body) of each POST there is, in a room where it is possible now."""
     name: str = request.param
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     if name not in ("start", "start-next"):
         await api.command("start", item)
     if name == "resume":
@@ -270,15 +279,15 @@ async def command(request: pytest.FixtureRequest, api: Api, star: str) -> tuple[
         "abandon": ({"reason": "timeout"}, {"reason": "technical_error"}),
         "refund": ({"reason": "timeout"}, {"reason": "technical_error"}),
     }
-    path = f"/v1/performers/{star}/queue/start-next" if name == "start-next" else path_of(item, name)
+    path = f"/v1/performers/{performer_id}/queue/start-next" if name == "start-next" else path_of(item, name)
     return path, *bodies.get(name, (None, None))
 
 
 async def test_a_repeated_command_gets_its_first_answer_again(
-    api: Api, server: Server, star: str, command: tuple[str, Json | None, Json | None]
+    api: Api, server: Server, performer_id: str, command: tuple[str, Json | None, Json | None]
 ) -> None:
     path, body, other = command
-    performer, key = server.performer(star), fresh("key")
+    performer, key = server.performer(performer_id), fresh("key")
     first = await api.post(path, performer, body, key=key)
     item = ok(first)
     assert "Idempotent-Replayed" not in first.headers
@@ -293,44 +302,56 @@ async def test_a_repeated_command_gets_its_first_answer_again(
         problem(await api.post(path, performer, other, key=key), 422, "DUPLICATE_IDEMPOTENCY_KEY")
 
 
-async def test_a_command_raced_under_one_key_is_done_once(api: Api, server: Server, star: str) -> None:
+async def test_a_command_raced_under_one_key_is_done_once(api: Api, server: Server, performer_id: str) -> None:
     for _ in range(5):
-        await api.intake(star)
-    path, performer, key = f"/v1/performers/{star}/queue/start-next", server.performer(star), fresh("key")
+        await api.intake(performer_id)
+    path, performer, key = (
+        f"/v1/performers/{performer_id}/queue/start-next",
+        server.performer(performer_id),
+        fresh("key"),
+    )
     responses = await asyncio.gather(*(api.post(path, performer, key=key) for _ in range(10)))
     assert len({ok(response)["itemId"] for response in responses}) == 1
     assert sum("Idempotent-Replayed" in response.headers for response in responses) == 9
 
 
-async def test_a_key_used_for_another_command_or_item_is_refused(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
-    performer, key = server.performer(star), fresh("key")
+async def test_a_key_used_for_another_command_or_item_is_refused(api: Api, server: Server, performer_id: str) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
+    performer, key = server.performer(performer_id), fresh("key")
     ok(await api.post(path_of(first, "start"), performer, key=key))
-    for path in (path_of(first, "abandon"), path_of(second, "start"), f"/v1/performers/{star}/queue/start-next"):
-        async with nothing_changes(api, star):
+    for path in (
+        path_of(first, "abandon"),
+        path_of(second, "start"),
+        f"/v1/performers/{performer_id}/queue/start-next",
+    ):
+        async with nothing_changes(api, performer_id):
             problem(await api.post(path, performer, key=key), 422, "DUPLICATE_IDEMPOTENCY_KEY")
 
 
-async def test_a_key_is_its_callers_own(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
+async def test_a_key_is_its_callers_own(api: Api, server: Server, performer_id: str) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
     key = fresh("key")
-    ok(await api.post(path_of(first, "abandon"), server.performer(star), key=key))
+    ok(await api.post(path_of(first, "abandon"), server.performer(performer_id), key=key))
     ok(await api.post(path_of(second, "abandon"), server.admin, key=key))
 
 
-async def test_a_refused_command_leaves_its_key_unused(api: Api, server: Server, star: str) -> None:
-    path, performer, key = f"/v1/performers/{star}/queue/start-next", server.performer(star), fresh("key")
-    await api.change(star, paused=False)
+async def test_a_refused_command_leaves_its_key_unused(api: Api, server: Server, performer_id: str) -> None:
+    path, performer, key = (
+        f"/v1/performers/{performer_id}/queue/start-next",
+        server.performer(performer_id),
+        fresh("key"),
+    )
+    await api.change(performer_id, paused=False)
     problem(await api.post(path, performer, key=key), 409, "QUEUE_EMPTY")
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     assert ok(await api.post(path, performer, key=key))["itemId"] == item["itemId"]
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])
-async def test_a_key_is_1_to_255_characters(api: Api, server: Server, star: str, key: str) -> None:
-    item = await api.intake(star)
-    for path in (path_of(item, "start"), f"/v1/performers/{star}/queue/start-next"):
-        problem(await api.post(path, server.performer(star), key=key), 422, "VALIDATION_ERROR")
+async def test_a_key_is_1_to_255_characters(api: Api, server: Server, performer_id: str, key: str) -> None:
+    item = await api.intake(performer_id)
+    for path in (path_of(item, "start"), f"/v1/performers/{performer_id}/queue/start-next"):
+        problem(await api.post(path, server.performer(performer_id), key=key), 422, "VALIDATION_ERROR")
 
 
 async def test_a_command_is_repeated_after_a_restart(tmp_path: Path) -> None:

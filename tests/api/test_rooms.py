@@ -24,22 +24,22 @@ from tests.support.server import (
 PATHS_OF_A_ROOM = ("", "/depth", "/history")
 
 
-def path_of(star: str, rest: str = "") -> str:
-    return f"/v1/performers/{star}/queue{rest}"
+def path_of(performer_id: str, rest: str = "") -> str:
+    return f"/v1/performers/{performer_id}/queue{rest}"
 
 
 # Reading
 
 
-async def test_a_queue_is_the_room_and_its_active_items_in_order(api: Api, server: Server, star: str) -> None:
-    items = [await api.intake(star) for _ in range(3)]
+async def test_a_queue_is_the_room_and_its_active_items_in_order(api: Api, server: Server, performer_id: str) -> None:
+    items = [await api.intake(performer_id) for _ in range(3)]
     await api.command("start", items[1])
     await api.command("abandon", items[0])
-    queue = await api.queue(star, server.performer(star))
+    queue = await api.queue(performer_id, server.performer(performer_id))
     assert set(queue) == {"room", "items"}
     room = queue["room"]
     assert set(room) == ROOM_FIELDS
-    assert (room["performerId"], room["depth"], room["mode"], room["accepting"]) == (star, 2, "on", True)
+    assert (room["performerId"], room["depth"], room["mode"], room["accepting"]) == (performer_id, 2, "on", True)
     assert (room["paused"], room["pauseReason"], room["strictFifo"]) == (False, None, False)
     assert (room["maxDepth"], room["notifyPositions"], room["announcement"]) == (50, [3, 1], None)
     assert room["performerOnline"] is False
@@ -50,24 +50,28 @@ async def test_a_queue_is_the_room_and_its_active_items_in_order(api: Api, serve
 
 
 async def test_anybody_sees_the_public_shape_and_the_rooms_own_side_the_whole(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     everybody = [None, server.feature(), server.viewer(item["userId"]), server.performer(fresh("star"))]
     for token in everybody:
-        (shown,) = (await api.queue(star, token))["items"]
+        (shown,) = (await api.queue(performer_id, token))["items"]
         assert shown == {name: item[name] for name in PUBLIC_FIELDS}
-    for token in (server.performer(star), server.token("moderator", "max", star), server.admin):
-        (shown,) = (await api.queue(star, token))["items"]
+    for token in (server.performer(performer_id), server.token("moderator", "max", performer_id), server.admin):
+        (shown,) = (await api.queue(performer_id, token))["items"]
         assert set(shown) == WHOLE_FIELDS
         assert shown == item
 
 
-async def test_the_depth_of_a_queue(api: Api, star: str) -> None:
-    await api.change(star, maxDepth=7)
-    await api.intake(star)
-    await api.command("start", await api.intake(star))
-    assert ok(await api.get(path_of(star, "/depth"))) == {"performerId": star, "depth": 2, "maxDepth": 7}
+async def test_the_depth_of_a_queue(api: Api, performer_id: str) -> None:
+    await api.change(performer_id, maxDepth=7)
+    await api.intake(performer_id)
+    await api.command("start", await api.intake(performer_id))
+    assert ok(await api.get(path_of(performer_id, "/depth"))) == {
+        "performerId": performer_id,
+        "depth": 2,
+        "maxDepth": 7,
+    }
 
 
 @pytest.mark.parametrize("rest", PATHS_OF_A_ROOM)
@@ -94,42 +98,42 @@ async def test_a_room_that_never_was_is_not_found(api: Api, server: Server, rest
     ],
 )
 async def test_a_setting_is_changed_and_changed_back(
-    api: Api, star: str, setting: str, value: str | bool | int | list[int]
+    api: Api, performer_id: str, setting: str, value: str | bool | int | list[int]
 ) -> None:
-    await api.intake(star)
-    before = (await api.queue(star))["room"]
-    changed = await api.change(star, **{setting: value})
+    await api.intake(performer_id)
+    before = (await api.queue(performer_id))["room"]
+    changed = await api.change(performer_id, **{setting: value})
     assert set(changed) == ROOM_FIELDS
     assert changed[setting] == value
     others = ROOM_FIELDS - {setting, "version", "pauseReason"}
     assert {name: changed[name] for name in others} == {name: before[name] for name in others}
     assert changed["pauseReason"] == ("requested" if setting == "paused" else None)
-    assert (await api.queue(star))["room"] == changed
-    back = await api.change(star, **{setting: before[setting]})
+    assert (await api.queue(performer_id))["room"] == changed
+    back = await api.change(performer_id, **{setting: before[setting]})
     assert {**back, "version": before["version"]} == before
 
 
-async def test_null_brings_the_services_own_setting_back(api: Api, star: str) -> None:
-    await api.change(star, maxDepth=3, notifyPositions=[9], announcement="Soon")
-    back = await api.change(star, maxDepth=None, notifyPositions=None, announcement=None)
+async def test_null_brings_the_services_own_setting_back(api: Api, performer_id: str) -> None:
+    await api.change(performer_id, maxDepth=3, notifyPositions=[9], announcement="Soon")
+    back = await api.change(performer_id, maxDepth=None, notifyPositions=None, announcement=None)
     assert (back["maxDepth"], back["notifyPositions"], back["announcement"]) == (50, [3, 1], None)
 
 
-async def test_settings_are_changed_together(api: Api, star: str) -> None:
-    changed = await api.change(star, mode="off", accepting=False, paused=True, strictFifo=True, maxDepth=9)
+async def test_settings_are_changed_together(api: Api, performer_id: str) -> None:
+    changed = await api.change(performer_id, mode="off", accepting=False, paused=True, strictFifo=True, maxDepth=9)
     assert (changed["mode"], changed["accepting"], changed["paused"]) == ("off", False, True)
     assert (changed["strictFifo"], changed["maxDepth"], changed["version"]) == (True, 9, 1)
 
 
-async def test_a_setting_that_is_so_already_changes_nothing(api: Api, star: str) -> None:
-    before = await api.change(star, maxDepth=3)
-    assert await api.change(star, maxDepth=3) == before
+async def test_a_setting_that_is_so_already_changes_nothing(api: Api, performer_id: str) -> None:
+    before = await api.change(performer_id, maxDepth=3)
+    assert await api.change(performer_id, maxDepth=3) == before
 
 
-async def test_a_room_comes_to_be_with_its_first_setting(api: Api, server: Server, star: str) -> None:
-    problem(await api.get(path_of(star)), 404, "PERFORMER_NOT_FOUND")
-    assert (await api.change(star, mode="on"))["version"] == 1
-    queue = await api.queue(star)
+async def test_a_room_comes_to_be_with_its_first_setting(api: Api, server: Server, performer_id: str) -> None:
+    problem(await api.get(path_of(performer_id)), 404, "PERFORMER_NOT_FOUND")
+    assert (await api.change(performer_id, mode="on"))["version"] == 1
+    queue = await api.queue(performer_id)
     assert (queue["items"], queue["room"]["depth"]) == ([], 0)
 
 
@@ -143,76 +147,82 @@ async def test_a_room_with_an_impossible_name_cannot_be_made(api: Api, server: S
     assert not {room["performerId"] for room in rooms} & {*impossible, "\0"}
 
 
-async def test_a_smaller_depth_keeps_who_is_in_already(api: Api, star: str) -> None:
+async def test_a_smaller_depth_keeps_who_is_in_already(api: Api, performer_id: str) -> None:
     for _ in range(3):
-        await api.intake(star)
-    assert (await api.change(star, maxDepth=1))["depth"] == 3
+        await api.intake(performer_id)
+    assert (await api.change(performer_id, maxDepth=1))["depth"] == 3
 
 
 # Start next
 
 
-async def test_start_next_starts_the_head(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
-    started = await api.start_next(star)
+async def test_start_next_starts_the_head(api: Api, server: Server, performer_id: str) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
+    started = await api.start_next(performer_id)
     assert started == {**first, **{name: started[name] for name in ("status", "startedAt", "updatedAt")}}
     assert started["status"] == "started"
-    refusal = problem(await api.post(path_of(star, "/start-next"), server.performer(star)), 409, "ALREADY_PROCESSING")
+    refusal = problem(
+        await api.post(path_of(performer_id, "/start-next"), server.performer(performer_id)), 409, "ALREADY_PROCESSING"
+    )
     assert refusal["item"] == started
     await api.command("complete", first)
-    assert (await api.start_next(star))["itemId"] == second["itemId"]
+    assert (await api.start_next(performer_id))["itemId"] == second["itemId"]
 
 
-async def test_start_next_of_an_empty_queue_is_refused(api: Api, server: Server, star: str) -> None:
-    problem(await api.post(path_of(star, "/start-next"), server.performer(star)), 409, "QUEUE_EMPTY")
-    await api.change(star, accepting=True)
-    async with nothing_changes(api, star):
-        problem(await api.post(path_of(star, "/start-next"), server.performer(star)), 409, "QUEUE_EMPTY")
+async def test_start_next_of_an_empty_queue_is_refused(api: Api, server: Server, performer_id: str) -> None:
+    problem(await api.post(path_of(performer_id, "/start-next"), server.performer(performer_id)), 409, "QUEUE_EMPTY")
+    await api.change(performer_id, accepting=True)
+    async with nothing_changes(api, performer_id):
+        problem(
+            await api.post(path_of(performer_id, "/start-next"), server.performer(performer_id)), 409, "QUEUE_EMPTY"
+        )
 
 
 # Histories
 
 
-async def ended_items(api: Api, star: str, number: int, **fields: str) -> list[Json]:
+async def ended_items(api: Api, performer_id: str, number: int, **fields: str) -> list[Json]:
     """So many ended items, first ended first; each began after the one before had ended."""
     items = []
     for turn in range(number):
-        item = await api.intake(star, **fields)
+        item = await api.intake(performer_id, **fields)
         if turn % 2:
             await api.command("start", item)
         items.append(await api.command("complete" if turn % 2 else "abandon", item))
     return items
 
 
-async def test_a_rooms_history_has_its_ended_items_newest_first(api: Api, server: Server, star: str) -> None:
-    items = await ended_items(api, star, 5)
-    waiting = await api.intake(star)
-    performer = server.performer(star)
-    history = ok(await api.get(path_of(star, "/history"), performer))
+async def test_a_rooms_history_has_its_ended_items_newest_first(api: Api, server: Server, performer_id: str) -> None:
+    items = await ended_items(api, performer_id, 5)
+    waiting = await api.intake(performer_id)
+    performer = server.performer(performer_id)
+    history = ok(await api.get(path_of(performer_id, "/history"), performer))
     assert set(history) == {"items", "total", "limit", "skip"}
     assert (history["total"], history["limit"], history["skip"]) == (5, 20, 0)
     assert [item["itemId"] for item in history["items"]] == [item["itemId"] for item in reversed(items)]
     assert all(set(item) == WHOLE_FIELDS and item["position"] == 0 for item in history["items"])
     assert waiting["itemId"] not in str(history)
-    page = ok(await api.get(path_of(star, "/history?limit=2&skip=1"), performer))
+    page = ok(await api.get(path_of(performer_id, "/history?limit=2&skip=1"), performer))
     assert (page["total"], page["limit"], page["skip"]) == (5, 2, 1)
     assert page["items"] == history["items"][1:3]
-    beyond = ok(await api.get(path_of(star, "/history?skip=100"), performer))
+    beyond = ok(await api.get(path_of(performer_id, "/history?skip=100"), performer))
     assert (beyond["items"], beyond["total"]) == ([], 5)
 
 
-async def test_a_room_without_an_ended_item_has_an_empty_history(api: Api, server: Server, star: str) -> None:
-    await api.intake(star)
-    history = ok(await api.get(path_of(star, "/history"), server.performer(star)))
+async def test_a_room_without_an_ended_item_has_an_empty_history(api: Api, server: Server, performer_id: str) -> None:
+    await api.intake(performer_id)
+    history = ok(await api.get(path_of(performer_id, "/history"), server.performer(performer_id)))
     assert history == {"items": [], "total": 0, "limit": 20, "skip": 0}
 
 
-async def test_a_users_history_has_active_and_ended_items_of_every_room(api: Api, server: Server, star: str) -> None:
+async def test_a_users_history_has_active_and_ended_items_of_every_room(
+    api: Api, server: Server, performer_id: str
+) -> None:
     user = fresh("user")
-    ended = await ended_items(api, star, 2, userId=user)
+    ended = await ended_items(api, performer_id, 2, userId=user)
     ahead = await api.intake(fresh("star"))
     waiting = await api.intake(ahead["performerId"], userId=user)
-    await api.intake(star)
+    await api.intake(performer_id)
     for token in (server.viewer(user), server.admin):
         history = ok(await api.get(f"/v1/users/{user}/queue/items", token))
         assert [item["itemId"] for item in history["items"]] == [
@@ -226,9 +236,9 @@ async def test_a_users_history_has_active_and_ended_items_of_every_room(api: Api
 
 
 async def test_an_item_that_ends_while_a_history_is_read_is_shown_ended(
-    api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     engines = open_engines(server.settings.database_url)
     with Store(engines, Policy()).reading() as connection:
         before = reading.items_of_user(connection, item["userId"], limit=20, skip=0)
@@ -249,10 +259,10 @@ async def test_a_user_who_never_asked_for_anything_has_an_empty_history(api: Api
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=-1", "limit=a", "limit=", "limit=1.5", "limit=٣", "skip=-1", "skip=a"]
 )
-async def test_paging_is_within_bounds(api: Api, server: Server, star: str, query: str) -> None:
-    await api.intake(star)
+async def test_paging_is_within_bounds(api: Api, server: Server, performer_id: str, query: str) -> None:
+    await api.intake(performer_id)
     for path in (
-        path_of(star, "/history"),
+        path_of(performer_id, "/history"),
         "/v1/users/ada/queue/items",
         "/v1/admin/rooms",
         "/v1/admin/audiences",
@@ -261,7 +271,7 @@ async def test_paging_is_within_bounds(api: Api, server: Server, star: str, quer
         refusal = problem(await api.get(f"{path}?{query}", server.admin), 422, "VALIDATION_ERROR")
         assert refusal["errors"][0]["field"] == query.partition("=")[0]
     for bound in ("limit=1", "limit=100", "skip=1000"):
-        ok(await api.get(f"{path_of(star, '/history')}?{bound}", server.admin))
+        ok(await api.get(f"{path_of(performer_id, '/history')}?{bound}", server.admin))
 
 
 # Administration
@@ -269,19 +279,19 @@ async def test_paging_is_within_bounds(api: Api, server: Server, star: str, quer
 
 async def test_an_administrator_sees_every_room(api: Api, server: Server) -> None:
     stars = [fresh("star") for _ in range(3)]
-    for star in stars:
-        await api.intake(star)
+    for performer_id in stars:
+        await api.intake(performer_id)
     listing = ok(await api.get("/v1/admin/rooms?limit=100", server.admin))
     assert set(listing) == {"rooms", "total", "limit", "skip"}
     shown = {room["performerId"]: room for room in listing["rooms"]}
-    for star in stars:
-        assert shown[star] == (await api.queue(star))["room"]
+    for performer_id in stars:
+        assert shown[performer_id] == (await api.queue(performer_id))["room"]
     page = ok(await api.get("/v1/admin/rooms?limit=1&skip=1", server.admin))
     assert (len(page["rooms"]), page["total"], page["limit"], page["skip"]) == (1, listing["total"], 1, 1)
 
 
-async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, server: Server, star: str) -> None:
-    settle, refund = await api.intake(star), await api.intake(star)
+async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, server: Server, performer_id: str) -> None:
+    settle, refund = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("complete", await api.command("start", settle))
     await api.command("refund", refund, {"reason": "technical_error"})
     listing = ok(await api.get("/v1/admin/wallet-operations?limit=100", server.admin))
@@ -302,7 +312,7 @@ async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, ser
             "createdAt",
             "updatedAt",
         }
-        assert (operation["kind"], operation["performerId"]) == (kind, star)
+        assert (operation["kind"], operation["performerId"]) == (kind, performer_id)
         assert operation["escrowTransactionId"] == item["escrowTransactionId"]
     pending = ok(await api.get("/v1/admin/wallet-operations?status=pending&limit=100", server.admin))
     assert settle["itemId"] in {operation["itemId"] for operation in pending["operations"]}
@@ -312,7 +322,7 @@ async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, ser
 
 async def test_many_rooms_are_driven_at_once(api: Api, server: Server) -> None:
     stars = [fresh("star") for _ in range(20)]
-    items = await asyncio.gather(*(api.intake(star) for star in stars))
-    started = await asyncio.gather(*(api.start_next(star) for star in stars))
+    items = await asyncio.gather(*(api.intake(performer_id) for performer_id in stars))
+    started = await asyncio.gather(*(api.start_next(performer_id) for performer_id in stars))
     assert [item["itemId"] for item in started] == [item["itemId"] for item in items]
     assert all(datetime.fromisoformat(item["startedAt"]) for item in started)

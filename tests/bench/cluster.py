@@ -179,28 +179,28 @@ class Crowd:
 
     async def performer(self, number: int) -> None:
         """Starts and completes, about as fast as the room is filled."""
-        star = self.rooms[number]
-        token = self.site.token(Role.PERFORMER, star)
+        performer_id = self.rooms[number]
+        token = self.site.token(Role.PERFORMER, performer_id)
         pause = self.plan.rooms / self.plan.rate / 2
         await asyncio.sleep(pause * (number % 7) / 7)
         while not self.stopping.is_set():
             await asyncio.sleep(pause)
-            queue = await self.ask("GET", f"/v1/performers/{star}/queue", token)
+            queue = await self.ask("GET", f"/v1/performers/{performer_id}/queue", token)
             if queue.status_code != 200 or not (items := queue.json()["items"]):
                 continue
             if items[0]["status"] == "started":
                 await self.ask("POST", f"/v1/queue/items/{items[0]['itemId']}/complete", token)
             else:
-                await self.ask("POST", f"/v1/performers/{star}/queue/start-next", token)
+                await self.ask("POST", f"/v1/performers/{performer_id}/queue/start-next", token)
 
     async def viewer(self, number: int) -> None:
-        star = self.rooms[number % len(self.rooms)]
+        performer_id = self.rooms[number % len(self.rooms)]
         view = View()
-        self.views.append((star, view))
+        self.views.append((performer_id, view))
         for turn in itertools.count(number // len(self.rooms)):
             node = self.site.nodes[turn % len(self.site.nodes)]
             query = f"?epoch={view.epoch}&since={view.version}" if view.epoch else ""
-            url = f"ws://127.0.0.1:{node.port}/v1/performers/{star}/queue/live{query}"
+            url = f"ws://127.0.0.1:{node.port}/v1/performers/{performer_id}/queue/live{query}"
             with suppress(OSError, WebSocketException, TimeoutError):
                 async with connect(
                     url, proxy=None, compression=None, ping_interval=None, open_timeout=20, close_timeout=1
@@ -228,13 +228,13 @@ class Crowd:
         """Every viewer's view against a fresh snapshot, once it has had time to arrive."""
         token = self.site.token(Role.ADMIN, "ops")
         truths = {}
-        for star in self.rooms:
-            answer = await self.ask("GET", f"/v1/performers/{star}/queue", token)
-            truths[star] = answer.json() if answer.status_code == 200 else None
+        for performer_id in self.rooms:
+            answer = await self.ask("GET", f"/v1/performers/{performer_id}/queue", token)
+            truths[performer_id] = answer.json() if answer.status_code == 200 else None
         wrong = []
         deadline = time.monotonic() + PATIENCE_SECONDS
-        for number, (star, view) in enumerate(self.views):
-            truth = truths[star]
+        for number, (performer_id, view) in enumerate(self.views):
+            truth = truths[performer_id]
             if truth is None:
                 continue
             while view.version != truth["room"]["version"] and time.monotonic() < deadline:  # noqa: ASYNC110

@@ -42,22 +42,22 @@ async def apis(cluster: list[Node], database_url: str) -> AsyncIterator[list[Api
 
 
 async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: list[Api]) -> None:
-    star = fresh("star")
-    await apis[0].change(star, announcement="Hello")
+    performer_id = fresh("star")
+    await apis[0].change(performer_id, announcement="Hello")
     async with AsyncExitStack() as stack:
-        sockets = [await stack.enter_async_context(api.server.live(star)) for api in apis]
+        sockets = [await stack.enter_async_context(api.server.live(performer_id)) for api in apis]
         for socket in sockets:
             await socket.until("snapshot")
         # Whichever process somebody watches through, and whichever is asked.
-        await asyncio.gather(*(apis[number % PROCESSES].intake(star) for number in range(30)))
+        await asyncio.gather(*(apis[number % PROCESSES].intake(performer_id) for number in range(30)))
         for _ in range(4):
             for api in apis:
-                queue = await api.queue(star)
+                queue = await api.queue(performer_id)
                 if queue["items"][0]["status"] == "started":
-                    await api.command("complete", {**queue["items"][0], "performerId": star})
+                    await api.command("complete", {**queue["items"][0], "performerId": performer_id})
                 else:
-                    await api.start_next(star)
-        version = await apis[0].version(star)
+                    await api.start_next(performer_id)
+        version = await apis[0].version(performer_id)
         for socket in sockets:
             await socket.reach(version)
         told = [
@@ -67,22 +67,22 @@ async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: 
         assert told[0] == told[1] == told[2]
         assert [socket.gaps for socket in sockets] == [0, 0, 0]
         assert len(told[0]) > 40
-        now = [(item["itemId"], item["position"]) for item in (await apis[1].queue(star))["items"]]
+        now = [(item["itemId"], item["position"]) for item in (await apis[1].queue(performer_id))["items"]]
         for socket in sockets:
             assert [(item["itemId"], item["position"]) for item in socket.view()["items"]] == now
 
 
 async def test_every_process_knows_who_watches_through_any_of_them(apis: list[Api]) -> None:
-    star = fresh("star")
+    performer_id = fresh("star")
 
     async def told(api: Api) -> bool:
-        found = ok(await api.get(f"/v1/admin/audiences?performerId={star}", api.server.admin))
+        found = ok(await api.get(f"/v1/admin/audiences?performerId={performer_id}", api.server.admin))
         sockets = [audience["sockets"] for audience in found["audiences"]]
         return sockets == [PROCESSES] and found["processes"] == PROCESSES
 
     async with AsyncExitStack() as stack:
         for api in apis:
-            socket = await stack.enter_async_context(api.server.live(star))
+            socket = await stack.enter_async_context(api.server.live(performer_id))
             await socket.until("snapshot")
         for api in apis:
             await until(lambda api=api: told(api))  # type: ignore[misc]
@@ -117,25 +117,25 @@ async def test_the_work_of_a_process_that_is_killed_is_taken_over(
     doomed.start()
     try:
         await asyncio.to_thread(doomed.wait_until_ready)
-        star = fresh("star")
-        async with clients([doomed]) as (doomed_api,), doomed.server.live(star) as viewer:
+        performer_id = fresh("star")
+        async with clients([doomed]) as (doomed_api,), doomed.server.live(performer_id) as viewer:
             await viewer.until("snapshot")
-            async with doomed.server.live(star, doomed.server.performer(star)) as panel:
+            async with doomed.server.live(performer_id, doomed.server.performer(performer_id)) as panel:
                 await panel.until("snapshot")
                 while not asked.is_set():
-                    item = await doomed_api.intake(star)
+                    item = await doomed_api.intake(performer_id)
                     await panel.until_state(lambda socket: bool(socket.room.get("performerOnline")))
-                    await doomed_api.start_next(star)
+                    await doomed_api.start_next(performer_id)
                     await doomed_api.command("complete", item)
                     # Another process that looks in this moment may be faster: the next one, then.
                     await until(asked_or_settled)
-                await viewer.reach(await apis[0].version(star))
+                await viewer.reach(await apis[0].version(performer_id))
                 doomed.kill()
                 began = time.monotonic()
                 await viewer.closed()
-        async with apis[0].server.live(star, query=f"?epoch={viewer.epoch}&since={viewer.version}") as again:
+        async with apis[0].server.live(performer_id, query=f"?epoch={viewer.epoch}&since={viewer.version}") as again:
             again.continue_from(viewer)
-            await apis[1].intake(star)
+            await apis[1].intake(performer_id)
             await again.reach(viewer.version + 1)
             assert [frame["type"] for frame in again.frames if frame["type"] == "snapshot"] == []
             await until(settled, TAKEN_OVER_SECONDS)
@@ -151,8 +151,8 @@ async def test_the_work_of_a_process_that_is_killed_is_taken_over(
 async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
     apis: list[Api], cluster: list[Node], database_url: str
 ) -> None:
-    star = fresh("star")
-    await apis[0].change(star, maxDepth=1000)
+    performer_id = fresh("star")
+    await apis[0].change(performer_id, maxDepth=1000)
     stop, complete = asyncio.Event(), asyncio.Event()
     queued: list[str] = []
 
@@ -160,7 +160,7 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
         """Sends each intake until some process has answered, as a feature does."""
         number = first
         while not stop.is_set():
-            body = intake_body(star)
+            body = intake_body(performer_id)
             while True:
                 number += 1
                 api = apis[number % PROCESSES]
@@ -180,11 +180,11 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
             number += 1
             query = f"?epoch={before.epoch}&since={before.version}" if before else ""
             try:
-                async with apis[number % PROCESSES].server.live(star, query=query) as socket:
+                async with apis[number % PROCESSES].server.live(performer_id, query=query) as socket:
                     if before is not None:
                         socket.continue_from(before)
                     before = socket
-                    while not (complete.is_set() and socket.version >= await apis[0].version(star)):
+                    while not (complete.is_set() and socket.version >= await apis[0].version(performer_id)):
                         with suppress(TimeoutError):
                             await socket.next(0.2)
                     return socket
@@ -205,8 +205,8 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
         await asyncio.gather(*features)
         complete.set()
     with psycopg.connect(database_url) as connection:
-        rows = connection.execute("SELECT item_id FROM items WHERE performer_id = %s ORDER BY item_id", [star])
+        rows = connection.execute("SELECT item_id FROM items WHERE performer_id = %s ORDER BY item_id", [performer_id])
         assert sorted(queued) == [row[0] for row in rows]
-    now = [item["itemId"] for item in (await apis[0].queue(star))["items"]]
+    now = [item["itemId"] for item in (await apis[0].queue(performer_id))["items"]]
     for task in viewers:
         assert [item["itemId"] for item in task.result().view()["items"]] == now

@@ -35,8 +35,8 @@ async def test_while_postgresql_or_redis_is_away_it_is_said_and_then_all_is_as_b
 
 
 async def losses(api: Api, other: Api, postgres: environment.PostgresServer, valkey: ValkeyServer, url: str) -> None:
-    star = fresh("star")
-    items: list[Json] = [await api.intake(star)]
+    performer_id = fresh("star")
+    items: list[Json] = [await api.intake(performer_id)]
 
     async def checks() -> Json:
         found: Json = (await api.get("/readyz")).json()
@@ -46,20 +46,20 @@ async def losses(api: Api, other: Api, postgres: environment.PostgresServer, val
         return await checks() == {"status": "ok", "checks": {"database": "ok", "wallet": "ok", "bus": "ok"}}
 
     await until(well)
-    async with other.server.live(star) as viewer:
+    async with other.server.live(performer_id) as viewer:
         await viewer.until("snapshot")
 
         # Every connection is cut: nobody notices.
         with psycopg.connect(url) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-        items.append(await api.intake(star))
-        items.append(await other.intake(star))
+        items.append(await api.intake(performer_id))
+        items.append(await other.intake(performer_id))
         await viewer.reach(3)
 
         # Redis goes: everything works, and the other process's viewers are at most a position check behind.
         valkey.stop()
         await until(lambda: degraded(api))
-        items.append(await api.intake(star))
+        items.append(await api.intake(performer_id))
         async with asyncio.timeout(8):
             await viewer.reach(4)
         valkey.start()
@@ -67,11 +67,11 @@ async def losses(api: Api, other: Api, postgres: environment.PostgresServer, val
 
         # PostgreSQL goes: what cannot be done is refused at once, and says when to try again.
         await asyncio.to_thread(postgres.stop)
-        body = intake_body(star)
+        body = intake_body(performer_id)
         answer = await api.post(ITEMS, api.server.feature(), body)
         assert problem(answer, 503, "UNAVAILABLE")["retryAfterSeconds"] >= 1
         assert int(answer.headers["Retry-After"]) >= 1
-        problem(await api.get(f"/v1/performers/{star}/queue"), 503, "UNAVAILABLE")
+        problem(await api.get(f"/v1/performers/{performer_id}/queue"), 503, "UNAVAILABLE")
         not_ready = await api.get("/readyz")
         assert (not_ready.status_code, not_ready.json()["status"]) == (503, "unavailable")
         await asyncio.to_thread(postgres.start)

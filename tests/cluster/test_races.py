@@ -93,12 +93,12 @@ class Stage:
     def intake(self, body: Json) -> bytes:
         return post(ITEMS, json.dumps(body).encode(), bearer=self.server.feature(body["sourceFeature"]))
 
-    def command(self, word: str, star: str, item_id: str) -> bytes:
+    def command(self, word: str, performer_id: str, item_id: str) -> bytes:
         body = b'{"reason": "technical_error"}' if word == "refund" else b""
-        return post(f"{ITEMS}/{item_id}/{word}", body, bearer=self.server.performer(star))
+        return post(f"{ITEMS}/{item_id}/{word}", body, bearer=self.server.performer(performer_id))
 
-    def start_next(self, star: str) -> bytes:
-        return post(f"/v1/performers/{star}/queue/start-next", b"", bearer=self.server.performer(star))
+    def start_next(self, performer_id: str) -> bytes:
+        return post(f"/v1/performers/{performer_id}/queue/start-next", b"", bearer=self.server.performer(performer_id))
 
     async def status_of(self, item_id: str) -> str:
         found = await self.ask(get(f"{ITEMS}/{item_id}", bearer=self.server.admin))
@@ -134,12 +134,12 @@ async def on_all(stages: Sequence[Stage], play: Callable[[Stage], Coroutine[Any,
     assert winners == set(range(PROCESSES)), "no process always wins, and none never"
 
 
-async def queued(each: Stage, star: str, count: int) -> list[str]:
+async def queued(each: Stage, performer_id: str, count: int) -> list[str]:
     """The ids of items that are put into a room from all processes at once; at first the room does not exist."""
     found = []
     for start in range(0, count, PROCESSES):
         some = range(start, min(start + PROCESSES, count))
-        answers = await each.race(*(each.intake(intake_body(star)) for _ in some))
+        answers = await each.race(*(each.intake(intake_body(performer_id)) for _ in some))
         assert {answer.status for answer in answers} == {201}, answers
         found += [str(answer.body["itemId"]) for answer in answers]
     return found
@@ -147,13 +147,13 @@ async def queued(each: Stage, star: str, count: int) -> list[str]:
 
 async def test_the_fiftieth_place_goes_to_exactly_one_and_nobody_is_the_fifty_first(stages: list[Stage]) -> None:
     async def play(each: Stage) -> None:
-        star = fresh("star")
-        await queued(each, star, FULL - 1)
+        performer_id = fresh("star")
+        await queued(each, performer_id, FULL - 1)
         for _ in range(ROUNDS):
-            answers = await each.race(*(each.intake(intake_body(star)) for _ in range(PROCESSES)))
+            answers = await each.race(*(each.intake(intake_body(performer_id)) for _ in range(PROCESSES)))
             item = each.winner(answers, 201, "QUEUE_FULL")
             assert item["position"] == FULL
-            await each.ask(each.command("abandon", star, item["itemId"]))
+            await each.ask(each.command("abandon", performer_id, item["itemId"]))
 
     await on_all(stages, play)
 
@@ -164,22 +164,22 @@ async def test_of_those_who_start_at_once_one_does_and_an_item_ends_once(
     ends = [["complete"] * 4, ["complete", "abandon"] * 2, ["abandon"] * 4, ["refund"] * 4]
 
     async def play(each: Stage) -> None:
-        star = fresh("star")
-        waiting = await queued(each, star, 2 * PROCESSES)
+        performer_id = fresh("star")
+        waiting = await queued(each, performer_id, 2 * PROCESSES)
         for number in range(ROUNDS):
             one, two, *_ = waiting
             answers = await each.race(
-                each.command("start", star, one),
-                each.start_next(star),
-                each.command("start", star, two),
-                each.start_next(star),
+                each.command("start", performer_id, one),
+                each.start_next(performer_id),
+                each.command("start", performer_id, two),
+                each.start_next(performer_id),
             )
             item_id = each.winner(answers, 200, "ALREADY_PROCESSING", "INVALID_STATE_TRANSITION")["itemId"]
             words = ends[number % len(ends)]
-            answers = await each.race(*(each.command(word, star, item_id) for word in words))
+            answers = await each.race(*(each.command(word, performer_id, item_id) for word in words))
             each.winner(answers, 200, "INVALID_STATE_TRANSITION")
             waiting.remove(item_id)
-            waiting += await queued(each, star, 1)
+            waiting += await queued(each, performer_id, 1)
 
     await on_all(stages, play)
     await all_resolved(database_url)
@@ -190,11 +190,11 @@ async def test_a_refund_against_a_completion_leaves_one_of_them(stages: list[Sta
     ends = [["complete", "refund"] * 2, ["complete", "complete", "complete", "refund"]]
 
     async def play(each: Stage) -> None:
-        star = fresh("star")
+        performer_id = fresh("star")
         for number in range(ROUNDS):
-            item_id = await performed(each, star)
+            item_id = await performed(each, performer_id)
             words = ends[number % len(ends)]
-            answers = await each.race(*(each.command(word, star, item_id) for word in words))
+            answers = await each.race(*(each.command(word, performer_id, item_id) for word in words))
             await ended_once(each, item_id, list(zip(words, answers, strict=True)))
 
     await on_all(stages, play)
@@ -209,15 +209,15 @@ async def test_a_refund_meets_the_settlement_at_any_moment_and_leaves_one_of_the
     loop = asyncio.get_running_loop()
 
     async def play(each: Stage) -> None:
-        star, took = fresh("star"), 0.0
+        performer_id, took = fresh("star"), 0.0
         for number in range(ROUNDS):
-            item_id = await performed(each, star)
+            item_id = await performed(each, performer_id)
             began = loop.time()
-            completion = asyncio.create_task(each.race(each.command("complete", star, item_id)))
+            completion = asyncio.create_task(each.race(each.command("complete", performer_id, item_id)))
             # By what the last ones took, however busy the machine is.
             await asyncio.sleep(took * number / ROUNDS)
             (completed,), refunds = await asyncio.gather(
-                completion, each.race(*(each.command("refund", star, item_id) for _ in range(PROCESSES - 1)))
+                completion, each.race(*(each.command("refund", performer_id, item_id) for _ in range(PROCESSES - 1)))
             )
             took = loop.time() - began
             await ended_once(each, item_id, [("complete", completed), *(("refund", answer) for answer in refunds)])
@@ -226,10 +226,10 @@ async def test_a_refund_meets_the_settlement_at_any_moment_and_leaves_one_of_the
     await all_resolved(database_url)
 
 
-async def performed(each: Stage, star: str) -> str:
+async def performed(each: Stage, performer_id: str) -> str:
     """The id of an item that has been started."""
-    (item_id,) = await queued(each, star, 1)
-    await each.ask(each.start_next(star))
+    (item_id,) = await queued(each, performer_id, 1)
+    await each.ask(each.start_next(performer_id))
     return item_id
 
 
@@ -245,11 +245,11 @@ async def ended_once(each: Stage, item_id: str, asked: Sequence[tuple[str, Answe
 
 async def test_one_key_sent_to_every_process_queues_one_item(stages: list[Stage]) -> None:
     async def play(each: Stage) -> None:
-        star = ""
+        performer_id = ""
         for number in range(ROUNDS):
             if number % ROOM_ROUNDS == 0:
-                star = fresh("star")
-            body = intake_body(star)
+                performer_id = fresh("star")
+            body = intake_body(performer_id)
             other = {**body, "tokens": body["tokens"] + number % 2}
             bodies = [body, other] * 2
             answers = await each.race(*(each.intake(sent) for sent in bodies))
@@ -272,7 +272,9 @@ async def test_one_escrow_sent_to_every_process_is_held_by_one_item(stages: list
                 stars = [fresh("star") for _ in range(PROCESSES)]
             escrow = fresh("escrow")
             # Not even the room is the same.
-            answers = await each.race(*(each.intake(intake_body(star, escrowTransactionId=escrow)) for star in stars))
+            answers = await each.race(
+                *(each.intake(intake_body(performer_id, escrowTransactionId=escrow)) for performer_id in stars)
+            )
             each.winner(answers, 201, "ESCROW_ALREADY_QUEUED")
 
     await on_all(stages, play)

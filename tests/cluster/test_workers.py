@@ -28,7 +28,7 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
     database_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     with nodes(1, environment_of(database_url, redis_url, web_concurrency=2), tmp_path) as (node,):
-        star = fresh("star")
+        performer_id = fresh("star")
 
         async def scrape(name: str) -> float:
             # A connection of its own, so that either worker may answer; while both are starting it waits for one.
@@ -51,12 +51,12 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
                 raise AssertionError(f"{name}: told {told} last, not {value} six times running") from None
 
         async with AsyncExitStack() as stack:
-            viewers = [await stack.enter_async_context(node.server.live(star)) for _ in range(12)]
+            viewers = [await stack.enter_async_context(node.server.live(performer_id)) for _ in range(12)]
             for viewer in viewers:
                 await viewer.until("snapshot")
             for _ in range(10):
                 async with node.server.api() as api:
-                    await api.intake(star)
+                    await api.intake(performer_id)
             for viewer in viewers:
                 await viewer.reach(10)
             await all_see("queue_intakes_total", 10)
@@ -70,11 +70,11 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
             gone = [viewer for viewer in viewers if not await is_open(viewer)]
             for viewer in gone:
                 query = f"?epoch={viewer.epoch}&since={viewer.version}"
-                again = await stack.enter_async_context(node.server.live(star, query=query))
+                again = await stack.enter_async_context(node.server.live(performer_id, query=query))
                 again.continue_from(viewer)
                 viewers[viewers.index(viewer)] = again
             async with node.server.api() as api:
-                await api.intake(star)
+                await api.intake(performer_id)
             for viewer in viewers:
                 await viewer.reach(11)
                 assert len(viewer.items) == 11

@@ -11,7 +11,7 @@ from app.domain import command as do
 from app.domain.errors import ItemNotFound, PerformerNotFound, Unavailable
 from app.domain.item import Item, Status
 from app.domain.room import Room
-from app.engine import queries as reader
+from app.engine import queries
 from app.store import reading
 from tests.support.builders import PERFORMER
 from tests.support.processes import Process, running
@@ -38,7 +38,7 @@ async def queued(process: Process, **fields: Any) -> Item:
 
 
 def statements_of(process: Process) -> list[str]:
-    """A list that grows by every statement that a reader runs."""
+    """A list that grows by every statement that a queries runs."""
     statements: list[str] = []
 
     @event.listens_for(process.store.engines.reader, "before_cursor_execute")
@@ -52,8 +52,8 @@ async def test_a_sqlite_room_that_is_in_memory_needs_no_look_into_the_database(s
     async with running(sqlite_database.open(), HandClock()) as process:
         item = await queued(process)
         statements = statements_of(process)
-        room = await process.reader.room(PERFORMER.id)
-        assert (await process.reader.item(item.item_id)) == (room.items[0], room)
+        room = await process.queries.room(PERFORMER.id)
+        assert (await process.queries.item(item.item_id)) == (room.items[0], room)
         assert statements == []
     assert room == stored_room(process.store)
 
@@ -64,10 +64,10 @@ async def test_a_shared_room_that_is_in_memory_is_compared_first(postgres_databa
         await queued(process)
         statements = statements_of(process)
         cached = process.lanes.peek(PERFORMER.id)
-        assert await process.reader.room(PERFORMER.id) is cached
+        assert await process.queries.room(PERFORMER.id) is cached
         assert len(statements) == 1
         queue_item(other)
-        room = await process.reader.room(PERFORMER.id)
+        room = await process.queries.room(PERFORMER.id)
         assert room == stored_room(process.store)
         assert room.depth == 2
 
@@ -75,29 +75,29 @@ async def test_a_shared_room_that_is_in_memory_is_compared_first(postgres_databa
 async def test_a_room_nobody_has_in_memory_is_read(database: Database) -> None:
     queue_item(build_writer(database.open()))
     async with running(database.open(), HandClock()) as process:
-        assert await process.reader.room(PERFORMER.id) == stored_room(process.store)
-        assert (await process.reader.existing_room(PERFORMER.id)).version == 1
+        assert await process.queries.room(PERFORMER.id) == stored_room(process.store)
+        assert (await process.queries.existing_room(PERFORMER.id)).version == 1
 
 
 async def test_a_room_that_never_was_is_empty_and_does_not_exist(database: Database) -> None:
     async with running(database.open(), HandClock()) as process:
-        assert await process.reader.room("nobody") == Room(performer_id="nobody", policy=process.store.policy)
+        assert await process.queries.room("nobody") == Room(performer_id="nobody", policy=process.store.policy)
         with pytest.raises(PerformerNotFound):
-            await process.reader.existing_room("nobody")
+            await process.queries.existing_room("nobody")
 
 
 async def test_an_item_is_found_as_long_as_it_waits_and_after_it_has_ended(database: Database) -> None:
     async with running(database.open(), HandClock()) as process:
         item = await queued(process)
-        found, room = await process.reader.item(item.item_id)
+        found, room = await process.queries.item(item.item_id)
         assert (found.status, room.position(item.item_id)) == (Status.CREATED, 1)
         await process.lanes.send(PERFORMER.id, start_of(item))
-        assert (await process.reader.item(item.item_id))[0].status is Status.STARTED
+        assert (await process.queries.item(item.item_id))[0].status is Status.STARTED
         await process.lanes.send(PERFORMER.id, complete_of(item))
-        found, room = await process.reader.item(item.item_id)
+        found, room = await process.queries.item(item.item_id)
         assert (found.status, room.position(item.item_id), room.version) == (Status.FINISHED, 0, 3)
         with pytest.raises(ItemNotFound):
-            await process.reader.item("nothing")
+            await process.queries.item("nothing")
 
 
 async def test_an_item_of_another_process_is_found_and_so_is_its_end_there(postgres_database: Database) -> None:
@@ -105,9 +105,9 @@ async def test_an_item_of_another_process_is_found_and_so_is_its_end_there(postg
     async with running(postgres_database.open(), HandClock()) as process:
         ours, theirs = await queued(process), queue_item(other)
         for item in (ours, theirs):
-            assert (await process.reader.item(item.item_id))[0].status is Status.CREATED
+            assert (await process.queries.item(item.item_id))[0].status is Status.CREATED
             send(other, do.Abandon(actor=PERFORMER, item_id=item.item_id))
-            found, room = await process.reader.item(item.item_id)
+            found, room = await process.queries.item(item.item_id)
             assert found.status is Status.ABANDONED
             assert room.position(item.item_id) == 0
 
@@ -127,7 +127,7 @@ async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Datab
                 ended = True
                 send(writer, do.Abandon(actor=PERFORMER, item_id=item.item_id))
 
-        found, room = await process.reader.item(item.item_id)
+        found, room = await process.queries.item(item.item_id)
         assert ended
         assert (found.status, room.version, room.depth) == (Status.ABANDONED, 2, 0)
 
@@ -135,27 +135,27 @@ async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Datab
 async def test_what_is_remembered_of_items_is_bounded_to_the_newest(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "KNOWN_WHEREABOUTS", 3)
+    monkeypatch.setattr(queries, "KNOWN_WHEREABOUTS", 3)
     async with running(database.open(), HandClock()) as process:
         items = [await queued(process) for _ in range(5)]
-        assert list(process.reader._whereabouts) == [item.item_id for item in items[-3:]]
+        assert list(process.queries._whereabouts) == [item.item_id for item in items[-3:]]
         for item in items:
-            assert (await process.reader.item(item.item_id))[0].item_id == item.item_id
+            assert (await process.queries.item(item.item_id))[0].item_id == item.item_id
         for item in items:
             await process.lanes.send(PERFORMER.id, do.Abandon(actor=PERFORMER, item_id=item.item_id))
-        assert process.reader._whereabouts == {}
+        assert process.queries._whereabouts == {}
 
 
 async def test_the_events_that_a_listener_missed_come_in_order_as_many_as_are_read_at_once(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "LONGEST_CATCH_UP", 3)
+    monkeypatch.setattr(queries, "LONGEST_CATCH_UP", 3)
     async with running(database.open(), HandClock()) as process:
         for _ in range(6):
             await queued(process)
-        assert [event.version for event in await process.reader.missed(PERFORMER.id, 1)] == [2, 3, 4]
-        assert [event.version for event in await process.reader.missed(PERFORMER.id, 4)] == [5, 6]
-        assert await process.reader.missed(PERFORMER.id, 6) == []
+        assert [event.version for event in await process.queries.missed(PERFORMER.id, 1)] == [2, 3, 4]
+        assert [event.version for event in await process.queries.missed(PERFORMER.id, 4)] == [5, 6]
+        assert await process.queries.missed(PERFORMER.id, 6) == []
 
 
 async def test_a_database_in_trouble_is_unavailable_and_the_trouble_is_logged(
@@ -170,8 +170,8 @@ async def test_a_database_in_trouble_is_unavailable_and_the_trouble_is_logged(
 
     async with running(database.open(), HandClock()) as process:
         with caplog.at_level(logging.ERROR), pytest.raises(Unavailable) as refused:
-            await process.reader.ask(question)
+            await process.queries.run(question)
         assert refused.value.retry_after_seconds == 1
         assert "the server is away" not in refused.value.detail
         assert "the server is away" in caplog.text
-        assert await process.reader.ask(question) == process.store.epoch
+        assert await process.queries.run(question) == process.store.epoch

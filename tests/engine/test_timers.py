@@ -46,9 +46,9 @@ def item_of(store: Store, item: Item) -> Item:
 async def sweep_at(process: Process, seconds: float) -> int:
     """Sweep at that time, and a moment earlier, when it must find nothing."""
     process.clock.now = moment(seconds) - BARELY
-    assert await sweep(process.reader, process.lanes, process.clock()) == 0
+    assert await sweep(process.queries, process.lanes, process.clock()) == 0
     process.clock.now = moment(seconds)
-    return await sweep(process.reader, process.lanes, process.clock())
+    return await sweep(process.queries, process.lanes, process.clock())
 
 
 async def test_the_next_item_is_abandoned_when_nobody_starts_it_and_then_the_one_after_it(database: Database) -> None:
@@ -60,7 +60,7 @@ async def test_the_next_item_is_abandoned_when_nobody_starts_it_and_then_the_one
         assert item_of(store, first).abandon_reason is Reason.TIMEOUT
         assert await sweep_at(process, 20) == 1
         assert item_of(store, second).status is Status.ABANDONED
-        assert await sweep(process.reader, process.lanes, moment(10**6)) == 0
+        assert await sweep(process.queries, process.lanes, moment(10**6)) == 0
     with store.reading() as connection:
         assert reading.operations_page(connection, status="pending", limit=10, skip=0).total == 2
 
@@ -84,7 +84,7 @@ async def test_a_stopped_clock_makes_nothing_due(database: Database) -> None:
     send(writer, do.ChangeSettings(actor=PERFORMER, paused=True))
     clock.wait(1000)
     async with running(store, clock) as process:
-        assert await sweep(process.reader, process.lanes, clock()) == 0
+        assert await sweep(process.queries, process.lanes, clock()) == 0
         await process.lanes.send(PERFORMER.id, do.ChangeSettings(actor=PERFORMER, paused=False))
         assert await sweep_at(process, 1004 + 6) == 1
     assert item_of(store, item).status is Status.ABANDONED
@@ -117,11 +117,11 @@ async def test_a_more_patient_policy_holds_after_a_restart_and_what_it_spares_cr
     send(patient, start_of(overdue), performer_id="late")
     clock.wait(50)
     async with running(store, clock) as process:
-        assert [await sweep(process.reader, process.lanes, clock()) for _ in range(3)] == [2, 2, 0]
+        assert [await sweep(process.queries, process.lanes, clock()) for _ in range(3)] == [2, 2, 0]
         assert item_of(store, overdue).status is Status.ABANDONED
         assert [item_of(store, item).status for item in spared] == [Status.CREATED] * 3
         assert await sweep_at(process, 1000) == 2
-        assert await sweep(process.reader, process.lanes, clock()) == 1
+        assert await sweep(process.queries, process.lanes, clock()) == 1
 
 
 async def test_a_stricter_policy_holds_after_a_restart_for_those_who_wait_already(database: Database) -> None:
@@ -130,9 +130,9 @@ async def test_a_stricter_policy_holds_after_a_restart_for_those_who_wait_alread
     store = database.open(POLICY)
     clock.wait(10)
     async with running(store, clock) as process:
-        assert await sweep(process.reader, process.lanes, clock()) == 0
+        assert await sweep(process.queries, process.lanes, clock()) == 0
         await process.lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, clock()))
-        assert await sweep(process.reader, process.lanes, clock()) == 1
+        assert await sweep(process.queries, process.lanes, clock()) == 1
     assert item_of(store, item).status is Status.ABANDONED
 
 
@@ -148,7 +148,7 @@ async def test_an_item_that_ends_while_it_is_swept_is_left_alone(database: Datab
             if "FROM items" in statement and writer.peek(PERFORMER.id) is None:
                 send(writer, do.Refund(actor=ADMIN, item_id=item.item_id, reason=Reason.ADMIN_REFUND))
 
-        assert await sweep(process.reader, process.lanes, clock()) == 1
+        assert await sweep(process.queries, process.lanes, clock()) == 1
     assert item_of(store, item).status is Status.REFUNDED
     assert assert_consistent(store).version == 2
 
@@ -161,7 +161,7 @@ async def test_two_processes_that_sweep_together_abandon_once(postgres_database:
         queue_item(writer, performer_id=name)
     clock.wait(10)
     async with running(stores[0], clock, "one") as one, running(stores[1], clock, "two") as two:
-        await asyncio.gather(*(sweep(process.reader, process.lanes, clock()) for process in (one, two)))
+        await asyncio.gather(*(sweep(process.queries, process.lanes, clock()) for process in (one, two)))
     for name in names:
         assert [event.item and event.item.status for event in stored_events(stores[0], name)] == [
             Status.CREATED,
@@ -178,10 +178,10 @@ async def test_a_sweep_that_finds_the_lanes_closed_leaves_the_items_to_the_next(
     async with running(store, clock) as process:
         with pytest.MonkeyPatch.context() as full, caplog.at_level(logging.WARNING):
             full.setattr(lane, "MAILBOX_LIMIT", 0)
-            assert await sweep(process.reader, process.lanes, clock()) == 1
+            assert await sweep(process.queries, process.lanes, clock()) == 1
         assert "an overdue item was not dealt with: UNAVAILABLE" in caplog.text
         assert item_of(store, item).status is Status.CREATED
-        assert await sweep(process.reader, process.lanes, clock()) == 1
+        assert await sweep(process.queries, process.lanes, clock()) == 1
     assert item_of(store, item).status is Status.ABANDONED
 
 

@@ -381,8 +381,8 @@ async def post(database: Database, bus: Bus | None = None) -> AsyncIterator[Post
     async with running(database.open(), clock) as process:
         hub = Hub(
             epoch="epoch",
-            load=process.reader.room,
-            missed=process.reader.missed,
+            load=process.queries.room,
+            missed=process.queries.missed,
             clock=clock,
             coalesce_seconds=0,
             watch=bus.watch if bus is not None else None,
@@ -422,7 +422,7 @@ async def test_a_silent_bus_is_covered_by_the_position_check(postgres_database: 
     async with post(postgres_database) as told:
         told.committed(3)
         assert told.version == 0, "nobody has said anything"
-        await catch_up.check_positions(told.process.reader, told.hub)
+        await catch_up.check_positions(told.process.queries, told.hub)
         await until(lambda: told.line.frames[-1].get("version") == 3)
         told.assert_shown_once()
 
@@ -433,7 +433,7 @@ async def test_more_than_is_read_at_once_was_missed(
     monkeypatch.setattr("app.engine.queries.LONGEST_CATCH_UP", 4)
     async with post(postgres_database) as told:
         told.committed(30)
-        await catch_up.check_positions(told.process.reader, told.hub)
+        await catch_up.check_positions(told.process.queries, told.hub)
         await until(lambda: told.line.frames[-1].get("version") == 30)
         told.assert_shown_once()
 

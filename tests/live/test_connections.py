@@ -169,16 +169,16 @@ async def audiences(api: Api, query: str) -> Json:
 
 async def test_an_administrator_sees_who_watches_the_most_watched_room_first(api: Api, server: Server) -> None:
     few, many, alike = sorted(fresh("star") for _ in range(3))
-    asked = "&".join(f"performerId={star}" for star in (few, many, alike, fresh("star")))
+    asked = "&".join(f"performerId={performer_id}" for performer_id in (few, many, alike, fresh("star")))
     async with AsyncExitStack() as stack:
-        for star in (few, many, many, alike):
-            live = await stack.enter_async_context(server.live(star))
+        for performer_id in (few, many, many, alike):
+            live = await stack.enter_async_context(server.live(performer_id))
             await live.until("snapshot")
         found = await audiences(api, asked)
         assert found == {
             "audiences": [
-                {"performerId": star, "sockets": sockets, "laggingSockets": 0, "longestLagSeconds": 0}
-                for star, sockets in ((many, 2), (few, 1), (alike, 1))
+                {"performerId": performer_id, "sockets": sockets, "laggingSockets": 0, "longestLagSeconds": 0}
+                for performer_id, sockets in ((many, 2), (few, 1), (alike, 1))
             ],
             "total": 3,
             "sockets": 4,
@@ -201,15 +201,15 @@ async def nobody_watches(api: Api, query: str) -> bool:
     return (found["audiences"], found["total"]) == ([], 0)
 
 
-async def test_a_socket_that_does_not_read_is_told_as_lagging(api: Api, server: Server, star: str) -> None:
+async def test_a_socket_that_does_not_read_is_told_as_lagging(api: Api, server: Server, performer_id: str) -> None:
     for _ in range(20):
-        await api.intake(star, description="é" * 2000, metadata={"a": "x" * 8000})
+        await api.intake(performer_id, description="é" * 2000, metadata={"a": "x" * 8000})
 
     async def lags() -> bool:
-        (found,) = (await audiences(api, f"performerId={star}"))["audiences"]
+        (found,) = (await audiences(api, f"performerId={performer_id}"))["audiences"]
         return bool(found["longestLagSeconds"] > 0) and (found["sockets"], found["laggingSockets"]) == (2, 1)
 
-    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+    async with server.live(performer_id) as live, raw_live(server.port, performer_id, server.admin) as raw:
         await live.until("snapshot")
         for _ in range(60):
             await raw.send_json({"type": "resync"})

@@ -53,11 +53,11 @@ def server(patient: Server) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def full(api: Api, star: str) -> Json:
+async def full(api: Api, performer_id: str) -> Json:
     """A room of large items; the first is started."""
     for _ in range(ITEMS):
-        await api.intake(star, **LARGE)
-    return await api.start_next(star)
+        await api.intake(performer_id, **LARGE)
+    return await api.start_next(performer_id)
 
 
 async def make_noise(api: Api, started: Json, live: LiveSocket, times: int) -> None:
@@ -82,9 +82,9 @@ async def wake(raw: RawSocket, version: int) -> list[Json]:
 
 
 async def test_a_stalled_client_delays_nobody_and_gets_the_room_as_it_is_when_it_wakes(
-    api: Api, server: Server, star: str, full: Json
+    api: Api, server: Server, performer_id: str, full: Json
 ) -> None:
-    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+    async with server.live(performer_id) as live, raw_live(server.port, performer_id, server.admin) as raw:
         await live.until("snapshot")
         before = live.version
         await stall(raw, resyncs=60)
@@ -102,8 +102,8 @@ async def test_a_stalled_client_delays_nobody_and_gets_the_room_as_it_is_when_it
         assert (update["type"], update["from"], update["version"]) == ("update", live.version, live.version + 1)
 
 
-async def test_what_a_stalled_client_costs_is_bounded(api: Api, server: Server, star: str, full: Json) -> None:
-    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+async def test_what_a_stalled_client_costs_is_bounded(api: Api, server: Server, performer_id: str, full: Json) -> None:
+    async with server.live(performer_id) as live, raw_live(server.port, performer_id, server.admin) as raw:
         await live.until("snapshot")
         # Unbounded this would be 25 MB.
         await stall(raw, resyncs=100)
@@ -114,17 +114,17 @@ async def test_what_a_stalled_client_costs_is_bounded(api: Api, server: Server, 
         assert raw.received < 2 * KERNEL_BUFFER + HIGH_WATER + 3 * snapshot
 
 
-async def test_updates_too_are_left_out_while_a_client_lags(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star, **LARGE))
-    async with server.live(star) as live, raw_live(server.port, star, server.admin) as raw:
+async def test_updates_too_are_left_out_while_a_client_lags(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.command("start", await api.intake(performer_id, **LARGE))
+    async with server.live(performer_id) as live, raw_live(server.port, performer_id, server.admin) as raw:
         await live.until("snapshot")
         await raw.next_json()
         await raw.next_json()
-        async with server.live(star, server.admin) as other:
+        async with server.live(performer_id, server.admin) as other:
             await other.until("snapshot")
             for turn in range(60):
                 await api.command("resume" if turn % 2 else "pause", item)
-            version = await api.version(star)
+            version = await api.version(performer_id)
             await other.reach(version)
             assert len(other.of("update")) == 60
         seen = await wake(raw, version)
@@ -138,11 +138,19 @@ async def test_updates_too_are_left_out_while_a_client_lags(api: Api, server: Se
 
 
 async def test_a_client_that_does_not_wake_is_cut_off(
-    api: Api, server: Server, star: str, full: Json, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    api: Api,
+    server: Server,
+    performer_id: str,
+    full: Json,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(hub, "LAG_LIMIT_SECONDS", 0.2)
     monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 5)
-    async with server.live(star) as live, raw_live(server.port, star, server.performer(star)) as raw:
+    async with (
+        server.live(performer_id) as live,
+        raw_live(server.port, performer_id, server.performer(performer_id)) as raw,
+    ):
         await live.until_state(lambda live: bool(live.room.get("performerOnline")))
         await stall(raw, resyncs=60)
         await api.command("pause", full)
@@ -152,14 +160,16 @@ async def test_a_client_that_does_not_wake_is_cut_off(
         await live.settled()
 
 
-async def test_stalled_clients_among_others_are_only_their_own_loss(api: Api, server: Server, star: str) -> None:
-    item = await api.command("start", await api.intake(star, **LARGE))
+async def test_stalled_clients_among_others_are_only_their_own_loss(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    item = await api.command("start", await api.intake(performer_id, **LARGE))
     async with (
-        raw_live(server.port, star, server.admin) as one,
-        raw_live(server.port, star, server.admin) as two,
-        server.live(star) as public,
-        server.live(star, server.admin) as admin,
-        server.live(star, server.viewer(item["userId"])) as owner,
+        raw_live(server.port, performer_id, server.admin) as one,
+        raw_live(server.port, performer_id, server.admin) as two,
+        server.live(performer_id) as public,
+        server.live(performer_id, server.admin) as admin,
+        server.live(performer_id, server.viewer(item["userId"])) as owner,
     ):
         honest = (public, admin, owner)
         for live in honest:

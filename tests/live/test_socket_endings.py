@@ -60,9 +60,9 @@ BAD_FRAMES: dict[str, Any] = {
 }
 
 
-async def test_a_bad_frame_ends_the_connection(server: Server, star: str) -> None:
+async def test_a_bad_frame_ends_the_connection(server: Server, performer_id: str) -> None:
     async def code(frame: Any) -> int:
-        async with server.live(star, server.performer(star)) as live:
+        async with server.live(performer_id, server.performer(performer_id)) as live:
             await live.until("snapshot")
             return await send_until_closed(live, frame)
 
@@ -70,22 +70,22 @@ async def test_a_bad_frame_ends_the_connection(server: Server, star: str) -> Non
     assert dict(zip(BAD_FRAMES, codes, strict=True)) == dict.fromkeys(BAD_FRAMES, 4501)
 
 
-async def test_a_bad_frame_changes_nothing_and_harms_nobody_else(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    version = await api.version(star)
-    async with server.live(star) as other:
+async def test_a_bad_frame_changes_nothing_and_harms_nobody_else(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    version = await api.version(performer_id)
+    async with server.live(performer_id) as other:
         await other.until("snapshot")
         for name in ("binary", "not JSON", "an unknown type", "one megabyte"):
-            async with server.live(star) as live:
+            async with server.live(performer_id) as live:
                 assert await send_until_closed(live, BAD_FRAMES[name]) == 4501
         await other.settled()
-        assert await api.version(star) == version
+        assert await api.version(performer_id) == version
         await api.command("start", item)
         assert (await other.next())["type"] == "update"
 
 
-async def test_a_frame_may_be_just_so_large_and_come_in_pieces(server: Server, star: str) -> None:
-    async with server.live(star, server.performer(star)) as live:
+async def test_a_frame_may_be_just_so_large_and_come_in_pieces(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until("snapshot")
         frame = json.dumps({"type": "start-next", "id": "1", "note": ""})
         padded = frame[:-2] + "x" * (LARGEST - len(frame)) + frame[-2:]
@@ -104,8 +104,8 @@ async def test_a_frame_may_be_just_so_large_and_come_in_pieces(server: Server, s
 # 4529: too many frames
 
 
-async def test_a_hundred_and_twenty_frames_a_minute_are_enough(server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_a_hundred_and_twenty_frames_a_minute_are_enough(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         for _ in range(120):
             await live.send({"type": "ping"})
         await live.send({"type": "ping"})
@@ -113,8 +113,8 @@ async def test_a_hundred_and_twenty_frames_a_minute_are_enough(server: Server, s
         assert len(live.of("pong")) == 120
 
 
-async def test_control_frames_do_not_count(server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_control_frames_do_not_count(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         for _ in range(130):
             await (await live.connection.ping())
@@ -125,15 +125,15 @@ async def test_control_frames_do_not_count(server: Server, star: str) -> None:
 
 
 async def test_one_principal_has_only_so_many_connections(
-    server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "SOCKETS_A_PRINCIPAL", 2)
     ada = server.viewer(fresh("user"))
-    async with server.live(star, ada) as first, server.live(fresh("star"), ada) as second:
+    async with server.live(performer_id, ada) as first, server.live(fresh("star"), ada) as second:
         await first.until("snapshot")
         await second.until("snapshot")
         for third in (ada, None):
-            async with server.live(star, third) as live:
+            async with server.live(performer_id, third) as live:
                 if third is None:
                     await live.until("snapshot")
                     await live.send({"type": "auth", "token": ada})
@@ -141,22 +141,22 @@ async def test_one_principal_has_only_so_many_connections(
         # A refresh needs no place of its own, another principal has places of their own, and nobody needs none.
         await first.auth(ada)
         for token in (server.viewer(fresh("user")), None, None, None):
-            async with server.live(star, token) as live:
+            async with server.live(performer_id, token) as live:
                 await live.until("snapshot")
         await second.connection.close()
-        async with server.live(star, ada) as live:
+        async with server.live(performer_id, ada) as live:
             await live.until("snapshot")
 
 
 async def test_a_full_process_sends_who_comes_after_away(
-    server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sockets, "LARGEST_PROCESS", 0)
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         assert await live.closed() == 1013
         assert live.frames == []
     monkeypatch.undo()
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
 
 
@@ -232,28 +232,28 @@ async def test_what_was_acknowledged_before_the_end_is_there_after_it(tmp_path: 
 # What never ends one
 
 
-async def test_a_client_may_go_at_any_moment(server: Server, star: str) -> None:
+async def test_a_client_may_go_at_any_moment(server: Server, performer_id: str) -> None:
     for frames in (0, 1, 2):
-        async with server.live(star, server.performer(star)) as live:
+        async with server.live(performer_id, server.performer(performer_id)) as live:
             for _ in range(frames):
                 await live.next()
             await live.send({"type": "resync"})
             live.connection.transport.abort()
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         await live.connection.close(1001, "going away")
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
 
 
-async def test_a_storm_of_arrivals_and_departures_leaves_nothing_behind(server: Server, star: str) -> None:
+async def test_a_storm_of_arrivals_and_departures_leaves_nothing_behind(server: Server, performer_id: str) -> None:
     async def come_and_go(number: int) -> None:
-        async with server.live(star, server.performer(star) if number % 3 else None) as live:
+        async with server.live(performer_id, server.performer(performer_id) if number % 3 else None) as live:
             if number % 2:
                 await live.next()
             live.connection.transport.abort()
 
     await asyncio.gather(*(come_and_go(number) for number in range(60)))
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         await live.settled()

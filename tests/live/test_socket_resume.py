@@ -29,14 +29,14 @@ async def first_answer(live: LiveSocket) -> Frame:
     return await live.next()
 
 
-async def test_what_was_missed_comes_in_one_update(api: Api, server: Server, star: str) -> None:
-    first = await api.intake(star)
-    async with server.live(star) as live:
+async def test_what_was_missed_comes_in_one_update(api: Api, server: Server, performer_id: str) -> None:
+    first = await api.intake(performer_id)
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
     await api.command("start", first)
     await api.command("complete", first)
-    second = await api.intake(star)
-    async with server.live(star, query=point(live.epoch, live.version)) as back:
+    second = await api.intake(performer_id)
+    async with server.live(performer_id, query=point(live.epoch, live.version)) as back:
         back.continue_from(live)
         update = await first_answer(back)
         assert (update["type"], update["recovered"], update["from"], update["version"]) == ("update", True, 1, 4)
@@ -46,28 +46,28 @@ async def test_what_was_missed_comes_in_one_update(api: Api, server: Server, sta
             "queue.item.created",
         ]
         assert list(back.items) == [second["itemId"]]
-        assert update["room"] == (await api.queue(star))["room"]
-        await api.intake(star)
+        assert update["room"] == (await api.queue(performer_id))["room"]
+        await api.intake(performer_id)
         following = await back.next()
         assert (following["from"], following["version"]) == (4, 5)
         assert "recovered" not in following
 
 
-async def test_who_has_missed_nothing_is_told_so(api: Api, server: Server, star: str) -> None:
-    await api.intake(star)
-    async with server.live(star) as live:
+async def test_who_has_missed_nothing_is_told_so(api: Api, server: Server, performer_id: str) -> None:
+    await api.intake(performer_id)
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
-    async with server.live(star, query=point(live.epoch, 1)) as back:
+    async with server.live(performer_id, query=point(live.epoch, 1)) as back:
         update = await first_answer(back)
         assert (update["type"], update["recovered"]) == ("update", True)
         assert (update["from"], update["version"], update["events"]) == (1, 1, [])
 
 
-async def test_a_room_may_be_resumed_from_before_it_was(api: Api, server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_a_room_may_be_resumed_from_before_it_was(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
-    await api.intake(star)
-    async with server.live(star, query=point(live.epoch, 0)) as back:
+    await api.intake(performer_id)
+    async with server.live(performer_id, query=point(live.epoch, 0)) as back:
         update = await first_answer(back)
         assert (update["type"], update["from"], update["version"]) == ("update", 0, 1)
 
@@ -75,60 +75,64 @@ async def test_a_room_may_be_resumed_from_before_it_was(api: Api, server: Server
 @pytest.mark.parametrize(
     "since", ["", "-1", "1.5", "x", "999", "9" * 15, "9" * 400, "%D9%A1", "+1", "1_0", "0x1", "%00", "null"]
 )
-async def test_a_version_that_never_was_gets_a_snapshot(api: Api, server: Server, star: str, since: str) -> None:
-    await api.intake(star)
-    epoch = (await api.queue(star))["room"]["epoch"]
-    async with server.live(star, query=point(epoch, since)) as live:
+async def test_a_version_that_never_was_gets_a_snapshot(
+    api: Api, server: Server, performer_id: str, since: str
+) -> None:
+    await api.intake(performer_id)
+    epoch = (await api.queue(performer_id))["room"]["epoch"]
+    async with server.live(performer_id, query=point(epoch, since)) as live:
         snapshot = await first_answer(live)
         assert (snapshot["type"], snapshot["recovered"], snapshot["version"]) == ("snapshot", False, 1)
 
 
 @pytest.mark.parametrize("query", ["?epoch={other}&since=1", "?since=1", "?epoch=&since=1", "?epoch={epoch}", "?x=1"])
-async def test_another_epoch_or_none_gets_a_snapshot(api: Api, server: Server, star: str, query: str) -> None:
-    await api.intake(star)
-    epoch = (await api.queue(star))["room"]["epoch"]
-    async with server.live(star, query=query.format(epoch=epoch, other=epoch[::-1] + "0")) as live:
+async def test_another_epoch_or_none_gets_a_snapshot(api: Api, server: Server, performer_id: str, query: str) -> None:
+    await api.intake(performer_id)
+    epoch = (await api.queue(performer_id))["room"]["epoch"]
+    async with server.live(performer_id, query=query.format(epoch=epoch, other=epoch[::-1] + "0")) as live:
         assert (await first_answer(live))["type"] == "snapshot"
 
 
 async def test_a_watched_room_is_resumed_from_memory_and_an_unwatched_one_from_the_log(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
     for _ in range(5):
-        await api.intake(star)
-    epoch = (await api.queue(star))["room"]["epoch"]
-    async with server.live(star, query=point(epoch, 2)) as live:
+        await api.intake(performer_id)
+    epoch = (await api.queue(performer_id))["room"]["epoch"]
+    async with server.live(performer_id, query=point(epoch, 2)) as live:
         assert (await first_answer(live))["from"] == 2
         for _ in range(5):
-            await api.intake(star)
+            await api.intake(performer_id)
         await live.reach(10)
         for since in (0, 3, 5, 6, 9):
-            async with server.live(star, query=point(epoch, since)) as back:
+            async with server.live(performer_id, query=point(epoch, since)) as back:
                 update = await first_answer(back)
                 assert (update["from"], update["version"], len(update["events"])) == (since, 10, 10 - since)
 
 
 async def test_too_long_away_gets_a_snapshot_and_no_part(
-    api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watched_room, "RECENT_EVENTS", 5)
     for _ in range(8):
-        await api.intake(star)
-    epoch = (await api.queue(star))["room"]["epoch"]
+        await api.intake(performer_id)
+    epoch = (await api.queue(performer_id))["room"]["epoch"]
     for since, kind in ((2, "snapshot"), (3, "update"), (7, "update")):
-        async with server.live(star, query=point(epoch, since)) as live:
+        async with server.live(performer_id, query=point(epoch, since)) as live:
             answer = await first_answer(live)
             assert (answer["type"], answer["version"]) == (kind, 8)
 
 
-async def test_an_owner_resumes_with_the_positions_of_all_own_items(api: Api, server: Server, star: str) -> None:
+async def test_an_owner_resumes_with_the_positions_of_all_own_items(
+    api: Api, server: Server, performer_id: str
+) -> None:
     user = fresh("user")
-    await api.intake(star)
-    first, second = [await api.intake(star, userId=user) for _ in range(2)]
-    async with server.live(star, server.viewer(user)) as live:
+    await api.intake(performer_id)
+    first, second = [await api.intake(performer_id, userId=user) for _ in range(2)]
+    async with server.live(performer_id, server.viewer(user)) as live:
         await live.until("snapshot")
-    await api.start_next(star)
-    async with server.live(star, server.viewer(user), query=point(live.epoch, live.version)) as back:
+    await api.start_next(performer_id)
+    async with server.live(performer_id, server.viewer(user), query=point(live.epoch, live.version)) as back:
         back.continue_from(live)
         assert (await first_answer(back))["recovered"] is True
         await back.settled()
@@ -138,13 +142,13 @@ async def test_an_owner_resumes_with_the_positions_of_all_own_items(api: Api, se
         }
 
 
-async def test_what_is_resumed_is_cut_to_its_audience(api: Api, server: Server, star: str) -> None:
-    await api.intake(star)
-    epoch = (await api.queue(star))["room"]["epoch"]
-    async with server.live(star, query=point(epoch, 0)) as live:
+async def test_what_is_resumed_is_cut_to_its_audience(api: Api, server: Server, performer_id: str) -> None:
+    await api.intake(performer_id)
+    epoch = (await api.queue(performer_id))["room"]["epoch"]
+    async with server.live(performer_id, query=point(epoch, 0)) as live:
         (event,) = (await first_answer(live))["events"]
         assert "userId" not in event["item"]
-    async with server.live(star, server.admin, query=point(epoch, 0)) as live:
+    async with server.live(performer_id, server.admin, query=point(epoch, 0)) as live:
         (event,) = (await first_answer(live))["events"]
         assert event["item"]["userId"]
 

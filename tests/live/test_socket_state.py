@@ -26,20 +26,20 @@ def server(either_server: Server) -> Iterator[Server]:
 class Director:
     """Sends random commands into one room, possible or not, and knows nothing of what comes of them."""
 
-    def __init__(self, api: Api, star: str, random: Random, prefix: str) -> None:
+    def __init__(self, api: Api, performer_id: str, random: Random, prefix: str) -> None:
         self.api = api
-        self.star = star
+        self.performer_id = performer_id
         self.random = random
         self.users = [f"{prefix}-{user}" for user in USERS]
         self.item_ids: list[str] = []
         self.answers: dict[int, int] = {}
 
     async def act(self) -> None:
-        performer = self.api.server.performer(self.star)
+        performer = self.api.server.performer(self.performer_id)
         choice = self.random.random()
-        room = f"/v1/performers/{self.star}/queue"
+        room = f"/v1/performers/{self.performer_id}/queue"
         if choice < 0.35 or not self.item_ids:
-            body = intake_body(self.star, userId=self.random.choice(self.users), **self._oddities())
+            body = intake_body(self.performer_id, userId=self.random.choice(self.users), **self._oddities())
             response = await self.api.post("/v1/queue/items", self.api.server.feature(), body)
             if response.status_code == 201:
                 self.item_ids.append(response.json()["itemId"])
@@ -97,8 +97,8 @@ def token_of(server: Server, audience: str, director: Director) -> str | None:
         "anonymous": None,
         "owner": server.viewer(director.users[0]),
         "feature": server.feature(),
-        "performer": server.performer(director.star),
-        "moderator": server.token("moderator", "max", director.star),
+        "performer": server.performer(director.performer_id),
+        "moderator": server.token("moderator", "max", director.performer_id),
         "admin": server.admin,
     }[audience]
 
@@ -107,10 +107,10 @@ AUDIENCES = ("anonymous", "owner", "feature", "performer", "moderator", "admin")
 STAYS, COMES_BACK = "stays", "comes back"
 
 
-async def same_as_fresh(live: LiveSocket, server: Server, star: str, token: str | None) -> None:
+async def same_as_fresh(live: LiveSocket, server: Server, performer_id: str, token: str | None) -> None:
     """The state of a socket against a fresh snapshot of the same version."""
     for _ in range(20):
-        async with server.live(star, token) as fresh_one:
+        async with server.live(performer_id, token) as fresh_one:
             snapshot = await fresh_one.until("snapshot")
         await live.reach(snapshot["version"])
         await live.settled()
@@ -133,10 +133,10 @@ async def same_as_fresh(live: LiveSocket, server: Server, star: str, token: str 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_snapshot_and_its_updates_equal_a_fresh_snapshot_for_every_audience(
-    api: Api, server: Server, star: str, seed: int
+    api: Api, server: Server, performer_id: str, seed: int
 ) -> None:
     random = Random(f"{seed} {api.server.settings.port}")
-    director = Director(api, star, random, fresh("user"))
+    director = Director(api, performer_id, random, fresh("user"))
     async with AsyncExitStack() as stack:
         # One socket of each audience stays, another leaves at random moments and resumes where it was.
         sockets: dict[tuple[str, str], tuple[LiveSocket, AsyncExitStack]] = {}
@@ -144,7 +144,9 @@ async def test_a_snapshot_and_its_updates_equal_a_fresh_snapshot_for_every_audie
         async def come(audience: str, habit: str, before: LiveSocket | None = None) -> None:
             query = f"?epoch={before.epoch}&since={before.version}" if before else ""
             own = await stack.enter_async_context(AsyncExitStack())
-            live = await own.enter_async_context(server.live(star, token_of(server, audience, director), query=query))
+            live = await own.enter_async_context(
+                server.live(performer_id, token_of(server, audience, director), query=query)
+            )
             if before is not None:
                 live.continue_from(before)
             await live.until(lambda frame: frame["type"] in ("snapshot", "update"))
@@ -168,7 +170,7 @@ async def test_a_snapshot_and_its_updates_equal_a_fresh_snapshot_for_every_audie
                 await come(audience, COMES_BACK, live)
             if turn in (100, 249):
                 for (audience, _), (live, _) in sockets.items():
-                    await same_as_fresh(live, server, star, token_of(server, audience, director))
+                    await same_as_fresh(live, server, performer_id, token_of(server, audience, director))
         assert all(live.gaps == 0 for live, _ in sockets.values())
         for (audience, _), (live, _) in sockets.items():
             whole = audience in ("performer", "moderator", "admin")
@@ -178,22 +180,22 @@ async def test_a_snapshot_and_its_updates_equal_a_fresh_snapshot_for_every_audie
     assert min(director.answers[status] for status in (200, 201, 409)) > 15
 
 
-async def test_concurrent_commands_leave_no_gap(api: Api, server: Server, star: str) -> None:
-    director = Director(api, star, Random("concurrent"), fresh("user"))
-    async with server.live(star) as live, server.live(star, server.performer(star)) as panel:
+async def test_concurrent_commands_leave_no_gap(api: Api, server: Server, performer_id: str) -> None:
+    director = Director(api, performer_id, Random("concurrent"), fresh("user"))
+    async with server.live(performer_id) as live, server.live(performer_id, server.performer(performer_id)) as panel:
         await live.until("snapshot")
         await panel.until("snapshot")
         for _ in range(10):
             await asyncio.gather(*(director.act() for _ in range(20)))
-        for one, token in ((live, None), (panel, server.performer(star))):
-            await same_as_fresh(one, server, star, token)
+        for one, token in ((live, None), (panel, server.performer(performer_id))):
+            await same_as_fresh(one, server, performer_id, token)
             assert one.gaps == 0
 
 
 # Privacy
 
 
-async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, star: str) -> None:
+async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, performer_id: str) -> None:
     """Every private field has a value that occurs nowhere else; not one byte of one reaches a stranger."""
     marks: dict[str, str] = {}
 
@@ -219,13 +221,15 @@ async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, 
     }
     split = 123_456_789
     async with AsyncExitStack() as stack:
-        live = {name: await stack.enter_async_context(server.live(star, token)) for name, token in strangers.items()}
-        panel = await stack.enter_async_context(server.live(star, server.performer(star)))
+        live = {
+            name: await stack.enter_async_context(server.live(performer_id, token)) for name, token in strangers.items()
+        }
+        panel = await stack.enter_async_context(server.live(performer_id, server.performer(performer_id)))
         for socket in (*live.values(), panel):
             await socket.until("snapshot")
-        await api.intake(star, **private(0), queueMode="off")
-        items = [await api.intake(star, **{**private(turn), "tokens": 2 * split}) for turn in range(1, 7)]
-        epoch = (await api.queue(star))["room"]["epoch"]
+        await api.intake(performer_id, **private(0), queueMode="off")
+        items = [await api.intake(performer_id, **{**private(turn), "tokens": 2 * split}) for turn in range(1, 7)]
+        epoch = (await api.queue(performer_id))["room"]["epoch"]
         await api.command("start", items[0])
         await api.command("pause", items[0])
         await api.command("resume", items[0])
@@ -233,7 +237,7 @@ async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, 
         await api.command("abandon", items[1], {"reason": "technical_error"})
         await api.command("refund", items[2], {"reason": "admin_refund"})
         await api.command("start", items[4])
-        version = await api.version(star)
+        version = await api.version(performer_id)
         await panel.reach(version)
         for name, token in strangers.items():
             socket = live[name]
@@ -242,11 +246,11 @@ async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, 
             await socket.until("snapshot")
             for item in items:
                 assert (await socket.command("start", itemId=item["itemId"]))["type"] == "error"
-            again = await stack.enter_async_context(server.live(star, token, query=f"?epoch={epoch}&since=0"))
+            again = await stack.enter_async_context(server.live(performer_id, token, query=f"?epoch={epoch}&since=0"))
             await again.until("update")
             heard = "".join((*socket.texts, *again.texts))
-            heard += (await api.get(f"/v1/performers/{star}/queue", token)).text
-            heard += (await api.get(f"/v1/performers/{star}/queue/depth", token)).text
+            heard += (await api.get(f"/v1/performers/{performer_id}/queue", token)).text
+            heard += (await api.get(f"/v1/performers/{performer_id}/queue/depth", token)).text
             for private_name, value in marks.items():
                 assert value not in heard, f"{name} has heard {private_name}"
             for money in (str(split), "escrow", "wallet", "settle", "refundReason", "abandonReason", "technical_error"):
@@ -257,19 +261,21 @@ async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, 
         assert all(value in seen for value in marks.values())
 
 
-async def test_an_owner_sees_the_own_private_fields_and_not_anothers(api: Api, server: Server, star: str) -> None:
+async def test_an_owner_sees_the_own_private_fields_and_not_anothers(
+    api: Api, server: Server, performer_id: str
+) -> None:
     mine: dict[str, Any] = {
         "userId": fresh("me"),
         "description": fresh("my-words"),
         "metadata": {"a": fresh("my-data")},
     }
     theirs: dict[str, Any] = {"userId": fresh("they"), "description": fresh("their-words")}
-    await api.intake(star, **theirs)
-    await api.intake(star, **mine)
-    async with server.live(star, server.viewer(mine["userId"])) as live:
+    await api.intake(performer_id, **theirs)
+    await api.intake(performer_id, **mine)
+    async with server.live(performer_id, server.viewer(mine["userId"])) as live:
         await live.until("snapshot")
-        await api.intake(star, **{**theirs, "description": fresh("more-words")})
-        await api.start_next(star)
+        await api.intake(performer_id, **{**theirs, "description": fresh("more-words")})
+        await api.start_next(performer_id)
         await live.reach(4)
         await live.settled()
         (own,) = live.mine.values()

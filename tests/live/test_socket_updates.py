@@ -38,10 +38,10 @@ def notices(live: LiveSocket) -> list[tuple[str, str]]:
     return [(notice["template"], notice["itemId"]) for notice in live.of("notice")]
 
 
-async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
-        item = await api.intake(star)
+        item = await api.intake(performer_id)
         update = await live.next()
         assert set(update) == {"type", "from", "version", "serverTime", "events", "room"}
         assert (update["from"], update["version"]) == (0, 1)
@@ -52,18 +52,18 @@ async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, serve
         assert event["itemId"] == item["itemId"]
         assert event["item"] == {name: item[name] for name in PUBLIC_FIELDS}
         assert INSTANT.fullmatch(event["at"])
-        assert update["room"] == (await api.queue(star))["room"]
+        assert update["room"] == (await api.queue(performer_id))["room"]
 
 
-async def test_every_event_has_its_name_and_template(api: Api, server: Server, star: str) -> None:
-    async with server.live(star, server.admin) as live:
+async def test_every_event_has_its_name_and_template(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, server.admin) as live:
         await live.until("snapshot")
-        first, second, third = [await api.intake(star) for _ in range(3)]
+        first, second, third = [await api.intake(performer_id) for _ in range(3)]
         await api.command("start", first)
         await api.command("pause", first)
         await api.command("resume", first)
         await api.command("complete", first)
-        await api.change(star, announcement="Hello")
+        await api.change(performer_id, announcement="Hello")
         await api.command("abandon", second)
         await api.command("refund", third, {"reason": "technical_error"})
         # The wallet's answer to the abandoned item's refund may come in between.
@@ -112,10 +112,10 @@ async def test_money_is_told_to_the_rooms_side_and_not_to_the_public(tmp_path: P
             assert "queue.item.refunded" in names
 
 
-async def test_mode_off_is_told_in_one_update(api: Api, server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_mode_off_is_told_in_one_update(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
-        await api.intake(star, queueMode="off")
+        await api.intake(performer_id, queueMode="off")
         update = await live.next()
         assert [event["event"] for event in update["events"]] == [
             "queue.item.created",
@@ -143,8 +143,8 @@ async def test_what_happens_within_the_window_travels_together_and_the_first_at_
             assert loop.time() - began >= 0.3
 
 
-async def test_a_room_hears_of_itself_alone(api: Api, server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_a_room_hears_of_itself_alone(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         await api.intake(fresh("star"))
         await live.settled()
@@ -163,17 +163,21 @@ async def last_position(live: LiveSocket, item: Json, **expected: int | str) -> 
     )
 
 
-async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, server: Server, star: str) -> None:
-    items = [await api.intake(star) for _ in range(4)]
+async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, server: Server, performer_id: str) -> None:
+    items = [await api.intake(performer_id) for _ in range(4)]
     owner, other = server.viewer(items[3]["userId"]), server.viewer(fresh("user"))
-    async with server.live(star, owner) as live, server.live(star, other) as stranger, server.live(star) as public:
+    async with (
+        server.live(performer_id, owner) as live,
+        server.live(performer_id, other) as stranger,
+        server.live(performer_id) as public,
+    ):
         for socket in (live, stranger, public):
             await socket.until("snapshot")
         await api.command("abandon", items[0])
         frame = await last_position(live, items[3], position=3)
         assert set(frame) == POSITION_FIELDS
         assert (frame["ahead"], frame["totalInQueue"], frame["status"]) == (2, 3, "created")
-        assert (frame["performerId"], frame["version"]) == (star, live.version)
+        assert (frame["performerId"], frame["version"]) == (performer_id, live.version)
         assert frame["estimatedWaitSeconds"] == 120
         await api.command("start", items[2])
         # It overtook the one before it, which changes nothing for the last.
@@ -192,23 +196,25 @@ async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, serv
             assert socket.of("position") == socket.of("notice") == []
 
 
-async def test_an_owner_is_told_of_items_that_come_later_on_every_socket(api: Api, server: Server, star: str) -> None:
+async def test_an_owner_is_told_of_items_that_come_later_on_every_socket(
+    api: Api, server: Server, performer_id: str
+) -> None:
     user = fresh("user")
-    async with server.live(star, server.viewer(user)) as one, server.live(star) as two:
+    async with server.live(performer_id, server.viewer(user)) as one, server.live(performer_id) as two:
         await one.until("snapshot")
         await two.auth(server.viewer(user))
-        item = await api.intake(star, userId=user)
+        item = await api.intake(performer_id, userId=user)
         for live in (one, two):
             await last_position(live, item, position=1)
             assert list(live.items) == [item["itemId"]]
 
 
-async def test_the_rooms_side_gets_no_private_frames(api: Api, server: Server, star: str) -> None:
+async def test_the_rooms_side_gets_no_private_frames(api: Api, server: Server, performer_id: str) -> None:
     # A performer of the same name as a user is not that user.
-    async with server.live(star, server.performer(star)) as live:
+    async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until("snapshot")
-        await api.intake(star, userId=star)
-        await api.start_next(star)
+        await api.intake(performer_id, userId=performer_id)
+        await api.start_next(performer_id)
         await live.until_state(lambda live: any(item["status"] == "started" for item in live.items.values()))
         await live.settled()
         assert live.of("position") == live.of("notice") == []
@@ -219,11 +225,11 @@ async def test_the_rooms_side_gets_no_private_frames(api: Api, server: Server, s
 
 
 async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
-    items = [await api.intake(star) for _ in range(5)]
+    items = [await api.intake(performer_id) for _ in range(5)]
     item = items[4]
-    async with server.live(star, server.viewer(item["userId"])) as live, server.live(star) as public:
+    async with server.live(performer_id, server.viewer(item["userId"])) as live, server.live(performer_id) as public:
         await live.until("snapshot")
         await public.until("snapshot")
         for ahead in items[:4]:
@@ -238,10 +244,10 @@ async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
         assert (next_up["itemId"], next_up["params"]["position"]) == (item["itemId"], 1)
         assert third["noticeId"] != next_up["noticeId"]
         # Overtaken and next again: the milestone was told already.
-        await api.command("start", await api.intake(star))
+        await api.command("start", await api.intake(performer_id))
         await last_position(live, item, position=2)
         (started,) = [other for other in live.items.values() if other["status"] == "started"]
-        await api.command("complete", started | {"performerId": star})
+        await api.command("complete", started | {"performerId": performer_id})
         await last_position(live, item, position=1)
         await live.settled()
         assert len(live.of("notice")) == 2
@@ -249,13 +255,13 @@ async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
         assert public.of("notice") == []
 
 
-async def test_whoever_arrives_at_a_milestone_is_told_at_once(api: Api, server: Server, star: str) -> None:
+async def test_whoever_arrives_at_a_milestone_is_told_at_once(api: Api, server: Server, performer_id: str) -> None:
     user = fresh("user")
-    async with server.live(star, server.viewer(user)) as live:
+    async with server.live(performer_id, server.viewer(user)) as live:
         await live.until("snapshot")
-        first = await api.intake(star, userId=user)
-        await api.intake(star)
-        third = await api.intake(star, userId=user)
+        first = await api.intake(performer_id, userId=user)
+        await api.intake(performer_id)
+        third = await api.intake(performer_id, userId=user)
         await last_position(live, third, position=3)
         await live.settled()
         assert notices(live) == [
@@ -264,16 +270,16 @@ async def test_whoever_arrives_at_a_milestone_is_told_at_once(api: Api, server: 
         ]
 
 
-async def test_the_positions_that_raise_a_notice_are_the_rooms(api: Api, server: Server, star: str) -> None:
-    await api.change(star, notifyPositions=[2])
+async def test_the_positions_that_raise_a_notice_are_the_rooms(api: Api, server: Server, performer_id: str) -> None:
+    await api.change(performer_id, notifyPositions=[2])
     user = fresh("user")
-    async with server.live(star, server.viewer(user)) as live:
+    async with server.live(performer_id, server.viewer(user)) as live:
         await live.until("snapshot")
-        first, second = [await api.intake(star, userId=user) for _ in range(2)]
+        first, second = [await api.intake(performer_id, userId=user) for _ in range(2)]
         await last_position(live, second, position=2)
         await live.settled()
         assert notices(live) == [("queue.item.position_notice", second["itemId"])]
-        await api.change(star, notifyPositions=[])
+        await api.change(performer_id, notifyPositions=[])
         await api.command("abandon", first)
         await last_position(live, second, position=1)
         await live.settled()

@@ -37,10 +37,12 @@ def brief(server: Server, role: str, sub: str, seconds: float) -> str:
 # The first frames
 
 
-async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(api: Api, server: Server, star: str) -> None:
-    items = [await api.intake(star) for _ in range(3)]
+async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    items = [await api.intake(performer_id) for _ in range(3)]
     await api.command("start", items[1])
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         welcome, snapshot = await live.next(), await live.next()
     assert set(welcome) == {"type", "role", "sub", "epoch", "pingSeconds", "retrySeconds"}
     assert (welcome["type"], welcome["role"], welcome["sub"]) == ("welcome", "viewer", None)
@@ -50,7 +52,7 @@ async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(api: Api, se
     assert set(snapshot) == {"type", "epoch", "version", "serverTime", "room", "items", "mine", "recovered"}
     assert (snapshot["type"], snapshot["recovered"], snapshot["mine"]) == ("snapshot", False, [])
     assert INSTANT.fullmatch(snapshot["serverTime"])
-    queue = await api.queue(star)
+    queue = await api.queue(performer_id)
     assert set(snapshot["room"]) == ROOM_FIELDS
     assert (snapshot["room"], snapshot["items"]) == (queue["room"], queue["items"])
     assert all(set(item) == PUBLIC_FIELDS for item in snapshot["items"])
@@ -60,11 +62,11 @@ async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(api: Api, se
 
 @pytest.mark.parametrize("way", ["in the header", "in the first frame"])
 @pytest.mark.parametrize("role", ["feature", "viewer", "performer", "moderator", "admin"])
-async def test_who_it_is_decides_what_it_sees(api: Api, server: Server, star: str, role: str, way: str) -> None:
-    other, own = await api.intake(star), await api.intake(star)
-    sub = {"viewer": own["userId"], "performer": star}.get(role, "somebody")
-    token = server.token(role, sub, star if role == "moderator" else None)
-    async with server.live(star, token if way == "in the header" else None) as live:
+async def test_who_it_is_decides_what_it_sees(api: Api, server: Server, performer_id: str, role: str, way: str) -> None:
+    other, own = await api.intake(performer_id), await api.intake(performer_id)
+    sub = {"viewer": own["userId"], "performer": performer_id}.get(role, "somebody")
+    token = server.token(role, sub, performer_id if role == "moderator" else None)
+    async with server.live(performer_id, token if way == "in the header" else None) as live:
         if way == "in the first frame":
             await live.auth(token)
         else:
@@ -72,7 +74,7 @@ async def test_who_it_is_decides_what_it_sees(api: Api, server: Server, star: st
         welcome, snapshot = live.of("welcome")[-1], live.of("snapshot")[-1]
     assert (welcome["role"], welcome["sub"]) == (role, sub)
     whole = role in ("performer", "moderator", "admin")
-    queue = await api.queue(star, token)
+    queue = await api.queue(performer_id, token)
     assert {**queue["room"], "version": 0, "performerOnline": False} == {
         **snapshot["room"],
         "version": 0,
@@ -90,32 +92,32 @@ async def test_who_it_is_decides_what_it_sees(api: Api, server: Server, star: st
 
 
 async def test_a_performer_or_moderator_of_another_room_sees_the_public_shape(
-    api: Api, server: Server, star: str
+    api: Api, server: Server, performer_id: str
 ) -> None:
-    await api.intake(star)
+    await api.intake(performer_id)
     for token in (server.performer(fresh("star")), server.token("moderator", "max", fresh("star"))):
-        async with server.live(star, token) as live:
+        async with server.live(performer_id, token) as live:
             await live.until("snapshot")
             assert [set(item) for item in live.items.values()] == [PUBLIC_FIELDS]
 
 
-async def test_a_socket_may_wait_in_a_room_that_does_not_exist_yet(api: Api, server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_a_socket_may_wait_in_a_room_that_does_not_exist_yet(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         snapshot = await live.until("snapshot")
         assert (snapshot["version"], snapshot["items"], snapshot["room"]["depth"]) == (0, [], 0)
         assert set(snapshot["room"]) == ROOM_FIELDS
-        item = await api.intake(star)
+        item = await api.intake(performer_id)
         update = await live.next()
         assert (update["from"], update["version"]) == (0, 1)
-        assert update["room"] == (await api.queue(star))["room"]
+        assert update["room"] == (await api.queue(performer_id))["room"]
         assert list(live.items) == [item["itemId"]]
 
 
-async def test_looking_at_a_room_does_not_make_it(api: Api, server: Server, star: str) -> None:
-    for token in (None, server.performer(star)):
-        async with server.live(star, token) as live:
+async def test_looking_at_a_room_does_not_make_it(api: Api, server: Server, performer_id: str) -> None:
+    for token in (None, server.performer(performer_id)):
+        async with server.live(performer_id, token) as live:
             await live.until("snapshot")
-    assert await api.version(star) == 0
+    assert await api.version(performer_id) == 0
 
 
 @pytest.mark.parametrize(
@@ -123,15 +125,15 @@ async def test_looking_at_a_room_does_not_make_it(api: Api, server: Server, star
     [(None, None), ([SUBPROTOCOL], SUBPROTOCOL), (["chat", SUBPROTOCOL], SUBPROTOCOL), (["chat"], None)],
 )
 async def test_the_subprotocol_is_optional(
-    server: Server, star: str, offered: list[str] | None, chosen: str | None
+    server: Server, performer_id: str, offered: list[str] | None, chosen: str | None
 ) -> None:
-    async with server.live(star, subprotocols=offered) as live:
+    async with server.live(performer_id, subprotocols=offered) as live:
         assert live.connection.subprotocol == chosen
         assert (await live.next())["type"] == "welcome"
 
 
-async def test_ping_is_answered_with_the_servers_time(server: Server, star: str) -> None:
-    async with server.live(star) as live:
+async def test_ping_is_answered_with_the_servers_time(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         await live.send({"type": "ping"})
         pong = await live.next()
@@ -140,9 +142,9 @@ async def test_ping_is_answered_with_the_servers_time(server: Server, star: str)
         await (await live.connection.ping())
 
 
-async def test_resync_sends_the_room_again(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    async with server.live(star, server.viewer(item["userId"])) as live:
+async def test_resync_sends_the_room_again(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    async with server.live(performer_id, server.viewer(item["userId"])) as live:
         first = await live.until("snapshot")
         await live.send({"type": "resync"})
         again = await live.next()
@@ -152,27 +154,31 @@ async def test_resync_sends_the_room_again(api: Api, server: Server, star: str) 
 # Tokens
 
 
-async def test_a_socket_may_become_somebody_else(api: Api, server: Server, star: str) -> None:
-    first, second = await api.intake(star), await api.intake(star)
-    async with server.live(star) as live:
+async def test_a_socket_may_become_somebody_else(api: Api, server: Server, performer_id: str) -> None:
+    first, second = await api.intake(performer_id), await api.intake(performer_id)
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
         for item in (first, second):
             await live.auth(server.viewer(item["userId"]))
             assert list(live.mine) == [item["itemId"]]
-        await live.auth(server.performer(star))
+        await live.auth(server.performer(performer_id))
         assert all(set(item) == WHOLE_FIELDS for item in live.items.values())
         await live.auth(server.viewer(first["userId"]))
         assert all(set(item) == PUBLIC_FIELDS for item in live.items.values())
         assert (await live.command("start-next"))["code"] == "FORBIDDEN"
-        await api.intake(star)
+        await api.intake(performer_id)
         update = await live.until(lambda frame: frame["type"] == "update" and frame["events"][0]["itemId"] not in ("",))
         assert all(set(event["item"]) == PUBLIC_FIELDS for event in update["events"] if event["item"])
 
 
 @pytest.mark.parametrize("way", ["in the header", "in a frame"])
-async def test_a_bad_token_ends_the_connection_for_good(server: Server, star: str, way: str) -> None:
-    for token in ("let-me-in", server.performer(star)[:-3], jwt.encode({"sub": star}, server.settings.auth_secret)):
-        async with server.live(star, token if way == "in the header" else None) as live:
+async def test_a_bad_token_ends_the_connection_for_good(server: Server, performer_id: str, way: str) -> None:
+    for token in (
+        "let-me-in",
+        server.performer(performer_id)[:-3],
+        jwt.encode({"sub": performer_id}, server.settings.auth_secret),
+    ):
+        async with server.live(performer_id, token if way == "in the header" else None) as live:
             if way == "in a frame":
                 await live.until("snapshot")
                 await live.send({"type": "auth", "token": token})
@@ -180,39 +186,39 @@ async def test_a_bad_token_ends_the_connection_for_good(server: Server, star: st
 
 
 @pytest.mark.parametrize("way", ["in the header", "in a frame"])
-async def test_an_expired_token_ends_the_connection_for_a_refresh(server: Server, star: str, way: str) -> None:
+async def test_an_expired_token_ends_the_connection_for_a_refresh(server: Server, performer_id: str, way: str) -> None:
     token = brief(server, "viewer", "ada", -60)
-    async with server.live(star, token if way == "in the header" else None) as live:
+    async with server.live(performer_id, token if way == "in the header" else None) as live:
         if way == "in a frame":
             await live.until("snapshot")
             await live.send({"type": "auth", "token": token})
         assert await live.closed() == 4002
 
 
-async def test_a_connection_ends_when_its_token_does(server: Server, star: str) -> None:
-    async with server.live(star, brief(server, "viewer", "ada", 0.2)) as live:
+async def test_a_connection_ends_when_its_token_does(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, brief(server, "viewer", "ada", 0.2)) as live:
         await live.until("snapshot")
         assert await live.closed() == 4002
 
 
-async def test_a_refresh_in_time_keeps_the_connection(api: Api, server: Server, star: str) -> None:
-    async with server.live(star, brief(server, "viewer", "ada", 0.3)) as live:
+async def test_a_refresh_in_time_keeps_the_connection(api: Api, server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, brief(server, "viewer", "ada", 0.3)) as live:
         await live.auth(server.viewer("ada"))
         with pytest.raises(TimeoutError):
             await live.next(0.5)
-        await api.intake(star)
+        await api.intake(performer_id)
         assert (await live.next())["type"] == "update"
 
 
-async def test_a_refresh_may_also_shorten_it(server: Server, star: str) -> None:
-    async with server.live(star, server.viewer("ada")) as live:
+async def test_a_refresh_may_also_shorten_it(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, server.viewer("ada")) as live:
         await live.auth(brief(server, "viewer", "ada", 0.2))
         assert await live.closed() == 4002
 
 
-async def test_a_malformed_auth_is_an_error_and_changes_nothing(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    async with server.live(star, server.viewer(item["userId"])) as live:
+async def test_a_malformed_auth_is_an_error_and_changes_nothing(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    async with server.live(performer_id, server.viewer(item["userId"])) as live:
         await live.until("snapshot")
         for frame in ({"type": "auth"}, {"type": "auth", "token": 5}, {"type": "auth", "token": "", "id": "1"}):
             await live.send(frame)
@@ -221,30 +227,30 @@ async def test_a_malformed_auth_is_an_error_and_changes_nothing(api: Api, server
         assert (await live.until("position"))["itemId"] == item["itemId"]
 
 
-async def test_a_refresh_is_no_coming_and_going_of_the_performer(api: Api, server: Server, star: str) -> None:
-    await api.change(star, accepting=True)
-    async with server.live(star, server.performer(star)) as live:
+async def test_a_refresh_is_no_coming_and_going_of_the_performer(api: Api, server: Server, performer_id: str) -> None:
+    await api.change(performer_id, accepting=True)
+    async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until_state(lambda live: bool(live.room.get("performerOnline")))
         version = live.version
         for _ in range(3):
-            await live.auth(server.performer(star))
+            await live.auth(server.performer(performer_id))
         await live.settled()
         assert (live.version, live.room["performerOnline"], live.room["paused"]) == (version, True, False)
-        assert await api.version(star) == version
+        assert await api.version(performer_id) == version
 
 
-async def test_a_performer_is_online_while_a_panel_is_connected(api: Api, server: Server, star: str) -> None:
-    await api.change(star, accepting=True)
-    async with server.live(star) as viewer:
+async def test_a_performer_is_online_while_a_panel_is_connected(api: Api, server: Server, performer_id: str) -> None:
+    await api.change(performer_id, accepting=True)
+    async with server.live(performer_id) as viewer:
         await viewer.until("snapshot")
-        async with server.live(star, server.performer(star)) as panel:
+        async with server.live(performer_id, server.performer(performer_id)) as panel:
             update = await viewer.next()
             assert [event["event"] for event in update["events"]] == ["queue.performer.online"]
             assert viewer.room["performerOnline"] is True
             await panel.until("snapshot")
-            async with server.live(star, server.performer(star)) as second:
+            async with server.live(performer_id, server.performer(performer_id)) as second:
                 await second.until("snapshot")
-            async with server.live(star, server.token("moderator", "max", star)) as moderator:
+            async with server.live(performer_id, server.token("moderator", "max", performer_id)) as moderator:
                 await moderator.until("snapshot")
             await viewer.settled()
             assert viewer.version == 2
@@ -253,9 +259,11 @@ async def test_a_performer_is_online_while_a_panel_is_connected(api: Api, server
         assert (viewer.room["performerOnline"], viewer.room["pauseReason"]) == (False, "performer_disconnected")
 
 
-async def test_a_panel_that_no_longer_is_the_performers_counts_no_more(api: Api, server: Server, star: str) -> None:
-    await api.change(star, accepting=True)
-    async with server.live(star, server.performer(star)) as live:
+async def test_a_panel_that_no_longer_is_the_performers_counts_no_more(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    await api.change(performer_id, accepting=True)
+    async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until_state(lambda live: bool(live.room.get("performerOnline")))
         await live.auth(server.viewer("ada"))
         await live.until_state(lambda live: not live.room["performerOnline"])
@@ -267,9 +275,9 @@ async def test_a_panel_that_no_longer_is_the_performers_counts_no_more(api: Api,
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "null", "http://", "http://[::1", "file://", "http://127.0.0.1"]
 )
-async def test_a_foreign_origin_is_refused_with_403(server: Server, star: str, origin: str) -> None:
+async def test_a_foreign_origin_is_refused_with_403(server: Server, performer_id: str, origin: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        async with server.live(star, server.performer(star), origin=origin):
+        async with server.live(performer_id, server.performer(performer_id), origin=origin):
             pass
     response = refused.value.response
     assert response.status_code == 403
@@ -278,8 +286,8 @@ async def test_a_foreign_origin_is_refused_with_403(server: Server, star: str, o
     assert response.headers["X-Request-ID"]
 
 
-async def test_the_services_own_origin_is_welcome(server: Server, star: str) -> None:
-    async with server.live(star, origin=server.url) as live:
+async def test_the_services_own_origin_is_welcome(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, origin=server.url) as live:
         assert (await live.next())["type"] == "welcome"
 
 
@@ -312,13 +320,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ("https://SITE.example", False),
     ],
 )
-async def test_listed_origins_are_allowed_exactly(shared: Server, star: str, origin: str, is_allowed: bool) -> None:
+async def test_listed_origins_are_allowed_exactly(
+    shared: Server, performer_id: str, origin: str, is_allowed: bool
+) -> None:
     if is_allowed:
-        async with shared.live(star, origin=origin) as live:
+        async with shared.live(performer_id, origin=origin) as live:
             assert (await live.next())["type"] == "welcome"
     else:
         with pytest.raises(InvalidStatus):
-            async with shared.live(star, origin=origin):
+            async with shared.live(performer_id, origin=origin):
                 pass
 
 
@@ -326,17 +336,17 @@ async def test_listed_origins_are_allowed_exactly(shared: Server, star: str, ori
 
 
 async def test_a_room_that_cannot_be_read_asks_the_client_to_come_back(
-    server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def join(*args: object, **options: object) -> None:
         raise OSError("the disk is on fire")
 
     server.replace(monkeypatch, Hub, "join", join)
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         assert await live.closed() == 1013
     assert "disk" not in "".join(live.texts)
     (logged,) = server.expected_errors()
     assert "OSError" in logged
     monkeypatch.undo()
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")

@@ -71,9 +71,9 @@ async def scraped(alone: Server) -> AsyncIterator[Scraped]:
         yield scraped
 
 
-async def test_requests_are_counted_by_the_template_of_their_path(scraped: Scraped, star: str) -> None:
+async def test_requests_are_counted_by_the_template_of_their_path(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     for _ in range(2):
         ok(await api.get(f"/v1/queue/items/{item['itemId']}", api.server.admin))
     problem(await api.get("/v1/queue/items/none", api.server.admin), 404, "ITEM_NOT_FOUND")
@@ -90,15 +90,15 @@ async def test_requests_are_counted_by_the_template_of_their_path(scraped: Scrap
     assert scraped.change("queue_http_request_seconds_bucket", method="GET", route=route, le="+Inf") == 3
 
 
-async def test_commands_are_counted_by_what_came_of_them(scraped: Scraped, star: str) -> None:
+async def test_commands_are_counted_by_what_came_of_them(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
-    body = intake_body(star)
+    body = intake_body(performer_id)
     feature = api.server.feature()
     ok(await api.post("/v1/queue/items", feature, body), 201)
     ok(await api.post("/v1/queue/items", feature, body))
-    await api.start_next(star)
-    await api.intake(star)
-    start_next = await api.post(f"/v1/performers/{star}/queue/start-next", api.server.performer(star))
+    await api.start_next(performer_id)
+    await api.intake(performer_id)
+    start_next = await api.post(f"/v1/performers/{performer_id}/queue/start-next", api.server.performer(performer_id))
     problem(start_next, 409, "ALREADY_PROCESSING")
     await scraped.scrape()
     assert scraped.change("queue_commands_total", command="Intake", outcome="ok") == 2
@@ -113,15 +113,19 @@ async def test_commands_are_counted_by_what_came_of_them(scraped: Scraped, star:
     assert scraped.value("queue_lane_waiting_commands") == 0
 
 
-async def test_intakes_are_counted_by_their_result(scraped: Scraped, star: str) -> None:
+async def test_intakes_are_counted_by_their_result(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
-    body = intake_body(star, userId="eager")
+    body = intake_body(performer_id, userId="eager")
     feature = api.server.feature()
     ok(await api.post("/v1/queue/items", feature, body), 201)
     ok(await api.post("/v1/queue/items", feature, body))
     problem(await api.post("/v1/queue/items", feature, {**body, "tokens": 0}), 422, "VALIDATION_ERROR")
     problem(await api.post("/v1/queue/items", feature, {**body, "tokens": 1}), 422, "DUPLICATE_IDEMPOTENCY_KEY")
-    problem(await api.post("/v1/queue/items", feature, intake_body(star, userId="eager")), 429, "RATE_LIMIT_EXCEEDED")
+    problem(
+        await api.post("/v1/queue/items", feature, intake_body(performer_id, userId="eager")),
+        429,
+        "RATE_LIMIT_EXCEEDED",
+    )
     problem(await api.post("/v1/queue/items", None, body), 401, "UNAUTHORIZED")
     await scraped.scrape()
     assert {
@@ -131,12 +135,12 @@ async def test_intakes_are_counted_by_their_result(scraped: Scraped, star: str) 
     } == {"queued": 1, "replayed": 1, "VALIDATION_ERROR": 1, "DUPLICATE_IDEMPOTENCY_KEY": 1, "RATE_LIMIT_EXCEEDED": 1}
 
 
-async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, star: str) -> None:
+async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
-    async with api.server.live(star) as one, api.server.live(star) as other:
+    async with api.server.live(performer_id) as one, api.server.live(performer_id) as other:
         for live in (one, other):
             await live.until("snapshot")
-        await api.intake(star)
+        await api.intake(performer_id)
         for live in (one, other):
             await live.reach(1)
         await scraped.scrape()
@@ -162,9 +166,9 @@ async def test_a_live_reader_of_the_log_is_counted(scraped: Scraped) -> None:
     await scraped.until(lambda: scraped.value("queue_event_streams") == 0)
 
 
-async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, star: str) -> None:
-    await scraped.api.intake(star)
-    await scraped.api.command("complete", await scraped.api.start_next(star))
+async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, performer_id: str) -> None:
+    await scraped.api.intake(performer_id)
+    await scraped.api.command("complete", await scraped.api.start_next(performer_id))
     await scraped.scrape()
     # Settlement waits for an hour here.
     assert scraped.change("queue_wallet_operations", status="pending") == 1
@@ -175,12 +179,12 @@ async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, sta
     assert scraped.value("process_resident_memory_bytes") > 0
 
 
-async def test_no_number_carries_an_id(scraped: Scraped, star: str) -> None:
+async def test_no_number_carries_an_id(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
     ok(await api.get(f"/v1/users/{item['userId']}/queue/items", api.server.admin))
     text = (await api.get("/metrics")).text
-    for secret in (star, item["itemId"], item["userId"], item["title"], api.server.admin):
+    for secret in (performer_id, item["itemId"], item["userId"], item["title"], api.server.admin):
         assert secret not in text
 
 

@@ -27,11 +27,11 @@ async def refused(api: Api, body: dict[str, Any], field: str, code: str = "VALID
 
 
 @pytest.fixture
-async def room(api: Api, star: str) -> AsyncIterator[str]:
+async def room(api: Api, performer_id: str) -> AsyncIterator[str]:
     """A room with one item, which must be as it was at the end of the test."""
-    await api.intake(star)
-    async with nothing_changes(api, star):
-        yield star
+    await api.intake(performer_id)
+    async with nothing_changes(api, performer_id):
+        yield performer_id
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -64,16 +64,16 @@ async def test_an_optional_field_of_the_wrong_type_is_named(api: Api, room: str)
 
 
 @pytest.mark.parametrize(("field", "longest"), [*TEXTS.items(), *IDS.items(), ("description", 2000)])
-async def test_a_text_may_be_just_so_long(api: Api, star: str, field: str, longest: int) -> None:
+async def test_a_text_may_be_just_so_long(api: Api, performer_id: str, field: str, longest: int) -> None:
     admin = api.server.admin
     # Counted in characters, whatever they take in bytes.
     letter = "x" if field in IDS else "é"
     unique = fresh("")[:8]
-    body = intake_body(star, **{field: unique + letter * (longest - len(unique))})
+    body = intake_body(performer_id, **{field: unique + letter * (longest - len(unique))})
     item = ok(await api.post(ITEMS, admin, body), 201)
     assert len(item[field]) == longest
-    body = intake_body(star, **{field: letter * (longest + 1)})
-    async with nothing_changes(api, star):
+    body = intake_body(performer_id, **{field: letter * (longest + 1)})
+    async with nothing_changes(api, performer_id):
         await refused(api, body, field)
 
 
@@ -89,8 +89,8 @@ async def test_a_text_may_be_just_so_long(api: Api, star: str, field: str, longe
         ("metadata", {"a": "x" * (8192 - len('{"a":""}'))}),
     ],
 )
-async def test_the_last_value_within_a_bound_is_taken(api: Api, star: str, field: str, value: Any) -> None:
-    item = await api.intake(star, **{field: value})
+async def test_the_last_value_within_a_bound_is_taken(api: Api, performer_id: str, field: str, value: Any) -> None:
+    item = await api.intake(performer_id, **{field: value})
     assert item[field] == value or (field, item[field]) == ("queueMode", "on")
 
 
@@ -120,8 +120,8 @@ async def test_an_id_is_made_of_plain_characters(api: Api, room: str, field: str
 
 
 @pytest.mark.parametrize("value", ["Az09_.:-", "-", "a"])
-async def test_every_plain_character_may_be_in_an_id(api: Api, star: str, value: str) -> None:
-    assert (await api.intake(star, userId=value))["userId"] == value
+async def test_every_plain_character_may_be_in_an_id(api: Api, performer_id: str, value: str) -> None:
+    assert (await api.intake(performer_id, userId=value))["userId"] == value
 
 
 async def test_every_wrong_field_is_listed_once(api: Api, room: str) -> None:
@@ -142,18 +142,18 @@ async def test_no_text_holds_nul(api: Api, room: str) -> None:
         await refused(api, intake_body(room, **{field: "a\0b"}), field)
 
 
-async def test_metadata_may_hold_what_json_may_hold(api: Api, star: str) -> None:
+async def test_metadata_may_hold_what_json_may_hold(api: Api, performer_id: str) -> None:
     metadata = {"": "", "nul": "\0", "deep": [[[[{}]]]], "number": 1e300, "small": -0.0}
-    item = await api.intake(star, metadata=metadata)
+    item = await api.intake(performer_id, metadata=metadata)
     assert ok(await api.get(f"{ITEMS}/{item['itemId']}", api.server.admin))["metadata"] == metadata
 
 
 # Bodies that are not what JSON is
 
 
-def with_metadata(star: str, raw: str) -> bytes:
+def with_metadata(performer_id: str, raw: str) -> bytes:
     """An intake whose metadata is this text."""
-    return json.dumps(intake_body(star, metadata="RAW")).replace('"RAW"', raw).encode()
+    return json.dumps(intake_body(performer_id, metadata="RAW")).replace('"RAW"', raw).encode()
 
 
 NOT_STRICT_JSON = [
@@ -304,12 +304,12 @@ WRONG_COMMANDS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_a_command_with_a_wrong_body_is_refused(api: Api, server: Server, star: str) -> None:
-    item = await api.intake(star)
-    await api.start_next(star)
-    async with nothing_changes(api, star):
+async def test_a_command_with_a_wrong_body_is_refused(api: Api, server: Server, performer_id: str) -> None:
+    item = await api.intake(performer_id)
+    await api.start_next(performer_id)
+    async with nothing_changes(api, performer_id):
         for name, body in WRONG_COMMANDS:
-            response = await api.post(f"{ITEMS}/{item['itemId']}/{name}", server.performer(star), body)
+            response = await api.post(f"{ITEMS}/{item['itemId']}/{name}", server.performer(performer_id), body)
             refusal = problem(response, 422, "VALIDATION_ERROR")
             assert len(refusal["errors"]) == 1
 

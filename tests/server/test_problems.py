@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Writer
 from app.main import create_app
 from app.settings import Settings
@@ -117,11 +117,11 @@ async def test_every_request_has_an_id_of_its_own(api: Api) -> None:
     assert len(set(given)) == 10
 
 
-async def test_every_answer_carries_its_id_once(api: Api, server: Server, star: str) -> None:
+async def test_every_answer_carries_its_id_once(api: Api, server: Server, performer_id: str) -> None:
     responses = [
         await api.post(ITEMS, server.feature(), content=b"x" * 70_000),
         await api.post(ITEMS, None, {}),
-        await api.get(f"/v1/performers/{star}/queue"),
+        await api.get(f"/v1/performers/{performer_id}/queue"),
         await api.send("DELETE", ITEMS),
         await api.get("/watch/star"),
     ]
@@ -151,16 +151,16 @@ SECRET = "postgresql://queue:hunter2@db.internal/queue"
 
 @pytest.fixture
 def broken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def room(self: Reader, performer_id: str) -> None:
+    async def room(self: Queries, performer_id: str) -> None:
         raise Secret(SECRET)
 
-    server.replace(monkeypatch, Reader, "room", room)
+    server.replace(monkeypatch, Queries, "room", room)
 
 
 async def test_an_unexpected_failure_is_named_by_its_request_id_only(
-    api: Api, server: Server, star: str, broken: None
+    api: Api, server: Server, performer_id: str, broken: None
 ) -> None:
-    response = await api.send("GET", f"/v1/performers/{star}/queue", headers={"X-Request-ID": "trace-me"})
+    response = await api.send("GET", f"/v1/performers/{performer_id}/queue", headers={"X-Request-ID": "trace-me"})
     refusal = problem(response, 500, "INTERNAL")
     assert "trace-me" in refusal["detail"]
     assert response.headers["X-Request-ID"] == "trace-me"
@@ -170,9 +170,9 @@ async def test_an_unexpected_failure_is_named_by_its_request_id_only(
     assert "Secret" in logged
 
 
-async def test_the_connection_outlives_a_failure(api: Api, server: Server, star: str, broken: None) -> None:
+async def test_the_connection_outlives_a_failure(api: Api, server: Server, performer_id: str, broken: None) -> None:
     for _ in range(3):
-        problem(await api.get(f"/v1/performers/{star}/queue"), 500, "INTERNAL")
+        problem(await api.get(f"/v1/performers/{performer_id}/queue"), 500, "INTERNAL")
         ok(await api.get("/healthz"))
     assert len(server.expected_errors()) == 3
 
@@ -180,10 +180,10 @@ async def test_the_connection_outlives_a_failure(api: Api, server: Server, star:
 async def test_a_database_that_cannot_be_asked_makes_the_service_unready_but_not_dead(
     api: Api, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(self: Reader, question: object) -> None:
+    async def ask(self: Queries, question: object) -> None:
         raise OperationalError(SECRET, None, Exception(SECRET))
 
-    server.replace(monkeypatch, Reader, "ask", ask)
+    server.replace(monkeypatch, Queries, "ask", ask)
     response = await api.get("/readyz")
     assert response.status_code == 503
     assert response.json()["status"] == "unavailable"
@@ -197,21 +197,21 @@ async def test_a_database_that_cannot_be_asked_makes_the_service_unready_but_not
 
 
 async def test_a_command_that_cannot_be_committed_is_refused_and_changes_nothing(
-    api: Api, server: Server, star: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    item = await api.intake(star)
+    item = await api.intake(performer_id)
 
     def commit(self: Writer, batch: object) -> None:
         raise OperationalError(SECRET, None, Exception(SECRET))
 
     monkeypatch.setattr(Writer, "_commit", commit)
-    response = await api.post(f"{ITEMS}/{item['itemId']}/start", server.performer(star))
+    response = await api.post(f"{ITEMS}/{item['itemId']}/start", server.performer(performer_id))
     refusal = problem(response, 503, "UNAVAILABLE")
     assert SECRET not in response.text
     assert response.headers["Retry-After"] == str(refusal["retryAfterSeconds"])
     monkeypatch.undo()
     server.expected_errors()
-    assert (await api.start_next(star))["itemId"] == item["itemId"]
+    assert (await api.start_next(performer_id))["itemId"] == item["itemId"]
 
 
 # Callers that misbehave
@@ -234,8 +234,8 @@ async def test_a_caller_that_goes_away_in_mid_body_is_no_failure(
     assert server.expected_errors() == []
 
 
-async def test_a_caller_that_goes_away_does_not_undo_what_was_accepted(server: Server, star: str) -> None:
-    body = json.dumps(intake_body(star)).encode()
+async def test_a_caller_that_goes_away_does_not_undo_what_was_accepted(server: Server, performer_id: str) -> None:
+    body = json.dumps(intake_body(performer_id)).encode()
     _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(
         f"POST {ITEMS} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {server.feature()}\r\n"
@@ -244,7 +244,7 @@ async def test_a_caller_that_goes_away_does_not_undo_what_was_accepted(server: S
     )
     await writer.drain()
     writer.close()
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.reach(1)
         assert len(live.items) == 1
 
@@ -258,10 +258,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-async def test_an_allowed_origin_may_ask_from_a_browser_and_no_other(shared: Server, star: str) -> None:
+async def test_an_allowed_origin_may_ask_from_a_browser_and_no_other(shared: Server, performer_id: str) -> None:
     async with shared.api() as api:
         for origin, allowed in (("https://site.example", "https://site.example"), ("https://evil.example", None)):
-            response = await api.send("GET", f"/v1/performers/{star}/queue", headers={"Origin": origin})
+            response = await api.send("GET", f"/v1/performers/{performer_id}/queue", headers={"Origin": origin})
             problem(response, 404, "PERFORMER_NOT_FOUND")
             assert response.headers.get("Access-Control-Allow-Origin") == allowed
             large = await api.send("POST", ITEMS, headers={"Origin": origin}, content=b"x" * 2_000_000)
@@ -288,4 +288,4 @@ async def test_the_application_answers_over_plain_asgi_too(tmp_path: Path) -> No
         app.router.lifespan_context(app),
     ):
         problem(await client.get("/nothing"), 404, "NOT_FOUND")
-        problem(await client.get(f"/v1/performers/{fresh('star')}/queue"), 404, "PERFORMER_NOT_FOUND")
+        problem(await client.get(f"/v1/performers/{fresh('performer_id')}/queue"), 404, "PERFORMER_NOT_FOUND")

@@ -43,30 +43,30 @@ async def begun(raw: RawSocket) -> None:
 @pytest.mark.parametrize(
     "payload", [b'{"type": "ping", "id": "\xff"}', b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98"], ids=repr
 )
-async def test_text_that_is_not_utf_8_is_a_bad_frame(server: Server, star: str, payload: bytes) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_text_that_is_not_utf_8_is_a_bad_frame(server: Server, performer_id: str, payload: bytes) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(TEXT, payload)
         assert await raw.close_code() == BAD_FRAME
 
 
-async def test_a_frame_that_announces_too_much_is_refused_before_it_comes(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_a_frame_that_announces_too_much_is_refused_before_it_comes(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send_bytes(b"\x81\xff" + (2**62).to_bytes(8, "big") + b"mask")
         assert await raw.close_code() == BAD_FRAME
 
 
-async def test_pieces_that_are_too_much_together_are_refused(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_pieces_that_are_too_much_together_are_refused(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(TEXT, b"x" * 40_000, final=False)
         await raw.send(CONTINUATION, b"x" * 40_000, final=False)
         assert await raw.close_code() == BAD_FRAME
 
 
-async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(BINARY, b"{", final=False)
         await raw.send(CONTINUATION, b"}")
@@ -85,25 +85,25 @@ async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, star: s
     ],
 )
 async def test_breaking_the_protocol_itself_has_its_own_code(
-    server: Server, star: str, broken: tuple[int, bytes, dict[str, bool]]
+    server: Server, performer_id: str, broken: tuple[int, bytes, dict[str, bool]]
 ) -> None:
     opcode, payload, options = broken
-    async with raw_live(server.port, star) as raw:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(opcode, payload, **options)
         assert await raw.close_code() == 1002
 
 
-async def test_a_close_is_answered_with_its_own_code(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_a_close_is_answered_with_its_own_code(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(CLOSE, (1001).to_bytes(2, "big"))
         assert await raw.close_code() == 1001
         assert await raw.frame() is None
 
 
-async def test_a_ping_is_answered_with_its_payload_even_between_pieces(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_a_ping_is_answered_with_its_payload_even_between_pieces(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(TEXT, b'{"type":', final=False)
         await raw.send(PING, b"are you there")
@@ -114,8 +114,8 @@ async def test_a_ping_is_answered_with_its_payload_even_between_pieces(server: S
         assert (await raw.next_json())["type"] == "pong"
 
 
-async def test_frames_that_come_byte_by_byte_or_all_at_once_are_the_same(server: Server, star: str) -> None:
-    async with raw_live(server.port, star) as raw:
+async def test_frames_that_come_byte_by_byte_or_all_at_once_are_the_same(server: Server, performer_id: str) -> None:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         frame = b"\x81\x90\0\0\0\0" + b'{"type": "ping"}'
         for at in range(len(frame)):
@@ -159,18 +159,18 @@ async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
 # Handshakes
 
 
-async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(server: Server, star: str) -> None:
+async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(server: Server, performer_id: str) -> None:
     too_much = {
-        upgrade(star, None, "Cookie: " + "x" * 9000): b"431",
-        upgrade(star, None, *(f"X-{number}: x" for number in range(200))): b"431",
-        upgrade(star).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): b"414",
+        upgrade(performer_id, None, "Cookie: " + "x" * 9000): b"431",
+        upgrade(performer_id, None, *(f"X-{number}: x" for number in range(200))): b"431",
+        upgrade(performer_id).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): b"414",
     }
     for request, status in too_much.items():
         async with tcp(server.port) as raw:
             await raw.send_bytes(request)
             assert (await raw.head()).startswith(b"HTTP/1.1 " + status)
             assert await raw.close_code() is None
-    async with server.live(star) as live:
+    async with server.live(performer_id) as live:
         await live.until("snapshot")
 
 
@@ -183,9 +183,9 @@ async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(ser
     ],
 )
 async def test_a_handshake_that_is_none_is_refused(
-    server: Server, star: str, changes: dict[bytes, bytes], status: bytes
+    server: Server, performer_id: str, changes: dict[bytes, bytes], status: bytes
 ) -> None:
-    request = upgrade(star)
+    request = upgrade(performer_id)
     for old, new in changes.items():
         request = request.replace(old, new)
     async with tcp(server.port) as raw:
@@ -201,16 +201,16 @@ async def test_an_upgrade_at_another_path_is_no_socket(server: Server) -> None:
         assert b"content-type: application/problem+json" in head.lower()
 
 
-async def test_a_handshake_answer_carries_its_request_id(server: Server, star: str) -> None:
+async def test_a_handshake_answer_carries_its_request_id(server: Server, performer_id: str) -> None:
     async with tcp(server.port) as raw:
-        await raw.send_bytes(upgrade(star, None, "X-Request-ID: trace-me"))
+        await raw.send_bytes(upgrade(performer_id, None, "X-Request-ID: trace-me"))
         head = await raw.head()
         assert head.startswith(b"HTTP/1.1 101")
         assert b"x-request-id: trace-me" in head.lower()
 
 
-async def test_no_compression_is_agreed_upon(server: Server, star: str) -> None:
-    async with server.live(star, compression="deflate") as live:
+async def test_no_compression_is_agreed_upon(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, compression="deflate") as live:
         await live.until("snapshot")
         assert live.connection.response is not None
         assert "Sec-WebSocket-Extensions" not in live.connection.response.headers
@@ -219,22 +219,28 @@ async def test_no_compression_is_agreed_upon(server: Server, star: str) -> None:
 # Frames and the connection's own
 
 
-async def test_everybody_of_one_audience_is_sent_the_same_bytes(api: Api, server: Server, star: str) -> None:
+async def test_everybody_of_one_audience_is_sent_the_same_bytes(api: Api, server: Server, performer_id: str) -> None:
     async def watch(live: LiveSocket) -> str:
         await live.until("update")
         return live.texts[-1]
 
-    async with server.live(star) as one, server.live(star) as two, server.live(star, server.viewer("ada")) as three:
+    async with (
+        server.live(performer_id) as one,
+        server.live(performer_id) as two,
+        server.live(performer_id, server.viewer("ada")) as three,
+    ):
         for live in (one, two, three):
             await live.until("snapshot")
-        await api.intake(star)
+        await api.intake(performer_id)
         assert len({await watch(live) for live in (one, two, three)}) == 1
 
 
-async def test_a_connection_that_is_cut_by_the_network_is_forgotten(api: Api, server: Server, star: str) -> None:
-    await api.change(star, accepting=True)
-    async with server.live(star) as live:
-        async with raw_live(server.port, star, server.performer(star)) as raw:
+async def test_a_connection_that_is_cut_by_the_network_is_forgotten(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    await api.change(performer_id, accepting=True)
+    async with server.live(performer_id) as live:
+        async with raw_live(server.port, performer_id, server.performer(performer_id)) as raw:
             await live.until_state(lambda live: bool(live.room.get("performerOnline")))
             raw.reset()
         await live.until_state(lambda live: not live.room["performerOnline"])
@@ -246,14 +252,14 @@ async def test_a_connection_that_is_cut_by_the_network_is_forgotten(api: Api, se
     ids=["by the parser", "by us", "by the client"],
 )
 async def test_nothing_follows_a_close_frame_however_it_came_about(
-    api: Api, server: Server, star: str, last_words: tuple[int, bytes]
+    api: Api, server: Server, performer_id: str, last_words: tuple[int, bytes]
 ) -> None:
-    async with raw_live(server.port, star) as raw:
+    async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(*last_words)
         # The connection is still there for a while: the peer has not answered, or has not been told yet.
         for _ in range(3):
-            await api.intake(star)
+            await api.intake(performer_id)
         kinds = []
         while (frame := await raw.frame()) is not None:
             kinds.append(frame.opcode)

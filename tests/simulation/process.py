@@ -20,7 +20,7 @@ from app.actions import Actions
 from app.domain.errors import Conflict, Internal
 from app.engine import timers
 from app.engine.lane import LARGEST_BATCH, Lane, Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Mail, Outcome, Writer
 from app.live import catch_up
 from app.live.hub import Hub
@@ -78,11 +78,11 @@ class Process:
 
         self.store = _Store(self)
         self.lanes = _Lanes(self, count=2 if climate.shared else 1)
-        self.reader = Reader(self.store, self.lanes)
+        self.queries = Queries(self.store, self.lanes)
         self.hub = Hub(
             epoch=self.store.epoch,
-            load=self.reader.room,
-            missed=sabotage.missed(self.reader.missed),
+            load=self.queries.room,
+            missed=sabotage.missed(self.queries.missed),
             clock=self.clock,
             coalesce_seconds=0.05,
         )
@@ -97,7 +97,7 @@ class Process:
         )
         self.outbox = sabotage.outbox(
             lanes=self.lanes,
-            reader=self.reader,
+            queries=self.queries,
             wallet=self.wallet,
             breaker=Breaker(max_pause_seconds=4),
             clock=self.clock,
@@ -109,7 +109,7 @@ class Process:
         )
         self.actions = Actions(
             lanes=self.lanes,
-            reader=self.reader,
+            queries=self.queries,
             outbox=self.outbox,
             clock=self.clock,
             new_id=world.new_id,
@@ -158,12 +158,12 @@ class Process:
                 except Exception:  # as a supervisor would: start it again
                     await asyncio.sleep(PAUSE_SECONDS)
         loops = [
-            timers.every(SWEEP_SECONDS, "sweep", lambda: timers.sweep(self.reader, self.lanes, self.clock())),
+            timers.every(SWEEP_SECONDS, "sweep", lambda: timers.sweep(self.queries, self.lanes, self.clock())),
             timers.every(PRESENCE_SECONDS, "presence", self.presence.keep),
             timers.every(PAUSE_SECONDS, "outbox", self.outbox.run),
         ]
         if self.store.shared:
-            look = partial(catch_up.check_positions, self.reader, self.hub)
+            look = partial(catch_up.check_positions, self.queries, self.hub)
             loops.append(timers.every(CHECK_SECONDS, "positions", look))
         self._background = [self.spawn(work) for work in loops]
 
@@ -221,7 +221,7 @@ class Process:
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """What `app.main` does with what has been committed."""
         for outcome in outcomes:
-            self.reader.note(outcome.events)
+            self.queries.note(outcome.events)
             if outcome.operation is not None:
                 self.outbox.wake()
             self.world.tell(self, outcome.room.performer_id, outcome.events)

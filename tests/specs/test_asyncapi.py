@@ -87,7 +87,7 @@ def test_every_code_that_a_connection_is_closed_with_is_described() -> None:
     assert codes <= CLOSE_CODES.keys()
 
 
-async def play(api: Api, server: Server, star: str, live: LiveSocket) -> None:
+async def play(api: Api, server: Server, performer_id: str, live: LiveSocket) -> None:
     """Everything that can happen in a room, each of it once, asked for over the performer's socket."""
 
     async def done(name: str, **fields: Any) -> Json:
@@ -95,7 +95,7 @@ async def play(api: Api, server: Server, star: str, live: LiveSocket) -> None:
         assert answer["type"] == "ack", answer
         return answer
 
-    items = [(await api.intake(star, userId="ada", durationSeconds=30))["itemId"] for _ in range(4)]
+    items = [(await api.intake(performer_id, userId="ada", durationSeconds=30))["itemId"] for _ in range(4)]
     await done("start-next")
     await done("pause", itemId=items[0])
     await done("resume", itemId=items[0])
@@ -105,7 +105,7 @@ async def play(api: Api, server: Server, star: str, live: LiveSocket) -> None:
     await done("refund", itemId=items[1], reason="admin_refund")
     await done("settings", announcement="Back soon", paused=True, maxDepth=5, notifyPositions=[1])
     await done("settings", mode="off")
-    await api.intake(star, queueMode="off")
+    await api.intake(performer_id, queueMode="off")
     for refused in (
         await live.command("start", itemId="none"),
         await live.command("complete", itemId=items[3]),
@@ -117,23 +117,25 @@ async def play(api: Api, server: Server, star: str, live: LiveSocket) -> None:
     await live.settled()
 
 
-async def test_every_frame_that_a_socket_sends_is_described(api: Api, server: Server, star: str, strict: Json) -> None:
+async def test_every_frame_that_a_socket_sends_is_described(
+    api: Api, server: Server, performer_id: str, strict: Json
+) -> None:
     async with (
-        server.live(star) as anybody,
-        server.live(star, server.viewer("ada")) as owner,
-        server.live(star, server.performer(star)) as performer,
-        server.live(star, server.admin) as admin,
+        server.live(performer_id) as anybody,
+        server.live(performer_id, server.viewer("ada")) as owner,
+        server.live(performer_id, server.performer(performer_id)) as performer,
+        server.live(performer_id, server.admin) as admin,
     ):
         await anybody.until("snapshot")
         point = f"?epoch={anybody.epoch}&since={anybody.version}"
-        await play(api, server, star, performer)
-        version = await api.version(star)
+        await play(api, server, performer_id, performer)
+        version = await api.version(performer_id)
         everyone = [anybody, owner, performer, admin]
         for live in everyone:
             await live.reach(version)
         await anybody.auth(server.viewer("ada"))
         assert (await anybody.command("start-next"))["type"] == "error"
-        async with server.live(star, query=point) as back:
+        async with server.live(performer_id, query=point) as back:
             assert (await back.until("update"))["recovered"]
             for live in [*everyone, back]:
                 await live.settled()
@@ -177,8 +179,8 @@ def test_a_client_can_tell_beforehand_what_is_a_frame(strict: Json, frame: Json,
     assert (problems(strict, frame) == []) is is_valid
 
 
-async def test_what_is_no_frame_by_the_document_the_socket_refuses(server: Server, star: str) -> None:
-    async with server.live(star, server.performer(star)) as live:
+async def test_what_is_no_frame_by_the_document_the_socket_refuses(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until("snapshot")
         for frame, is_valid in COMMANDS:
             if is_valid or frame["type"] == "auth":

@@ -12,7 +12,7 @@ from app.domain.event import Event
 from app.domain.item import Item, Reason
 from app.domain.operation import Operation
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Idempotency, Outcome
 from app.store import Store, reading
 from app.wallet.breaker import Breaker
@@ -64,7 +64,7 @@ class Stage:
         self.wallet = wallet
         self.jitter = Longest()
         self.lanes = _Lanes(store, clock, new_id, self._publish)
-        self.reader = Reader(store, self.lanes)
+        self.queries = Queries(store, self.lanes)
         self.client = Wallet(
             base_url="http://wallet.test",
             api_token="the-bearer-token-of-these-tests",
@@ -75,7 +75,7 @@ class Stage:
         )
         self.outbox = Outbox(
             lanes=self.lanes,
-            reader=self.reader,
+            queries=self.queries,
             wallet=self.client,
             breaker=breaker,
             clock=clock,
@@ -136,7 +136,7 @@ class Stage:
         """Let the loop turn until something holds that no signal tells of."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not holds():
-                await self.reader.ask(reading.epoch)
+                await self.queries.run(reading.epoch)
 
     def item(self, item: Item) -> Item:
         with self.store.reading() as connection:
@@ -172,7 +172,7 @@ async def stage_on(
     stage = Stage(store, clock, wallet, max_attempts=max_attempts, breaker=chosen)
     async with stage.client, stage.lanes:
         yield stage
-    stage.reader.close()
+    stage.queries.close()
 
 
 async def stopped(task: "asyncio.Task[None]") -> None:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from app.engine.lane import Lanes
-from app.engine.queries import Reader
+from app.engine.queries import Queries
 from app.engine.writer import Outcome
 from app.live.presence import Presence
 from app.store import Store
@@ -17,7 +17,7 @@ class Process:
     store: Store
     clock: HandClock
     lanes: Lanes
-    reader: Reader
+    queries: Queries
     presence: Presence
     outcomes: list[Outcome] = field(default_factory=list)
     """What was published."""
@@ -28,7 +28,7 @@ async def running(store: Store, clock: HandClock, process_id: str = "one") -> As
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             process.outcomes.append(outcome)
-            process.reader.note(outcome.events)
+            process.queries.note(outcome.events)
             process.presence.observe(outcome)
 
     lanes = Lanes(store, clock, new_id, publish)
@@ -36,11 +36,11 @@ async def running(store: Store, clock: HandClock, process_id: str = "one") -> As
         store=store,
         clock=clock,
         lanes=lanes,
-        reader=Reader(store, lanes),
+        queries=Queries(store, lanes),
         presence=Presence(lanes, process_id, clock),
     )
     try:
         async with lanes:
             yield process
     finally:
-        process.reader.close()
+        process.queries.close()

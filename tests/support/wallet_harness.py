@@ -110,18 +110,20 @@ class Money:
 
     # What features, performers and administrators do
 
-    async def queued(self, star: str, *, tokens: int = 100, **fields: Any) -> Json:
+    async def queued(self, performer_id: str, *, tokens: int = 100, **fields: Any) -> Json:
         """An item whose escrow is held."""
         user_id = fields.pop("userId", None) or fresh("user")
         escrow_id = self.wallet.hold(user_id, tokens)
-        return await self.api.intake(star, userId=user_id, tokens=tokens, escrowTransactionId=escrow_id, **fields)
+        return await self.api.intake(
+            performer_id, userId=user_id, tokens=tokens, escrowTransactionId=escrow_id, **fields
+        )
 
-    async def started(self, star: str, **fields: Any) -> Json:
-        return await self.api.command("start", await self.queued(star, **fields))
+    async def started(self, performer_id: str, **fields: Any) -> Json:
+        return await self.api.command("start", await self.queued(performer_id, **fields))
 
-    async def finished(self, star: str, *, refund_tokens: int | None = None, **fields: Any) -> Json:
+    async def finished(self, performer_id: str, *, refund_tokens: int | None = None, **fields: Any) -> Json:
         body = None if refund_tokens is None else {"refundTokens": refund_tokens}
-        return await self.api.command("complete", await self.started(star, **fields), body)
+        return await self.api.command("complete", await self.started(performer_id, **fields), body)
 
     async def refund(self, item: Json, reason: str = "admin_refund") -> Json:
         path = f"/v1/queue/items/{item['itemId']}/refund"
@@ -140,9 +142,9 @@ class Money:
         return await self.api.post(path, self.server.admin, **options)
 
     @asynccontextmanager
-    async def watching(self, star: str) -> AsyncIterator["Screen"]:
+    async def watching(self, performer_id: str) -> AsyncIterator["Screen"]:
         """An administrator's screen: it sees whole items, and is no panel."""
-        async with self.server.live(star, self.server.admin) as live:
+        async with self.server.live(performer_id, self.server.admin) as live:
             await live.until("snapshot")
             yield Screen(live)
 

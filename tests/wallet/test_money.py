@@ -30,9 +30,9 @@ def books(*, available: int = 0, escrow: int = 0, earned: int = 0) -> Books:
 # The three ways an escrow can go
 
 
-async def test_a_performance_is_settled(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.finished(star)
+async def test_a_performance_is_settled(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.finished(performer_id)
         assert (item["status"], item["settled"], item["walletStatus"]) == ("finished", False, "pending")
         settled = await screen.sees(item, "queue.item.settled")
         assert settled["settled"]
@@ -47,9 +47,9 @@ async def test_a_performance_is_settled(site: Money, star: str) -> None:
     assert (operation["lastProblem"], operation["nextAttemptAt"]) == (None, None)
 
 
-async def test_a_part_of_a_performance_is_split(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.finished(star, refund_tokens=30)
+async def test_a_part_of_a_performance_is_split(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.finished(performer_id, refund_tokens=30)
         split = await screen.sees(item, "queue.item.settled")
     assert (split["status"], split["settled"], split["settledTokens"], split["refundedTokens"]) == (
         "finished",
@@ -61,9 +61,9 @@ async def test_a_part_of_a_performance_is_split(site: Money, star: str) -> None:
     assert site.wallet.books == books(available=30, earned=70)
 
 
-async def test_an_abandoned_item_is_refunded_when_the_wallet_has_confirmed(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.queued(star)
+async def test_an_abandoned_item_is_refunded_when_the_wallet_has_confirmed(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.queued(performer_id)
         site.wallet.faults.rates = AWAY
         abandoned = await site.api.command("abandon", item, {"reason": "technical_error"})
         assert (abandoned["status"], abandoned["refundedAt"], abandoned["walletStatus"]) == (
@@ -83,9 +83,11 @@ async def test_an_abandoned_item_is_refunded_when_the_wallet_has_confirmed(site:
 
 
 @pytest.mark.parametrize("status", ["created", "started"])
-async def test_a_refund_by_name_is_immediate_and_the_wallet_follows(site: Money, star: str, status: str) -> None:
-    async with site.watching(star) as screen:
-        item = await (site.queued(star) if status == "created" else site.started(star))
+async def test_a_refund_by_name_is_immediate_and_the_wallet_follows(
+    site: Money, performer_id: str, status: str
+) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await (site.queued(performer_id) if status == "created" else site.started(performer_id))
         site.wallet.faults.rates = AWAY
         refunded = await site.refund(item, "technical_error")
         assert (refunded["status"], refunded["walletStatus"], refunded["refundedTokens"]) == (
@@ -103,9 +105,9 @@ async def test_a_refund_by_name_is_immediate_and_the_wallet_follows(site: Money,
     assert site.wallet.books == books(available=100)
 
 
-async def test_an_abandoned_item_may_be_refunded_by_name_and_is_paid_back_once(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.queued(star)
+async def test_an_abandoned_item_may_be_refunded_by_name_and_is_paid_back_once(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.queued(performer_id)
         site.wallet.faults.rates = AWAY
         await site.api.command("abandon", item)
         await screen.sees(item, walletStatus="retrying")
@@ -117,9 +119,9 @@ async def test_an_abandoned_item_may_be_refunded_by_name_and_is_paid_back_once(s
     assert site.wallet.books == books(available=100)
 
 
-async def test_mode_off_settles_what_passes_through(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.queued(star, queueMode="off")
+async def test_mode_off_settles_what_passes_through(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.queued(performer_id, queueMode="off")
         await screen.sees(item, "queue.item.settled")
     assert site.wallet.books == books(earned=100)
 
@@ -128,10 +130,10 @@ async def test_mode_off_settles_what_passes_through(site: Money, star: str) -> N
 
 
 async def test_within_the_delay_a_refund_takes_the_settlements_place(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
-    async with money(tmp_path, wallet, clock, settle_delay_seconds=60) as site, site.watching(star) as screen:
-        item = await site.finished(star)
+    async with money(tmp_path, wallet, clock, settle_delay_seconds=60) as site, site.watching(performer_id) as screen:
+        item = await site.finished(performer_id)
         clock.wait(59)
         assert (await site.item(item))["walletStatus"] == "pending"
         settlement = await site.operation(item)
@@ -151,10 +153,10 @@ async def test_within_the_delay_a_refund_takes_the_settlements_place(
 
 
 async def test_after_the_delay_it_is_settled_and_no_longer_refunded(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
-    async with money(tmp_path, wallet, clock, settle_delay_seconds=60) as site, site.watching(star) as screen:
-        item = await site.finished(star)
+    async with money(tmp_path, wallet, clock, settle_delay_seconds=60) as site, site.watching(performer_id) as screen:
+        item = await site.finished(performer_id)
         wallet.faults.rates = AWAY
         clock.wait(60)
         await screen.sees(item, walletStatus="retrying")
@@ -177,14 +179,14 @@ async def test_after_the_delay_it_is_settled_and_no_longer_refunded(
 
 
 @pytest.fixture
-async def dead(site: Money, star: str) -> Json:
+async def dead(site: Money, performer_id: str) -> Json:
     """A finished item whose settlement was given up because the wallet failed; nothing has happened there."""
-    return await given_up(site, star, AWAY)
+    return await given_up(site, performer_id, AWAY)
 
 
-async def given_up(site: Money, star: str, rates: FaultRates) -> Json:
-    async with site.watching(star) as screen:
-        item = await site.started(star)
+async def given_up(site: Money, performer_id: str, rates: FaultRates) -> Json:
+    async with site.watching(performer_id) as screen:
+        item = await site.started(performer_id)
         site.wallet.faults.rates = rates
         await site.api.command("complete", item)
         await screen.sees(item, walletStatus="retrying")
@@ -205,8 +207,10 @@ async def test_what_is_given_up_is_listed_with_its_problem(site: Money, dead: Js
     assert site.wallet.escrow(dead).status is HoldStatus.HELD
 
 
-async def test_a_dead_operation_whose_escrow_is_still_held_is_sent_again(site: Money, star: str, dead: Json) -> None:
-    async with site.watching(star) as screen:
+async def test_a_dead_operation_whose_escrow_is_still_held_is_sent_again(
+    site: Money, performer_id: str, dead: Json
+) -> None:
+    async with site.watching(performer_id) as screen:
         operation = await site.operation(dead)
         retried = ok(await site.retry(operation))
         assert retried["id"] == operation["id"]
@@ -215,8 +219,8 @@ async def test_a_dead_operation_whose_escrow_is_still_held_is_sent_again(site: M
     assert site.wallet.books == books(earned=100)
 
 
-async def test_a_retry_is_one_under_its_key(site: Money, star: str, dead: Json) -> None:
-    async with site.watching(star) as screen:
+async def test_a_retry_is_one_under_its_key(site: Money, performer_id: str, dead: Json) -> None:
+    async with site.watching(performer_id) as screen:
         operation, key = await site.operation(dead), fresh("key")
         first = await site.retry(operation, key=key)
         again = await site.retry(operation, key=key)
@@ -230,9 +234,11 @@ async def test_a_retry_is_one_under_its_key(site: Money, star: str, dead: Json) 
     assert site.wallet.books == books(earned=100)
 
 
-async def test_what_was_resolved_our_way_meanwhile_is_found_out_and_not_sent_again(site: Money, star: str) -> None:
+async def test_what_was_resolved_our_way_meanwhile_is_found_out_and_not_sent_again(
+    site: Money, performer_id: str
+) -> None:
     # The wallet does what it is told and every answer of it is lost.
-    dead = await given_up(site, star, FaultRates(lost_answer=1.0))
+    dead = await given_up(site, performer_id, FaultRates(lost_answer=1.0))
     assert site.wallet.escrow(dead).status is HoldStatus.SETTLED
     # Were it sent again, it would fail; a look-up is all that is needed.
     requests = sum(site.wallet.faults.injected.values())
@@ -255,8 +261,10 @@ async def test_what_was_resolved_another_way_meanwhile_stays_dead(site: Money, d
     assert site.wallet.books == books(available=100)
 
 
-async def test_a_retry_while_the_wallet_is_away_waits_like_any_other(site: Money, star: str, dead: Json) -> None:
-    async with site.watching(star) as screen:
+async def test_a_retry_while_the_wallet_is_away_waits_like_any_other(
+    site: Money, performer_id: str, dead: Json
+) -> None:
+    async with site.watching(performer_id) as screen:
         site.wallet.faults.rates = AWAY
         operation = ok(await site.retry(await site.operation(dead)))
         assert operation["attempts"] in (0, 1)
@@ -272,18 +280,18 @@ async def test_a_retry_while_the_wallet_is_away_waits_like_any_other(site: Money
 
 
 async def test_an_escrow_that_has_been_resolved_holds_nothing_any_more(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with money(tmp_path, wallet, clock, wallet_verify_holds=True) as site:
-        body = intake_body(star, userId="ada", escrowTransactionId=wallet.hold("ada", 100))
+        body = intake_body(performer_id, userId="ada", escrowTransactionId=wallet.hold("ada", 100))
         wallet.resolve({**body, "itemId": "another"}, settle=0, refund=100)
         refused = await site.api.post("/v1/queue/items", site.server.feature(), body)
         problem(refused, 422, "ESCROW_NOT_FOUND")
-        item = await site.queued(star)
+        item = await site.queued(performer_id)
         wallet.faults.rates = AWAY
-        unsure = intake_body(star, userId="ada", escrowTransactionId=wallet.hold("ada", 100))
+        unsure = intake_body(performer_id, userId="ada", escrowTransactionId=wallet.hold("ada", 100))
         problem(await site.api.post("/v1/queue/items", site.server.feature(), unsure), 503, "UNAVAILABLE")
-        assert [each["itemId"] for each in (await site.api.queue(star))["items"]] == [item["itemId"]]
+        assert [each["itemId"] for each in (await site.api.queue(performer_id))["items"]] == [item["itemId"]]
         wallet.faults.rates = WELL
         ok(await site.api.post("/v1/queue/items", site.server.feature(), unsure), 201)
 
@@ -292,21 +300,21 @@ async def test_an_escrow_that_has_been_resolved_holds_nothing_any_more(
 
 
 async def test_while_the_breaker_is_open_the_queue_goes_on_and_everybody_can_see_it(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
-    async with money(tmp_path, wallet, clock, wallet_max_attempts=3) as site, site.watching(star) as screen:
+    async with money(tmp_path, wallet, clock, wallet_max_attempts=3) as site, site.watching(performer_id) as screen:
         assert await health(site) == (200, "ok", "ok", "closed")
-        items = [await site.finished(star) for _ in range(3)]
+        items = [await site.finished(performer_id) for _ in range(3)]
         for item in items:
             await screen.sees(item, "queue.item.settled")
         wallet.faults.rates = AWAY
-        items = [await site.finished(star) for _ in range(5)]
+        items = [await site.finished(performer_id) for _ in range(5)]
         for item in items:
             await screen.sees(item, walletStatus="retrying")
         # Five failures in a row have opened it: the process is well, what it needs is not.
         assert await health(site) == (200, "degraded", "degraded", "open")
-        waiting = await site.finished(star)
-        assert (await site.queued(star))["status"] == "created"
+        waiting = await site.finished(performer_id)
+        assert (await site.queued(performer_id))["status"] == "created"
         assert (await site.operation(waiting))["attempts"] == 0
         assert sum(wallet.faults.injected.values()) == 5
 
@@ -328,15 +336,15 @@ async def health(site: Money) -> tuple[int, str, str, str]:
 
 
 async def test_what_waits_for_the_wallet_outlives_a_restart_and_is_settled_once(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
-    async with money(tmp_path, wallet, clock) as site, site.watching(star) as screen:
+    async with money(tmp_path, wallet, clock) as site, site.watching(performer_id) as screen:
         wallet.faults.rates = FaultRates(lost_answer=1.0)
-        item = await site.finished(star)
+        item = await site.finished(performer_id)
         await screen.sees(item, walletStatus="retrying")
         attempts = (await site.operation(item))["attempts"]
     wallet.faults.rates = WELL
-    async with money(tmp_path, wallet, clock) as site, site.watching(star) as screen:
+    async with money(tmp_path, wallet, clock) as site, site.watching(performer_id) as screen:
         before = await site.operation(item)
         assert before["attempts"] >= attempts
         clock.wait(5)
@@ -350,16 +358,16 @@ async def test_what_waits_for_the_wallet_outlives_a_restart_and_is_settled_once(
 # The wallet that is built in
 
 
-async def test_with_the_sandbox_built_in_made_up_escrows_settle_and_refund(tmp_path: Path, star: str) -> None:
+async def test_with_the_sandbox_built_in_made_up_escrows_settle_and_refund(tmp_path: Path, performer_id: str) -> None:
     with serving(tmp_path, settle_delay_seconds=0) as server:
-        async with server.api() as api, server.live(star, server.admin) as live:
+        async with server.api() as api, server.live(performer_id, server.admin) as live:
             await live.until("snapshot")
-            sung = await api.intake(star, userId="ada")
+            sung = await api.intake(performer_id, userId="ada")
             missing = await api.get(f"/sandbox/wallets/ada/escrow/{sung['escrowTransactionId']}")
             assert missing.status_code == 404
             await api.command("complete", await api.command("start", sung))
             await live.until(lambda frame: shows(frame, sung, settled=True))
-            given_up = await api.intake(star, userId="ada", tokens=40)
+            given_up = await api.intake(performer_id, userId="ada", tokens=40)
             await api.command("abandon", given_up)
             await live.until(lambda frame: shows(frame, given_up, status="refunded"))
             shown = ok(await api.get("/sandbox/books"))

@@ -60,11 +60,11 @@ async def lives(site: Money, item: Json) -> bool:
 # Rope drop
 
 
-async def test_the_next_item_must_be_started_in_time_and_then_the_one_after_it(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
+async def test_the_next_item_must_be_started_in_time_and_then_the_one_after_it(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
         async with canary(site, seconds=ROPE_DROP):
             site.clock.wait(MOMENT)
-            first, second = await site.queued(star), await site.queued(star)
+            first, second = await site.queued(performer_id), await site.queued(performer_id)
             site.clock.wait(ROPE_DROP - MOMENT)
         assert await lives(site, first)
         site.clock.wait(MOMENT)
@@ -85,28 +85,28 @@ async def test_the_next_item_must_be_started_in_time_and_then_the_one_after_it(s
     ]
 
 
-async def test_while_somebody_is_started_the_next_ones_clock_stands(site: Money, star: str) -> None:
-    started = await site.started(star, durationSeconds=3600)
-    waiting = await site.queued(star)
+async def test_while_somebody_is_started_the_next_ones_clock_stands(site: Money, performer_id: str) -> None:
+    started = await site.started(performer_id, durationSeconds=3600)
+    waiting = await site.queued(performer_id)
     async with canary(site, seconds=ROPE_DROP):
         site.clock.wait(ROPE_DROP)
     assert await lives(site, waiting)
-    async with site.watching(star) as screen:
+    async with site.watching(performer_id) as screen:
         await site.api.command("complete", started)
         site.clock.wait(ROPE_DROP)
         await screen.sees(waiting, "queue.item.abandoned", abandonReason="timeout")
 
 
-async def test_a_paused_room_stops_the_clock_of_the_next_item(site: Money, star: str) -> None:
-    item = await site.queued(star)
+async def test_a_paused_room_stops_the_clock_of_the_next_item(site: Money, performer_id: str) -> None:
+    item = await site.queued(performer_id)
     site.clock.wait(ROPE_DROP - 10)
-    paused = await site.api.change(star, paused=True)
+    paused = await site.api.change(performer_id, paused=True)
     assert paused["pauseReason"] == "requested"
     async with canary(site, seconds=ROPE_DROP):
         site.clock.wait(ROPE_DROP)
     assert await lives(site, item)
-    await site.api.change(star, paused=False)
-    async with site.watching(star) as screen:
+    await site.api.change(performer_id, paused=False)
+    async with site.watching(performer_id) as screen:
         site.clock.wait(10 - MOMENT)
         assert await lives(site, item)
         site.clock.wait(MOMENT)
@@ -116,9 +116,9 @@ async def test_a_paused_room_stops_the_clock_of_the_next_item(site: Money, star:
 # Too long in service
 
 
-async def test_a_started_item_may_take_its_duration_and_the_limit(site: Money, star: str) -> None:
-    async with site.watching(star) as screen:
-        item = await site.started(star, durationSeconds=60)
+async def test_a_started_item_may_take_its_duration_and_the_limit(site: Money, performer_id: str) -> None:
+    async with site.watching(performer_id) as screen:
+        item = await site.started(performer_id, durationSeconds=60)
         async with canary(site, started=True, seconds=STARTED + 1):
             site.clock.wait(STARTED + 1)
         site.clock.wait(59 - MOMENT)
@@ -130,15 +130,15 @@ async def test_a_started_item_may_take_its_duration_and_the_limit(site: Money, s
 
 
 @pytest.mark.parametrize("what", ["item", "room"])
-async def test_a_pause_stops_the_clock_of_the_started_item(site: Money, star: str, what: str) -> None:
-    item = await site.started(star, durationSeconds=60)
+async def test_a_pause_stops_the_clock_of_the_started_item(site: Money, performer_id: str, what: str) -> None:
+    item = await site.started(performer_id, durationSeconds=60)
     site.clock.wait(350)
-    await (site.api.command("pause", item) if what == "item" else site.api.change(star, paused=True))
+    await (site.api.command("pause", item) if what == "item" else site.api.change(performer_id, paused=True))
     async with canary(site, started=True, seconds=STARTED + 1):
         site.clock.wait(STARTED + 1)
     assert await lives(site, item)
-    await (site.api.command("resume", item) if what == "item" else site.api.change(star, paused=False))
-    async with site.watching(star) as screen:
+    await (site.api.command("resume", item) if what == "item" else site.api.change(performer_id, paused=False))
+    async with site.watching(performer_id) as screen:
         site.clock.wait(10 - MOMENT)
         assert await lives(site, item)
         site.clock.wait(MOMENT)
@@ -149,21 +149,21 @@ async def test_a_pause_stops_the_clock_of_the_started_item(site: Money, star: st
 
 
 @asynccontextmanager
-async def panel(site: Money, star: str) -> AsyncIterator[None]:
-    async with site.server.live(star, site.server.performer(star)) as live:
+async def panel(site: Money, performer_id: str) -> AsyncIterator[None]:
+    async with site.server.live(performer_id, site.server.performer(performer_id)) as live:
         await live.until("snapshot")
         yield
 
 
-async def test_after_the_grace_everything_is_abandoned(site: Money, star: str) -> None:
-    started, waiting = await site.started(star), await site.queued(star)
-    async with site.watching(star) as screen:
-        async with panel(site, star):
+async def test_after_the_grace_everything_is_abandoned(site: Money, performer_id: str) -> None:
+    started, waiting = await site.started(performer_id), await site.queued(performer_id)
+    async with site.watching(performer_id) as screen:
+        async with panel(site, performer_id):
             await screen.sees_room(performerOnline=True, paused=False)
         offline = await screen.sees_room(performerOnline=False)
         assert (offline["paused"], offline["pauseReason"]) == (True, "performer_disconnected")
         site.clock.wait(GRACE - MOMENT)
-        late = await site.queued(star)
+        late = await site.queued(performer_id)
         assert await lives(site, started)
         site.clock.wait(MOMENT)
         for item in (started, waiting):
@@ -176,15 +176,15 @@ async def test_after_the_grace_everything_is_abandoned(site: Money, star: str) -
         await screen.sees(late, "queue.item.abandoned", abandonReason="performer_disconnected")
 
 
-async def test_coming_back_in_time_resumes_everything(site: Money, star: str) -> None:
-    item = await site.started(star, durationSeconds=60)
-    async with site.watching(star) as screen:
-        async with panel(site, star):
+async def test_coming_back_in_time_resumes_everything(site: Money, performer_id: str) -> None:
+    item = await site.started(performer_id, durationSeconds=60)
+    async with site.watching(performer_id) as screen:
+        async with panel(site, performer_id):
             await screen.sees_room(performerOnline=True)
             site.clock.wait(350)
         await screen.sees_room(performerOnline=False)
         site.clock.wait(GRACE - MOMENT)
-        async with panel(site, star):
+        async with panel(site, performer_id):
             back = await screen.sees_room(performerOnline=True)
             assert (back["paused"], back["pauseReason"]) == (False, None)
             # The clock stood meanwhile: of 360 seconds 350 have been used.
@@ -197,40 +197,40 @@ async def test_coming_back_in_time_resumes_everything(site: Money, star: str) ->
             await screen.sees(item, "queue.item.abandoned", abandonReason="timeout")
 
 
-async def test_one_panel_of_two_that_goes_is_no_reason(site: Money, star: str) -> None:
-    item = await site.queued(star)
-    async with site.watching(star) as screen, panel(site, star):
+async def test_one_panel_of_two_that_goes_is_no_reason(site: Money, performer_id: str) -> None:
+    item = await site.queued(performer_id)
+    async with site.watching(performer_id) as screen, panel(site, performer_id):
         await screen.sees_room(performerOnline=True)
-        async with panel(site, star):
+        async with panel(site, performer_id):
             pass
         async with canary(site, seconds=ROPE_DROP):
             site.clock.wait(MOMENT)
-            await site.api.change(star, paused=True)
+            await site.api.change(performer_id, paused=True)
             site.clock.wait(ROPE_DROP - MOMENT)
         assert await lives(site, item)
         assert screen.live.room["performerOnline"]
 
 
 async def test_a_room_driven_over_http_alone_is_not_subject_to_it(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with open_site(tmp_path, wallet, clock, rope_drop_seconds=0) as site:
-        waiting, started = await site.queued(star), await site.started(fresh("star"), durationSeconds=3600)
+        waiting, started = await site.queued(performer_id), await site.started(fresh("star"), durationSeconds=3600)
         async with canary(site, started=True, seconds=STARTED + 1):
             site.clock.wait(STARTED + 1)
         assert await lives(site, waiting)
         assert await lives(site, started)
-        assert not (await site.api.queue(star))["room"]["performerOnline"]
+        assert not (await site.api.queue(performer_id))["room"]["performerOnline"]
 
 
 # Through a restart
 
 
 async def test_a_restart_neither_loses_a_deadline_nor_fires_it_twice(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with open_site(tmp_path, wallet, clock) as site:
-        overdue, waiting = await site.queued(star), await site.queued(star)
+        overdue, waiting = await site.queued(performer_id), await site.queued(performer_id)
         clock.wait(ROPE_DROP - 1)
     clock.wait(1)
     async with open_site(tmp_path, wallet, clock) as site:
@@ -238,7 +238,7 @@ async def test_a_restart_neither_loses_a_deadline_nor_fires_it_twice(
         assert await lives(site, waiting)
     async with open_site(tmp_path, wallet, clock) as site:
         async with canary(site, seconds=ROPE_DROP):
-            await site.api.change(star, paused=True)
+            await site.api.change(performer_id, paused=True)
             clock.wait(ROPE_DROP)
         trail = ok(await site.api.get(f"/v1/queue/items/{overdue['itemId']}/transitions", site.server.admin))
         assert [step["to"] for step in trail["transitions"]] == ["created", "abandoned", "refunded"]
@@ -247,16 +247,16 @@ async def test_a_restart_neither_loses_a_deadline_nor_fires_it_twice(
 
 
 async def test_a_restart_takes_the_panel_away_and_the_grace_goes_on(
-    tmp_path: Path, wallet: WalletServer, clock: HandClock, star: str
+    tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with open_site(tmp_path, wallet, clock) as site:
-        item = await site.queued(star)
-        async with site.watching(star) as screen, panel(site, star):
+        item = await site.queued(performer_id)
+        async with site.watching(performer_id) as screen, panel(site, performer_id):
             await screen.sees_room(performerOnline=True)
             site.server.stop()
             assert await screen.live.closed() == 1012
     clock.wait(GRACE - MOMENT)
-    async with open_site(tmp_path, wallet, clock) as site, site.watching(star) as screen:
+    async with open_site(tmp_path, wallet, clock) as site, site.watching(performer_id) as screen:
         assert (screen.live.room["performerOnline"], screen.live.room["paused"]) == (False, True)
         assert await lives(site, item)
         clock.wait(MOMENT)

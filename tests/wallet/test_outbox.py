@@ -390,7 +390,7 @@ class TestLeases:
             with store.writing() as connection:
                 writing.claim_operations(connection, now=moment(), lease_until=moment(LEASE_SECONDS), limit=1)
         async with stage_on(store, clock, wallet) as after:
-            assert not await after.reader.ask(lambda connection: reading.is_operation_due(connection, clock.now))
+            assert not await after.queries.run(lambda connection: reading.is_operation_due(connection, clock.now))
             await after.lanes.run(writing.release_claims)
             async with after.running():
                 await after.told()
