@@ -8,7 +8,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
-STATIC = Path(__file__).parents[2] / "static"
+_INSTALLED = Path(__file__).parents[1] / "static"
+STATIC = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "static"
+"""The pages' files: inside an installed package, at the top of the source tree."""
 
 SECURITY_HEADERS = (
     (
