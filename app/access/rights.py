@@ -8,6 +8,7 @@ from app.access.auth import Principal
 from app.domain.command import Role
 from app.domain.errors import Forbidden
 from app.domain.item import Reason
+from app.domain.view import View
 
 
 def may_intake(principal: Principal, source_feature: str) -> None:
@@ -19,23 +20,19 @@ def may_intake(principal: Principal, source_feature: str) -> None:
 
 
 def may_read_item(principal: Principal, performer_id: str, user_id: str, source_feature: str) -> None:
-    if (
-        sees_whole_room(principal, performer_id)
-        or _is_viewer(principal, user_id)
-        or _is_feature(principal, source_feature)
-    ):
+    if _runs_room(principal, performer_id) or _is_viewer(principal, user_id) or _is_feature(principal, source_feature):
         return
     raise Forbidden("This item belongs to somebody else.")
 
 
-def sees_whole_room(principal: Principal | None, performer_id: str) -> bool:
-    """Whether whole items are shown, and not the public shape. None: an anonymous viewer."""
-    return principal is not None and (principal.role is Role.ADMIN or principal.performer_id == performer_id)
+def view_of(principal: Principal | None, performer_id: str) -> View:
+    """How much of a room is shown. None: an anonymous viewer."""
+    return View.FULL if principal is not None and _runs_room(principal, performer_id) else View.PUBLIC
 
 
 def may_drive(principal: Principal, performer_id: str) -> None:
     """Start, complete, abandon, pause and resume; the room's settings, history and analytics."""
-    if sees_whole_room(principal, performer_id):
+    if _runs_room(principal, performer_id):
         return
     if principal.performer_id is not None:
         raise Forbidden("This is another performer's room.")
@@ -79,6 +76,10 @@ def events_scope(principal: Principal, performer_id: str | None) -> tuple[str | 
 def may_administer(principal: Principal) -> None:
     if principal.role is not Role.ADMIN:
         raise Forbidden("Only administrators may do this.")
+
+
+def _runs_room(principal: Principal, performer_id: str) -> bool:
+    return principal.role is Role.ADMIN or principal.performer_id == performer_id
 
 
 def _is_feature(principal: Principal, source_feature: str) -> bool:

@@ -136,10 +136,10 @@ class Api:
         principal = await self._viewer(request)
         performer_id = performer_id_of(request)
         room = await self._queries.existing_room(performer_id)
-        whole = rights.sees_whole_room(principal, performer_id)
+        view = rights.view_of(principal, performer_id)
         queue: shapes.QueueShape = {
             "room": shapes.room_shape(room, self._store.epoch),
-            "items": shapes.queue_items(room, whole=whole),
+            "items": shapes.queue_items(room, view),
         }
         return _json(queue)
 

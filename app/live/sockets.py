@@ -272,7 +272,7 @@ class _Connection:
             close=self._close_soon,
             role=principal.role if principal else Role.VIEWER,
             sub=principal.sub if principal else None,
-            whole=rights.sees_whole_room(principal, self._performer_id),
+            view=rights.view_of(principal, self._performer_id),
         )
         await self._shared.hub.join(self._performer_id, self._subscriber, since=since)
         await self._attend()

@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from app.domain.command import Role
 from app.domain.room import Room
+from app.domain.view import View
 
 Send = Callable[[bytes], int]
 
@@ -41,8 +42,7 @@ class Subscriber:
     close: Callable[[int, str], None]
     role: Role = Role.VIEWER
     sub: str | None = None
-    whole: bool = False
-    """Sees whole items: the performer's side and administrators."""
+    view: View = View.PUBLIC
     lagging_since: float | None = None
     """Loop time at which it missed a frame that it could not take."""
     group: "Group | None" = field(init=False, default=None)
@@ -67,7 +67,7 @@ class Group:
     CPU."""
 
     shown: Room
-    whole: bool
+    view: View
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
     """Of them, those that can take a frame, by what sends it. Kept as lines change: a broadcast, which is what a

@@ -7,6 +7,7 @@ from datetime import datetime
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
+from app.domain.view import View
 from app.server.websocket_protocol import text_frame
 from app.wire import frames
 
@@ -20,16 +21,16 @@ class Update:
     events: Sequence[Event]
     epoch: str
     now: datetime
-    _frames: dict[bool, bytes] = field(init=False, default_factory=dict)
+    _frames: dict[View, bytes] = field(init=False, default_factory=dict)
 
-    def frame(self, *, whole: bool) -> bytes:
+    def frame(self, view: View) -> bytes:
         """What everybody of an audience is told: those that see whole items, or the others."""
-        if whole not in self._frames:
+        if view not in self._frames:
             since = self.before.version
-            self._frames[whole] = text_frame(
-                frames.update(self.events, self.after, self.epoch, self.now, since=since, whole=whole)
+            self._frames[view] = text_frame(
+                frames.update(self.events, self.after, self.epoch, self.now, since=since, view=view)
             )
-        return self._frames[whole]
+        return self._frames[view]
 
     def private(self, owners: Container[str]) -> dict[str, list[bytes]]:
         """Of these users, by user: where their items are now, and the milestones these have reached."""

@@ -16,6 +16,7 @@ import orjson
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room, apply
+from app.domain.view import View
 from app.live.connections import Audience
 from app.live.subscriber import Group, Subscriber
 from app.live.update import Update
@@ -61,10 +62,10 @@ class WatchedRoom:
         self.pending: list[Event] = []
         self._recent: deque[Event] = deque()
         """The latest events up to `shown`: RECENT_EVENTS, or as many as some group has not been told."""
-        self._groups: dict[bool, list[Group]] = {True: [], False: []}
+        self._groups: dict[View, list[Group]] = {View.FULL: [], View.PUBLIC: []}
         """Who watches: those that see whole items, and everybody else."""
         self._owners: dict[str, set[Subscriber]] = {}
-        self._items_shown: dict[bool, tuple[int, orjson.Fragment]] = {}
+        self._items_shown: dict[View, tuple[int, orjson.Fragment]] = {}
         """By audience: the items of a snapshot as JSON, and the version they are of."""
         self.heard_of = 0
         """The highest version spoken of: where it is ahead of `room`, what lies between is read from the database."""
@@ -87,7 +88,7 @@ class WatchedRoom:
         return sum(len(group.members) for group in self._all_groups())
 
     def __contains__(self, subscriber: Subscriber) -> bool:
-        return any(subscriber.group is group for group in self._groups[subscriber.whole])
+        return any(subscriber.group is group for group in self._groups[subscriber.view])
 
     @property
     def is_small(self) -> bool:
@@ -95,7 +96,7 @@ class WatchedRoom:
         return len(self) <= Group.LIMIT
 
     def _all_groups(self) -> Iterator[Group]:
-        return chain(self._groups[True], self._groups[False])
+        return chain.from_iterable(self._groups.values())
 
     @property
     def subscribers(self) -> list[Subscriber]:
@@ -113,7 +114,7 @@ class WatchedRoom:
 
     def add(self, subscriber: Subscriber) -> None:
         """To be shown the room next, or what it has missed of it."""
-        self._current_group(whole=subscriber.whole).add(subscriber)
+        self._current_group(subscriber.view).add(subscriber)
         if subscriber.owner_id is not None:
             self._owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
@@ -124,18 +125,18 @@ class WatchedRoom:
             if not sockets:
                 del self._owners[subscriber.owner_id]
 
-    def _current_group(self, *, whole: bool) -> Group:
+    def _current_group(self, view: View) -> Group:
         """One with a place for a socket that has been shown everything."""
-        groups = self._groups[whole]
+        groups = self._groups[view]
         if not groups or groups[-1].shown is not self.shown or groups[-1].is_full:
-            groups.append(Group(self.shown, whole=whole))
+            groups.append(Group(self.shown, view=view))
         return groups[-1]
 
     def _take_out(self, subscriber: Subscriber) -> None:
         if (group := subscriber.group) is not None:
             group.remove(subscriber)
             if not group.members:
-                self._groups[group.whole].remove(group)
+                self._groups[group.view].remove(group)
 
     def tidy(self) -> None:
         """Make one of groups that have grown small."""
@@ -233,7 +234,7 @@ class WatchedRoom:
         group.shown = self.shown
         for subscriber in group.unready():
             self._note_missed(subscriber)
-        written = group.write(step.update.frame(whole=group.whole))
+        written = group.write(step.update.frame(group.view))
         self._traffic.frames += written
         for owner, own in step.private.get(group, ()):
             # Who was shown the room since needs nothing from here.
@@ -249,7 +250,7 @@ class WatchedRoom:
             return False
         now = self._clock()
         events = [known[version] for version in wanted]
-        frame = frames.update(events, self.shown, self._epoch, now, since=since, whole=subscriber.whole, recovered=True)
+        frame = frames.update(events, self.shown, self._epoch, now, since=since, view=subscriber.view, recovered=True)
         self._write(subscriber, [text_frame(frame)])
         self._tell_positions(self.shown, subscriber, now)
         return True
@@ -269,8 +270,8 @@ class WatchedRoom:
             return
         if subscriber.group is None or subscriber.group.shown is not self.shown:
             self._take_out(subscriber)
-            self._current_group(whole=subscriber.whole).add(subscriber)
-        items = self._items(whole=subscriber.whole)
+            self._current_group(subscriber.view).add(subscriber)
+        items = self._items(subscriber.view)
         frame = frames.snapshot(self.shown, self._epoch, self._clock(), items, user_id=subscriber.owner_id)
         self._write(subscriber, [text_frame(frame)])
 
@@ -279,10 +280,10 @@ class WatchedRoom:
             subscriber.line.write(frame)
         self._traffic.frames += len(own)
 
-    def _items(self, *, whole: bool) -> orjson.Fragment:
+    def _items(self, view: View) -> orjson.Fragment:
         """Made once a version, however many come back at once."""
-        version, items = self._items_shown.get(whole, (-1, None))
+        version, items = self._items_shown.get(view, (-1, None))
         if items is None or version != self.shown.version:
-            items = frames.items_fragment(self.shown, whole=whole)
-            self._items_shown[whole] = (self.shown.version, items)
+            items = frames.items_fragment(self.shown, view)
+            self._items_shown[view] = (self.shown.version, items)
         return items

@@ -12,6 +12,7 @@ from app.domain.estimate import Waits
 from app.domain.event import Event, notice_template
 from app.domain.item import Item
 from app.domain.room import Room
+from app.domain.view import View
 from app.wire.encoding import encode
 from app.wire.shapes import (
     EventShape,
@@ -124,9 +125,9 @@ def welcome(role: str, sub: str | None, epoch: str) -> bytes:
     return encode(frame)
 
 
-def items_fragment(room: Room, *, whole: bool) -> orjson.Fragment:
+def items_fragment(room: Room, view: View) -> orjson.Fragment:
     """The items of a snapshot as ready JSON, for many snapshots of one version."""
-    return orjson.Fragment(encode(queue_items(room, whole=whole)))
+    return orjson.Fragment(encode(queue_items(room, view)))
 
 
 def snapshot(room: Room, epoch: str, now: datetime, items: orjson.Fragment, *, user_id: str | None = None) -> bytes:
@@ -159,17 +160,17 @@ def update(
     now: datetime,
     *,
     since: int,
-    whole: bool,
+    view: View,
     recovered: bool = False,
 ) -> bytes:
-    """What led from version `since` to `room`, less what this audience may not see."""
-    shown = [event for event in events if whole or event.is_public]
+    """What led from version `since` to `room`, less what may not be seen."""
+    shown = [event for event in events if view is View.FULL or event.is_public]
     frame: Update = {
         "type": "update",
         "from": since,
         "version": room.version,
         "serverTime": now,
-        "events": [event_shape(event, whole=whole) for event in shown],
+        "events": [event_shape(event, view) for event in shown],
         "room": room_shape(room, epoch),
     }
     if recovered:

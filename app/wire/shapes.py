@@ -17,6 +17,7 @@ from app.domain.event import Event, EventName, Logged, PauseReason
 from app.domain.item import Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Room
+from app.domain.view import View
 
 
 class PublicItem(TypedDict):
@@ -153,9 +154,9 @@ class QueueShape(TypedDict):
     items: list[WholeItem] | list[PublicItem]
 
 
-def queue_items(room: Room, *, whole: bool) -> list[WholeItem] | list[PublicItem]:
+def queue_items(room: Room, view: View) -> list[WholeItem] | list[PublicItem]:
     """The active items in order."""
-    if whole:
+    if view is View.FULL:
         return [whole_item(item, position) for position, item in enumerate(room.items, start=1)]
     return [public_item(item, position) for position, item in enumerate(room.items, start=1)]
 
@@ -256,13 +257,14 @@ _PRIVATE_PARAMS = frozenset({"refundTokens"})
 """How an escrow is split is between the performer and the one who paid."""
 
 
-def event_shape(event: Event, *, whole: bool) -> EventShape:
+def event_shape(event: Event, view: View) -> EventShape:
     item = event.item
-    shape = whole_item if whole else public_item
+    is_full = view is View.FULL
+    shape = whole_item if is_full else public_item
     return {
         "event": event.name,
         "template": event.template,
-        "params": {name: value for name, value in event.params.items() if whole or name not in _PRIVATE_PARAMS},
+        "params": {name: value for name, value in event.params.items() if is_full or name not in _PRIVATE_PARAMS},
         "itemId": item.item_id if item else None,
         "item": shape(item, event.position) if item else None,
         "at": event.at,
@@ -293,7 +295,7 @@ def logged_event(logged: Logged) -> LoggedEvent:
         "cursor": logged.cursor,
         "performerId": event.performer_id,
         "version": event.version,
-        **event_shape(event, whole=True),
+        **event_shape(event, View.FULL),
     }
 
 

@@ -10,6 +10,7 @@ from app.access.auth import Principal
 from app.domain.command import Role
 from app.domain.errors import Forbidden
 from app.domain.item import Reason
+from app.domain.view import View
 
 # The item in question was bought by `ada` through the feature `wheel`, in the room of `mira`.
 PERFORMER, USER, FEATURE = "mira", "ada", "wheel"
@@ -79,11 +80,11 @@ def test_exactly_those_in_the_table_are_allowed(action: str, who: str) -> None:
 
 @pytest.mark.parametrize("who", PRINCIPALS)
 def test_whole_items_are_shown_to_the_rooms_own_side_only(who: str) -> None:
-    assert rights.sees_whole_room(PRINCIPALS[who], PERFORMER) is (who in ROOM)
+    assert rights.view_of(PRINCIPALS[who], PERFORMER) is (View.FULL if who in ROOM else View.PUBLIC)
 
 
 def test_an_anonymous_viewer_sees_the_public_shape() -> None:
-    assert rights.sees_whole_room(None, PERFORMER) is False
+    assert rights.view_of(None, PERFORMER) is View.PUBLIC
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.USER_CANCELLED])

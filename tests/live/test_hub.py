@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from app.domain.command import Role
+from app.domain.view import View
 from app.live.subscriber import Group
 from tests.support.hub_harness import STAR, FakeLine, World, rest, until
 
@@ -222,7 +223,7 @@ async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_win
 async def test_each_audience_gets_its_own_shape(world: World) -> None:
     public, whole = FakeLine(), FakeLine()
     await world.join(public)
-    await world.join(whole, whole=True, role=Role.PERFORMER, sub=STAR)
+    await world.join(whole, view=View.FULL, role=Role.PERFORMER, sub=STAR)
     world.intake()
     world.publish()
     await until(lambda: len(public.written) == len(whole.written) == 2)

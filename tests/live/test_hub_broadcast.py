@@ -5,11 +5,12 @@ import random
 
 import pytest
 
+from app.domain.view import View
 from app.live import watched_room
 from app.live.subscriber import Group, Subscriber
 from tests.support.hub_harness import STAR, FakeLine, Frame, World, rest, until
 
-ACTIONS = ["join", "join", "leave", "lag", "catch up", "resync", "event", "event", "turn", "turn", "tidy"]
+VIEWS = [View.PUBLIC] * 4 + [View.FULL]
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +25,7 @@ def world() -> World:
 
 def groups(world: World) -> list[int]:
     """How many sockets each group of viewers has."""
-    return [len(group.members) for group in world.hub._rooms[STAR]._groups[False]]
+    return [len(group.members) for group in world.hub._rooms[STAR]._groups[View.PUBLIC]]
 
 
 def items(world: World, after: int, last: int) -> list[str]:
@@ -172,7 +173,7 @@ async def test_whatever_happens_everybody_is_told_everything_in_order(seed: int,
             line = FakeLine()
             everyone.append(line)
             since = draw.choice([None, 0, world.stage.room.version])
-            inside[line] = await world.join(line, since=since, whole=draw.random() < 0.2)
+            inside[line] = await world.join(line, since=since, view=draw.choice(VIEWS))
         elif action == "event":
             if len(world.stage.room.items) < 40:
                 world.intake()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.domain.view import View
 from app.live import hub as hub_module
 from app.live import watched_room
 from app.live.connections import Audience
@@ -72,7 +73,7 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
 ) -> None:
     assert world.hub.audiences() == []
     slow, quick = FakeLine(), FakeLine()
-    subscriber = await world.join(slow, whole=True)
+    subscriber = await world.join(slow, view=View.FULL)
     await world.join(quick)
     assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=2, lagging=0, longest_lag_seconds=0)]
     slow.is_lagging = True

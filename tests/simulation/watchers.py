@@ -12,6 +12,7 @@ import orjson
 
 from app.domain.command import Role
 from app.domain.room import Room
+from app.domain.view import View
 from app.live.subscriber import Subscriber
 from app.wire import frames
 from tests.simulation.process import Process
@@ -53,7 +54,7 @@ class Watcher:
         self.performer_id = performer_id
         self.role = role
         self.sub = sub
-        self.whole = role is not Role.VIEWER
+        self.sees = View.PUBLIC if role is Role.VIEWER else View.FULL
         self.version = -1
         self._epoch = ""
         self._room: Mapping[str, Any] = {}
@@ -78,7 +79,7 @@ class Watcher:
         since = self.version if self._epoch == process.hub.epoch and self.version >= 0 else None
         line = Line(self, process)
         subscriber = Subscriber(
-            line=line, close=lambda code, reason: None, role=self.role, sub=self.sub, whole=self.whole
+            line=line, close=lambda code, reason: None, role=self.role, sub=self.sub, view=self.sees
         )
         self._process, self._line, self._subscriber = process, line, subscriber
 
@@ -162,6 +163,6 @@ class Watcher:
 
     def fresh_view(self, room: Room) -> tuple[int, Mapping[str, Any], list[Mapping[str, Any]]]:
         """What a snapshot of the room would show now."""
-        items = frames.items_fragment(room, whole=self.whole)
+        items = frames.items_fragment(room, self.sees)
         snapshot = orjson.loads(frames.snapshot(room, self._epoch, self._world.true_time(), items, user_id=None))
         return snapshot["version"], snapshot["room"], snapshot["items"]

@@ -22,6 +22,7 @@ from app.domain.command import Actor, Role
 from app.domain.decision import decide
 from app.domain.errors import QueueError
 from app.domain.room import Policy, Room
+from app.domain.view import View
 from app.server.middleware import Edge
 from app.server.problems import problem_response
 from app.settings import DEVELOPMENT_AUTH_SECRET
@@ -70,7 +71,7 @@ async def position(request: Request) -> Response:
 
 
 async def queue(request: Request) -> Response:
-    answer = {"room": shapes.room_shape(room, "0" * 16), "items": shapes.queue_items(room, whole=False)}
+    answer = {"room": shapes.room_shape(room, "0" * 16), "items": shapes.queue_items(room, View.PUBLIC)}
     return Response(encode(answer), media_type="application/json")
 
 

@@ -1,0 +1,10 @@
+"""How much of a room somebody sees."""
+
+from enum import Enum
+
+
+class View(Enum):
+    PUBLIC = "public"
+    """The public shape of items, and no event that concerns money alone: anonymous viewers and other users."""
+    FULL = "full"
+    """Whole items and every event: the performer, the room's moderators and administrators."""
