@@ -88,18 +88,20 @@ class Actions:
         if request.duration_seconds is not None and request.duration_seconds > self._max_duration:
             raise _invalid("durationSeconds", f"must be at most {self._max_duration}")
         body = request.model_dump(mode="json", exclude={"idempotency_key"})
-        mark = Idempotency(scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body))
-        await self._limit(request.user_id, mark)
-        if self._wallet is not None and not await self._is_known(mark):
+        idempotency = Idempotency(
+            scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body)
+        )
+        await self._limit(request.user_id, idempotency)
+        if self._wallet is not None and not await self._is_known(idempotency):
             await _verify_hold(self._wallet, request)
         command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
-        return await self._lanes.send(request.performer_id, command, mark)
+        return await self._lanes.send(request.performer_id, command, idempotency)
 
-    async def _limit(self, user_id: str, mark: Idempotency) -> None:
+    async def _limit(self, user_id: str, idempotency: Idempotency) -> None:
         if self._quota is None or await self._quota.take(user_id):
             return
         # A repeated request is answered as before even now: it queues nothing.
-        if await self._is_known(mark):
+        if await self._is_known(idempotency):
             return
         seconds = await self._quota.seconds_left(user_id)
         raise RateLimitExceeded(
@@ -107,11 +109,11 @@ class Actions:
             retry_after_seconds=seconds,
         )
 
-    async def _is_known(self, mark: Idempotency | None) -> bool:
+    async def _is_known(self, idempotency: Idempotency | None) -> bool:
         """Whether this key has been answered before."""
-        if mark is None:
+        if idempotency is None:
             return False
-        keys = [(mark.scope, mark.key)]
+        keys = [(idempotency.scope, idempotency.key)]
         return bool(await self._queries.run(lambda connection: reading.find_answers(connection, keys)))
 
     async def item_command(
@@ -124,20 +126,22 @@ class Actions:
         else:
             rights.may_drive(principal, item.performer_id)
         command = _item_command(principal.actor, name, item, request)
-        mark = _mark(principal, key, name, item_id, request.model_dump(mode="json"))
-        return await self._lanes.send(item.performer_id, command, mark)
+        idempotency = _idempotency(principal, key, name, item_id, request.model_dump(mode="json"))
+        return await self._lanes.send(item.performer_id, command, idempotency)
 
     async def start_next(self, principal: Principal, performer_id: str, key: str | None) -> Outcome:
         rights.may_drive(principal, performer_id)
-        mark = _mark(principal, key, "start-next", performer_id, {})
-        return await self._lanes.send(performer_id, do.StartNext(actor=principal.actor), mark)
+        idempotency = _idempotency(principal, key, "start-next", performer_id, {})
+        return await self._lanes.send(performer_id, do.StartNext(actor=principal.actor), idempotency)
 
     async def change_settings(
         self, principal: Principal, performer_id: str, request: SettingsRequest, key: str | None = None
     ) -> Outcome:
         rights.may_drive(principal, performer_id)
-        mark = _mark(principal, key, "settings", performer_id, request.model_dump(mode="json", exclude_unset=True))
-        return await self._lanes.send(performer_id, request.command(principal.actor), mark)
+        idempotency = _idempotency(
+            principal, key, "settings", performer_id, request.model_dump(mode="json", exclude_unset=True)
+        )
+        return await self._lanes.send(performer_id, request.command(principal.actor), idempotency)
 
     async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
         """The item a refusal is about, where the caller may see that."""
@@ -157,9 +161,9 @@ class Actions:
         """
         rights.may_administer(principal)
         operation = await self._operation(operation_id)
-        mark = _mark(principal, key, "retry-operation", operation_id, {})
-        if await self._is_known(mark):
-            outcome = await self._lanes.send(operation.performer_id, self._requeue(principal, operation), mark)
+        idempotency = _idempotency(principal, key, "retry-operation", operation_id, {})
+        if await self._is_known(idempotency):
+            outcome = await self._lanes.send(operation.performer_id, self._requeue(principal, operation), idempotency)
             return operation, outcome.replayed
         if operation.status is not OperationStatus.DEAD:
             raise InvalidTransition(f"Only a dead operation is retried by hand; this one is {operation.status}.")
@@ -170,7 +174,7 @@ class Actions:
             command: Command = confirmation(operation, verdict, self._clock())
         else:
             command = self._requeue(principal, operation)
-        await self._lanes.send(operation.performer_id, command, mark)
+        await self._lanes.send(operation.performer_id, command, idempotency)
         return await self._operation(operation_id), False
 
     async def _operation(self, operation_id: str) -> Operation:
@@ -227,7 +231,9 @@ def _one_key(in_body: str | None, in_header: str | None) -> str:
     return key
 
 
-def _mark(principal: Principal, key: str | None, name: str, target: str, body: dict[str, Any]) -> Idempotency | None:
+def _idempotency(
+    principal: Principal, key: str | None, name: str, target: str, body: dict[str, Any]
+) -> Idempotency | None:
     if key is None:
         return None
     return Idempotency(scope=f"{principal.role}:{principal.sub}", key=key, fingerprint=fingerprint(name, target, body))

@@ -185,7 +185,7 @@ def create_app(
 
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            queries.note(outcome.events)
+            queries.observe(outcome.events)
             if outcome.operation is not None:
                 outbox.wake()
             hub.publish(outcome.room.performer_id, outcome.events)

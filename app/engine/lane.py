@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from app.domain.command import Command
 from app.domain.errors import QueueError, Unavailable
 from app.domain.room import Room
-from app.engine.writer import Envelope, Errand, Idempotency, Mail, Outcome, Writer
+from app.engine.writer import DatabaseTask, Envelope, Idempotency, Job, Outcome, Writer
 from app.store import Store
 
 LARGEST_BATCH = 256
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 Publish = Callable[[Sequence[Outcome]], None]
 Measure = Callable[[int, float, Sequence[tuple[str, str]]], None]
-"""Told of every batch: how many mails, how many seconds, and each command's kind with what came of it."""
+"""Called once a batch with the number of jobs, the seconds it took, and each command's kind and result."""
 
 
 class Lane:
@@ -42,7 +42,7 @@ class Lane:
         self.writer = writer
         self._publish = publish
         self._measure = measure
-        self._mailbox: SimpleQueue[Mail | None] = SimpleQueue()
+        self._mailbox: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -57,12 +57,12 @@ class Lane:
         self._mailbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    def post(self, mail: Mail) -> None:
+    def post(self, job: Job) -> None:
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
         if self._mailbox.qsize() >= MAILBOX_LIMIT:
             raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
-        self._mailbox.put(mail)
+        self._mailbox.put(job)
 
     @property
     def waiting(self) -> int:
@@ -71,14 +71,14 @@ class Lane:
     def _run(self) -> None:
         running = True
         while running:
-            batch: list[Mail] = []
-            mail = self._mailbox.get()
-            while mail is not None:
-                batch.append(mail)
+            batch: list[Job] = []
+            job = self._mailbox.get()
+            while job is not None:
+                batch.append(job)
                 if len(batch) >= LARGEST_BATCH or self._mailbox.empty():
                     break
-                mail = self._mailbox.get()
-            running = mail is not None
+                job = self._mailbox.get()
+            running = job is not None
             if batch:
                 began = perf_counter()
                 results = self.writer.process(batch)
@@ -89,10 +89,10 @@ class Lane:
                 # by half, for one fsync.
                 sleep(0)
 
-    def _deliver(self, batch: Sequence[Mail], results: Sequence[Any], seconds: float) -> None:
+    def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> None:
         """On the event loop: answer the callers, then let everybody else know."""
-        for mail, result in zip(batch, results, strict=True):
-            future = mail.future
+        for job, result in zip(batch, results, strict=True):
+            future = job.future
             if future is None or future.done():
                 continue
             if isinstance(result, Exception):
@@ -101,18 +101,18 @@ class Lane:
                 future.set_result(result)
         self._publish([result for result in results if isinstance(result, Outcome) and result.events])
         if self._measure is not None:
-            self._measure(len(batch), seconds, _outcomes(batch, results))
+            self._measure(len(batch), seconds, _results_by_kind(batch, results))
 
 
-def _outcomes(batch: Sequence[Mail], results: Sequence[Any]) -> list[tuple[str, str]]:
-    """Each command's kind, and: ok, replayed, or the code of its refusal."""
+def _results_by_kind(batch: Sequence[Job], results: Sequence[Any]) -> list[tuple[str, str]]:
+    """Each command's kind and its result: ok, replayed, or the code of its refusal."""
     return [
         (
-            type(mail.command).__name__,
+            type(job.command).__name__,
             result.code if isinstance(result, QueueError) else "replayed" if result.replayed else "ok",
         )
-        for mail, result in zip(batch, results, strict=True)
-        if isinstance(mail, Envelope)
+        for job, result in zip(batch, results, strict=True)
+        if isinstance(job, Envelope)
     ]
 
 
@@ -162,8 +162,8 @@ class Lanes:
         )
         return await future
 
-    async def run(self, errand: Callable[[Connection], T]) -> T:
+    async def run(self, task: Callable[[Connection], T]) -> T:
         """Run other writing work in a lane's transaction, between commands."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._lanes[0].post(Errand(run=errand, future=future))
+        self._lanes[0].post(DatabaseTask(run=task, future=future))
         return await future

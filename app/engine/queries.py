@@ -1,6 +1,6 @@
 """Reads: rooms and items as they are now, from memory where memory is current, else from the database.
 
-Every blocking question runs in a small pool of threads, each with a connection for that one question. Changes nothing.
+Every blocking query runs in a small pool of threads, each with a connection for that one query. Changes nothing.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from app.wire.requests import is_identifier
 log = logging.getLogger(__name__)
 
 READER_THREADS = 4
-KNOWN_WHEREABOUTS = 100_000
-"""Items whose room is remembered; on a shared database some end in another process, unnoticed by this one."""
+REMEMBERED_ITEMS = 100_000
+"""Items whose room is remembered; on a shared database some end in another process, without notice here."""
 LONGEST_CATCH_UP = 500
 """Events read at once for a room that has fallen behind."""
 
@@ -36,27 +36,27 @@ class Queries:
         self._store = store
         self._lanes = lanes
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
-        self._whereabouts: OrderedDict[str, str] = OrderedDict()
-        """Active items committed here, and whose room they are in: saves a look into the database. Ordered, because a
-        plain dict that has lost its first keys is searched for the next one from the front."""
+        self._room_of_item: OrderedDict[str, str] = OrderedDict()
+        """By item id, the performer id of active items committed here: saves a query. An OrderedDict, because finding
+        the first key of a plain dict that has lost its first keys takes time in proportion to their number."""
 
     def close(self) -> None:
         self._threads.shutdown()
 
     async def run(self, query: Callable[[Connection], T]) -> T:
-        """The answer of a function over a read-only connection, in a thread of its own.
+        """The result of a function over a read-only connection, run in a reader thread.
 
         Raises Unavailable while the database is in trouble.
         """
 
-        def answer() -> T:
+        def execute() -> T:
             with self._store.reading() as connection:
                 return query(connection)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, answer)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, execute)
         except TROUBLE as error:
-            log.error("a question could not be answered", exc_info=error)
+            log.error("a query failed", exc_info=error)
             raise Unavailable(
                 "The database cannot be used right now; try again shortly.", retry_after_seconds=1
             ) from None
@@ -85,7 +85,7 @@ class Queries:
 
     async def item(self, item_id: str) -> tuple[Item, Room]:
         """An item and the room it belongs to. Raises ItemNotFound."""
-        performer_id = self._whereabouts.get(item_id)
+        performer_id = self._room_of_item.get(item_id)
         if performer_id is not None:
             room = await self.room(performer_id)
             if (active := room.find(item_id)) is not None:
@@ -103,17 +103,17 @@ class Queries:
                 return active, room
             # It ended between the two reads; the row has its end by now.
 
-    def note(self, events: Sequence[Event]) -> None:
-        """Learn from committed events where active items are."""
+    def observe(self, events: Sequence[Event]) -> None:
+        """Remember from committed events which room each active item is in."""
         for event in events:
             if event.item is None:
                 continue
             if event.item.is_active:
-                self._whereabouts[event.item.item_id] = event.performer_id
-                if len(self._whereabouts) > KNOWN_WHEREABOUTS:
-                    self._whereabouts.popitem(last=False)
+                self._room_of_item[event.item.item_id] = event.performer_id
+                if len(self._room_of_item) > REMEMBERED_ITEMS:
+                    self._room_of_item.popitem(last=False)
             else:
-                self._whereabouts.pop(event.item.item_id, None)
+                self._room_of_item.pop(event.item.item_id, None)
 
     async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
         """A room's events after a version, as many as are read at once."""

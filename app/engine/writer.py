@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 CACHED_ROOMS = 20_000
 ABOUT_THE_ROOM = ""
-"""In place of an item's id in the answer to a command that is about none: its answer is the room as it is now."""
+"""Stands for an item id in the stored answer of a command about the room: its replay is the room as it is then."""
 ATTEMPTS = 5
 """How often a single command is decided again after another process was faster or the connection was lost."""
 
@@ -48,7 +48,7 @@ class Idempotency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a committed command came to."""
+    """The result of a committed command."""
 
     room: Room
     events: tuple[Event, ...] = ()
@@ -61,7 +61,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class Envelope:
-    """A command on its way, and where its outcome goes."""
+    """A command with the future that its outcome resolves."""
 
     performer_id: str
     command: Command
@@ -70,14 +70,14 @@ class Envelope:
 
 
 @dataclass(slots=True, kw_only=True)
-class Errand:
+class DatabaseTask:
     """Work on the lane's connection that is not a room's command: claims and leases."""
 
     run: Callable[[Connection], Any]
     future: "asyncio.Future[Any] | None" = None
 
 
-Mail = Envelope | Errand
+Job = Envelope | DatabaseTask
 
 
 @dataclass(slots=True)
@@ -106,48 +106,49 @@ class Writer:
         """The room as last committed here, if it is cached. Safe from any thread: a Room never changes."""
         return self._rooms.get(performer_id)
 
-    def process(self, batch: Sequence[Mail]) -> list[Any]:
-        """Commit a batch; one result a mail, an Outcome or whatever an errand returned, or the exception it met.
+    def process(self, batch: Sequence[Job]) -> list[Any]:
+        """Commit a batch; one result a job: an Outcome, or the value the database task
+        returned, or the exception it met.
 
         A batch that fails as a whole is replayed one by one, so that a bad command costs only itself.
         """
         try:
             return self._commit(batch)
         except Exception as error:
-            # Whatever went wrong, nothing of this batch was committed and its rooms may be stale.
+            # Nothing of this batch was committed, and its rooms may be stale.
             self._forget(batch)
             if len(batch) == 1:
                 return [self._alone(batch[0], failed=error)]
         results: list[Any] = []
-        for mail in batch:
-            # A database that has failed one command over and over is in trouble: the rest need not wait for the same.
+        for job in batch:
+            # A database that has failed ATTEMPTS times for one command is in trouble: the others need not wait for it.
             in_trouble = bool(results) and isinstance(results[-1], Unavailable)
-            results.append(_database_in_trouble() if in_trouble else self._alone(mail))
+            results.append(_database_in_trouble() if in_trouble else self._alone(job))
         return results
 
-    def _alone(self, mail: Mail, failed: Exception | None = None) -> Any:
+    def _alone(self, job: Job, failed: Exception | None = None) -> Any:
         for _ in range(ATTEMPTS):
             if failed is not None and not isinstance(failed, (IntegrityError, *TROUBLE)):
                 break
             try:
-                return self._commit([mail])[0]
-            except Exception as error:  # the caller gets it as the mail's result
-                self._forget([mail])
+                return self._commit([job])[0]
+            except Exception as error:  # the caller gets it as the job's result
+                self._forget([job])
                 failed = error
         return _refusal_for(failed)
 
-    def _commit(self, batch: Sequence[Mail]) -> list[Any]:
-        envelopes = [mail for mail in batch if isinstance(mail, Envelope)]
+    def _commit(self, batch: Sequence[Job]) -> list[Any]:
+        envelopes = [job for job in batch if isinstance(job, Envelope)]
         with self.store.writing() as connection:
             current = self._open(connection, envelopes)
             results: list[Any] = []
-            for mail in batch:
+            for job in batch:
                 try:
-                    if isinstance(mail, Envelope):
-                        results.append(self._decide(current, mail))
+                    if isinstance(job, Envelope):
+                        results.append(self._decide(current, job))
                     else:
                         self._flush(current)
-                        results.append(mail.run(connection))
+                        results.append(job.run(connection))
                 except QueueError as refusal:
                     results.append(refusal)
             self._flush(current)
@@ -160,15 +161,15 @@ class Writer:
 
     def _open(self, connection: Connection, envelopes: Sequence[Envelope]) -> _Batch:
         performer_ids = {envelope.performer_id for envelope in envelopes}
-        keys = [(mark.scope, mark.key) for envelope in envelopes if (mark := envelope.idempotency)]
+        keys = [(idempotency.scope, idempotency.key) for envelope in envelopes if (idempotency := envelope.idempotency)]
         escrows = [
             envelope.command.item.escrow_transaction_id
             for envelope in envelopes
             if isinstance(envelope.command, do.Intake)
         ]
         rooms = self._load(connection, performer_ids)
-        # A room that is not there yet cannot be locked, so another process may commit between two of these reads.
-        # Answers come last: whoever finds an escrow held by the very same request then finds its answer too.
+        # A room that does not exist yet cannot be locked, so another process may commit between two of these reads.
+        # Answers are read last: a request that finds its escrow held by itself then finds its answer, too.
         held = reading.held_escrows(connection, escrows)
         return _Batch(connection, rooms, reading.find_answers(connection, keys), held)
 
@@ -186,9 +187,12 @@ class Writer:
         return {performer_id: room for performer_id, room in rooms.items() if room is not None}
 
     def _decide(self, batch: _Batch, envelope: Envelope) -> Outcome:
-        mark = envelope.idempotency
-        if mark is not None and (answer := batch.known_answers.get((mark.scope, mark.key))) is not None:
-            return self._replay(batch, mark, answer)
+        idempotency = envelope.idempotency
+        if (
+            idempotency is not None
+            and (answer := batch.known_answers.get((idempotency.scope, idempotency.key))) is not None
+        ):
+            return self._replay(batch, idempotency, answer)
         command = envelope.command
         room = batch.rooms[envelope.performer_id]
         item, operation, claimed = None, None, False
@@ -197,7 +201,7 @@ class Writer:
             if (holder := batch.held_escrows.get(escrow)) is not None:
                 raise EscrowAlreadyQueued("Another item holds this escrow already.", item_id=holder)
         elif isinstance(command, do.AboutItem) and room.find(command.item_id) is None:
-            item, operation, claimed = self._recall(batch, command)
+            item, operation, claimed = self._load_ended(batch, command)
         decision = decide(
             room,
             command,
@@ -207,24 +211,24 @@ class Writer:
             claimed=claimed,
             new_id=self.new_id,
         )
-        self._note(batch, room, decision.room, decision.events, decision.operation)
+        self._record(batch, room, decision.room, decision.events, decision.operation)
         if isinstance(command, do.Expire) and not decision.events and (early := room.find(command.item_id)) is not None:
             # Its row was written under another policy; put right, it is not swept again before it is due.
             due = room.deadline(early)
             batch.changes.deadlines[early.item_id] = due and due[0]
         if isinstance(command, do.Intake) and decision.item is not None:
             batch.held_escrows[decision.item.escrow_transaction_id] = decision.item.item_id
-        if mark is not None:
+        if idempotency is not None:
             answer = Answer(
-                scope=mark.scope,
-                key=mark.key,
-                fingerprint=mark.fingerprint,
+                scope=idempotency.scope,
+                key=idempotency.key,
+                fingerprint=idempotency.fingerprint,
                 performer_id=envelope.performer_id,
                 item_id=decision.item.item_id if decision.item else ABOUT_THE_ROOM,
                 version=decision.room.version,
                 at=decision.item.updated_at if decision.item else self.clock(),
             )
-            batch.known_answers[(mark.scope, mark.key)] = answer
+            batch.known_answers[(idempotency.scope, idempotency.key)] = answer
             batch.changes.answers.append(answer)
         return Outcome(
             room=decision.room,
@@ -234,8 +238,8 @@ class Writer:
             operation=decision.operation,
         )
 
-    def _replay(self, batch: _Batch, mark: Idempotency, answer: Answer) -> Outcome:
-        if answer.fingerprint != mark.fingerprint:
+    def _replay(self, batch: _Batch, idempotency: Idempotency, answer: Answer) -> Outcome:
+        if answer.fingerprint != idempotency.fingerprint:
             raise DuplicateIdempotencyKey(
                 "This idempotency key was used for a different request; use a new key for a new request.",
             )
@@ -251,7 +255,7 @@ class Writer:
             replayed=True,
         )
 
-    def _recall(self, batch: _Batch, command: do.AboutItem) -> tuple[Item | None, Operation | None, bool]:
+    def _load_ended(self, batch: _Batch, command: do.AboutItem) -> tuple[Item | None, Operation | None, bool]:
         """An ended item with its outbox row, which stays as it is until this transaction ends."""
         item_id = command.item_id
         item = batch.ended.get(item_id) or reading.find_item(batch.connection, item_id)
@@ -261,7 +265,7 @@ class Writer:
         found = reading.operation_of(batch.connection, item_id, lock=True)
         return (item, *found) if found else (item, None, False)
 
-    def _note(
+    def _record(
         self,
         batch: _Batch,
         before: Room,
@@ -301,23 +305,23 @@ class Writer:
             writing.save(batch.connection, batch.changes)
             batch.changes = Changes()
 
-    def _forget(self, batch: Sequence[Mail]) -> None:
-        for mail in batch:
-            if isinstance(mail, Envelope):
-                self._rooms.pop(mail.performer_id, None)
+    def _forget(self, batch: Sequence[Job]) -> None:
+        for job in batch:
+            if isinstance(job, Envelope):
+                self._rooms.pop(job.performer_id, None)
 
 
 def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
     """The items of a queue that are not, as they are now, in the one before."""
     if all(map(is_, before, after)):
-        # Nobody has moved: whoever came is behind them.
+        # No item has moved: the new ones are behind the old.
         return after[len(before) :]
     as_before = set(map(id, before))
     return [item for item in after if id(item) not in as_before]
 
 
 def _refusal_for(error: Exception | None) -> QueueError:
-    """What a caller is told of a failure that deciding again did not mend."""
+    """The refusal that a caller gets for a failure which repeating did not mend."""
     if isinstance(error, QueueError):
         return error
     log.error("a command could not be committed", exc_info=error)

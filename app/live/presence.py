@@ -1,8 +1,8 @@
-"""Presence: which performers have a panel connected to this process, told to their rooms and kept as leases.
+"""Presence: keeps a lease for each performer with a panel on this process, and reports presence to the rooms.
 
-A process says again every few seconds who is here; when it dies its leases lapse and any other process tells the rooms.
-Lease and room are two transactions, and anything may fail between them: the same look every few seconds sets right what
-then differs. What follows for the room is `decision`'s; this module only reports.
+A process renews its leases every RENEW_SECONDS; when it dies they lapse, and any other process reports it to the rooms.
+Lease and room are written in two transactions, and a failure may lie between them: each renewal compares the two and
+reports the differences again. `domain.decision` decides the consequences for a room.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
 RENEW_SECONDS = 5.0
-PUT_RIGHT_AT_ONCE = 200
+CORRECTIONS_AT_ONCE = 200
 
 
 class Presence:
@@ -39,25 +39,25 @@ class Presence:
         """A panel has connected."""
         self._panels[performer_id] += 1
         if self._panels[performer_id] == 1:
-            await self._tell(performer_id)
+            await self._reconcile(performer_id)
 
     async def left(self, performer_id: str) -> None:
         """A panel has gone."""
         self._panels[performer_id] -= 1
         if self._panels[performer_id] == 0:
             del self._panels[performer_id]
-            await self._tell(performer_id)
+            await self._reconcile(performer_id)
 
     def observe(self, outcome: Outcome) -> None:
-        """A room that has only just come to be does not know yet that its performer was here before it."""
+        """Report presence to a room that has just been created while its performer's panel was already connected."""
         room = outcome.room
         if self._panels.get(room.performer_id) and not room.settings.performer_online:
-            task = asyncio.create_task(self._tell(room.performer_id))
+            task = asyncio.create_task(self._reconcile(room.performer_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, performer_id: str) -> None:
-        """Bring lease and room in line with whether a panel is here, whatever has changed meanwhile."""
+    async def _reconcile(self, performer_id: str) -> None:
+        """Make lease and room say whether a panel is connected now, whatever has changed meanwhile."""
         async with self._locks[performer_id]:
             here = self._panels.get(performer_id, 0) > 0
             try:
@@ -65,7 +65,7 @@ class Presence:
                 await self._lanes.send(performer_id, SetPresence(online=online))
             except QueueError as refusal:
                 # The panel itself works; `keep` tries again.
-                log.warning("presence of %s not told (%s)", performer_id, refusal.code)
+                log.warning("presence of %s was not reported (%s)", performer_id, refusal.code)
         if performer_id not in self._panels:
             self._locks.pop(performer_id, None)
 
@@ -79,21 +79,23 @@ class Presence:
         return reading.present_elsewhere(connection, performer_id, self._process_id, now)
 
     async def keep(self) -> None:
-        """Renew this process's leases, and put right the rooms that say otherwise than the leases of all processes.
+        """Renew this process's leases, and correct the rooms that differ from the leases of all processes.
 
         Called every RENEW_SECONDS. A room may differ because a process died, or failed between lease and room.
         """
         here, now = list(self._panels), self._clock()
-        unaware, forsaken = await self._lanes.run(lambda connection: self._renew(connection, here, now))
-        for performer_id in unaware:
-            await self._tell(performer_id)
-        for performer_id in forsaken:
+        wrongly_offline, wrongly_online = await self._lanes.run(lambda connection: self._renew(connection, here, now))
+        for performer_id in wrongly_offline:
+            await self._reconcile(performer_id)
+        for performer_id in wrongly_online:
             if performer_id not in self._panels:
                 await self._lanes.send(performer_id, SetPresence(online=False))
 
     def _renew(self, connection: Connection, here: list[str], now: datetime) -> tuple[list[str], list[str]]:
-        """The rooms that should say online and do not, and those that should not and do."""
+        """Renew the leases; returns the wrongly offline rooms and the wrongly online ones."""
         writing.renew_presence(connection, self._process_id, here, expires_at=now + LEASE)
-        for process_id, performer_id in reading.lapsed_presence(connection, now, PUT_RIGHT_AT_ONCE):
+        for process_id, performer_id in reading.lapsed_presence(connection, now, CORRECTIONS_AT_ONCE):
             writing.end_presence(connection, process_id, performer_id)
-        return reading.unaware_rooms(connection, here), reading.forsaken_rooms(connection, now, PUT_RIGHT_AT_ONCE)
+        return reading.wrongly_offline_rooms(connection, here), reading.wrongly_online_rooms(
+            connection, now, CORRECTIONS_AT_ONCE
+        )

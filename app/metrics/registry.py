@@ -171,7 +171,7 @@ class Metrics(Collector):
         yield seconds
         yield HistogramMetricFamily(
             "queue_lane_batch_commands",
-            "Commands and errands that shared a transaction.",
+            "Commands and database tasks that shared a transaction.",
             buckets=self._batch_commands.buckets(),
             sum_value=self._batch_commands.total,
         )

@@ -378,7 +378,7 @@ def present_elsewhere(connection: Connection, performer_id: str, process_id: str
 _LIVE_LEASE = select(PRESENCE.c.process_id).where(
     PRESENCE.c.performer_id == ROOMS.c.performer_id, PRESENCE.c.expires_at > bindparam("now")
 )
-_FORSAKEN_ROOMS = (
+_WRONGLY_ONLINE = (
     select(ROOMS.c.performer_id)
     .where(ONLINE_ROOMS, ~_LIVE_LEASE.exists())
     .order_by(ROOMS.c.performer_id)
@@ -386,19 +386,19 @@ _FORSAKEN_ROOMS = (
 )
 
 
-def forsaken_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
+def wrongly_online_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Rooms that say their performer is online while no process holds a live presence lease."""
-    return list(connection.execute(_FORSAKEN_ROOMS, {"now": now, "at_most": limit}).scalars())
+    return list(connection.execute(_WRONGLY_ONLINE, {"now": now, "at_most": limit}).scalars())
 
 
-_UNAWARE_ROOMS = select(ROOMS.c.performer_id).where(
+_WRONGLY_OFFLINE = select(ROOMS.c.performer_id).where(
     ROOMS.c.performer_id.in_(_any_of("performer_ids")), ROOMS.c.performer_online.is_(False)
 )
 
 
-def unaware_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
+def wrongly_offline_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
     """Of these rooms, the ones that say their performer is offline."""
-    return list(connection.execute(_UNAWARE_ROOMS, {"performer_ids": list(performer_ids)}).scalars())
+    return list(connection.execute(_WRONGLY_OFFLINE, {"performer_ids": list(performer_ids)}).scalars())
 
 
 _LAPSED_PRESENCE = (

@@ -22,8 +22,8 @@ from tests.support.stores import (
     HandClock,
     assert_consistent,
     complete_of,
+    idempotency_of,
     intake_of,
-    mark_of,
     new_id,
     start_of,
 )
@@ -60,7 +60,7 @@ def lanes_on(store: Store, heard: Heard, count: int = 1) -> Lanes:
 
 @asynccontextmanager
 async def held_up(lanes: Lanes) -> AsyncIterator[Callable[[], None]]:
-    """The first lane is busy with one errand until the end of this block, or until the given function is called."""
+    """The first lane is busy with one task until the end of this block, or until the given function is called."""
     begun, released = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -68,13 +68,13 @@ async def held_up(lanes: Lanes) -> AsyncIterator[Callable[[], None]]:
         loop.call_soon_threadsafe(begun.set)
         assert released.wait(30)
 
-    errand = asyncio.create_task(lanes.run(wait))
+    task = asyncio.create_task(lanes.run(wait))
     await begun.wait()
     try:
         yield released.set
     finally:
         released.set()
-        await errand
+        await task
 
 
 def posted(lanes: Lanes, *commands: Any, performer_id: str = PERFORMER.id) -> list["asyncio.Task[Outcome]"]:
@@ -82,7 +82,7 @@ def posted(lanes: Lanes, *commands: Any, performer_id: str = PERFORMER.id) -> li
 
 
 async def waiting(lanes: Lanes, number: int) -> None:
-    """The tasks just made get their turn; the lane, which is held up, must then have their mail."""
+    """The tasks just made get their turn; the lane, which is held up, must then have their job."""
     await asyncio.sleep(0)
     assert lanes.waiting == number
 
@@ -125,8 +125,8 @@ async def test_what_was_committed_is_published_once_in_order_and_refusals_are_no
         intake = intake_of()
         with pytest.raises(QueueEmpty):
             await lanes.send(PERFORMER.id, do.StartNext(actor=PERFORMER))
-        await lanes.send(PERFORMER.id, intake, mark_of(intake))
-        assert (await lanes.send(PERFORMER.id, intake, mark_of(intake))).replayed
+        await lanes.send(PERFORMER.id, intake, idempotency_of(intake))
+        assert (await lanes.send(PERFORMER.id, intake, idempotency_of(intake))).replayed
         await lanes.send(PERFORMER.id, start_of(intake.item))
         await lanes.send(PERFORMER.id, complete_of(intake.item))
     published = [event.version for outcome in heard.outcomes for event in outcome.events]
@@ -191,7 +191,7 @@ async def test_stopping_finishes_what_waits_and_takes_nothing_more(store: Store,
         await lanes.run(reading.epoch)
 
 
-async def test_errands_answer_with_what_they_return_and_come_in_turn(store: Store, heard: Heard) -> None:
+async def test_database_tasks_answer_with_what_they_return_and_come_in_turn(store: Store, heard: Heard) -> None:
     def count(connection: Connection) -> int:
         return len(reading.room_events(connection, PERFORMER.id, 0, 10))
 

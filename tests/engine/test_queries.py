@@ -135,15 +135,15 @@ async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Datab
 async def test_what_is_remembered_of_items_is_bounded_to_the_newest(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queries, "KNOWN_WHEREABOUTS", 3)
+    monkeypatch.setattr(queries, "REMEMBERED_ITEMS", 3)
     async with running(database.open(), HandClock()) as process:
         items = [await queued(process) for _ in range(5)]
-        assert list(process.queries._whereabouts) == [item.item_id for item in items[-3:]]
+        assert list(process.queries._room_of_item) == [item.item_id for item in items[-3:]]
         for item in items:
             assert (await process.queries.item(item.item_id))[0].item_id == item.item_id
         for item in items:
             await process.lanes.send(PERFORMER.id, do.Abandon(actor=PERFORMER, item_id=item.item_id))
-        assert process.queries._whereabouts == {}
+        assert process.queries._room_of_item == {}
 
 
 async def test_the_events_that_a_listener_missed_come_in_order_as_many_as_are_read_at_once(

@@ -24,7 +24,7 @@ from app.domain.item import Reason, Status
 from app.domain.operation import OperationKind
 from app.domain.room import Policy
 from app.engine import writer as writer_module
-from app.engine.writer import Errand, Mail, Outcome
+from app.engine.writer import DatabaseTask, Job, Outcome
 from app.store import Store, reading, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
@@ -34,9 +34,9 @@ from tests.support.stores import (
     build_writer,
     codes,
     complete_of,
+    idempotency_of,
     intake_of,
-    mail_of,
-    mark_of,
+    job_of,
     outcome_of,
     queue_item,
     send,
@@ -61,7 +61,7 @@ def test_a_batch_of_many_commands_is_one_transaction(store: Store) -> None:
     writer = build_writer(store)
     commits = count_commits(store)
     intakes = [intake_of(performer_id=f"star-{number % 7}") for number in range(200)]
-    results = writer.process([mail_of(intake, mark_of(intake)) for intake in intakes])
+    results = writer.process([job_of(intake, idempotency_of(intake)) for intake in intakes])
     assert codes(results) == ["ok"] * 200
     assert len(commits) == 1
     for number in range(7):
@@ -77,14 +77,14 @@ def test_a_refused_command_costs_only_itself(store: Store) -> None:
     commits = count_commits(store)
     results = writer.process(
         [
-            mail_of(do.StartNext(actor=PERFORMER)),
-            mail_of(first),
-            mail_of(do.Complete(actor=PERFORMER, item_id=first.item.item_id)),
-            mail_of(start_of(first.item)),
-            mail_of(second),
-            mail_of(start_of(second.item)),
-            mail_of(complete_of(first.item)),
-            mail_of(start_of(second.item)),
+            job_of(do.StartNext(actor=PERFORMER)),
+            job_of(first),
+            job_of(do.Complete(actor=PERFORMER, item_id=first.item.item_id)),
+            job_of(start_of(first.item)),
+            job_of(second),
+            job_of(start_of(second.item)),
+            job_of(complete_of(first.item)),
+            job_of(start_of(second.item)),
         ]
     )
     refusals = [type(result) for result in results if not isinstance(result, Outcome)]
@@ -98,19 +98,19 @@ def test_a_refused_command_costs_only_itself(store: Store) -> None:
 def test_everything_may_happen_to_an_item_in_one_batch(store: Store) -> None:
     writer = build_writer(store)
     one, other, passing = intake_of(1), intake_of(2), intake_of(3, queue_mode=Mode.OFF)
-    mails = [
-        mail_of(one, mark_of(one)),
-        mail_of(other),
-        mail_of(start_of(one.item)),
-        mail_of(do.Pause(actor=PERFORMER, item_id=one.item.item_id)),
-        mail_of(complete_of(one.item)),
-        mail_of(do.Refund(actor=ADMIN, item_id=one.item.item_id, reason=Reason.ADMIN_REFUND)),
-        mail_of(one, mark_of(one)),
-        mail_of(passing),
-        mail_of(start_of(other.item)),
-        mail_of(do.ChangeSettings(actor=PERFORMER, paused=True)),
+    jobs = [
+        job_of(one, idempotency_of(one)),
+        job_of(other),
+        job_of(start_of(one.item)),
+        job_of(do.Pause(actor=PERFORMER, item_id=one.item.item_id)),
+        job_of(complete_of(one.item)),
+        job_of(do.Refund(actor=ADMIN, item_id=one.item.item_id, reason=Reason.ADMIN_REFUND)),
+        job_of(one, idempotency_of(one)),
+        job_of(passing),
+        job_of(start_of(other.item)),
+        job_of(do.ChangeSettings(actor=PERFORMER, paused=True)),
     ]
-    assert codes(writer.process(mails)) == ["ok"] * 6 + ["replayed"] + ["ok"] * 3
+    assert codes(writer.process(jobs)) == ["ok"] * 6 + ["replayed"] + ["ok"] * 3
     room = assert_consistent(store)
     assert [item.item_id for item in room.items] == [other.item.item_id]
     with store.reading() as connection:
@@ -134,7 +134,7 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
         if len(known) < 3 or chance.random() < 0.4:
             queue_mode = chance.choice([None, None, None, Mode.OFF])
             known.append(intake_of(performer_id=chance.choice(names), queue_mode=queue_mode))
-            return mail_of(known[-1], mark_of(known[-1]))
+            return job_of(known[-1], idempotency_of(known[-1]))
         intake = chance.choice(known[-6:])
         item_id, performer_id = intake.item.item_id, intake.item.performer_id
         command: Callable[[], Any] = chance.choice(
@@ -153,8 +153,8 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
             ]
         )
         chosen = command()
-        mark = mark_of(chosen) if isinstance(chosen, do.Intake) else None
-        return mail_of(chosen, mark, performer_id=performer_id)
+        idempotency = idempotency_of(chosen) if isinstance(chosen, do.Intake) else None
+        return job_of(chosen, idempotency, performer_id=performer_id)
 
     for turn in range(60):
         clock.wait(chance.choice([0, 0.001, 1, 50]))
@@ -177,12 +177,16 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
 def test_the_same_key_gives_the_first_answer_within_a_batch_after_it_and_after_a_restart(store: Store) -> None:
     writer = build_writer(store)
     intake = intake_of(1)
-    first, again = map(outcome_of, writer.process([mail_of(intake, mark_of(intake))] * 2))
+    first, again = map(outcome_of, writer.process([job_of(intake, idempotency_of(intake))] * 2))
     assert (first.replayed, again.replayed) == (False, True)
     send(writer, start_of(intake.item))
     send(writer, complete_of(intake.item))
     restarted = build_writer(store)
-    for outcome in (again, send(writer, intake, mark_of(intake)), send(restarted, intake, mark_of(intake))):
+    for outcome in (
+        again,
+        send(writer, intake, idempotency_of(intake)),
+        send(restarted, intake, idempotency_of(intake)),
+    ):
         assert outcome.replayed
         assert outcome.events == ()
         assert outcome.item is not None
@@ -195,10 +199,10 @@ def test_the_same_key_gives_the_first_answer_within_a_batch_after_it_and_after_a
 def test_the_same_key_with_another_payload_is_refused_and_changes_nothing(store: Store) -> None:
     writer = build_writer(store)
     intake, other = intake_of(1), intake_of(2, idempotency_key="key-1")
-    results = writer.process([mail_of(intake, mark_of(intake)), mail_of(other, mark_of(other, "another"))])
+    results = writer.process([job_of(intake, idempotency_of(intake)), job_of(other, idempotency_of(other, "another"))])
     assert isinstance(results[1], DuplicateIdempotencyKey)
     with pytest.raises(DuplicateIdempotencyKey):
-        send(build_writer(store), other, mark_of(other, "another"))
+        send(build_writer(store), other, idempotency_of(other, "another"))
     assert assert_consistent(store).version == 1
 
 
@@ -206,19 +210,19 @@ def test_a_repeated_request_is_answered_though_the_room_is_full_by_now(database:
     store = database.open(Policy(max_depth=1))
     writer = build_writer(store)
     intake = intake_of(1)
-    send(writer, intake, mark_of(intake))
+    send(writer, intake, idempotency_of(intake))
     with pytest.raises(QueueFull):
         send(writer, intake_of(2))
-    assert send(writer, intake, mark_of(intake)).replayed
+    assert send(writer, intake, idempotency_of(intake)).replayed
 
 
 def test_a_refusal_is_not_remembered_under_its_key(database: Database) -> None:
     writer = build_writer(database.open(Policy(max_depth=1)))
     one, two = intake_of(1), intake_of(2)
-    results = writer.process([mail_of(one), mail_of(two, mark_of(two))])
+    results = writer.process([job_of(one), job_of(two, idempotency_of(two))])
     assert isinstance(results[1], QueueFull)
     send(writer, do.Abandon(actor=PERFORMER, item_id=one.item.item_id))
-    assert not send(writer, two, mark_of(two)).replayed
+    assert not send(writer, two, idempotency_of(two)).replayed
 
 
 def test_an_escrow_is_queued_once_whoever_asks_and_whenever(database: Database) -> None:
@@ -226,14 +230,14 @@ def test_an_escrow_is_queued_once_whoever_asks_and_whenever(database: Database) 
     first = queue_item(ours, 1, escrow_transaction_id="escrow")
     same = [intake_of(escrow_transaction_id="escrow", performer_id=name) for name in ("star", "moon")]
     for writer in (ours, theirs):
-        for result in writer.process([mail_of(intake) for intake in same]):
+        for result in writer.process([job_of(intake) for intake in same]):
             assert isinstance(result, EscrowAlreadyQueued)
             assert result.item_id == first.item_id
-    twice = ours.process([mail_of(intake_of(number, escrow_transaction_id="other")) for number in (5, 6)])
+    twice = ours.process([job_of(intake_of(number, escrow_transaction_id="other")) for number in (5, 6)])
     assert codes(twice) == ["ok", "ESCROW_ALREADY_QUEUED"]
 
 
-# Errands
+# Database tasks
 
 
 def test_errands_and_commands_happen_in_the_order_of_the_mail(store: Store) -> None:
@@ -244,14 +248,14 @@ def test_errands_and_commands_happen_in_the_order_of_the_mail(store: Store) -> N
         seen.append(len(reading.room_events(connection, PERFORMER.id, 0, 100)))
         return seen[-1]
 
-    mails: list[Mail] = [
-        Errand(run=look),
-        mail_of(intake_of(1)),
-        Errand(run=look),
-        mail_of(intake_of(2)),
-        Errand(run=look),
+    jobs: list[Job] = [
+        DatabaseTask(run=look),
+        job_of(intake_of(1)),
+        DatabaseTask(run=look),
+        job_of(intake_of(2)),
+        DatabaseTask(run=look),
     ]
-    results = writer.process(mails)
+    results = writer.process(jobs)
     assert [result for result in results if isinstance(result, int)] == seen == [0, 1, 2]
 
 
@@ -262,7 +266,7 @@ def test_an_errand_that_fails_costs_only_itself(store: Store) -> None:
         connection.execute(text("DELETE FROM meta"))
         raise RuntimeError("on second thoughts")
 
-    results = writer.process([mail_of(intake_of(1)), Errand(run=fail), mail_of(intake_of(2))])
+    results = writer.process([job_of(intake_of(1)), DatabaseTask(run=fail), job_of(intake_of(2))])
     assert [type(result) for result in results] == [Outcome, Internal, Outcome]
     with store.reading() as connection:
         assert reading.epoch(connection) == store.epoch
@@ -282,8 +286,8 @@ def test_a_settlement_is_sent_or_refunded_whichever_comes_first_and_never_both(s
     for number, claimed_first in enumerate([True, False], start=1):
         item = queue_item(writer, number)
         send(writer, start_of(item))
-        refund = mail_of(do.Refund(actor=ADMIN, item_id=item.item_id, reason=Reason.ADMIN_REFUND))
-        finish, take = mail_of(complete_of(item)), Errand(run=claim)
+        refund = job_of(do.Refund(actor=ADMIN, item_id=item.item_id, reason=Reason.ADMIN_REFUND))
+        finish, take = job_of(complete_of(item)), DatabaseTask(run=claim)
         results = writer.process([finish, take, refund] if claimed_first else [finish, refund, take])
         if claimed_first:
             assert results[1] == [OperationKind.SETTLE]
@@ -320,11 +324,11 @@ def test_a_deadline_that_changes_later_in_the_batch_is_the_one_that_is_kept(stor
     writer = build_writer(store)
     item = queue_item(writer)
     pause = do.ChangeSettings(actor=PERFORMER, paused=True)
-    writer.process([mail_of(do.Expire(item_id=item.item_id)), mail_of(pause), mail_of(do.Expire(item_id=item.item_id))])
+    writer.process([job_of(do.Expire(item_id=item.item_id)), job_of(pause), job_of(do.Expire(item_id=item.item_id))])
     with store.reading() as connection:
         assert reading.overdue_items(connection, moment(10**9), 10) == []
     resume = do.ChangeSettings(actor=PERFORMER, paused=False)
-    writer.process([mail_of(resume), mail_of(do.Expire(item_id=item.item_id))])
+    writer.process([job_of(resume), job_of(do.Expire(item_id=item.item_id))])
     with store.reading() as connection:
         assert len(reading.overdue_items(connection, moment(600), 10)) == 1
 

@@ -27,7 +27,7 @@ from tests.support.stores import (
     codes,
     complete_of,
     intake_of,
-    mail_of,
+    job_of,
     queue_item,
     send,
     start_of,
@@ -60,7 +60,7 @@ def test_a_batch_whose_commit_fails_is_replayed_and_only_the_bad_command_fails(
 
     before_each_statement(monkeypatch, store.engines.writer, refuse_poison)
     event.listen(store.engines.writer, "commit", lambda connection: committed.append(1))
-    results = writer.process([mail_of(intake) for intake in [*good[:3], bad, *good[3:]]])
+    results = writer.process([job_of(intake) for intake in [*good[:3], bad, *good[3:]]])
     assert codes(results) == ["ok", "ok", "ok", "INTERNAL", "ok", "ok"]
     assert len(committed) == 5
     assert [item.item_id for item in assert_consistent(store).items] == [intake.item.item_id for intake in good]
@@ -75,7 +75,7 @@ def test_a_commit_that_fails_for_good_leaves_nothing_and_what_comes_after_works(
     trouble = OperationalError("COMMIT", {}, Exception("no space left on device"))
     break_commit(store, lambda: broken, trouble)
     with caplog.at_level(logging.ERROR):
-        (refusal,) = writer.process([mail_of(intake_of(2))])
+        (refusal,) = writer.process([job_of(intake_of(2))])
     assert isinstance(refusal, Unavailable)
     assert refusal.retry_after_seconds == 1
     assert "a command could not be committed" in caplog.text
@@ -90,7 +90,7 @@ def test_a_passing_failure_is_not_noticed_by_the_caller(store: Store) -> None:
     failures = iter([True, True, True])
     trouble = OperationalError("COMMIT", {}, Exception("deadlock detected"))
     break_commit(store, lambda: next(failures, False), trouble)
-    results = writer.process([mail_of(intake_of(number)) for number in (1, 2)])
+    results = writer.process([job_of(intake_of(number)) for number in (1, 2)])
     assert codes(results) == ["ok", "ok"]
     assert assert_consistent(store).version == 2
 
@@ -104,7 +104,7 @@ def test_a_database_in_trouble_is_not_asked_again_for_every_command_of_a_batch(s
         return True
 
     break_commit(store, count, OperationalError("COMMIT", {}, Exception("the server is away")))
-    results = writer.process([mail_of(intake_of(number)) for number in range(1, 51)])
+    results = writer.process([job_of(intake_of(number)) for number in range(1, 51)])
     assert codes(results) == ["UNAVAILABLE"] * 50
     assert len(asked) == 1 + writer_module.ATTEMPTS
 
@@ -120,7 +120,7 @@ def test_a_full_disk_is_unavailable_and_heals(sqlite_database: Database) -> None
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages if full else 1_000_000}")
 
-    results = [writer.process([mail_of(intake_of(description="long " * 400))])[0] for _ in range(30)]
+    results = [writer.process([job_of(intake_of(description="long " * 400))])[0] for _ in range(30)]
     assert "UNAVAILABLE" in codes(results)
     served = codes(results).count("ok")
     full = False
@@ -139,7 +139,7 @@ def test_neither_errors_nor_the_log_repeat_what_a_caller_wrote(store: Store, cap
 
     rename("title", "elsewhere")
     with caplog.at_level(logging.DEBUG):
-        (refusal,) = writer.process([mail_of(intake_of(2, title="my secret wish", description="and my address"))])
+        (refusal,) = writer.process([job_of(intake_of(2, title="my secret wish", description="and my address"))])
     rename("elsewhere", "title")
     assert isinstance(refusal, Internal | Unavailable)
     assert "INSERT INTO items" in caplog.text
@@ -167,7 +167,7 @@ def test_a_stale_room_in_a_batch_costs_the_other_rooms_nothing(database: Databas
     queue_item(ours, performer_id="star")
     queue_item(theirs, performer_id="star")
     names = ["moon", "star", "sun", "star"]
-    assert codes(ours.process([mail_of(intake_of(performer_id=name)) for name in names])) == ["ok"] * 4
+    assert codes(ours.process([job_of(intake_of(performer_id=name)) for name in names])) == ["ok"] * 4
     assert [assert_consistent(ours.store, name).version for name in ("moon", "star", "sun")] == [1, 4, 1]
 
 

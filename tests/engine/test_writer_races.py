@@ -20,7 +20,7 @@ from app.domain.errors import QueueError
 from app.domain.item import Reason
 from app.domain.operation import Operation, OperationKind
 from app.domain.room import Policy
-from app.engine.writer import Envelope, Errand, Outcome, Writer
+from app.engine.writer import DatabaseTask, Envelope, Outcome, Writer
 from app.store import Store, reading, records, writing
 from app.store.reading import EVENTS, ITEMS, OPERATIONS, ROOMS
 from tests.support.builders import ADMIN, PERFORMER, moment
@@ -31,10 +31,10 @@ from tests.support.stores import (
     build_writer,
     complete_of,
     fold,
+    idempotency_of,
     in_parallel,
     intake_of,
-    mail_of,
-    mark_of,
+    job_of,
     outcome_of,
     queue_item,
     send,
@@ -69,32 +69,32 @@ def answer(result: Any) -> Answer:
 
 def last_place(name: str) -> Race:
     """The room has one place left."""
-    queued = [mail_of(intake_of(performer_id=name)) for _ in range(2)]
-    return Race(queued, mail_of(intake_of(performer_id=name)), mail_of(intake_of(performer_id=name)))
+    queued = [job_of(intake_of(performer_id=name)) for _ in range(2)]
+    return Race(queued, job_of(intake_of(performer_id=name)), job_of(intake_of(performer_id=name)))
 
 
 def the_stage(name: str) -> Race:
     """Each wants to start another item."""
     items = [intake_of(performer_id=name) for _ in range(2)]
-    one, two = (mail_of(start_of(intake.item), performer_id=name) for intake in items)
-    return Race([mail_of(intake) for intake in items], one, two)
+    one, two = (job_of(start_of(intake.item), performer_id=name) for intake in items)
+    return Race([job_of(intake) for intake in items], one, two)
 
 
 def one_key(name: str) -> Race:
     """The same request twice: a feature that tried again."""
     one, two = (intake_of(performer_id=name, idempotency_key=f"key of {name}") for _ in range(2))
-    return Race([], mail_of(one, mark_of(one)), mail_of(two, mark_of(two)))
+    return Race([], job_of(one, idempotency_of(one)), job_of(two, idempotency_of(two)))
 
 
 def one_escrow(name: str) -> Race:
     one, two = (intake_of(performer_id=name, escrow_transaction_id=f"escrow of {name}") for _ in range(2))
-    return Race([], mail_of(one), mail_of(two))
+    return Race([], job_of(one), job_of(two))
 
 
 def one_escrow_in_two_rooms(name: str) -> Race:
     rooms = (name, f"{name} too")
     one, two = (intake_of(performer_id=room, escrow_transaction_id=f"escrow of {name}") for room in rooms)
-    return Race([], mail_of(one), mail_of(two))
+    return Race([], job_of(one), job_of(two))
 
 
 def the_end(name: str) -> Race:
@@ -102,15 +102,15 @@ def the_end(name: str) -> Race:
     intake = intake_of(performer_id=name)
     abandon = do.Abandon(actor=PERFORMER, item_id=intake.item.item_id)
     return Race(
-        [mail_of(intake), mail_of(start_of(intake.item), performer_id=name)],
-        mail_of(complete_of(intake.item), performer_id=name),
-        mail_of(abandon, performer_id=name),
+        [job_of(intake), job_of(start_of(intake.item), performer_id=name)],
+        job_of(complete_of(intake.item), performer_id=name),
+        job_of(abandon, performer_id=name),
     )
 
 
 def the_first_item(name: str) -> Race:
     """The room does not exist yet, so that there is nothing to lock."""
-    return Race([], mail_of(intake_of(performer_id=name)), mail_of(intake_of(performer_id=name)))
+    return Race([], job_of(intake_of(performer_id=name)), job_of(intake_of(performer_id=name)))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_of_two_that_race_exactly_one_wins(
     together = [races[start : start + BATCH] for start in range(ROUNDS, len(races), BATCH)]
     for number, some in enumerate([*together, races[:ROUNDS]]):
         # Each writer knows only half of the rooms as they are now.
-        writers[number % 2].process([mail for race in some for mail in race.before])
+        writers[number % 2].process([job for race in some for job in race.before])
     answers: list[list[Answer]] = [[], []]
     start = threading.Barrier(2)
 
@@ -144,7 +144,7 @@ def test_of_two_that_race_exactly_one_wins(
             shuffled = random.Random(side).sample(batch, len(batch))
             start.wait(60)
             results = dict(zip(map(id, shuffled), writers[side].process(shuffled), strict=True))
-            answers[side] += [answer(results[id(mail)]) for mail in batch]
+            answers[side] += [answer(results[id(job)]) for job in batch]
 
     in_parallel([lambda: run(0), lambda: run(1)])
     for (one, about_one), (two, about_two) in zip(*answers, strict=True):
@@ -159,9 +159,9 @@ def test_a_settlement_that_is_claimed_while_it_is_refunded_is_either_sent_or_ref
 ) -> None:
     ours, theirs = (build_writer(postgres_database.open(POLICY)) for _ in range(2))
     passing = [intake_of(performer_id=f"star-{number % 9}", queue_mode=Mode.OFF) for number in range(ROUNDS * 5)]
-    ours.process([mail_of(intake) for intake in passing])
+    ours.process([job_of(intake) for intake in passing])
     refunds = [
-        mail_of(
+        job_of(
             do.Refund(actor=ADMIN, item_id=intake.item.item_id, reason=Reason.ADMIN_REFUND),
             performer_id=intake.item.performer_id,
         )
@@ -176,7 +176,7 @@ def test_a_settlement_that_is_claimed_while_it_is_refunded_is_either_sent_or_ref
 
     def send_to_the_wallet() -> None:
         start.wait(60)
-        while claimed := theirs.process([Errand(run=claim)])[0]:
+        while claimed := theirs.process([DatabaseTask(run=claim)])[0]:
             taken.extend(claimed)
 
     def refund() -> None:
@@ -247,7 +247,7 @@ def test_a_connection_lost_at_any_statement_is_not_noticed_by_the_caller(
     before_each_statement(monkeypatch, store.engines.writer, cut)
     event.listen(store.engines.writer, "commit", cut)
     intake = intake_of(2)
-    outcome = send(writer, intake, mark_of(intake))
+    outcome = send(writer, intake, idempotency_of(intake))
     assert reached > statement_number, "the transaction has fewer statements than this test knows of"
     assert (outcome.replayed, outcome.position) == (False, 2)
     assert assert_consistent(store).version == 2
@@ -266,7 +266,7 @@ def test_a_commit_whose_answer_is_lost_is_found_again_by_its_key(postgres_databa
             raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
 
     intake = intake_of(7)
-    outcome = send(writer, intake, mark_of(intake))
+    outcome = send(writer, intake, idempotency_of(intake))
     assert outcome.item is not None
     assert (outcome.item.item_id, outcome.position) == (intake.item.item_id, 2)
     assert assert_consistent(store).version == 2
@@ -296,12 +296,12 @@ def test_while_the_database_is_away_commands_are_unavailable_and_then_it_is_as_b
                 [postgres_database.url.rpartition("/")[2]],
             )
         intakes = [intake_of() for _ in range(3)]
-        results = writer.process([mail_of(intake, mark_of(intake)) for intake in intakes])
+        results = writer.process([job_of(intake, idempotency_of(intake)) for intake in intakes])
         assert [answer(result)[0] for result in results] == ["UNAVAILABLE"] * 3
         assert [result.retry_after_seconds for result in results] == [1, 1, 1]
     finally:
         allow(True)
-    results = writer.process([mail_of(intake, mark_of(intake)) for intake in intakes])
+    results = writer.process([job_of(intake, idempotency_of(intake)) for intake in intakes])
     assert [answer(result)[0] for result in results] == ["ok"] * 3
     assert assert_consistent(store).version == 4
 
@@ -322,7 +322,7 @@ def test_connections_cut_at_random_lose_nothing_that_was_acknowledged(postgres_d
             ]
             sent.extend(batch)
             for intake, result in zip(
-                batch, writer.process([mail_of(intake, mark_of(intake)) for intake in batch]), strict=True
+                batch, writer.process([job_of(intake, idempotency_of(intake)) for intake in batch]), strict=True
             ):
                 answered[answer(result)[0]] += 1
                 if isinstance(result, Outcome):
@@ -344,7 +344,7 @@ def test_connections_cut_at_random_lose_nothing_that_was_acknowledged(postgres_d
     assert acknowledged <= items_of(writers[0].store)
     # Whoever was told to come back comes back, and finds what was done the first time.
     writer = build_writer(writers[0].store)
-    for result in writer.process([mail_of(intake, mark_of(intake)) for intake in sent]):
+    for result in writer.process([job_of(intake, idempotency_of(intake)) for intake in sent]):
         outcome_of(result)
     assert items_of(writer.store) == {intake.item.item_id for intake in sent}
     assert_all_consistent(writer.store)
@@ -362,9 +362,9 @@ def test_two_batches_that_deadlock_are_both_done(postgres_database: Database) ->
 
     def run(writer: Writer, *names: str) -> None:
         pause = iter([lambda: both_hold_one.wait(20)])
-        meet = Errand(run=lambda connection: next(pause, lambda: 0)())
-        first, second = (mail_of(intake_of(performer_id=name)) for name in names)
-        results = writer.process([first, meet, second, Errand(run=reading.epoch)])
+        meet = DatabaseTask(run=lambda connection: next(pause, lambda: 0)())
+        first, second = (job_of(intake_of(performer_id=name)) for name in names)
+        results = writer.process([first, meet, second, DatabaseTask(run=reading.epoch)])
         assert [answer(result)[0] for result in (results[0], results[2])] == ["ok", "ok"]
 
     in_parallel([lambda: run(writers[0], "a", "b"), lambda: run(writers[1], "b", "a")])

@@ -191,7 +191,7 @@ async def test_a_room_wrongly_told_that_its_performer_left_is_put_right(postgres
         assert [name.rpartition(".")[2] for name in told(store)] == ["online", "offline", "online"]
 
 
-async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_told_later(
+async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_reported_later(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = database.open()
@@ -201,7 +201,7 @@ async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_told_la
             full.setattr(lane, "MAILBOX_LIMIT", 0)
             await process.presence.arrived(STAR)
         assert told(store) == []
-        assert "presence of star not told (UNAVAILABLE)" in caplog.text
+        assert "presence of star was not reported (UNAVAILABLE)" in caplog.text
         await process.presence.keep()
         assert told(store) == [EventName.PERFORMER_ONLINE]
         with monkeypatch.context() as full:

@@ -21,7 +21,7 @@ from app.domain.errors import Conflict, Internal
 from app.engine import timers
 from app.engine.lane import LARGEST_BATCH, Lane, Lanes
 from app.engine.queries import Queries
-from app.engine.writer import Mail, Outcome, Writer
+from app.engine.writer import Job, Outcome, Writer
 from app.live import catch_up
 from app.live.hub import Hub
 from app.live.presence import Presence
@@ -221,7 +221,7 @@ class Process:
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """What `app.main` does with what has been committed."""
         for outcome in outcomes:
-            self.queries.note(outcome.events)
+            self.queries.observe(outcome.events)
             if outcome.operation is not None:
                 self.outbox.wake()
             self.world.tell(self, outcome.room.performer_id, outcome.events)
@@ -272,7 +272,7 @@ class _Lane(Lane):
         super().__init__(writer, process.publish, None, name)
         self._process = process
         self._turn_is_due = False
-        self._untold: deque[tuple[Sequence[Mail], Sequence[Any]]] = deque()
+        self._untold: deque[tuple[Sequence[Job], Sequence[Any]]] = deque()
 
     def start(self) -> None:
         pass
@@ -283,24 +283,24 @@ class _Lane(Lane):
         while self._process.alive and (self.waiting or self._untold):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
 
-    def post(self, mail: Mail) -> None:
+    def post(self, job: Job) -> None:
         self._process.must_live()
-        super().post(mail)
+        super().post(job)
         if not self._turn_is_due:
             self._turn_is_due = True
             self._process.later(self._process.delay(), self._turn)
 
     def _turn(self) -> None:
         self._turn_is_due = False
-        batch: list[Mail] = []
+        batch: list[Job] = []
         while not self._mailbox.empty() and len(batch) < LARGEST_BATCH:
-            mail = self._mailbox.get()
-            assert mail is not None
-            batch.append(mail)
+            job = self._mailbox.get()
+            assert job is not None
+            batch.append(job)
         results = self.writer.process(batch)
-        for mail, result in zip(batch, results, strict=True):
+        for job, result in zip(batch, results, strict=True):
             if type(result) in (Conflict, Internal):
-                self._process.world.violated(f"{mail} came to {result!r}")
+                self._process.world.violated(f"{job} came to {result!r}")
         self._untold.append((batch, results))
         self._process.later(self._process.delay(), self._tell)
 

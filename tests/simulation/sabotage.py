@@ -10,7 +10,7 @@ from app.domain.command import AboutItem
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus, Receipt
-from app.engine.writer import Envelope, Mail, Outcome, Writer
+from app.engine.writer import Envelope, Job, Outcome, Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
 from app.wallet.answers import Done, Never, TryAgain
@@ -87,8 +87,8 @@ class RefundWhatIsClaimed(Sabotage):
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Rash(Writer):
-            def _recall(self, batch: Any, command: AboutItem) -> tuple[Item | None, Operation | None, bool]:
-                item, operation, _ = super()._recall(batch, command)
+            def _load_ended(self, batch: Any, command: AboutItem) -> tuple[Item | None, Operation | None, bool]:
+                item, operation, _ = super()._load_ended(batch, command)
                 return item, operation, False
 
         return Rash(store, clock, new_id)
@@ -99,7 +99,7 @@ class LoseLeases(Sabotage):
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Careless(Writer):
-            def process(self, batch: Sequence[Mail]) -> list[Any]:
+            def process(self, batch: Sequence[Job]) -> list[Any]:
                 results = super().process(batch)
                 if any(isinstance(result, list) and result and isinstance(result[0], Operation) for result in results):
                     with store.engines.writer.begin() as connection:

@@ -27,7 +27,7 @@ from tests.support.stores import (
     complete_of,
     first_event,
     intake_of,
-    mail_of,
+    job_of,
     queue_item,
     send,
     start_of,
@@ -293,7 +293,7 @@ def test_a_rooms_events_stand_in_the_log_in_their_order_whichever_transaction_be
         queue_item(first, performer_id=name)
     with store.engines.writer.connect() as holder, holder.begin():
         reading.versions(holder, ["b"], lock=True)
-        batch = [mail_of(intake_of(performer_id=name)) for name in ("a", "b", "c")]
+        batch = [job_of(intake_of(performer_id=name)) for name in ("a", "b", "c")]
         waiting = threading.Thread(target=first.process, args=[batch])
         waiting.start()
         wait_until_blocked(store)

@@ -268,11 +268,11 @@ def test_rooms_that_differ_from_the_leases_are_found(store: Store) -> None:
         writing.renew_presence(connection, "one", ["kept", "offline"], expires_at=moment(15))
         writing.renew_presence(connection, "one", ["lapsed"], expires_at=moment(5))
     with store.reading() as connection:
-        assert reading.forsaken_rooms(connection, moment(5), 10) == ["lapsed", "left"]
-        assert reading.forsaken_rooms(connection, moment(5), 1) == ["lapsed"]
-        assert reading.forsaken_rooms(connection, moment(15), 10) == ["kept", "lapsed", "left"]
-        assert reading.unaware_rooms(connection, ["kept", "offline", "nobody"]) == ["offline"]
-        assert reading.unaware_rooms(connection, []) == []
+        assert reading.wrongly_online_rooms(connection, moment(5), 10) == ["lapsed", "left"]
+        assert reading.wrongly_online_rooms(connection, moment(5), 1) == ["lapsed"]
+        assert reading.wrongly_online_rooms(connection, moment(15), 10) == ["kept", "lapsed", "left"]
+        assert reading.wrongly_offline_rooms(connection, ["kept", "offline", "nobody"]) == ["offline"]
+        assert reading.wrongly_offline_rooms(connection, []) == []
 
 
 # Deadlines
@@ -331,7 +331,7 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
             lambda connection: reading.operations_page(connection, status="dead", limit=20, skip=0),
             "ix_operation_status",
         ),
-        (lambda connection: reading.forsaken_rooms(connection, moment(), 20), "ix_room_online"),
+        (lambda connection: reading.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
         (lambda connection: reading.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
         (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_user"),
         (lambda connection: reading.item_events(connection, "item"), "ix_event_item"),

@@ -28,7 +28,7 @@ async def running(store: Store, clock: HandClock, process_id: str = "one") -> As
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             process.outcomes.append(outcome)
-            process.queries.note(outcome.events)
+            process.queries.observe(outcome.events)
             process.presence.observe(outcome)
 
     lanes = Lanes(store, clock, new_id, publish)

@@ -167,23 +167,23 @@ def intake_of(
     return do.Intake(actor=FEATURE, item=item, queue_mode=queue_mode)
 
 
-def mark_of(intake: do.Intake, fingerprint: str = "first") -> Idempotency:
-    """The idempotency mark HTTP would put on this intake."""
+def idempotency_of(intake: do.Intake, fingerprint: str = "first") -> Idempotency:
+    """The idempotency idempotency HTTP would put on this intake."""
     item = intake.item
     return Idempotency(scope=f"intake:{item.source_feature}", key=item.idempotency_key, fingerprint=fingerprint)
 
 
-def mail_of(command: Command, mark: Idempotency | None = None, *, performer_id: str = PERFORMER.id) -> Envelope:
+def job_of(command: Command, idempotency: Idempotency | None = None, *, performer_id: str = PERFORMER.id) -> Envelope:
     if isinstance(command, do.Intake):
         performer_id = command.item.performer_id
-    return Envelope(performer_id=performer_id, command=command, idempotency=mark)
+    return Envelope(performer_id=performer_id, command=command, idempotency=idempotency)
 
 
 def send(
-    writer: Writer, command: Command, mark: Idempotency | None = None, *, performer_id: str = PERFORMER.id
+    writer: Writer, command: Command, idempotency: Idempotency | None = None, *, performer_id: str = PERFORMER.id
 ) -> Outcome:
     """One command alone in its batch; its refusal is raised."""
-    (result,) = writer.process([mail_of(command, mark, performer_id=performer_id)])
+    (result,) = writer.process([job_of(command, idempotency, performer_id=performer_id)])
     return outcome_of(result)
 
 
