@@ -32,6 +32,8 @@ from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
 from app.store.migrating import check
 from app.store.migrating import migrate as migrate_database
 
+log = logging.getLogger("app.main")
+
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
 
@@ -51,6 +53,8 @@ def serve() -> None:
     with _explained():
         settings = read_settings()
         logs.configure(settings.environment)
+        if settings.is_public_development:
+            log.warning("development settings on a public address: anybody can sign tokens; set ENVIRONMENT=production")
         if settings.web_concurrency > 1:
             check_surroundings(settings)
             _announce(settings)

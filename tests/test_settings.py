@@ -1,5 +1,9 @@
 """The environment: the contract's names and defaults, and one clear line for whatever is wrong."""
 
+from ipaddress import ip_network
+from pathlib import Path
+from secrets import token_hex, token_urlsafe
+
 import pytest
 from pydantic import ValidationError
 
@@ -16,6 +20,8 @@ DEFAULTS: dict[str, object] = {
     "AUTH_JWKS_URL": None,
     "AUTH_ISSUER": None,
     "AUTH_AUDIENCE": None,
+    "AUTH_SECRET_PREVIOUS": None,
+    "MAX_TOKEN_SECONDS": 0,
     "WALLET_URL": "sandbox:",
     "WALLET_API_TOKEN": None,
     "WALLET_VERIFY_HOLDS": False,
@@ -24,6 +30,13 @@ DEFAULTS: dict[str, object] = {
     "WALLET_RETRY_BASE_SECONDS": 0.5,
     "WALLET_RETRY_MAX_SECONDS": 300,
     "SETTLE_DELAY_SECONDS": 0,
+    "WALLET_KEY_FORMAT": "plain",
+    "WEBHOOK_HOSTS": (),
+    "COMMAND_SECONDS": 5,
+    "RETENTION_DAYS": 0,
+    "TRUSTED_PROXIES": (),
+    "SOCKETS_PER_ADDRESS": 200,
+    "REQUESTS_PER_ADDRESS": 0,
     "MAX_QUEUE_DEPTH": 50,
     "DEFAULT_DURATION_SECONDS": 60,
     "MAX_DURATION_SECONDS": 3600,
@@ -36,12 +49,21 @@ DEFAULTS: dict[str, object] = {
     "ALLOWED_ORIGINS": (),
     "COALESCE_MS": 50,
 }
+OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False}
+"""Variables that the contract leaves to us."""
 KEYS = ("AUTH_SECRET", "WALLET_QUEUE_SECRET")
+SECRETS = (*KEYS, "AUTH_SECRET_PREVIOUS", "WALLET_API_TOKEN", "DATABASE_URL", "REDIS_URL")
 LONG_KEY = "k" * 32
+URLS = {
+    "DATABASE_URL": "postgresql://queue:word@db.example/queue",
+    "REDIS_URL": "redis://:word@cache.example",
+}
+RANDOM_KEYS = [f"{number}f3a9c07be1d24586{number}b7e02c9d48f6a135" for number in range(4)]
 PRODUCTION = {
     "ENVIRONMENT": "production",
-    "AUTH_SECRET": LONG_KEY,
-    "WALLET_QUEUE_SECRET": LONG_KEY,
+    "AUTH_SECRET": RANDOM_KEYS[0],
+    "WALLET_QUEUE_SECRET": RANDOM_KEYS[1],
+    "WALLET_API_TOKEN": RANDOM_KEYS[2],
     "WALLET_URL": "https://wallet.example",
 }
 
@@ -49,7 +71,7 @@ PRODUCTION = {
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of whoever runs the tests has a say."""
-    for name in (*DEFAULTS, *KEYS):
+    for name in (*DEFAULTS, *OURS, *KEYS, *(f"{secret}_FILE" for secret in SECRETS)):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,13 +87,13 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     return line
 
 
-@pytest.mark.parametrize(("name", "default"), DEFAULTS.items())
+@pytest.mark.parametrize(("name", "default"), [*DEFAULTS.items(), *OURS.items()])
 def test_every_default_is_the_contracts(name: str, default: object) -> None:
     assert getattr(read_settings(), name.lower()) == default
 
 
-def test_the_settings_are_exactly_the_contracts_variables() -> None:
-    assert {name.upper() for name in Settings.model_fields} == {*DEFAULTS, *KEYS}
+def test_the_settings_are_the_contracts_variables_and_the_few_of_our_own() -> None:
+    assert {name.upper() for name in Settings.model_fields} == {*DEFAULTS, *OURS, *KEYS}
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -102,6 +124,18 @@ def test_the_development_keys_are_fixed_and_long_enough(name: str) -> None:
         ("USER_INTAKES_PER_MINUTE", "0", 0),
         ("AUTH_SECRET", LONG_KEY, LONG_KEY),
         ("WALLET_QUEUE_SECRET", "ü" * 16, "ü" * 16),
+        ("HOST", "::", "::"),
+        ("HOST", "queue.example", "queue.example"),
+        ("DATABASE_URL", "sqlite:////var/lib/my queue/queue.db", "sqlite:////var/lib/my queue/queue.db"),
+        ("DATABASE_URL", "postgresql://db.example/q?sslmode=require", "postgresql://db.example/q?sslmode=require"),
+        ("REDIS_URL", "unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("AUTH_JWKS_URL", "https://site.example/keys?p=queue", "https://site.example/keys?p=queue"),
+        ("WALLET_KEY_FORMAT", "uuid", "uuid"),
+        ("RETENTION_DAYS", "90", 90),
+        ("COMMAND_SECONDS", "2.5", 2.5),
+        ("SOCKETS_PER_ADDRESS", "0", 0),
+        ("TRUSTED_PROXIES", "10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+        ("WEBHOOK_HOSTS", "Hooks.example,10.0.0.7", ("hooks.example", "10.0.0.7")),
     ],
 )
 def test_a_variable_is_read_from_the_environment(
@@ -128,14 +162,66 @@ def test_settings_cannot_be_changed() -> None:
 
 
 WRONG = {
+    "HOST": ["not a host", "http://queue.example", "[::1]", "-queue", "queue..example", "q" * 254],
     "PORT": ["abc", "-1", "65536", "80.5"],
     "ENVIRONMENT": ["staging"],
-    "DATABASE_URL": ["mysql://db.example/queue", "sqlite://", "queue.db"],
-    "REDIS_URL": ["cache.example:6379", "http://cache.example"],
+    "DATABASE_URL": [
+        "mysql://db.example/queue",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///queue.db?mode=memory",
+        "queue.db",
+        "postgresql://db.example:abc/queue",
+        "postgresql://db.example:99999/queue",
+        "postgresql://db.example:0/queue",
+        "postgresql://db .example/queue",
+        "postgresql://db.example/queue ",
+    ],
+    "REDIS_URL": [
+        "cache.example:6379",
+        "http://cache.example",
+        "redis://",
+        "redis://cache.example:abc",
+        "redis://cache.example:70000",
+        "redis://cache .example",
+        "redis://[::1",
+    ],
+    "AUTH_SECRET_PREVIOUS": ["short"],
+    "MAX_TOKEN_SECONDS": ["-1", "soon"],
+    "WALLET_API_TOKEN": ["schlüssel", "two words", "line\nbreak"],
+    "WALLET_KEY_FORMAT": ["base64"],
+    "ALLOW_PLAIN_HTTP": ["perhaps"],
+    "WEBHOOK_HOSTS": ["https://hooks.example", "hooks.example/path", "hooks.example:443", "*"],
+    "COMMAND_SECONDS": ["0", "-1", "nan", "301"],
+    "RETENTION_DAYS": ["-1", "1.5", "a year"],
+    "TRUSTED_PROXIES": ["proxy.example", "10.0.0.1/8", "10.0.0.0/33", "*"],
+    "SOCKETS_PER_ADDRESS": ["-1", "x"],
+    "REQUESTS_PER_ADDRESS": ["-1", "0.5"],
     "WEB_CONCURRENCY": ["0", "-2", "many"],
     "AUTH_SECRET": ["k" * 31],
-    "AUTH_JWKS_URL": ["site.example/keys", "file:///keys", "https://"],
-    "WALLET_URL": ["wallet.example", "ftp://wallet.example", "sandbox", "https://"],
+    "AUTH_JWKS_URL": [
+        "site.example/keys",
+        "file:///keys",
+        "https://",
+        "https://site.example:abc/keys",
+        "https://site.example/the keys",
+        "https://site.example/keys#first",
+        "https://user:word@site.example/keys",
+        "https://[::1/keys",
+    ],
+    "WALLET_URL": [
+        "wallet.example",
+        "ftp://wallet.example",
+        "sandbox",
+        "https://",
+        "https://wallet.example:port",
+        "https://wallet.example:0",
+        "https://wal let.example",
+        "https://wallet.example/?version=1",
+        "https://wallet.example/#top",
+        "https://user:word@wallet.example",
+    ],
     "WALLET_QUEUE_SECRET": ["short"],
     "WALLET_VERIFY_HOLDS": ["perhaps"],
     "WALLET_TIMEOUT_SECONDS": ["0", "-1", "nan", "inf", "soon"],
@@ -211,6 +297,34 @@ def test_origins_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None
     assert read_settings().allowed_origins == ("https://site.example", "http://localhost:3000")
 
 
+@pytest.mark.parametrize("name", SECRETS)
+class TestSecretsInFiles:
+    def test_a_secret_is_read_from_the_file_that_is_named(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    ) -> None:
+        value = URLS.get(name, RANDOM_KEYS[0])
+        (tmp_path / "secret").write_text(f"{value}\n")
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+        assert getattr(read_settings(), name.lower()) == value
+
+    @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff" * 40, b"k" * 70_000])
+    def test_a_file_that_holds_no_secret_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, content: bytes | None
+    ) -> None:
+        if content is not None:
+            (tmp_path / "secret").write_bytes(content)
+        line = refusal(monkeypatch, **{f"{name}_FILE": str(tmp_path / "secret")})
+        assert line.startswith(f"{name}_FILE: ")
+
+    def test_a_secret_is_given_in_one_of_the_two_ways_only(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    ) -> None:
+        value = URLS.get(name, RANDOM_KEYS[0])
+        (tmp_path / "secret").write_text(value)
+        line = refusal(monkeypatch, **{name: value, f"{name}_FILE": str(tmp_path / "secret")})
+        assert line == f"{name}_FILE: {name} is set as well; set one of the two"
+
+
 class TestValuesTogether:
     def test_several_processes_need_postgresql_and_redis(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "WEB_CONCURRENCY" in refusal(monkeypatch, WEB_CONCURRENCY="2")
@@ -255,6 +369,18 @@ class TestProduction:
             ("WALLET_QUEUE_SECRET", Settings.model_fields["wallet_queue_secret"].default),
             ("WALLET_URL", None),
             ("WALLET_URL", "sandbox:"),
+            ("WALLET_URL", "http://wallet.example"),
+            ("WALLET_API_TOKEN", None),
+            ("WALLET_API_TOKEN", Settings.model_fields["auth_secret"].default),
+            ("AUTH_SECRET", Settings.model_fields["wallet_queue_secret"].default),
+            ("AUTH_SECRET", "k" * 64),
+            ("AUTH_SECRET", "secret12" * 8),
+            ("AUTH_SECRET", "abcdefghijklmnopqrstuvwxyz0123456789"),
+            ("AUTH_SECRET", RANDOM_KEYS[1]),
+            ("AUTH_SECRET_PREVIOUS", Settings.model_fields["auth_secret"].default),
+            ("AUTH_SECRET_PREVIOUS", RANDOM_KEYS[1]),
+            ("WALLET_QUEUE_SECRET", RANDOM_KEYS[2]),
+            ("AUTH_JWKS_URL", "http://site.example/keys"),
         ],
     )
     def test_an_insecure_value_is_refused_by_name(
@@ -266,3 +392,36 @@ class TestProduction:
     def test_all_insecure_values_are_named_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         line = refusal(monkeypatch, ENVIRONMENT="production")
         assert all(name in line for name in ("AUTH_SECRET", "AUTH_JWKS_URL", "WALLET_URL", "WALLET_QUEUE_SECRET"))
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("WALLET_URL", "http://127.0.0.1:9000"),
+            ("WALLET_URL", "http://localhost:9000"),
+            ("AUTH_JWKS_URL", "http://[::1]:9000/keys"),
+            ("AUTH_SECRET_PREVIOUS", RANDOM_KEYS[0]),
+        ],
+    )
+    def test_a_value_that_nobody_else_can_read_is_not_insecure(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        self.settle(monkeypatch, **{name: value})
+        assert getattr(read_settings(), name.lower()) == value
+
+    def test_plain_http_is_accepted_when_told_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.settle(monkeypatch, WALLET_URL="http://wallet.internal", ALLOW_PLAIN_HTTP="true")
+        assert read_settings().wallet_url == "http://wallet.internal"
+
+    def test_random_keys_of_every_usual_kind_pass(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for make in (token_hex, token_urlsafe):
+            for _ in range(200):
+                self.settle(monkeypatch, AUTH_SECRET=make(32), WALLET_QUEUE_SECRET=make(24), WALLET_API_TOKEN=make(32))
+                read_settings()
+
+
+@pytest.mark.parametrize(("host", "public"), [("127.0.0.1", False), ("localhost", False), ("::1", False), ("::", True)])
+def test_development_settings_know_whether_others_can_reach_them(
+    monkeypatch: pytest.MonkeyPatch, host: str, public: bool
+) -> None:
+    monkeypatch.setenv("HOST", host)
+    assert read_settings().is_public_development is public
