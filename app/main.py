@@ -49,7 +49,6 @@ from app.sandbox.faults import Faults
 from app.server.middleware import Edge, Service
 from app.server.problems import REQUEST_ID
 from app.settings import SANDBOX, InvalidSettings, Settings, read_settings
-from app.specs import asyncapi
 from app.store import Store, reading, writing
 from app.store.engines import Engines, open_engines
 from app.store.migrating import check, migrate
@@ -57,6 +56,7 @@ from app.store.tables import moment
 from app.wallet.breaker import Breaker, BreakerState
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox
+from app.wire.websocket import CloseCode
 
 if TYPE_CHECKING:
     from app.live.bus import Bus
@@ -181,7 +181,7 @@ def create_app(
         check(engines.writer)
     store = Store(engines, policy_of(settings))
     process_id = secrets.token_hex(6)
-    metrics = Metrics(database=engines.writer.dialect.name, close_codes=asyncapi.CLOSE_CODES, workers=workers)
+    metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
 
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

@@ -6,12 +6,12 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from app.domain.errors import InvalidRequest
-from app.server.websocket_protocol import BAD_FRAME, LARGEST_FRAME
+from app.server.websocket_protocol import LARGEST_FRAME
 from app.wire.encoding import decode
 from app.wire.requests import ClientFrame, read
+from app.wire.websocket import CloseCode
 
 NO_CODE = 1005
-TOO_MANY_FRAMES = 4529
 FRAMES_A_MINUTE = 120
 
 
@@ -46,16 +46,16 @@ class Inbox:
         now = time.monotonic()
         self._frame_times = [at for at in self._frame_times if now - at < 60]
         if len(self._frame_times) >= FRAMES_A_MINUTE:
-            raise Closing(TOO_MANY_FRAMES, "too many frames")
+            raise Closing(CloseCode.TOO_MANY_FRAMES, "too many frames")
         self._frame_times.append(now)
         text = message.get("text")
         if text is None:
-            raise Closing(BAD_FRAME, "text frames only")
+            raise Closing(CloseCode.BAD_FRAME, "text frames only")
         if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
-            raise Closing(BAD_FRAME, "frame too large")
+            raise Closing(CloseCode.BAD_FRAME, "frame too large")
         try:
             frame = decode(text)
             read(ClientFrame, frame)
         except InvalidRequest:
-            raise Closing(BAD_FRAME, "not a frame of this protocol") from None
+            raise Closing(CloseCode.BAD_FRAME, "not a frame of this protocol") from None
         return dict(frame)

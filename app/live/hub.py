@@ -18,12 +18,10 @@ from app.domain.room import Room
 from app.live.connections import Audience
 from app.live.subscriber import Subscriber
 from app.live.watched_room import Traffic, WatchedRoom
+from app.wire.websocket import CloseCode
 
 LAG_LIMIT_SECONDS = 30.0
 """How long a socket may lag before it is cut off."""
-
-TOO_SLOW = 4000
-RESTARTING = 1012
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class Hub:
             if subscriber.line.is_open and subscriber.lagging_since is not None and subscriber.lagging_since < limit
         ]
         for subscriber in cut:
-            subscriber.line.cut_off(TOO_SLOW, "too slow")
+            subscriber.line.cut_off(CloseCode.TOO_SLOW, "too slow")
         self.traffic.cut_off += len(cut)
         # A room opened for a socket that went away before it joined.
         for performer_id in [name for name, watched in self._rooms.items() if not len(watched)]:
@@ -255,6 +253,6 @@ class Hub:
         size = max(1, -(-len(everyone) // batches))
         for start in range(0, len(everyone), size):
             for subscriber in everyone[start : start + size]:
-                subscriber.close(RESTARTING, "restarting")
+                subscriber.close(CloseCode.RESTARTING, "restarting")
             if start + size < len(everyone):
                 await asyncio.sleep(seconds / batches)

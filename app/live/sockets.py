@@ -35,7 +35,7 @@ from app.live.hub import Hub
 from app.live.presence import Presence
 from app.live.subscriber import Subscriber
 from app.server.problems import REQUEST_ID, problem_response, request_id_of
-from app.server.websocket_protocol import EXTENSION, QueueSocketProtocol, text_frame
+from app.server.websocket_protocol import EXTENSION, QueueSocketProtocol
 from app.wire import frames
 from app.wire.requests import (
     AuthFrame,
@@ -47,11 +47,7 @@ from app.wire.requests import (
     read,
 )
 from app.wire.shapes import room_shape, whole_item
-
-OVERLOADED = 1013
-EXPIRED = 4002
-BAD_TOKEN = 4500
-TOO_MANY_CONNECTIONS = 4504
+from app.wire.websocket import CloseCode, text_frame
 
 AUTH_SECONDS = 5.0
 """How long a private room waits for `auth`."""
@@ -137,7 +133,7 @@ class _Connection:
         connected[""] += 1
         try:
             if connected[""] > LARGEST_PROCESS:
-                raise Closing(OVERLOADED, "overloaded")
+                raise Closing(CloseCode.OVERLOADED, "overloaded")
             await self._begin()
             while True:
                 await self._handle(await self._inbox.next())
@@ -154,8 +150,8 @@ class _Connection:
         except Exception:
             # The boundary, as for a request: whatever it was, the client is to come back and we keep the trace.
             log.exception("a live socket failed")
-            self._shared.closes[OVERLOADED] += 1
-            await self._close(OVERLOADED, "something went wrong here")
+            self._shared.closes[CloseCode.OVERLOADED] += 1
+            await self._close(CloseCode.OVERLOADED, "something went wrong here")
         finally:
             await self._end()
             connected[""] -= 1
@@ -178,13 +174,13 @@ class _Connection:
             async with asyncio.timeout(AUTH_SECONDS):
                 frame = await self._inbox.next()
         except TimeoutError:
-            raise Closing(BAD_TOKEN, "auth did not come in time") from None
+            raise Closing(CloseCode.BAD_TOKEN, "auth did not come in time") from None
         if frame.get("type") != "auth":
-            raise Closing(BAD_TOKEN, "auth must come first")
+            raise Closing(CloseCode.BAD_TOKEN, "auth must come first")
         try:
             await self._auth(frame, since=self._resume_point())
         except InvalidRequest:
-            raise Closing(BAD_TOKEN, "auth needs a token") from None
+            raise Closing(CloseCode.BAD_TOKEN, "auth needs a token") from None
 
     async def _end(self) -> None:
         if self._expiry is not None:
@@ -221,18 +217,18 @@ class _Connection:
         try:
             principal = await self._shared.authenticator.principal(token)
         except TokenExpired:
-            raise Closing(EXPIRED, "token expired") from None
+            raise Closing(CloseCode.TOKEN_EXPIRED, "token expired") from None
         except Unauthorized:
-            raise Closing(BAD_TOKEN, "bad token") from None
+            raise Closing(CloseCode.BAD_TOKEN, "bad token") from None
         except QueueError:
-            raise Closing(OVERLOADED, "tokens cannot be checked right now") from None
+            raise Closing(CloseCode.OVERLOADED, "tokens cannot be checked right now") from None
         self._count(principal)
         self._principal = principal
         if self._expiry is not None:
             self._expiry.cancel()
         remaining = (principal.expires_at - self._shared.clock()).total_seconds()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(max(0.0, remaining), self._close_soon, EXPIRED, "token expired")
+        self._expiry = loop.call_later(max(0.0, remaining), self._close_soon, CloseCode.TOKEN_EXPIRED, "token expired")
 
     def _count(self, principal: Principal) -> None:
         connected = self._shared.connected
@@ -241,7 +237,7 @@ class _Connection:
         connected[name] += 1
         if connected[name] > SOCKETS_A_PRINCIPAL:
             self._principal = principal  # so that the end gives the place back
-            raise Closing(TOO_MANY_CONNECTIONS, "too many connections")
+            raise Closing(CloseCode.TOO_MANY_CONNECTIONS, "too many connections")
 
     def _uncount(self) -> None:
         if self._principal is None:

@@ -8,8 +8,8 @@ from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
 from app.domain.view import View
-from app.server.websocket_protocol import text_frame
 from app.wire import frames
+from app.wire.websocket import text_frame
 
 
 @dataclass(slots=True, kw_only=True)

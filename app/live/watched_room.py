@@ -20,8 +20,8 @@ from app.domain.view import View
 from app.live.connections import Audience
 from app.live.subscriber import Group, Subscriber
 from app.live.update import Update
-from app.server.websocket_protocol import text_frame
 from app.wire import frames
+from app.wire.websocket import text_frame
 
 RECENT_EVENTS = 256
 """Events a watched room keeps for sockets that resume."""

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets import frames
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from app.server.direct_transport import DirectTransport
+from app.wire.websocket import CloseCode
 
 EXTENSION = "performance_queue.connection"
 
@@ -27,26 +28,13 @@ KERNEL_BUFFER = 64 * 1024
 DISCARD_SECONDS = 2.0
 """How long we go on reading after refusing a frame, so that the refusal is not lost in a reset."""
 
-NO_PONG = 4003
-BAD_FRAME = 4501
-
-
-def text_frame(payload: bytes) -> bytes:
-    """A complete, unfragmented, unmasked text frame (RFC 6455 section 5.2), valid on every server-side connection."""
-    length = len(payload)
-    if length < 126:
-        return bytes((0x81, length)) + payload
-    if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
-
 
 class _Protocol(ServerProtocol):
     """Gives our own close code to what the library calls too big or not UTF-8."""
 
     def fail(self, code: int, reason: str = "") -> None:
-        ours = code in (CloseCode.MESSAGE_TOO_BIG, CloseCode.INVALID_DATA)
-        super().fail(BAD_FRAME if ours else code, reason)
+        ours = code in (frames.CloseCode.MESSAGE_TOO_BIG, frames.CloseCode.INVALID_DATA)
+        super().fail(CloseCode.BAD_FRAME if ours else code, reason)
 
 
 class QueueSocketProtocol(WebSocketsSansIOProtocol):
@@ -123,7 +111,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self._set_open(False)
         super().eof_received()
 
-    def handle_close(self, event: Frame) -> None:
+    def handle_close(self, event: frames.Frame) -> None:
         self._set_open(False)
         super().handle_close(event)
 
@@ -154,7 +142,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         self.pong_timer = None
-        self.cut_off(NO_PONG, "no pong")
+        self.cut_off(CloseCode.NO_PONG, "no pong")
 
     def send_receive_event_to_app(self) -> None:
         if self.curr_msg_data_type == "text" and not self.close_sent:
@@ -162,7 +150,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
                 b"".join(self.frames).decode()
             except UnicodeDecodeError:
                 self.frames = []
-                self.conn.fail(BAD_FRAME, "not UTF-8")
+                self.conn.fail(CloseCode.BAD_FRAME, "not UTF-8")
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()

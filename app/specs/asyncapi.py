@@ -1,7 +1,6 @@
 """The description of the live socket (AsyncAPI 3.0), put together from the very frames that it sends and reads.
 
-Owns the tables of what may travel in each direction and of the codes a connection is closed with. That the socket keeps
-to them is for the tests to say.
+Owns the table of what may travel in each direction. That the socket keeps to it is for the tests to say.
 """
 
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from app.wire.requests import (
     SettingsRequest,
 )
 from app.wire.schemas import Schema, components, reference
+from app.wire.websocket import CloseCode
 
 SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
     "welcome": (frames.Welcome, "Who the connection speaks for: the first frame, and again after `auth`."),
@@ -42,20 +42,6 @@ ITEM_COMMANDS: Mapping[str, type[Request]] = {
     "resume": EmptyRequest,
 }
 ROOM_COMMANDS: Mapping[str, type[Request]] = {"start-next": EmptyRequest, "settings": SettingsRequest}
-
-CLOSE_CODES: Mapping[int, str] = {
-    1012: "The service restarts: come back after a pause picked at random from `retrySeconds`.",
-    1013: "Overloaded: come back later.",
-    4000: "Too slow: the client did not catch up in time.",
-    4002: "The token has expired: refresh it, then come back.",
-    4003: "No pong came.",
-    4500: "The token is not valid, or `auth` did not come in time.",
-    4501: "Not a frame of this protocol.",
-    4503: "Not allowed.",
-    4504: "Too many connections of one principal.",
-    4529: "More than 120 frames in a minute.",
-}
-"""4000 to 4499: reconnect; 4500 to 4999: do not."""
 
 DESCRIPTION = """\
 A connection begins as an anonymous viewer; the Authorization header or an `auth` frame makes it an owner's, a
@@ -109,7 +95,7 @@ def _channel(messages: Mapping[str, Schema]) -> Schema:
             }
         },
         "x-subprotocol": frames.SUBPROTOCOL,
-        "x-close-codes": {str(code): meaning for code, meaning in CLOSE_CODES.items()},
+        "x-close-codes": {str(code.value): code.meaning for code in CloseCode},
     }
 
 

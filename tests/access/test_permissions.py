@@ -85,11 +85,11 @@ READS: dict[str, set[str]] = {
     f"{ITEMS}/{{item}}": READERS,
     f"{ITEMS}/{{item}}/position": READERS,
     f"{ITEMS}/{{item}}/transitions": READERS,
-    "/v1/performers/{star}/queue": set(WHO),
-    "/v1/performers/{star}/queue/depth": set(WHO),
-    "/v1/performers/{star}/queue/history": ROOM,
+    "/v1/performers/{performer_id}/queue": set(WHO),
+    "/v1/performers/{performer_id}/queue/depth": set(WHO),
+    "/v1/performers/{performer_id}/queue/history": ROOM,
     "/v1/users/{user}/queue/items": {"its user", "an admin"},
-    "/v1/events?performerId={star}": ROOM | {"its feature", "another feature", "a feature named like the user"},
+    "/v1/events?performerId={performer_id}": ROOM | {"its feature", "another feature", "a feature named like the user"},
     "/v1/admin/rooms": {"an admin"},
     "/v1/admin/audiences": {"an admin"},
     "/v1/admin/wallet-operations": {"an admin"},
@@ -136,7 +136,7 @@ async def test_a_user_may_cancel_their_own_item_and_no_more(scene: Scene) -> Non
 
 
 async def test_exactly_those_in_the_table_may_drive_the_room(scene: Scene) -> None:
-    path = "/v1/performers/{star}/queue"
+    path = "/v1/performers/{performer_id}/queue"
     await scene.everybody_but(ROOM, "PATCH", path, {"announcement": "Hello"})
     await scene.everybody_but(ROOM, "POST", f"{path}/start-next")
     for who in ROOM:
@@ -164,7 +164,7 @@ async def test_who_may_not_see_an_item_is_not_shown_it_by_a_refusal(scene: Scene
 
 
 async def test_a_feature_reads_its_own_events_only(scene: Scene) -> None:
-    path = "/v1/events?performerId={star}"
+    path = "/v1/events?performerId={performer_id}"
     (event,) = ok(await scene.ask("GET", path, "its feature"))["events"]
     assert event["item"] == scene.item
     assert ok(await scene.ask("GET", path, "another feature"))["events"] == []
@@ -174,7 +174,7 @@ async def test_a_performer_reads_the_own_rooms_events_only(scene: Scene) -> None
     for who in ("its performer", "its moderator"):
         events = ok(await scene.ask("GET", "/v1/events", who))["events"]
         assert [event["performerId"] for event in events] == [scene.performer_id]
-    problem(await scene.ask("GET", "/v1/events?performerId={star}", "another performer"), 403, "FORBIDDEN")
+    problem(await scene.ask("GET", "/v1/events?performerId={performer_id}", "another performer"), 403, "FORBIDDEN")
 
 
 # Tokens that are no good

@@ -8,8 +8,8 @@ from app.domain.view import View
 from app.live import hub as hub_module
 from app.live import watched_room
 from app.live.connections import Audience
-from app.live.hub import RESTARTING, TOO_SLOW
 from app.live.subscriber import Group
+from app.wire.websocket import CloseCode
 from tests.support.hub_harness import STAR, FakeLine, World, rest, until
 
 
@@ -143,7 +143,7 @@ async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypat
     monkeypatch.setattr(hub_module, "LAG_LIMIT_SECONDS", -1.0)
     assert world.hub.tidy() == 1
     assert world.hub.tidy() == 0
-    assert [code for code, _ in slow.cut] == [TOO_SLOW]
+    assert [code for code, _ in slow.cut] == [CloseCode.TOO_SLOW]
     assert quick.cut == []
 
 
@@ -290,7 +290,7 @@ async def test_everybody_is_sent_away_in_batches(world: World) -> None:
     await rest()
     assert len(world.closed) == 2
     await draining
-    assert [code for code, _ in world.closed] == [RESTARTING] * 10
+    assert [code for code, _ in world.closed] == [CloseCode.RESTARTING] * 10
 
 
 async def test_an_empty_hub_is_drained_at_once(world: World) -> None:

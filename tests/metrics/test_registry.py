@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.live.hub import LAG_LIMIT_SECONDS, TOO_SLOW
+from app.live.hub import LAG_LIMIT_SECONDS
 from app.live.watched_room import Traffic
 from app.metrics.registry import Metrics, Readings
 from app.wallet.breaker import Breaker, BreakerState
+from app.wire.websocket import CloseCode
 from tests.support.hub_harness import FakeLine, World, until
 from tests.support.server import Api, Server, intake_body, ok, problem, serving
 
@@ -309,5 +310,5 @@ async def test_a_socket_that_lags_is_counted_and_so_is_cutting_it_off(monkeypatc
     now = asyncio.get_running_loop().time()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now + LAG_LIMIT_SECONDS + 1)
     assert hub.tidy() == 1
-    assert [code for code, _ in line.cut] == [TOO_SLOW]
+    assert [code for code, _ in line.cut] == [CloseCode.TOO_SLOW]
     assert hub.traffic.cut_off == 1

@@ -183,7 +183,7 @@ async def test_a_database_that_cannot_be_asked_makes_the_service_unready_but_not
     async def ask(self: Queries, question: object) -> None:
         raise OperationalError(SECRET, None, Exception(SECRET))
 
-    server.replace(monkeypatch, Queries, "ask", ask)
+    server.replace(monkeypatch, Queries, "run", ask)
     response = await api.get("/readyz")
     assert response.status_code == 503
     assert response.json()["status"] == "unavailable"

@@ -11,7 +11,8 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
-from app.server.websocket_protocol import BAD_FRAME, QueueSocketProtocol, text_frame
+from app.server.websocket_protocol import QueueSocketProtocol
+from app.wire.websocket import CloseCode, text_frame
 from tests.support.live_socket import LiveSocket
 from tests.support.raw_socket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawSocket, raw_live, tcp, upgrade
 from tests.support.server import Api, Server, serving
@@ -47,14 +48,14 @@ async def test_text_that_is_not_utf_8_is_a_bad_frame(server: Server, performer_i
     async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(TEXT, payload)
-        assert await raw.close_code() == BAD_FRAME
+        assert await raw.close_code() == CloseCode.BAD_FRAME
 
 
 async def test_a_frame_that_announces_too_much_is_refused_before_it_comes(server: Server, performer_id: str) -> None:
     async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send_bytes(b"\x81\xff" + (2**62).to_bytes(8, "big") + b"mask")
-        assert await raw.close_code() == BAD_FRAME
+        assert await raw.close_code() == CloseCode.BAD_FRAME
 
 
 async def test_pieces_that_are_too_much_together_are_refused(server: Server, performer_id: str) -> None:
@@ -62,7 +63,7 @@ async def test_pieces_that_are_too_much_together_are_refused(server: Server, per
         await begun(raw)
         await raw.send(TEXT, b"x" * 40_000, final=False)
         await raw.send(CONTINUATION, b"x" * 40_000, final=False)
-        assert await raw.close_code() == BAD_FRAME
+        assert await raw.close_code() == CloseCode.BAD_FRAME
 
 
 async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, performer_id: str) -> None:
@@ -70,7 +71,7 @@ async def test_a_binary_message_in_pieces_is_a_bad_frame(server: Server, perform
         await begun(raw)
         await raw.send(BINARY, b"{", final=False)
         await raw.send(CONTINUATION, b"}")
-        assert await raw.close_code() == BAD_FRAME
+        assert await raw.close_code() == CloseCode.BAD_FRAME
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.specs.asyncapi import CLOSE_CODES, SERVER_FRAMES
+from app.specs.asyncapi import SERVER_FRAMES
 from app.specs.operations import OPERATIONS
+from app.wire.websocket import CloseCode
 from tests.support.server import Server
 
 
@@ -36,7 +37,7 @@ def test_the_page_shows_every_operation_and_every_frame(page: Page, server: Serv
         expect(summary).to_contain_text(operation.path)
     for name in SERVER_FRAMES:
         expect(page.locator(f"details#frame-{name}")).to_be_visible()
-    for code in CLOSE_CODES:
+    for code in map(int, CloseCode):
         expect(page.locator("#live")).to_contain_text(str(code))
     assert complaints == []
     assert hosts == {urlsplit(server.url).netloc}

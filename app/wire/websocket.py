@@ -1,0 +1,41 @@
+"""WebSocket bytes and numbers: how a text frame is written, and the codes a connection is closed with."""
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Why the service closes a connection. 4000 to 4499: the client may come back; 4500 to 4999: it must not."""
+
+    meaning: str
+    may_return: bool
+
+    def __new__(cls, code: int, meaning: str) -> "CloseCode":
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        member.may_return = code < 4500
+        return member
+
+    RESTARTING = 1012, "The service restarts: come back after a pause picked at random from `retrySeconds`."
+    OVERLOADED = 1013, "Overloaded: come back later."
+    TOO_SLOW = 4000, "Too slow: the client did not catch up in time."
+    TOKEN_EXPIRED = 4002, "The token has expired: refresh it, then come back."
+    NO_PONG = 4003, "No pong came."
+    BAD_TOKEN = 4500, "The token is not valid, or `auth` did not come in time."
+    BAD_FRAME = 4501, "Not a frame of this protocol."
+    FORBIDDEN = 4503, "An administrator has ended the connection."
+    TOO_MANY_CONNECTIONS = 4504, "Too many connections of one principal or one address."
+    TOO_MANY_FRAMES = 4529, "More frames, or more bytes, than a client may send."
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A complete, unfragmented, unmasked text frame (RFC 6455 section 5.2), valid on every server-side connection."""
+    return _header(0x81, len(payload)) + payload
+
+
+def _header(first: int, length: int) -> bytes:
+    if length < 126:
+        return bytes((first, length))
+    if length < 65536:
+        return bytes((first, 126)) + length.to_bytes(2, "big")
+    return bytes((first, 127)) + length.to_bytes(8, "big")
