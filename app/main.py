@@ -28,7 +28,7 @@ from app.access.auth import Authenticator
 from app.access.rate_limit import Quota
 from app.actions import Actions
 from app.api import descriptions as description
-from app.api import pages
+from app.api import guides, pages
 from app.api.event_stream import EventLog
 from app.api.routes import Api
 from app.domain.event import Event
@@ -351,6 +351,7 @@ def create_app(
             *api.routes(sockets),
             *description.routes(metrics),
             *sandbox_routes,
+            *guides.routes(),
             *pages.routes(),
             WebSocketRoute("/{path:path}", nowhere),
         ],

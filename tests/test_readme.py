@@ -58,11 +58,16 @@ def test_the_transition_table_is_the_codes() -> None:
     assert listed == TRANSITIONS
 
 
-def test_the_reading_order_names_every_module_and_none_that_is_not_there() -> None:
-    named = re.findall(r"`((?:app|static|tests)/[\w./-]*)`", section("Read the code in this order"))
+def test_the_design_guide_names_every_room_and_none_that_is_not_there() -> None:
+    text = (ROOT / "static/docs/guides/design.md").read_text()
+    named = re.findall(r"`((?:app|static|tests)/[\w./-]*)`", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
-    modules = {f"app/{path.name}{'/' if path.is_dir() else ''}" for path in (ROOT / "app").glob("[!_.]*")}
-    assert modules - set(named) == set()
+    rooms = {f"app/{path.name}{'/' if path.is_dir() else ''}" for path in (ROOT / "app").glob("[!_.]*")}
+    assert rooms - set(named) == {"app/py.typed"}
+
+
+def test_it_is_short_enough_to_be_read() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 @pytest.mark.parametrize("name", re.findall(r"`((?:\.ci/)?[\w-]+(?:\.txt|\.toml)|Procfile|LICENSE|\.ci/run)`", README))

@@ -1,0 +1,135 @@
+"""The guides: their pages and links, and every example in them run against the service."""
+
+import html
+import os
+import re
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import anyio
+import pytest
+
+from app.api.guides import FOLDER, ORDER, slug
+from tests.support.cluster import until
+from tests.support.server import Api, Server, fresh, ok, problem
+
+ROOT = Path(__file__).parents[2]
+TEXTS = {name: (FOLDER / f"{name}.md").read_text() for name in ORDER}
+README = (ROOT / "README.md").read_text()
+
+EXAMPLE = re.compile(r"<!-- example: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```", re.DOTALL)
+EXAMPLES = {found["name"]: found["code"] for text in TEXTS.values() for found in EXAMPLE.finditer(text)}
+INTERPRETERS = {
+    "feature.sh": ["bash", "-euo", "pipefail"],
+    "feature.py": [sys.executable],
+    **({"feature.mjs": ["node"]} if shutil.which("node") else {}),
+}
+
+
+def headings(text: str) -> set[str]:
+    return {slug(heading.replace("`", "")) for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+
+
+def test_every_guide_in_the_folder_is_in_the_table_of_contents() -> None:
+    assert {path.stem for path in FOLDER.glob("*.md")} == set(ORDER)
+    assert set(re.findall(r"static/docs/guides/(\w+)\.md", README)) == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+async def test_a_guide_is_a_page_with_its_title_and_its_sections(api: Api, name: str) -> None:
+    response = await api.get(f"/docs/guides/{name}")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert "'unsafe" not in response.headers["Content-Security-Policy"]
+    title = re.findall(r"^# (.*)$", TEXTS[name], re.MULTILINE)[0]
+    assert f"<title>{html.escape(title)} · Performance Queue</title>" in response.text
+    for heading in re.findall(r"^## (.*)$", TEXTS[name], re.MULTILINE):
+        assert f'id="{slug(heading)}"' in response.text
+    assert ".md" not in "".join(re.findall(r'href="([^"]*)"', response.text))
+
+
+async def test_the_guides_have_a_page_that_lists_them(api: Api) -> None:
+    response = await api.get("/docs/guides")
+    assert re.findall(r'<li><a href="/docs/guides/(\w+)"', response.text) == list(ORDER)
+
+
+async def test_a_guide_that_is_not_there_is_not_found(api: Api) -> None:
+    problem(await api.get("/docs/guides/nothing"), 404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_link_between_guides_leads_somewhere(name: str) -> None:
+    for file, anchor in re.findall(r"\]\((?:\./)?(\w+\.md)?(?:#([\w-]+))?\)", TEXTS[name]):
+        target = file.removesuffix(".md") or name
+        assert target in TEXTS
+        assert not anchor or anchor in headings(TEXTS[target])
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_file_that_a_guide_names_is_there(name: str) -> None:
+    named = re.findall(r"`((?:app|static|tests|\.ci|\.github)/[\w./-]*)`", TEXTS[name])
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_readme_and_the_guide_show_the_same_snippet_for_embedding() -> None:
+    shown = [re.findall(r"<!-- embed -->\n(```html\n.*?```)", text, re.DOTALL) for text in (README, TEXTS["embed"])]
+    assert shown[0] == shown[1] != []
+
+
+def surroundings(server: Server) -> dict[str, str]:
+    return {
+        **os.environ,
+        "QUEUE_URL": server.url,
+        "WALLET_URL": f"{server.url}/sandbox",
+        "FEATURE_TOKEN": server.feature("wheel"),
+        "BOT_TOKEN": server.admin,
+    }
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+async def test_a_feature_of_the_guide_queues_what_was_paid_for_once(
+    server: Server, api: Api, tmp_path: Path, name: str
+) -> None:
+    spin, user = fresh("spin"), fresh("user")
+    granted = await api.send(
+        "POST", "/sandbox/grants", None, {"userId": user, "amount": 500}, headers={"X-Idempotency-Key": fresh("grant")}
+    )
+    assert granted.status_code < 300
+    program = tmp_path / name
+    program.write_text(EXAMPLES[name])
+    command = [*INTERPRETERS[name], str(program), spin, user]
+    # Twice, as a feature does that got no answer.
+    runs = [await anyio.run_process(command, env=surroundings(server)) for _ in range(2)]
+    printed = [run.stdout.decode().strip() for run in runs]
+    assert printed[0] == printed[1]
+    item = ok(await api.get(f"/v1/queue/items/{printed[0]}", server.admin))
+    assert (item["sourceEventId"], item["userId"], item["tokens"]) == (spin, user, 120)
+    assert ok(await api.get(f"/v1/users/{user}/queue/items", server.admin))["total"] == 1
+
+
+async def test_the_chat_bot_of_the_guide_repeats_and_misses_nothing_when_it_is_killed(
+    server: Server, api: Api, tmp_path: Path, performer_id: str
+) -> None:
+    program, chat = tmp_path / "chatbot.py", tmp_path / "chat.log"
+    program.write_text(EXAMPLES["chatbot.py"])
+    titles = [fresh("title") for _ in range(6)]
+
+    def posted() -> list[str]:
+        lines = chat.read_text().splitlines() if chat.exists() else []
+        return [line.partition("\t")[2].partition(":")[0] for line in lines if line.partition("\t")[2] != ""]
+
+    def ours() -> list[str]:
+        return [title for title in posted() if title in titles]
+
+    def is_posted(title: str) -> bool:
+        return title in ours()
+
+    for title in titles:
+        await api.intake(performer_id, title=title)
+        environment = {**surroundings(server), "CHAT_FILE": str(chat)}
+        async with await anyio.open_process([sys.executable, str(program)], env=environment) as bot:
+            await until(partial(is_posted, title))
+            bot.kill()
+    assert ours() == titles
