@@ -308,6 +308,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/openapi.json", "openapi", "This document", "Service", dict),
     _get("/asyncapi.json", "asyncapi", "The live socket's frames (AsyncAPI 3.0)", "Service", dict),
     _get("/docs", "docs", "This document, to read", "Pages", HTML),
+    _get("/docs/guides", "guides", "The list of guides", "Pages", HTML),
+    _get("/docs/guides/{name}", "guide", "A guide", "Pages", HTML, refuses=(NotFound,)),
     _get("/", "index", "The front page", "Pages", HTML),
     _get("/watch/{performerId}", "watch", "The viewer's page", "Pages", HTML),
     _get("/panel", "panel", "The performer's panel", "Pages", HTML),
