@@ -17,7 +17,8 @@ from rich.console import Console
 from app import logs
 from app.access import auth
 from app.domain.command import Role
-from app.main import check_surroundings, create_app, utc_now
+from app.main import create_app
+from app.parts import check_surroundings, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.server.run import serve as run_server

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.access.auth import sign
 from app.domain.command import Role
-from app.main import utc_now
+from app.parts import utc_now
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from tests.bench import machine
 

@@ -13,6 +13,7 @@ import pytest
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from app.live import hub
+from app.main import Periods
 from app.server.websocket_protocol import HIGH_WATER, KERNEL_BUFFER
 from tests.support.live_socket import LiveSocket
 from tests.support.raw_socket import RawSocket, raw_live
@@ -34,16 +35,12 @@ class _PlainProtocol(WebSocketsSansIOProtocol):
 
 @pytest.fixture(scope="module", params=[None, _PlainProtocol], ids=["own protocol", "plain uvicorn"])
 def patient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        serving_after(patch, tmp_path_factory.mktemp("slow"), request.param) as server,
-    ):
+    with tidying_often(tmp_path_factory.mktemp("slow"), request.param) as server:
         yield server
 
 
-def serving_after(patch: pytest.MonkeyPatch, folder: Path, protocol: Any) -> AbstractContextManager[Server]:
-    patch.setattr("app.main.TIDY_SECONDS", 0.05)
-    return serving(folder, protocol=protocol, disconnect_grace_seconds=0)
+def tidying_often(folder: Path, protocol: Any) -> AbstractContextManager[Server]:
+    return serving(folder, protocol=protocol, periods=Periods(tidy=0.05), disconnect_grace_seconds=0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from app.live import sockets
+from app.main import Periods
 from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, Server, fresh, intake_body, ok, serving
 
@@ -177,8 +178,7 @@ async def test_a_process_that_stops_asks_everybody_to_come_back(tmp_path: Path) 
             assert await asyncio.gather(*(live.closed() for live in (viewer, performer, admin, silent))) == [1012] * 4
 
 
-async def test_many_sockets_are_sent_away_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.main.DRAIN_SECONDS", 0.4)
+async def test_many_sockets_are_sent_away_in_batches(tmp_path: Path) -> None:
     ends: list[float] = []
 
     async def watch(server: Server) -> int:
@@ -189,7 +189,7 @@ async def test_many_sockets_are_sent_away_in_batches(tmp_path: Path, monkeypatch
             ends.append(asyncio.get_running_loop().time())
             return code
 
-    with serving(tmp_path) as server:
+    with serving(tmp_path, periods=Periods(drain=0.4)) as server:
         ready = asyncio.Semaphore(0)
         watching = [asyncio.create_task(watch(server)) for _ in range(40)]
         for _ in watching:

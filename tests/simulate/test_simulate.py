@@ -19,7 +19,7 @@ from app.domain.errors import ItemNotFound
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.queries import Queries
-from app.main import utc_now
+from app.parts import utc_now
 from app.simulate.catalogue import CATALOGUES, PERFORMERS, USERS, draw_applause, draw_request, performer_name, user_name
 from app.simulate.live import LiveSocket
 from app.simulate.purse import Purse

@@ -1,4 +1,4 @@
-"""One process of the service: the same parts that `app.main` wires, and a death that can come at any moment.
+"""One process of the service: the same parts that `app.parts` wires, and a death that can come at any moment.
 
 What is played in place of the real: the lane's thread (its writer is real), the way to the wallet, the bus. After its
 death a process has no effect any more: whatever of it still unwinds finds every door shut.
@@ -219,7 +219,7 @@ class Process:
         return task.result()
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
-        """What `app.main` does with what has been committed."""
+        """What `app.parts` subscribes to what has been committed."""
         for outcome in outcomes:
             self.queries.observe(outcome.events)
             if outcome.operation is not None:

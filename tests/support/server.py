@@ -23,7 +23,8 @@ import uvicorn
 
 from app.access import auth
 from app.domain.command import Role
-from app.main import create_app, utc_now
+from app.main import PERIODS, Periods, create_app
+from app.parts import utc_now
 from app.server.run import DrainingServer, server_config
 from app.settings import Settings
 from tests.support.live_socket import LiveSocket, connected
@@ -227,10 +228,12 @@ def serving(
     ping_seconds: float | None = None,
     port: int = 0,
     clock: Callable[[], datetime] = utc_now,
+    periods: Periods = PERIODS,
     **settings: Any,
 ) -> Iterator[Server]:
     """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class in
-    place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own, whole milliseconds."""
+    place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own, whole milliseconds.
+    `periods`: of its background loops."""
     defaults = {
         "database_url": f"sqlite:///{folder}/queue.db",
         "user_intakes_per_minute": 0,
@@ -238,7 +241,7 @@ def serving(
         "coalesce_ms": 0,
     }
     chosen = Settings(**{**defaults, **settings})
-    config = server_config(create_app(chosen, clock), chosen)
+    config = server_config(create_app(chosen, clock, periods=periods), chosen)
     if protocol is not None:
         config.ws, config.ws_max_size = protocol, 16 * 1024 * 1024
     if ping_seconds is not None:

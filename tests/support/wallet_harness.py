@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from sqlalchemy import Engine
 
-from app.main import utc_now
+from app.parts import utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.books import Books, audit, read_books
 from app.sandbox.faults import FaultRates, Faults

@@ -1,0 +1,327 @@
+"""The parts of one process, each made once and wired to the others.
+
+`assemble` is the only place that knows all of them. Nothing is started here: `app.main` has the lifespan, the routes
+and the background loops.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from random import Random
+from time import time_ns
+from typing import TYPE_CHECKING
+
+import httpx2
+import uuid_utils
+from starlette.routing import BaseRoute, Mount
+
+from app.access.auth import Authenticator
+from app.access.rate_limit import Quota
+from app.actions import Actions
+from app.api.event_stream import EventLog
+from app.domain.event import Event
+from app.domain.room import Policy
+from app.engine.commits import Commits
+from app.engine.lane import Lanes
+from app.engine.queries import Queries
+from app.engine.writer import Outcome
+from app.live.connections import Audiences
+from app.live.hub import Hub
+from app.live.presence import Presence
+from app.live.sockets import Sockets
+from app.metrics.registry import Metrics, Readings
+from app.metrics.workers import Figures
+from app.sandbox import create_sandbox
+from app.sandbox.faults import Faults
+from app.settings import SANDBOX, InvalidSettings, Settings
+from app.store import Store, reading
+from app.store.engines import Engines, open_engines
+from app.store.migrating import check, migrate
+from app.store.tables import moment
+from app.wallet.breaker import Breaker
+from app.wallet.client import Wallet
+from app.wallet.outbox import Outbox
+from app.wire.websocket import CloseCode
+
+if TYPE_CHECKING:
+    from app.live.bus import Bus
+
+POSTGRESQL_LANES = 4
+
+
+def utc_now() -> datetime:
+    """Now, with the whole milliseconds that everything is kept in."""
+    return moment(time_ns() // 1_000_000)
+
+
+def new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    settings: Settings
+    clock: Callable[[], datetime]
+    engines: Engines
+    store: Store
+    metrics: Metrics
+    lanes: Lanes
+    queries: Queries
+    event_log: EventLog
+    bus: "Bus | None"
+    hub: Hub
+    audiences: Audiences
+    presence: Presence
+    authenticator: Authenticator
+    wallet: Wallet
+    sandbox_routes: Sequence[BaseRoute]
+    """Where features reach the built-in wallet; none if the wallet is another service."""
+    outbox: Outbox
+    quota: Quota | None
+    actions: Actions
+    sockets: Sockets
+
+
+def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures | None) -> Parts:
+    """Make every part. The committed outcomes of the lanes go to all that act on them, in the order given at the end.
+
+    Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
+    driver is missing.
+    """
+    engines, store = open_store(settings)
+    metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
+    commits = Commits()
+    lanes = Lanes(store, clock, new_id, commits.publish, count=lane_count(settings), measure=metrics.batch)
+    queries = Queries(store, lanes)
+    event_log = EventLog(queries, clock)
+
+    def receive(performer_id: str, events: Sequence[Event]) -> None:
+        """Events that another process has committed."""
+        hub.publish(performer_id, events)
+        event_log.wake(events)
+
+    bus = _bus(settings, store.epoch, receive)
+    hub = Hub(
+        epoch=store.epoch,
+        load=queries.room,
+        missed=queries.missed,
+        clock=clock,
+        coalesce_seconds=settings.coalesce_ms / 1000,
+        watch=bus.watch if bus is not None else None,
+        unwatch=bus.unwatch if bus is not None else None,
+    )
+    process_id = secrets.token_hex(6)
+    presence = Presence(lanes, process_id, clock)
+    authenticator = _authenticator(settings, clock)
+    wallet, sandbox_routes = _wallet(settings, engines, clock)
+    outbox = _outbox(settings, lanes, queries, wallet, clock)
+    quota = _quota(settings, store.epoch)
+    actions = Actions(
+        lanes=lanes,
+        queries=queries,
+        outbox=outbox,
+        clock=clock,
+        new_id=new_id,
+        max_duration_seconds=settings.max_duration_seconds,
+        quota=quota,
+        verify_holds_at=wallet if settings.wallet_verify_holds else None,
+    )
+    parts = Parts(
+        settings=settings,
+        clock=clock,
+        engines=engines,
+        store=store,
+        metrics=metrics,
+        lanes=lanes,
+        queries=queries,
+        event_log=event_log,
+        bus=bus,
+        hub=hub,
+        audiences=Audiences(hub.audiences, settings.redis_url, epoch=store.epoch, process_id=process_id),
+        presence=presence,
+        authenticator=authenticator,
+        wallet=wallet,
+        sandbox_routes=sandbox_routes,
+        outbox=outbox,
+        quota=quota,
+        actions=actions,
+        sockets=_sockets(settings, clock, hub, actions, authenticator, presence, metrics),
+    )
+    _subscribe(commits, parts)
+    metrics.watch(_readings(parts))
+    return parts
+
+
+def _subscribe(commits: Commits, parts: Parts) -> None:
+    """Who acts on what has been committed here, in this order: positions first, other processes last but presence."""
+
+    def wake_outbox(outcome: Outcome) -> None:
+        if outcome.operation is not None:
+            parts.outbox.wake()
+
+    commits.subscribe(lambda outcome: parts.queries.observe(outcome.events))
+    commits.subscribe(wake_outbox)
+    commits.subscribe(lambda outcome: parts.hub.publish(outcome.room.performer_id, outcome.events))
+    commits.subscribe(lambda outcome: parts.event_log.wake(outcome.events))
+    if (bus := parts.bus) is not None:
+        commits.subscribe(lambda outcome: bus.publish(outcome.room.performer_id, outcome.events))
+    commits.subscribe(parts.presence.observe)
+
+
+def lane_count(settings: Settings) -> int:
+    return 1 if settings.uses_sqlite else POSTGRESQL_LANES
+
+
+def open_store(settings: Settings) -> tuple[Engines, Store]:
+    """The database, brought to the newest schema if it is SQLite's; PostgreSQL's has to be there already."""
+    engines = open_engines(settings.database_url, lanes=lane_count(settings))
+    if settings.uses_sqlite:
+        migrate(engines.writer)
+    else:
+        check(engines.writer)
+    return engines, Store(engines, _policy(settings))
+
+
+def check_surroundings(settings: Settings) -> None:
+    """Find what would keep every worker from starting, before there is one.
+
+    Raises app.store.engines.DatabaseRefusedError or app.settings.InvalidSettings.
+    """
+    _check_redis_driver(settings)
+    engines = open_engines(settings.database_url)
+    try:
+        check(engines.writer)
+    finally:
+        engines.dispose()
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        max_depth=settings.max_queue_depth,
+        default_duration_seconds=settings.default_duration_seconds,
+        notify_positions=settings.notify_positions,
+        rope_drop_seconds=settings.rope_drop_seconds,
+        started_timeout_seconds=settings.started_timeout_seconds,
+        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+        settle_delay_seconds=settings.settle_delay_seconds,
+    )
+
+
+def _authenticator(settings: Settings, clock: Callable[[], datetime]) -> Authenticator:
+    return Authenticator(
+        secret=settings.auth_secret,
+        clock=clock,
+        jwks_url=settings.auth_jwks_url,
+        issuer=settings.auth_issuer,
+        audience=settings.auth_audience,
+    )
+
+
+def _wallet(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> tuple[Wallet, list[BaseRoute]]:
+    """The client of the wallet, and for the built-in sandbox the routes that features reach it by."""
+    routes: list[BaseRoute] = []
+    base_url, transport = settings.wallet_url, None
+    if settings.wallet_url == SANDBOX:
+        sandbox = create_sandbox(
+            engines.writer,
+            queue_secret=settings.wallet_queue_secret,
+            api_token=settings.wallet_api_token,
+            clock=clock,
+            faults=Faults(Random()),
+            adopts_unknown_escrows=True,
+        )
+        base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox, raise_app_exceptions=False)
+        routes.append(Mount("/sandbox", sandbox))
+    wallet = Wallet(
+        base_url=base_url,
+        api_token=settings.wallet_api_token,
+        queue_secret=settings.wallet_queue_secret,
+        timeout_seconds=settings.wallet_timeout_seconds,
+        clock=clock,
+        transport=transport,
+    )
+    return wallet, routes
+
+
+def _outbox(
+    settings: Settings, lanes: Lanes, queries: Queries, wallet: Wallet, clock: Callable[[], datetime]
+) -> Outbox:
+    return Outbox(
+        lanes=lanes,
+        queries=queries,
+        wallet=wallet,
+        breaker=Breaker(),
+        clock=clock,
+        random=Random(),
+        max_attempts=settings.wallet_max_attempts,
+        retry_base_seconds=settings.wallet_retry_base_seconds,
+        retry_max_seconds=settings.wallet_retry_max_seconds,
+        timeout_seconds=settings.wallet_timeout_seconds,
+    )
+
+
+def _sockets(
+    settings: Settings,
+    clock: Callable[[], datetime],
+    hub: Hub,
+    actions: Actions,
+    authenticator: Authenticator,
+    presence: Presence,
+    metrics: Metrics,
+) -> Sockets:
+    return Sockets(
+        hub=hub,
+        actions=actions,
+        authenticator=authenticator,
+        presence=presence,
+        clock=clock,
+        public_rooms=settings.public_rooms,
+        allowed_origins=settings.allowed_origins,
+        connected=Counter(),
+        closes=metrics.closes,
+    )
+
+
+def _bus(settings: Settings, epoch: str, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
+    """The bus to the other processes, where there is one."""
+    if settings.redis_url is None:
+        return None
+    _check_redis_driver(settings)
+    from app.live.bus import Bus  # its driver is an extra that one process does without
+
+    return Bus(settings.redis_url, receive, epoch=epoch)
+
+
+def _quota(settings: Settings, epoch: str) -> Quota | None:
+    """The limit of what a user may queue in a minute, where there is one."""
+    if not settings.user_intakes_per_minute:
+        return None
+    return Quota(settings.user_intakes_per_minute, settings.redis_url, epoch=epoch)
+
+
+def _check_redis_driver(settings: Settings) -> None:
+    """Raises InvalidSettings where Redis is wanted and its driver is not installed."""
+    if settings.redis_url is None:
+        return
+    try:
+        import_module("redis.asyncio")
+    except ImportError:
+        raise InvalidSettings("REDIS_URL needs the package redis; install performance-queue[cluster]") from None
+
+
+def _readings(parts: Parts) -> Readings:
+    """Where the metrics find the numbers that the parts keep."""
+    hub = parts.hub
+    return Readings(
+        waiting_commands=lambda: parts.lanes.waiting,
+        sockets=lambda: hub.sockets,
+        watched_rooms=lambda: hub.rooms,
+        lagging_sockets=lambda: hub.lagging,
+        event_streams=lambda: parts.event_log.streams,
+        traffic=hub.traffic,
+        breaker=parts.outbox.breaker,
+        operations=lambda: parts.queries.run(reading.operation_counts),
+    )
