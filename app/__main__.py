@@ -33,6 +33,8 @@ from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
 from app.store.migrating import check
 from app.store.migrating import migrate as migrate_database
 
+TOKEN_TTL_SECONDS = 3600
+
 log = logging.getLogger("app.main")
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -147,11 +149,18 @@ def token(
     role: Annotated[Role, typer.Option(help="feature, viewer, performer, moderator or admin")],
     sub: Annotated[str, typer.Option(help="Who it is for: a sourceFeature, a userId or a performerId")],
     performer: Annotated[str | None, typer.Option(help="A moderator's room")] = None,
-    ttl: Annotated[int, typer.Option(help="Seconds it is valid", min=1)] = 3600,
+    ttl: Annotated[
+        int | None,
+        typer.Option(help="Seconds it is valid; by default 3600, or MAX_TOKEN_SECONDS if that is less", min=1),
+    ] = None,
 ) -> None:
     """Print a signed token."""
     with _explained():
         settings = read_settings()
+        if settings.auth_jwks_url is not None:
+            raise InvalidSettings("AUTH_JWKS_URL is set: the service accepts only tokens that the host site has signed")
+        if ttl is None:
+            ttl = min(TOKEN_TTL_SECONDS, settings.max_token_seconds or TOKEN_TTL_SECONDS)
         try:
             print(_sign(settings, role, sub, performer, ttl))
         except ValueError as problem:
@@ -176,6 +185,8 @@ def simulate(
     """Drive a running server with features, performers and viewers, and check what they are told."""
     with _explained():
         settings = read_settings()
+        if 0 < settings.max_token_seconds < seconds + AFTERWARDS_SECONDS:
+            raise InvalidSettings("MAX_TOKEN_SECONDS is less than this run takes: its tokens would be refused")
     plan = Plan(
         url=url,
         performers=performers,
@@ -207,6 +218,7 @@ def _sign(settings: Settings, role: Role, sub: str, performer_id: str | None, tt
         ttl_seconds=ttl_seconds,
         issuer=settings.auth_issuer,
         audience=settings.auth_audience,
+        max_token_seconds=settings.max_token_seconds,
     )
 
 

@@ -18,6 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from app import logs
+from app.access.key_set import REFRESH_CHECK_SECONDS
 from app.api import descriptions, guides, pages
 from app.api.routes import Api
 from app.engine import timers
@@ -102,6 +103,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
     lanes, store = parts.lanes, parts.store
     async with (
         parts.quota or nullcontext(),
+        parts.key_set or nullcontext(),
         parts.audiences,
         lanes,
         parts.wallet,
@@ -142,6 +144,8 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     if parts.bus is not None:
         loops.append(every(periods.tidy, "the bus", parts.bus.run))
         loops.append(every(POST_SECONDS, "posting audiences", parts.audiences.post))
+    if parts.key_set is not None:
+        loops.append(every(REFRESH_CHECK_SECONDS, "refreshing the token keys", parts.key_set.refresh))
     if is_worker:
         loops.append(every(periods.write_metrics, "writing metrics", parts.metrics.leave))
     return loops
@@ -153,6 +157,8 @@ def _api(parts: Parts) -> Api:
     }
     if (bus := parts.bus) is not None:
         dependencies["bus"] = lambda: bus.is_connected
+    if (key_set := parts.key_set) is not None:
+        dependencies["tokenKeys"] = lambda: key_set.is_current
     return Api(
         store=parts.store,
         queries=parts.queries,

@@ -19,6 +19,7 @@ import uuid_utils
 from starlette.routing import BaseRoute, Mount
 
 from app.access.auth import Authenticator
+from app.access.key_set import KeySet
 from app.access.rate_limit import Quota
 from app.actions import Actions
 from app.api.event_stream import EventLog
@@ -75,6 +76,7 @@ class Parts:
     hub: Hub
     audiences: Audiences
     presence: Presence
+    key_set: KeySet | None
     authenticator: Authenticator
     wallet: Wallet
     sandbox_routes: Sequence[BaseRoute]
@@ -115,7 +117,8 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
     )
     process_id = secrets.token_hex(6)
     presence = Presence(lanes, process_id, clock)
-    authenticator = _authenticator(settings, clock)
+    key_set = KeySet(settings.auth_jwks_url, clock) if settings.auth_jwks_url is not None else None
+    authenticator = _authenticator(settings, clock, key_set)
     wallet, sandbox_routes = _wallet(settings, engines, clock)
     outbox = _outbox(settings, lanes, queries, wallet, clock)
     quota = _quota(settings, store.epoch)
@@ -142,6 +145,7 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         hub=hub,
         audiences=Audiences(hub.audiences, settings.redis_url, epoch=store.epoch, process_id=process_id),
         presence=presence,
+        key_set=key_set,
         authenticator=authenticator,
         wallet=wallet,
         sandbox_routes=sandbox_routes,
@@ -210,13 +214,15 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _authenticator(settings: Settings, clock: Callable[[], datetime]) -> Authenticator:
+def _authenticator(settings: Settings, clock: Callable[[], datetime], key_set: KeySet | None) -> Authenticator:
     return Authenticator(
         secret=settings.auth_secret,
+        previous_secret=settings.auth_secret_previous,
         clock=clock,
-        jwks_url=settings.auth_jwks_url,
+        key_set=key_set,
         issuer=settings.auth_issuer,
         audience=settings.auth_audience,
+        max_token_seconds=settings.max_token_seconds,
     )
 
 

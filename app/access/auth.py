@@ -4,8 +4,6 @@ Owns keys, algorithms, claims and their times. It never decides what a principal
 repeats or keeps a token.
 """
 
-import asyncio
-import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -16,8 +14,9 @@ from typing import Any
 
 import jwt
 
+from app.access.key_set import KeySet
 from app.domain.command import Actor, Role
-from app.domain.errors import TokenExpired, Unauthorized, Unavailable
+from app.domain.errors import TokenExpired, Unauthorized
 
 TOKEN_ROLES = frozenset(Role) - {Role.SYSTEM}
 SHARED_KEY_ALGORITHMS = ("HS256",)
@@ -32,16 +31,8 @@ VERIFIED_FOR = timedelta(minutes=5)
 VERIFIED_LIMIT = 20_000
 """How many verified tokens are remembered; about 400 bytes each."""
 
-FETCH_TIMEOUT_SECONDS = 5
-FETCHES_APART = timedelta(seconds=10)
-KEYS_FRESH = timedelta(minutes=5)
-KEYS_USABLE = timedelta(hours=1)
-"""How long known keys outlive a host site that cannot be reached."""
-
 NOT_VALID = "The token is not valid."
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,23 +50,32 @@ class Principal:
         return Actor(role=self.role, id=self.sub)
 
 
+class _WrongKey(Unauthorized):
+    """The token is signed with another key."""
+
+
 class Authenticator:
-    """Verifies tokens by the shared `secret`, or, once `jwks_url` is given, by the host site's public keys alone."""
+    """Verifies tokens by shared keys, or, where there is a key set, by the host site's public keys alone."""
 
     def __init__(
         self,
         *,
         secret: str,
         clock: Callable[[], datetime],
-        jwks_url: str | None = None,
+        previous_secret: str | None = None,
+        key_set: KeySet | None = None,
         issuer: str | None = None,
         audience: str | None = None,
+        max_token_seconds: int = 0,
     ) -> None:
-        self._secret = secret
+        """`previous_secret`: a key that `secret` has replaced and that is still accepted. `max_token_seconds`: a token
+        whose whole life is longer is refused; 0: none is."""
+        self._secrets = (secret,) if previous_secret is None else (secret, previous_secret)
         self._clock = clock
-        self._keys = None if jwks_url is None else _KeySet(jwks_url, clock)
-        self._algorithms = SHARED_KEY_ALGORITHMS if jwks_url is None else PUBLIC_KEY_ALGORITHMS
+        self._key_set = key_set
+        self._algorithms = SHARED_KEY_ALGORITHMS if key_set is None else PUBLIC_KEY_ALGORITHMS
         self._issuer = issuer
+        self._max_token_seconds = max_token_seconds
         self._audience = audience
         self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
         """By the token's hash: the principal and until when it is believed, the first to come the first to go."""
@@ -91,13 +91,23 @@ class Authenticator:
         digest = sha256(token.encode()).digest()
         principal, until = self._verified.get(digest, (None, now))
         if principal is None or until <= now:
-            principal = _principal(self._claims(token, await self._key(token)), now)
+            claims = await self._claims(token)
+            principal = _principal(claims, now)
+            _check_life(claims, now, self._max_token_seconds)
             self._remember(digest, principal, now)
         return principal
 
-    async def _key(self, token: str) -> jwt.PyJWK | str:
-        if self._keys is None:
-            return self._secret
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        if self._key_set is not None:
+            return self._decode(token, await self._key_set.find(self._key_id(token)))
+        for secret in self._secrets[:-1]:
+            try:
+                return self._decode(token, secret)
+            except _WrongKey:
+                continue
+        return self._decode(token, self._secrets[-1])
+
+    def _key_id(self, token: str) -> str:
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError:
@@ -106,9 +116,9 @@ class Authenticator:
             raise Unauthorized(NOT_VALID)
         if not header.get("kid"):
             raise Unauthorized("The token does not name its key (kid).")
-        return await self._keys.find(header["kid"])
+        return str(header["kid"])
 
-    def _claims(self, token: str, key: jwt.PyJWK | str) -> Mapping[str, Any]:
+    def _decode(self, token: str, key: jwt.PyJWK | str) -> Mapping[str, Any]:
         try:
             return jwt.decode(
                 token,
@@ -126,6 +136,8 @@ class Authenticator:
                     "verify_sub": False,
                 },
             )
+        except jwt.InvalidSignatureError:
+            raise _WrongKey(NOT_VALID) from None
         except jwt.MissingRequiredClaimError as problem:
             raise Unauthorized(f'The token lacks the claim "{problem.claim}".') from None
         except jwt.InvalidIssuerError:
@@ -139,57 +151,6 @@ class Authenticator:
         if len(self._verified) >= VERIFIED_LIMIT:
             self._verified.popitem(last=False)
         self._verified[digest] = principal, min(principal.expires_at, now + VERIFIED_FOR)
-
-
-class _KeySet:
-    """The host site's public keys (a JWKS), fetched when they are needed.
-
-    A fetch is shared by everybody who waits for one and follows the last at a distance, whatever came of that: neither
-    made-up key ids nor a host in trouble lead to a storm. Keys that are known go on working while it is in trouble.
-    """
-
-    def __init__(self, url: str, clock: Callable[[], datetime]) -> None:
-        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_SECONDS)
-        self._clock = clock
-        self._keys: dict[str | None, jwt.PyJWK] = {}
-        self._fetched_at: datetime | None = None
-        self._tried_at: datetime | None = None
-        self._fetching: asyncio.Task[None] | None = None
-
-    async def find(self, kid: str) -> jwt.PyJWK:
-        if kid not in self._keys or not self._within(KEYS_FRESH, self._fetched_at):
-            fetching = self._fetch_unless_just_tried()
-            if fetching and (kid not in self._keys or not self._within(KEYS_USABLE, self._fetched_at)):
-                # A caller that goes away must not take the fetch from the others.
-                await asyncio.shield(fetching)
-        current = self._tried_at == self._fetched_at
-        if not self._within(KEYS_USABLE, self._fetched_at) or (kid not in self._keys and not current):
-            raise Unavailable(
-                "The keys that tokens are checked with cannot be fetched at the moment.",
-                retry_after_seconds=int(FETCHES_APART.total_seconds()),
-            )
-        if kid not in self._keys:
-            raise Unauthorized("The token is signed with an unknown key.")
-        return self._keys[kid]
-
-    def _within(self, period: timedelta, since: datetime | None) -> bool:
-        # A clock that was put back does not make the past last longer.
-        return since is not None and timedelta(0) <= self._clock() - since < period
-
-    def _fetch_unless_just_tried(self) -> asyncio.Task[None] | None:
-        if (self._fetching is None or self._fetching.done()) and not self._within(FETCHES_APART, self._tried_at):
-            self._fetching = asyncio.create_task(self._fetch(), name="fetch-jwks")
-        return self._fetching
-
-    async def _fetch(self) -> None:
-        self._tried_at = tried_at = self._clock()
-        try:
-            keys = await asyncio.to_thread(self._client.get_signing_keys)
-        except (jwt.PyJWTError, OSError, ValueError) as problem:  # unreachable, broken off, not JSON, without keys
-            log.warning("the keys that tokens are checked with were not fetched", extra={"problem": str(problem)})
-        else:
-            self._keys = {key.key_id: key for key in keys}
-            self._fetched_at = tried_at
 
 
 def _principal(claims: Mapping[str, Any], now: datetime) -> Principal:
@@ -211,6 +172,16 @@ def _principal(claims: Mapping[str, Any], now: datetime) -> Principal:
     if role == Role.MODERATOR and not _is_id(performer_id):
         raise Unauthorized("A moderator's token needs the performerId of a room.")
     return Principal(role=Role(role), sub=sub, performer_id=performer_id, expires_at=expires_at)
+
+
+def _check_life(claims: Mapping[str, Any], now: datetime, max_seconds: int) -> None:
+    """Refuses a token that lives longer than `max_seconds`, from `iat` (without one, or with one that is still to come,
+    from now) to `exp`."""
+    if not max_seconds:
+        return
+    issued_at = min(now, _time(claims, "iat")) if "iat" in claims else now
+    if _time(claims, "exp") - issued_at > timedelta(seconds=max_seconds):
+        raise Unauthorized(f"The token's life is longer than {max_seconds} seconds.")
 
 
 def _time(claims: Mapping[str, Any], name: str) -> datetime:
@@ -237,8 +208,9 @@ def sign(
     ttl_seconds: float = 3600,
     issuer: str | None = None,
     audience: str | None = None,
+    max_token_seconds: int = 0,
 ) -> str:
-    """A token that an Authenticator with the same secret, issuer and audience accepts.
+    """A token that an Authenticator with the same secret, issuer, audience and longest life accepts.
 
     Raises ValueError with a sentence for a principal that it would not accept.
     """
@@ -247,6 +219,7 @@ def sign(
     claims |= {name: value for name, value in optional.items() if value is not None}
     try:
         _principal(claims, now)
+        _check_life(claims, now, max_token_seconds)
     except Unauthorized as refusal:
         raise ValueError(refusal.detail) from None
     return jwt.encode(claims, secret, algorithm=SHARED_KEY_ALGORITHMS[0])

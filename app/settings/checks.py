@@ -17,6 +17,10 @@ SHORTEST_PERIOD = 16
 """Characters after which a key may repeat itself."""
 
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
+_NO_SENTENCE = re.compile(r"[0-9A-Z]")
+"""32 random characters of base64 are all small letters or `-` or `_` once in 10^11 keys."""
+_EXAMPLE = re.compile("secret|passw|change|example|default|develop|product|testing", re.IGNORECASE)
+"""Each is in a random key of 64 characters of base64 less than once in 500,000 keys."""
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
 
 
@@ -34,8 +38,9 @@ def check_bearer(token: str) -> str:
 
 
 def is_guessable(key: str) -> bool:
-    """Whether a key is visibly not random: few distinct characters, a short period, or mostly a sequence (`abcd…`)."""
-    if len(set(key)) < MINIMUM_DISTINCT:
+    """Whether a key is visibly not random: few distinct characters, a short period, mostly a sequence (`abcd…`), only
+    small letters and separators as in a sentence, or with a word in it that examples use."""
+    if len(set(key)) < MINIMUM_DISTINCT or not _NO_SENTENCE.search(key) or _EXAMPLE.search(key):
         return True
     if any(key[period:] == key[:-period] for period in range(1, min(SHORTEST_PERIOD, len(key)))):
         return True

@@ -104,7 +104,12 @@ def demo_settings(database_url: str, say: Callable[[str], None]) -> Settings:
         raise InvalidSettings("ENVIRONMENT: the demo plays with tokens that anybody can sign; not in production")
     own = {name: value for name, value in CALM.items() if not os.environ.get(name.upper())}
     settings = read_settings(
-        database_url=database_url, wallet_url="sandbox:", auth_jwks_url=None, web_concurrency=1, **own
+        database_url=database_url,
+        wallet_url="sandbox:",
+        auth_jwks_url=None,
+        max_token_seconds=0,  # a printed link works for weeks
+        web_concurrency=1,
+        **own,
     )
     port = _free_port(settings.host, settings.port)
     if settings.port not in (0, port):

@@ -1,22 +1,15 @@
-import asyncio
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.utils import base64url_encode
 
 from app.access import auth
 from app.access.auth import Authenticator, Principal, sign
 from app.domain.command import Actor, Role
-from app.domain.errors import TokenExpired, Unauthorized, Unavailable
+from app.domain.errors import TokenExpired, Unauthorized
 
 SECRET = "a-shared-key-for-tests-of-32-bytes-or-more"
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -231,6 +224,50 @@ async def test_the_last_day_of_the_calendar_is_a_time_like_any_other(authenticat
     assert (await authenticator.principal(presented)).sub == "ada"
 
 
+# Longest life and changed keys
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_taken"),
+    [
+        ({"exp": NOW.timestamp() + 600}, True),
+        ({"exp": NOW.timestamp() + 601}, False),
+        ({"iat": NOW.timestamp() - 500, "exp": NOW.timestamp() + 100}, True),
+        ({"iat": NOW.timestamp() - 500, "exp": NOW.timestamp() + 101}, False),
+        # An iat that is still to come shortens nothing.
+        ({"iat": NOW.timestamp() + 5000, "exp": NOW.timestamp() + 5001}, False),
+        ({"exp": int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())}, False),
+    ],
+)
+async def test_a_token_that_lives_longer_than_is_allowed_is_refused(
+    clock: Clock, changes: dict[str, Any], is_taken: bool
+) -> None:
+    limited = Authenticator(secret=SECRET, clock=clock, max_token_seconds=600)
+    presented = token(**changes)
+    if is_taken:
+        assert (await limited.principal(presented)).sub == "ada"
+    else:
+        assert await refusal(limited, presented) == "The token's life is longer than 600 seconds."
+        assert (await Authenticator(secret=SECRET, clock=clock).principal(presented)).sub == "ada"
+
+
+async def test_the_time_of_issue_must_be_a_time_where_it_counts(clock: Clock) -> None:
+    limited = Authenticator(secret=SECRET, clock=clock, max_token_seconds=600)
+    presented = jwt.PyJWS().encode(json.dumps(claims(iat="now")).encode(), SECRET.encode(), algorithm="HS256")
+    assert await refusal(limited, presented) == 'The token\'s claim "iat" is not a time in seconds.'
+
+
+async def test_a_key_that_was_replaced_is_accepted_beside_the_new_one_and_no_third(clock: Clock) -> None:
+    old, new = "the-key-of-last-year-of-32-bytes-or-more", "the-key-of-this-year-of-32-bytes-or-more"
+    changing = Authenticator(secret=new, previous_secret=old, clock=clock)
+    for number, key in enumerate((old, new)):
+        assert (await changing.principal(token(key, sub=f"user-{number}"))).sub == f"user-{number}"
+    assert await refusal(changing, token()) == auth.NOT_VALID
+    # Whatever else is wrong is said of a token of either key.
+    assert await refusal(changing, token(old, exp=...)) == 'The token lacks the claim "exp".'
+    assert await refusal(Authenticator(secret=new, clock=clock), token(old)) == auth.NOT_VALID
+
+
 # What is remembered
 
 
@@ -239,7 +276,7 @@ async def test_a_token_is_verified_once_while_it_is_believed(
 ) -> None:
     presented = token()
     first = await authenticator.principal(presented)
-    monkeypatch.setattr(authenticator, "_secret", "the key has been changed since then, for all tokens")
+    monkeypatch.setattr(authenticator, "_secrets", ("the key has been changed since then, for all tokens",))
     assert await authenticator.principal(presented) is first
     assert await refusal(authenticator, token(sub="bob")) == auth.NOT_VALID
     clock.advance(seconds=auth.VERIFIED_FOR.total_seconds())
@@ -254,7 +291,7 @@ async def test_only_so_many_tokens_are_remembered_the_newest(
     for each in presented:
         await authenticator.principal(each)
     assert len(authenticator._verified) == 10
-    monkeypatch.setattr(authenticator, "_secret", "the key has been changed since then, for all tokens")
+    monkeypatch.setattr(authenticator, "_secrets", ("the key has been changed since then, for all tokens",))
     for each in presented[-10:]:
         await authenticator.principal(each)
     assert await refusal(authenticator, presented[-11]) == auth.NOT_VALID
@@ -275,230 +312,19 @@ async def test_a_refused_token_is_not_remembered(authenticator: Authenticator) -
         (Role.VIEWER, "a b", None, 60, "sub"),
         (Role.MODERATOR, "max", None, 60, "performerId"),
         (Role.VIEWER, "ada", None, -60, "expired"),
+        (Role.VIEWER, "ada", None, 601, "longer than 600 seconds"),
     ],
 )
 def test_a_token_that_would_be_refused_is_not_signed(
     role: Role, sub: str, performer_id: str | None, ttl_seconds: int, sentence: str
 ) -> None:
     with pytest.raises(ValueError, match=sentence):
-        sign(SECRET, role, sub, performer_id=performer_id, ttl_seconds=ttl_seconds, now=NOW)
-
-
-# The host site's own keys
-
-
-class HostSite:
-    """A host site that publishes a JWKS; a test says which keys, and whether it answers."""
-
-    def __init__(self) -> None:
-        self.rsa = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.ec = ec.generate_private_key(ec.SECP256R1())
-        self.published = [self.jwk(self.rsa, "rsa-1"), self.jwk(self.ec, "ec-1")]
-        self.status = 200
-        self.body: bytes | None = None
-        self.fetches = 0
-        self.answering = threading.Event()
-        self.answering.set()
-        self.asked = threading.Event()
-        self.url = ""
-
-    @staticmethod
-    def jwk(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, kid: str) -> dict[str, Any]:
-        public = key.public_key()
-        shown = (
-            jwt.algorithms.RSAAlgorithm.to_jwk(public, as_dict=True)
-            if isinstance(public, rsa.RSAPublicKey)
-            else jwt.algorithms.ECAlgorithm.to_jwk(public, as_dict=True)
+        sign(
+            SECRET,
+            role,
+            sub,
+            performer_id=performer_id,
+            ttl_seconds=ttl_seconds,
+            now=NOW,
+            max_token_seconds=600,
         )
-        return {**shown, "kid": kid, "use": "sig"}
-
-    @contextmanager
-    def running(self) -> Iterator["HostSite"]:
-        site = self
-
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                site.fetches += 1
-                site.asked.set()
-                site.answering.wait(10)
-                body = json.dumps({"keys": site.published}).encode() if site.body is None else site.body
-                self.send_response(site.status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
-            self.url = f"http://127.0.0.1:{server.server_port}/jwks.json"
-            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-            thread.start()
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
-
-
-@pytest.fixture
-def site() -> Iterator[HostSite]:
-    with HostSite().running() as site:
-        yield site
-
-
-@pytest.fixture
-def federated(site: HostSite, clock: Clock) -> Authenticator:
-    return Authenticator(secret=SECRET, clock=clock, jwks_url=site.url)
-
-
-async def test_tokens_of_the_host_site_are_verified_by_its_published_keys(
-    federated: Authenticator, site: HostSite
-) -> None:
-    assert (await federated.principal(token(site.rsa, "RS256", "rsa-1", sub="ada"))).sub == "ada"
-    assert (await federated.principal(token(site.ec, "ES256", "ec-1", sub="bob"))).sub == "bob"
-    assert site.fetches == 1
-
-
-async def test_the_shared_key_is_not_taken_once_public_keys_are_configured(
-    federated: Authenticator, site: HostSite
-) -> None:
-    assert await refusal(federated, token(SECRET, "HS256", "rsa-1")) == auth.NOT_VALID
-    assert site.fetches == 0
-
-
-async def test_a_published_key_is_never_used_as_a_shared_one(federated: Authenticator, site: HostSite) -> None:
-    public = site.rsa.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    signing_input = by_hand({"alg": "HS256", "kid": "rsa-1"}, claims(role="admin")).rpartition(".")[0]
-    signature = jwt.get_algorithm_by_name("HS256").sign(signing_input.encode(), public)
-    assert await refusal(federated, f"{signing_input}.{base64url_encode(signature).decode()}") == auth.NOT_VALID
-
-
-async def test_a_shared_key_that_a_host_site_publishes_by_mistake_is_not_taken(
-    federated: Authenticator, site: HostSite
-) -> None:
-    site.published.append({"kty": "oct", "kid": "oops", "k": base64url_encode(SECRET.encode()).decode()})
-    assert await refusal(federated, token(SECRET, "HS256", "oops")) == auth.NOT_VALID
-
-
-async def test_the_algorithm_is_the_keys_and_not_the_tokens(federated: Authenticator, site: HostSite) -> None:
-    assert await refusal(federated, token(site.ec, "ES256", "rsa-1")) == auth.NOT_VALID
-    assert await refusal(federated, token(site.rsa, "RS512", "rsa-1")) == auth.NOT_VALID
-    assert await refusal(federated, token(site.rsa, "PS256", "rsa-1")) == auth.NOT_VALID
-
-
-async def test_a_key_of_somebody_else_under_a_known_name_is_not_valid(federated: Authenticator) -> None:
-    theirs = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    assert await refusal(federated, token(theirs, "RS256", "rsa-1")) == auth.NOT_VALID
-
-
-async def test_a_broken_token_is_refused_without_asking_the_host_site(federated: Authenticator, site: HostSite) -> None:
-    for forged in ("hello", by_hand({"alg": "none"}, claims()), by_hand({"alg": "RS256", "kid": 7}, claims(), b"x")):
-        assert await refusal(federated, forged) == auth.NOT_VALID
-    assert await refusal(federated, token(site.rsa, "RS256")) == "The token does not name its key (kid)."
-    assert site.fetches == 0
-
-
-async def test_a_new_key_is_found_and_made_up_key_ids_do_not_make_a_storm(
-    federated: Authenticator, site: HostSite, clock: Clock
-) -> None:
-    await federated.principal(token(site.rsa, "RS256", "rsa-1"))
-    for number in range(100):
-        assert await refusal(federated, token(site.rsa, "RS256", f"made-up-{number}")) == (
-            "The token is signed with an unknown key."
-        )
-    assert site.fetches == 1
-
-    site.published.append(site.jwk(site.ec, "ec-2"))
-    clock.advance(seconds=auth.FETCHES_APART.total_seconds())
-    await federated.principal(token(site.ec, "ES256", "ec-2"))
-    assert site.fetches == 2
-
-
-async def test_a_clock_that_is_put_back_does_not_put_off_the_next_fetch(
-    federated: Authenticator, site: HostSite, clock: Clock
-) -> None:
-    await federated.principal(token(site.rsa, "RS256", "rsa-1"))
-    site.published.append(site.jwk(site.ec, "ec-2"))
-    clock.advance(hours=-2)
-    await federated.principal(token(site.ec, "ES256", "ec-2"))
-    assert site.fetches == 2
-
-
-async def test_a_withdrawn_key_stops_working(federated: Authenticator, site: HostSite, clock: Clock) -> None:
-    presented = token(site.rsa, "RS256", "rsa-1")
-    await federated.principal(presented)
-    del site.published[0]
-    clock.advance(seconds=auth.VERIFIED_FOR.total_seconds())
-    await federated.principal(presented)  # starts the fetch and does not wait for it
-    await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "fetch-jwks"))
-    clock.advance(seconds=auth.VERIFIED_FOR.total_seconds())
-    assert await refusal(federated, presented) == "The token is signed with an unknown key."
-
-
-@pytest.mark.parametrize(
-    ("status", "body"), [(500, None), (404, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"keys":[]}'), (302, b"")]
-)
-async def test_keys_that_cannot_be_had_are_a_503_and_not_a_refusal(
-    federated: Authenticator,
-    site: HostSite,
-    clock: Clock,
-    caplog: pytest.LogCaptureFixture,
-    status: int,
-    body: bytes | None,
-) -> None:
-    site.status, site.body = status, body
-    presented = token(site.rsa, "RS256", "rsa-1")
-    for _ in range(20):
-        with pytest.raises(Unavailable) as caught:
-            await federated.principal(presented)
-        assert caught.value.retry_after_seconds == 10
-    assert site.fetches == 1
-    assert len(caplog.messages) == 1
-    assert "were not fetched" in caplog.text
-    assert presented not in caplog.text
-
-    site.status, site.body = 200, None
-    clock.advance(seconds=auth.FETCHES_APART.total_seconds())
-    assert (await federated.principal(presented)).sub == "ada"
-
-
-async def test_a_host_site_that_is_not_there_is_a_503(clock: Clock) -> None:
-    with HostSite().running() as site:
-        gone = site.url
-    federated = Authenticator(secret=SECRET, clock=clock, jwks_url=gone)
-    with pytest.raises(Unavailable):
-        await federated.principal(token(site.rsa, "RS256", "rsa-1"))
-
-
-async def test_known_keys_outlive_a_host_site_in_trouble_for_a_while(
-    federated: Authenticator, site: HostSite, clock: Clock
-) -> None:
-    await federated.principal(token(site.rsa, "RS256", "rsa-1"))
-    site.status = 500
-    late = int((NOW + 3 * HOUR).timestamp())
-    clock.advance(minutes=59)
-    assert (await federated.principal(token(site.rsa, "RS256", "rsa-1", exp=late))).sub == "ada"
-    with pytest.raises(Unavailable):
-        await federated.principal(token(site.rsa, "RS256", "a-newer-one", exp=late))
-    clock.advance(minutes=1)
-    with pytest.raises(Unavailable):
-        await federated.principal(token(site.rsa, "RS256", "rsa-1", sub="bob", exp=late))
-
-
-async def test_one_fetch_serves_all_who_wait_and_survives_one_who_leaves(
-    federated: Authenticator, site: HostSite
-) -> None:
-    site.answering.clear()
-    waiting = [
-        asyncio.create_task(federated.principal(token(site.rsa, "RS256", "rsa-1", sub=f"user-{number}")))
-        for number in range(5)
-    ]
-    await asyncio.to_thread(site.asked.wait, 10)
-    waiting[0].cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting[0]
-    site.answering.set()
-    principals = await asyncio.gather(*waiting[1:])
-    assert [principal.sub for principal in principals] == ["user-1", "user-2", "user-3", "user-4"]
-    assert site.fetches == 1
