@@ -4,7 +4,7 @@ HTTP and the socket both come through here, so that the same request has the sam
 Nothing is decided about the state of a room; that is `decision`'s.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from app.access import rights
 from app.access.auth import Principal
 from app.access.rate_limit import Quota
 from app.domain import command as do
-from app.domain.command import Actor, Command
+from app.domain.command import Command
 from app.domain.errors import (
     EscrowNotFound,
     FieldError,
@@ -33,28 +33,10 @@ from app.store import reading
 from app.wallet.answers import Done, Escrow, Never, NoEscrow, is_held
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox, confirmation
+from app.wire.commands import COMMANDS, Who
 from app.wire.encoding import fingerprint
-from app.wire.requests import (
-    AbandonRequest,
-    CompleteRequest,
-    EmptyRequest,
-    IntakeRequest,
-    RefundRequest,
-    Request,
-    SettingsRequest,
-    is_identifier,
-)
+from app.wire.requests import IntakeRequest, RefundRequest, Request, is_identifier
 from app.wire.shapes import WholeItem, whole_item
-
-ITEM_COMMANDS: Mapping[str, type[Request]] = {
-    "start": EmptyRequest,
-    "complete": CompleteRequest,
-    "abandon": AbandonRequest,
-    "refund": RefundRequest,
-    "pause": EmptyRequest,
-    "resume": EmptyRequest,
-}
-"""The commands about one item, by their public word, and the body each takes."""
 
 
 class Actions:
@@ -116,32 +98,24 @@ class Actions:
         keys = [(idempotency.scope, idempotency.key)]
         return bool(await self._queries.run(lambda connection: reading.find_answers(connection, keys)))
 
-    async def item_command(
-        self, principal: Principal, name: str, item_id: str, request: Request, key: str | None
+    async def command(
+        self, principal: Principal, name: str, target: str, request: Request, key: str | None = None
     ) -> Outcome:
-        """Do one of ITEM_COMMANDS to an item."""
-        item, _ = await self._queries.item(item_id)
-        if isinstance(request, RefundRequest):
-            rights.may_refund(principal, item.performer_id, item.user_id, request.reason)
-        else:
-            rights.may_drive(principal, item.performer_id)
-        command = _item_command(principal.actor, name, item, request)
-        idempotency = _idempotency(principal, key, name, item_id, request.model_dump(mode="json"))
-        return await self._lanes.send(item.performer_id, command, idempotency)
+        """Send one of COMMANDS. `target` is the id of its item, or of the performer for a room's command.
 
-    async def start_next(self, principal: Principal, performer_id: str, key: str | None) -> Outcome:
-        rights.may_drive(principal, performer_id)
-        idempotency = _idempotency(principal, key, "start-next", performer_id, {})
-        return await self._lanes.send(performer_id, do.StartNext(actor=principal.actor), idempotency)
-
-    async def change_settings(
-        self, principal: Principal, performer_id: str, request: SettingsRequest, key: str | None = None
-    ) -> Outcome:
-        rights.may_drive(principal, performer_id)
-        idempotency = _idempotency(
-            principal, key, "settings", performer_id, request.model_dump(mode="json", exclude_unset=True)
-        )
-        return await self._lanes.send(performer_id, request.command(principal.actor), idempotency)
+        A known `key` gets the first outcome again; another request under it is refused.
+        """
+        spec = COMMANDS[name]
+        item = (await self._queries.item(target))[0] if spec.is_about_item else None
+        performer_id = item.performer_id if item is not None else target
+        match spec.who, item, request:
+            case Who.STAGE_OR_OWNER, Item(), RefundRequest():
+                rights.may_refund(principal, performer_id, item.user_id, request.reason)
+            case _:
+                rights.may_drive(principal, performer_id)
+        idempotency = _idempotency(principal, key, name, target, request.body())
+        command = spec.command(principal.actor, item.item_id if item is not None else None, request)
+        return await self._lanes.send(performer_id, command, idempotency)
 
     async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
         """The item a refusal is about, where the caller may see that."""
@@ -201,24 +175,6 @@ async def _verify_hold(wallet: Wallet, request: IntakeRequest) -> None:
             raise EscrowNotFound("The wallet holds no such escrow for this user and amount.")
         case _:
             raise Unavailable("The wallet cannot confirm the escrow right now; try again.", retry_after_seconds=1)
-
-
-def _item_command(actor: Actor, name: str, item: Item, request: Request) -> Command:
-    item_id = item.item_id
-    match name, request:
-        case "start", _:
-            return do.Start(actor=actor, item_id=item_id)
-        case "pause", _:
-            return do.Pause(actor=actor, item_id=item_id)
-        case "resume", _:
-            return do.Resume(actor=actor, item_id=item_id)
-        case "complete", CompleteRequest(refund_tokens=tokens):
-            return do.Complete(actor=actor, item_id=item_id, refund_tokens=tokens)
-        case "abandon", AbandonRequest(reason=reason):
-            return do.Abandon(actor=actor, item_id=item_id, reason=reason)
-        case "refund", RefundRequest(reason=reason):
-            return do.Refund(actor=actor, item_id=item_id, reason=reason)
-    raise ValueError(f"no such command: {name}")
 
 
 def _one_key(in_body: str | None, in_header: str | None) -> str:

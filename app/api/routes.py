@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from app.access import rights
 from app.access.auth import Authenticator, Principal
-from app.actions import ITEM_COMMANDS, Actions
+from app.actions import Actions
 from app.api.analytics import analyse
 from app.api.event_stream import EventLog, Selection
 from app.api.parameters import (
@@ -44,6 +44,7 @@ from app.server.middleware import Endpoint, Json, body_of
 from app.server.problems import problem_response
 from app.store import Store, reading
 from app.wire import shapes
+from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec
 from app.wire.encoding import encode
 from app.wire.requests import EmptyRequest, IntakeRequest, SettingsRequest, is_identifier, read_body
 
@@ -113,11 +114,11 @@ class Api:
         events = await self._queries.run(lambda connection: reading.item_events(connection, item.item_id))
         return _json(shapes.transitions_shape(events))
 
-    async def item_command(self, name: str, request: Request) -> Response:
+    async def command(self, spec: CommandSpec, request: Request) -> Response:
         principal = await self._principal(request)
-        body = read_body(ITEM_COMMANDS[name], await body_of(request))
-        item_id = request.path_params["itemId"]
-        outcome = await self._actions.item_command(principal, name, item_id, body, idempotency_key_of(request))
+        body = read_body(spec.request, await body_of(request))
+        target = request.path_params["itemId"] if spec.is_about_item else performer_id_of(request)
+        outcome = await self._actions.command(principal, spec.name, target, body, idempotency_key_of(request))
         return self._answer(outcome)
 
     async def _readable_item(self, request: Request) -> tuple[Item, Room]:
@@ -156,14 +157,8 @@ class Api:
     async def change_settings(self, request: Request) -> Response:
         principal = await self._principal(request)
         body = read_body(SettingsRequest, await body_of(request))
-        outcome = await self._actions.change_settings(principal, performer_id_of(request), body)
+        outcome = await self._actions.command(principal, SETTINGS.name, performer_id_of(request), body)
         return _json(shapes.room_shape(outcome.room, self._store.epoch))
-
-    async def start_next(self, request: Request) -> Response:
-        principal = await self._principal(request)
-        read_body(EmptyRequest, await body_of(request))
-        performer_id = performer_id_of(request)
-        return self._answer(await self._actions.start_next(principal, performer_id, idempotency_key_of(request)))
 
     async def history(self, request: Request) -> Response:
         principal = await self._principal(request)
@@ -371,8 +366,7 @@ class Api:
         return problem_response(refusal, await self._actions.item_of(principal, refusal))
 
     def routes(self, sockets: Sockets) -> list[BaseRoute]:
-        room = "/v1/performers/{performerId}/queue"
-        item = "/v1/queue/items/{itemId}"
+        room, item = ROOM_PATH, ITEM_PATH
         return [
             # Tried from the top, so what is asked all the time comes first.
             Route("/v1/queue/items", Endpoint(self.intake), methods=["POST"]),
@@ -381,11 +375,10 @@ class Api:
             Route(item, Endpoint(self.item), methods=["GET"]),
             Route(f"{item}/transitions", Endpoint(self.transitions), methods=["GET"]),
             *(
-                Route(f"{item}/{name}", Endpoint(partial(self.item_command, name)), methods=["POST"], name=name)
-                for name in ITEM_COMMANDS
+                Route(spec.path, Endpoint(partial(self.command, spec)), methods=["POST"], name=spec.name)
+                for spec in (*ITEM_COMMANDS, START_NEXT)
             ),
             Route(f"{room}/depth", Endpoint(self.depth), methods=["GET"]),
-            Route(f"{room}/start-next", Endpoint(self.start_next), methods=["POST"]),
             Route(f"{room}/history", Endpoint(self.history), methods=["GET"]),
             Route(f"{room}/analytics", Endpoint(self.analytics), methods=["GET"]),
             Route("/v1/users/{userId}/queue/items", Endpoint(self.user_items), methods=["GET"]),

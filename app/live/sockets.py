@@ -7,7 +7,7 @@ its commands, and its end with a close code that tells the client whether to com
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +16,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.access import rights
 from app.access.auth import Authenticator, Principal
-from app.actions import ITEM_COMMANDS, Actions
+from app.actions import Actions
 from app.domain.command import Role
 from app.domain.errors import (
-    FieldError,
     Forbidden,
     InvalidRequest,
     NotFound,
@@ -28,7 +27,6 @@ from app.domain.errors import (
     TokenExpired,
     Unauthorized,
 )
-from app.engine.writer import Outcome
 from app.live.asgi_line import AsgiLine
 from app.live.client_frames import Closing, Gone, Inbox
 from app.live.hub import Hub
@@ -37,15 +35,17 @@ from app.live.subscriber import Subscriber
 from app.server.problems import REQUEST_ID, problem_response, request_id_of
 from app.server.websocket_protocol import EXTENSION, QueueSocketProtocol
 from app.wire import frames
-from app.wire.requests import (
+from app.wire.client_frames import (
     AuthFrame,
-    BareFrame,
     CommandFrame,
-    EmptyRequest,
-    SettingsRequest,
-    is_identifier,
-    read,
+    ItemCommandFrame,
+    PingFrame,
+    ResyncFrame,
+    UnknownFrame,
+    is_command,
+    read_frame,
 )
+from app.wire.requests import is_identifier
 from app.wire.shapes import room_shape, whole_item
 from app.wire.websocket import CloseCode, text_frame
 
@@ -172,15 +172,19 @@ class _Connection:
         """A private room: silence until the client has said who it is."""
         try:
             async with asyncio.timeout(AUTH_SECONDS):
-                frame = await self._inbox.next()
+                value = await self._inbox.next()
         except TimeoutError:
             raise Closing(CloseCode.BAD_TOKEN, "auth did not come in time") from None
-        if frame.get("type") != "auth":
-            raise Closing(CloseCode.BAD_TOKEN, "auth must come first")
         try:
-            await self._auth(frame, since=self._resume_point())
+            match read_frame(value):
+                case AuthFrame() as frame:
+                    await self._auth(frame, since=self._resume_point())
+                case _:
+                    raise Closing(CloseCode.BAD_TOKEN, "auth must come first")
+        except UnknownFrame:
+            raise Closing(CloseCode.BAD_FRAME, "not a frame of this protocol") from None
         except InvalidRequest:
-            raise Closing(CloseCode.BAD_TOKEN, "auth needs a token") from None
+            raise Closing(CloseCode.BAD_TOKEN, "auth must come first, with a token") from None
 
     async def _end(self) -> None:
         if self._expiry is not None:
@@ -249,8 +253,8 @@ class _Connection:
             del connected[name]
         self._principal = None
 
-    async def _auth(self, frame: Mapping[str, Any], *, since: int | None = None) -> None:
-        await self._authenticate(read(AuthFrame, frame).token)
+    async def _auth(self, frame: AuthFrame, *, since: int | None = None) -> None:
+        await self._authenticate(frame.token)
         self._leave_room()
         self._welcome()
         await self._join(since=since)
@@ -306,49 +310,36 @@ class _Connection:
 
     # Frames
 
-    async def _handle(self, frame: dict[str, Any]) -> None:
+    async def _handle(self, value: Any) -> None:
+        """Do what a frame asks for. Raises Closing for what is no frame of the protocol; answers a refusal."""
         try:
-            match frame["type"]:
-                case "auth":
+            principal = self._principal
+            # As over HTTP: the caller's identity is asked for before the command is read.
+            if principal is None and is_command(value):
+                raise Unauthorized("Say who you are first (auth).")
+            match read_frame(value):
+                case AuthFrame() as frame:
                     await self._auth(frame)
-                case "ping":
-                    read(BareFrame, frame)
+                case PingFrame():
                     self._write(frames.pong(self._shared.clock()))
-                case "resync":
-                    read(BareFrame, frame)
+                case ResyncFrame():
                     if self._subscriber is not None:
                         self._shared.hub.show(self._performer_id, self._subscriber)
-                case _:
-                    await self._command(frame)
+                case CommandFrame() as command if principal is not None:
+                    await self._command(principal, command)
+        except UnknownFrame:
+            raise Closing(CloseCode.BAD_FRAME, "not a frame of this protocol") from None
         except QueueError as refusal:
             item = await self._shared.actions.item_of(self._principal, refusal)
-            self._write(frames.error(_id_of(frame), refusal, item))
+            self._write(frames.error(_id_of(value), refusal, item))
 
-    async def _command(self, frame: dict[str, Any]) -> None:
-        command = read(CommandFrame, frame)
-        if self._principal is None:
-            raise Unauthorized("Say who you are first (auth).")
-        principal, actions = self._principal, self._shared.actions
-        outcome: Outcome
-        if command.type == "settings":
-            request = read(SettingsRequest, command.body())
-            outcome = await actions.change_settings(principal, self._performer_id, request, command.id)
-            room = room_shape(outcome.room, self._shared.hub.epoch)
-            self._write(frames.ack(command.id, None, room))
-            return
-        if command.type == "start-next":
-            read(EmptyRequest, command.body())
-            outcome = await actions.start_next(principal, self._performer_id, command.id)
-        else:
-            item_id = command.body().get("itemId")
-            if not isinstance(item_id, str):
-                raise InvalidRequest("itemId must be an item's id.", errors=[FieldError("itemId", "must be an id")])
-            request_model = ITEM_COMMANDS[command.type]
-            body = read(request_model, command.body("itemId"))
-            outcome = await actions.item_command(principal, command.type, item_id, body, command.id)
+    async def _command(self, principal: Principal, command: CommandFrame) -> None:
+        target = command.item_id if isinstance(command, ItemCommandFrame) else self._performer_id
+        outcome = await self._shared.actions.command(principal, command.type, target, command, command.id)
         if outcome.item is None:
-            raise Forbidden("Nothing was done.")
-        self._write(frames.ack(command.id, whole_item(outcome.item, outcome.position)))
+            self._write(frames.ack(command.id, None, room_shape(outcome.room, self._shared.hub.epoch)))
+        else:
+            self._write(frames.ack(command.id, whole_item(outcome.item, outcome.position)))
 
     def _write(self, payload: bytes) -> None:
         if self._line.is_open:
@@ -368,6 +359,6 @@ def _name(principal: Principal) -> str:
     return f"{principal.role}:{principal.sub}"
 
 
-def _id_of(frame: Mapping[str, Any]) -> str | None:
-    command_id = frame.get("id")
+def _id_of(value: Any) -> str | None:
+    command_id = value.get("id") if isinstance(value, dict) else None
     return command_id if isinstance(command_id, str) else None

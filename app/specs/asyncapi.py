@@ -5,20 +5,12 @@ Owns the table of what may travel in each direction. That the socket keeps to it
 
 from collections.abc import Mapping
 
+from app.domain.errors import DuplicateIdempotencyKey, Unauthorized, Unavailable
 from app.specs.openapi import CONTRACT_VERSION
 from app.wire import frames
-from app.wire.requests import (
-    IDENTIFIER_PATTERN,
-    AbandonRequest,
-    AuthFrame,
-    BareFrame,
-    CommandFrame,
-    CompleteRequest,
-    EmptyRequest,
-    RefundRequest,
-    Request,
-    SettingsRequest,
-)
+from app.wire.client_frames import CLIENT_FRAMES
+from app.wire.commands import COMMANDS, CommandSpec, Refusals
+from app.wire.requests import IDENTIFIER_PATTERN
 from app.wire.schemas import Schema, components, reference
 from app.wire.websocket import CloseCode
 
@@ -33,16 +25,6 @@ SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
     "pong": (frames.Pong, "The answer to `ping`."),
 }
 
-ITEM_COMMANDS: Mapping[str, type[Request]] = {
-    "start": EmptyRequest,
-    "complete": CompleteRequest,
-    "abandon": AbandonRequest,
-    "refund": RefundRequest,
-    "pause": EmptyRequest,
-    "resume": EmptyRequest,
-}
-ROOM_COMMANDS: Mapping[str, type[Request]] = {"start-next": EmptyRequest, "settings": SettingsRequest}
-
 DESCRIPTION = """\
 A connection begins as an anonymous viewer; the Authorization header or an `auth` frame makes it an owner's, a
 performer's or an administrator's. A client holds the version of its room: an update whose `from` is that version
@@ -52,8 +34,8 @@ snapshot gives exactly a fresh snapshot."""
 
 def document() -> Schema:
     """The AsyncAPI document."""
+    by_anybody = [name for name in CLIENT_FRAMES if name not in COMMANDS]
     messages = {**_server_messages(), **_client_messages()}
-    commands = [*ITEM_COMMANDS, *ROOM_COMMANDS]
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "Performance Queue, live", "version": CONTRACT_VERSION, "description": DESCRIPTION},
@@ -61,9 +43,9 @@ def document() -> Schema:
         "channels": {"live": _channel(messages)},
         "operations": {
             "tell": _operation("send", "What the service sends by itself", [*SERVER_FRAMES]),
-            "ask": _operation("receive", "What every client may send", ["auth", "ping", "resync"]),
+            "ask": _operation("receive", "What every client may send", by_anybody),
             "command": {
-                **_operation("receive", "What the performer's side and administrators may send", commands),
+                **_operation("receive", "What the performer's side and administrators may send", [*COMMANDS]),
                 "reply": {"channel": _CHANNEL, "messages": _messages(["ack", "error"])},
             },
         },
@@ -115,40 +97,23 @@ def _server_messages() -> dict[str, Schema]:
 
 
 def _client_messages() -> dict[str, Schema]:
-    messages: dict[str, Schema] = {
-        "auth": {"name": "auth", "summary": "Say who you are, or refresh the token.", "payload": reference(AuthFrame)},
-        "ping": {"name": "ping", "summary": "Answered with `pong`.", "payload": _bare("ping")},
-        "resync": {"name": "resync", "summary": "Answered with a snapshot.", "payload": _bare("resync")},
+    return {
+        name: {
+            "name": name,
+            "summary": _command_summary(COMMANDS[name]) if name in COMMANDS else (frame.__doc__ or ""),
+            "payload": reference(frame),
+        }
+        for name, frame in CLIENT_FRAMES.items()
     }
-    for name in (*ITEM_COMMANDS, *ROOM_COMMANDS):
-        summary = "Same rules and codes as over HTTP; `id` doubles as the idempotency key."
-        messages[name] = {"name": name, "summary": summary, "payload": {"$ref": f"#/components/schemas/{_name(name)}"}}
-    return messages
 
 
-def _bare(name: str) -> Schema:
-    return {"allOf": [reference(BareFrame)], "properties": {"type": {"const": name}}}
+def _command_summary(spec: CommandSpec) -> str:
+    """Its refusals are those of HTTP; what comes before a body is read has no place here."""
+    refusals: Refusals = (Unauthorized, Unavailable, DuplicateIdempotencyKey, *spec.refuses)
+    codes = ", ".join(f"`{code}`" for code in dict.fromkeys(refusal.code for refusal in refusals))
+    return f"{spec.summary}. For {spec.who}. Refused with {codes}."
 
 
 def _schemas() -> dict[str, Schema]:
-    bodies = {**ITEM_COMMANDS, **ROOM_COMMANDS}
     shapes = [frame for frame, _ in SERVER_FRAMES.values()]
-    schemas = components(answers=shapes, requests=[AuthFrame, BareFrame, CommandFrame, *bodies.values()])
-    identifier = schemas.pop(CommandFrame.__name__)["properties"]["id"]
-    body_schemas = {body: schemas.pop(body.__name__, {}) for body in bodies.values()}
-    for name, body in bodies.items():
-        own: Schema = {"type": {"const": name}, "id": identifier}
-        if name in ITEM_COMMANDS:
-            own["itemId"] = {"type": "string", "pattern": IDENTIFIER_PATTERN}
-        schemas[_name(name)] = {
-            "type": "object",
-            "properties": {**own, **body_schemas[body].get("properties", {})},
-            "required": [*own, *body_schemas[body].get("required", [])],
-            "additionalProperties": False,
-        }
-    return schemas
-
-
-def _name(command: str) -> str:
-    """The name of a command's schema: StartNextCommand for start-next."""
-    return "".join(word.capitalize() for word in command.split("-")) + "Command"
+    return components(answers=shapes, requests=CLIENT_FRAMES.values())

@@ -8,8 +8,9 @@ from typing_extensions import is_typeddict
 
 from app.domain.errors import Internal
 from app.domain.operation import OperationStatus
-from app.specs.operations import OPERATIONS, Operation, Refusals
+from app.specs.operations import OPERATIONS, Operation
 from app.wire import shapes
+from app.wire.commands import Refusals
 from app.wire.requests import IDENTIFIER_PATTERN
 from app.wire.schemas import Schema, components, reference
 

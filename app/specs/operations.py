@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.errors import (
-    AlreadyProcessing,
     DuplicateIdempotencyKey,
     EscrowAlreadyQueued,
     EscrowNotFound,
@@ -19,32 +18,20 @@ from app.domain.errors import (
     InvalidTransition,
     ItemNotFound,
     NotFound,
-    OutOfOrder,
     PayloadTooLarge,
     PerformerNotFound,
     QueueClosed,
-    QueueEmpty,
-    QueueError,
     QueueFull,
     RateLimitExceeded,
     Unauthorized,
     Unavailable,
 )
 from app.wire import shapes
-from app.wire.requests import (
-    AbandonRequest,
-    CompleteRequest,
-    EmptyRequest,
-    IntakeRequest,
-    RefundRequest,
-    Request,
-    SettingsRequest,
-)
+from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
+from app.wire.requests import EmptyRequest, IntakeRequest, Request
 
 HTML = "text/html"
 TEXT = "text/plain"
-
-Refusals = tuple[type[QueueError], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,33 +56,29 @@ class Operation:
     notes: str = ""
 
 
-ITEM = "/v1/queue/items/{itemId}"
-ROOM = "/v1/performers/{performerId}/queue"
-
 TOKEN: Refusals = (Unauthorized, Unavailable)
 READ_ITEM: Refusals = (*TOKEN, Forbidden, ItemNotFound)
 COMMAND: Refusals = (*TOKEN, Forbidden, InvalidRequest, DuplicateIdempotencyKey, PayloadTooLarge)
-ITEM_COMMAND: Refusals = (*COMMAND, ItemNotFound, InvalidTransition)
 LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
 
 OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
-STAGE = "the performer, a moderator of the room, an administrator"
 ADMIN = "an administrator"
 
 
-def _item_command(
-    name: str, summary: str, body: type[Request] = EmptyRequest, *, refuses: Refusals = (), who: str = STAGE
-) -> Operation:
+def _command(spec: CommandSpec, tag: str, answer: type, *, notes: str = "") -> Operation:
+    # A key is honoured on every POST.
+    by_key: Refusals = (DuplicateIdempotencyKey,) if spec.method == "POST" else ()
     return Operation(
-        method="POST",
-        path=f"{ITEM}/{name}",
-        name=name,
-        summary=summary,
-        tag="Items",
-        who=who,
-        body=body,
-        answers={200: shapes.WholeItem},
-        refuses=(*ITEM_COMMAND, *refuses),
+        method=spec.method,
+        path=spec.path,
+        name=spec.operation,
+        summary=spec.summary,
+        tag=tag,
+        who=spec.who,
+        body=spec.request,
+        answers={200: answer},
+        refuses=(*TOKEN, PayloadTooLarge, *by_key, *spec.refuses),
+        notes=notes,
     )
 
 
@@ -125,9 +108,9 @@ OPERATIONS: tuple[Operation, ...] = (
         notes="The idempotency key is needed, in the body or as the header. 200 in place of 201: the key was known, "
         "and this is the answer it got then.",
     ),
-    _get(ITEM, "item", "An item", "Items", shapes.WholeItem, who=OWNERS, refuses=READ_ITEM),
+    _get(ITEM_PATH, "item", "An item", "Items", shapes.WholeItem, who=OWNERS, refuses=READ_ITEM),
     _get(
-        f"{ITEM}/position",
+        f"{ITEM_PATH}/position",
         "position",
         "Its place and its estimated wait",
         "Items",
@@ -136,7 +119,7 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=READ_ITEM,
     ),
     _get(
-        f"{ITEM}/transitions",
+        f"{ITEM_PATH}/transitions",
         "transitions",
         "Its audit trail, oldest first",
         "Items",
@@ -144,19 +127,9 @@ OPERATIONS: tuple[Operation, ...] = (
         who=OWNERS,
         refuses=READ_ITEM,
     ),
-    _item_command("start", "Start it: created → started", refuses=(AlreadyProcessing, OutOfOrder)),
-    _item_command("complete", "Finish it, whole or split: started → finished", CompleteRequest),
-    _item_command("abandon", "Give it up, the refund follows: created or started → abandoned", AbandonRequest),
-    _item_command(
-        "refund",
-        "Refund it: anything whose settlement has not been sent → refunded",
-        RefundRequest,
-        who=f"{STAGE}; the item's user while it waits, with the reason user_cancelled",
-    ),
-    _item_command("pause", "Stop the clock of a started item"),
-    _item_command("resume", "Let the clock of a started item go on"),
+    *(_command(spec, "Items", shapes.WholeItem) for spec in ITEM_COMMANDS),
     _get(
-        ROOM,
+        ROOM_PATH,
         "queue",
         "A performer's queue: the room and its active items in order",
         "Rooms",
@@ -165,20 +138,14 @@ OPERATIONS: tuple[Operation, ...] = (
         public=True,
         refuses=(*TOKEN, PerformerNotFound),
     ),
-    Operation(
-        method="PATCH",
-        path=ROOM,
-        name="change_settings",
-        summary="Change the room's settings",
-        tag="Rooms",
-        who=STAGE,
-        body=SettingsRequest,
-        answers={200: shapes.RoomShape},
-        refuses=(*TOKEN, Forbidden, InvalidRequest, InvalidMode, PayloadTooLarge, PerformerNotFound),
+    _command(
+        SETTINGS,
+        "Rooms",
+        shapes.RoomShape,
         notes="Only what is given changes. A room comes to be with its first intake or setting.",
     ),
     _get(
-        f"{ROOM}/depth",
+        f"{ROOM_PATH}/depth",
         "depth",
         "How many active items a queue has",
         "Rooms",
@@ -187,34 +154,24 @@ OPERATIONS: tuple[Operation, ...] = (
         public=True,
         refuses=(*TOKEN, PerformerNotFound),
     ),
-    Operation(
-        method="POST",
-        path=f"{ROOM}/start-next",
-        name="start_next",
-        summary="Start the head of the queue",
-        tag="Rooms",
-        who=STAGE,
-        body=EmptyRequest,
-        answers={200: shapes.WholeItem},
-        refuses=(*COMMAND, PerformerNotFound, QueueEmpty, AlreadyProcessing),
-    ),
+    _command(START_NEXT, "Rooms", shapes.WholeItem),
     _get(
-        f"{ROOM}/history",
+        f"{ROOM_PATH}/history",
         "history",
         "A room's ended items, newest first",
         "Rooms",
         shapes.ItemsPage,
-        who=STAGE,
+        who=Who.STAGE,
         parameters=("limit", "skip"),
         refuses=(*LISTING, PerformerNotFound),
     ),
     _get(
-        f"{ROOM}/analytics",
+        f"{ROOM_PATH}/analytics",
         "analytics",
         "A room's figures over a span: counts, waits, rates, tokens, how good the estimate was",
         "Rooms",
         shapes.Analytics,
-        who=STAGE,
+        who=Who.STAGE,
         parameters=("from", "to"),
         refuses=(*LISTING, PerformerNotFound),
     ),

@@ -6,13 +6,13 @@ Reading a request raises InvalidRequest (or InvalidMode) with one entry a field;
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-from app.domain.command import KEEP, Actor, ChangeSettings, Intake, Mode
+from app.domain.command import Actor, Intake, Mode
 from app.domain.errors import FieldError, InvalidMode, InvalidRequest
 from app.domain.item import Item, Reason
 from app.wire.encoding import decode
@@ -40,9 +40,21 @@ def is_identifier(text: str) -> bool:
 
 
 class Request(BaseModel):
+    """The body of a request. Fields have the contract's camelCase names; unknown ones are refused."""
+
     model_config = ConfigDict(
         alias_generator=to_camel, extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=False
     )
+    envelope: ClassVar[frozenset[str]] = frozenset()
+    """The fields, by attribute, that belong to the socket frame around a request."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The fields that the domain command takes, by attribute."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in self.envelope}
+
+    def body(self) -> dict[str, Any]:
+        """The request as JSON: what an idempotency key's fingerprint covers."""
+        return self.model_dump(mode="json", exclude=set(self.envelope))
 
 
 class IntakeRequest(Request):
@@ -110,63 +122,17 @@ class SettingsRequest(Request):
     ) = None
     announcement: Annotated[str, StringConstraints(strict=True, max_length=280, pattern=_NO_NUL)] | None = None
 
-    def command(self, actor: Actor) -> ChangeSettings:
-        def given(name: str) -> Any:
-            return getattr(self, name) if name in self.model_fields_set else KEEP
+    def arguments(self) -> dict[str, Any]:
+        """Only the settings that are given: the others keep their value."""
+        given = {name: value for name, value in super().arguments().items() if name in self.model_fields_set}
+        if given.get("notify_positions") is not None:
+            given["notify_positions"] = tuple(dict.fromkeys(given["notify_positions"]))
+        if given.get("announcement") == "":
+            given["announcement"] = None
+        return given
 
-        positions = given("notify_positions")
-        return ChangeSettings(
-            actor=actor,
-            mode=given("mode"),
-            accepting=given("accepting"),
-            paused=given("paused"),
-            strict_fifo=given("strict_fifo"),
-            max_depth=given("max_depth"),
-            notify_positions=tuple(dict.fromkeys(positions)) if isinstance(positions, list) else positions,
-            announcement=given("announcement") or None if given("announcement") is not KEEP else KEEP,
-        )
-
-
-class ClientFrame(Request):
-    """The envelope of every frame a client sends; what else it holds depends on its type."""
-
-    model_config = ConfigDict(extra="allow")
-    type: Literal[
-        "auth",
-        "ping",
-        "resync",
-        "start",
-        "start-next",
-        "complete",
-        "abandon",
-        "refund",
-        "pause",
-        "resume",
-        "settings",
-    ]
-
-
-class AuthFrame(Request):
-    type: Literal["auth"]
-    token: Annotated[str, StringConstraints(strict=True, min_length=1, max_length=8192)]
-
-
-class BareFrame(Request):
-    """ping and resync; an `id` is tolerated."""
-
-    type: Literal["ping", "resync"]
-    id: Key | None = None
-
-
-class CommandFrame(Request):
-    """A performer's command; its `id` comes back in the answer and is its idempotency key."""
-
-    model_config = ConfigDict(extra="allow")
-    type: str
-    id: Key
-
-    def body(self, *without: str) -> dict[str, Any]:
-        return {name: value for name, value in (self.model_extra or {}).items() if name not in without}
+    def body(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude=set(self.envelope), exclude_unset=True)
 
 
 R = TypeVar("R", bound=Request)
@@ -177,18 +143,23 @@ def read(model: type[R], value: Any) -> R:
     try:
         request = model.model_validate(value)
     except ValidationError as invalid:
-        errors = [
-            FieldError(".".join(map(str, problem["loc"])) or "body", problem["msg"])
-            for problem in invalid.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        if all(error.field in ("mode", "queueMode") for error in errors):
-            raise InvalidMode('The mode must be "on" or "off".', errors=errors) from None
-        named = ", ".join(dict.fromkeys(error.field for error in errors))
-        raise InvalidRequest(f"The request is not valid: {named}.", errors=errors) from None
+        raise invalid_request(invalid) from None
     if isinstance(request, IntakeRequest) and len(orjson.dumps(request.metadata)) > LARGEST_METADATA_BYTES:
         problem = FieldError("metadata", f"must be at most {LARGEST_METADATA_BYTES} bytes of JSON")
         raise InvalidRequest("The request is not valid: metadata.", errors=[problem])
     return request
+
+
+def invalid_request(invalid: ValidationError, *, skip: int = 0) -> InvalidRequest:
+    """The refusal for what pydantic found. `skip`: leading steps of each location that are no field of the caller's."""
+    errors = [
+        FieldError(".".join(map(str, problem["loc"][skip:])) or "body", problem["msg"])
+        for problem in invalid.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    if all(error.field in ("mode", "queueMode") for error in errors):
+        return InvalidMode('The mode must be "on" or "off".', errors=errors)
+    named = ", ".join(dict.fromkeys(error.field for error in errors))
+    return InvalidRequest(f"The request is not valid: {named}.", errors=errors)
 
 
 def read_body(model: type[R], body: bytes) -> R:

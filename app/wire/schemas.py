@@ -3,7 +3,7 @@
 OpenAPI and AsyncAPI are put together from these; nothing is described twice. No request is read with them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -24,7 +24,7 @@ def reference(model: type) -> Schema:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def components(*, answers: Iterable[type], requests: Iterable[type[Request]]) -> dict[str, Schema]:
+def components(*, answers: Iterable[type], requests: Collection[type[Request]]) -> dict[str, Schema]:
     """By name: the schemas of these models, and of every model within them."""
     documented = ConfigDict(use_attribute_docstrings=True)
     inputs: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
@@ -37,6 +37,8 @@ def components(*, answers: Iterable[type], requests: Iterable[type[Request]]) ->
     )
     found: dict[str, Schema] = schema["$defs"]
     # The value that stands in for a setting that was not given is not what becomes of it: it stays as it is.
-    for setting in found.get(SettingsRequest.__name__, {}).get("properties", {}).values():
-        setting.pop("default", None)
+    for request in requests:
+        if issubclass(request, SettingsRequest):
+            for setting in found[request.__name__]["properties"].values():
+                setting.pop("default", None)
     return dict(sorted(found.items()))

@@ -224,7 +224,7 @@ class People:
         performer, key = principal(Role.PERFORMER, performer_id), self._key()
         await self._command(
             f"start-next {performer_id}",
-            lambda process: process.actions.start_next(performer, performer_id, key),
+            lambda process: process.actions.command(performer, "start-next", performer_id, EmptyRequest(), key),
             key,
         )
 
@@ -243,7 +243,7 @@ class People:
             request = read(AbandonRequest, {"reason": self._random.choice(REASONS)})
         await self._command(
             f"{name} {item['itemId'][:8]}",
-            lambda process: process.actions.item_command(performer, name, item["itemId"], request, key),
+            lambda process: process.actions.command(performer, name, item["itemId"], request, key),
             key,
         )
 
@@ -256,7 +256,7 @@ class People:
         request, key = read(RefundRequest, {"reason": reason}), self._key()
         await self._command(
             f"refund {item['itemId'][:8]}",
-            lambda process: process.actions.item_command(who, "refund", item["itemId"], request, key),
+            lambda process: process.actions.command(who, "refund", item["itemId"], request, key),
             key,
         )
 
@@ -269,7 +269,7 @@ class People:
         request = read(SettingsRequest, change)
         await self._command(
             f"settings {performer_id} {change}",
-            lambda process: process.actions.change_settings(performer, performer_id, request),
+            lambda process: process.actions.command(performer, "settings", performer_id, request),
             None,
         )
 

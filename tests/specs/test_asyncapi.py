@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from app import actions
-from app.specs.asyncapi import ITEM_COMMANDS, ROOM_COMMANDS, SERVER_FRAMES, document
+from app.specs.asyncapi import SERVER_FRAMES, document
+from app.wire.client_frames import CLIENT_FRAMES
+from app.wire.commands import COMMANDS
 from app.wire.encoding import decode, encode
-from app.wire.requests import ClientFrame
 from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, Server, ok
 
@@ -70,11 +70,9 @@ def test_every_message_of_the_channel_belongs_to_an_operation(described: Json) -
     assert used == set(described["channels"]["live"]["messages"]) == set(described["components"]["messages"])
 
 
-def test_the_commands_are_the_ones_that_the_socket_reads() -> None:
-    assert ITEM_COMMANDS == actions.ITEM_COMMANDS
-    (kinds,) = [field.annotation for name, field in ClientFrame.model_fields.items() if name == "type"]
-    assert kinds is not None
-    assert set(kinds.__args__) == {"auth", "ping", "resync", *ITEM_COMMANDS, *ROOM_COMMANDS}
+def test_every_frame_that_a_client_may_send_is_described(described: Json) -> None:
+    assert set(CLIENT_FRAMES) | set(SERVER_FRAMES) == set(described["components"]["messages"])
+    assert COMMANDS.keys() < CLIENT_FRAMES.keys()
 
 
 def test_every_code_that_a_connection_is_closed_with_is_described(described: Json) -> None:
@@ -148,7 +146,7 @@ def test_the_strict_schemas_notice_what_does_not_belong(strict: Json) -> None:
     assert problems(strict, {"type": "pong"})
 
 
-COMMANDS: list[tuple[Json, bool]] = [
+FRAMES: list[tuple[Json, bool]] = [
     ({"type": "ping"}, True),
     ({"type": "ping", "id": "1"}, True),
     ({"type": "resync", "why": "because"}, False),
@@ -170,7 +168,7 @@ COMMANDS: list[tuple[Json, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("frame", "is_valid"), COMMANDS)
+@pytest.mark.parametrize(("frame", "is_valid"), FRAMES)
 def test_a_client_can_tell_beforehand_what_is_a_frame(strict: Json, frame: Json, is_valid: bool) -> None:
     assert (problems(strict, frame) == []) is is_valid
 
@@ -178,7 +176,7 @@ def test_a_client_can_tell_beforehand_what_is_a_frame(strict: Json, frame: Json,
 async def test_what_is_no_frame_by_the_document_the_socket_refuses(server: Server, performer_id: str) -> None:
     async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until("snapshot")
-        for frame, is_valid in COMMANDS:
+        for frame, is_valid in FRAMES:
             if is_valid or frame["type"] == "auth":
                 continue
             await live.send(frame)

@@ -15,12 +15,12 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from starlette.routing import Mount, Route, WebSocketRoute
 
-from app.actions import ITEM_COMMANDS
 from app.domain import errors
 from app.main import create_app
 from app.settings import Settings
 from app.specs.openapi import document
-from app.specs.operations import ITEM, OPERATIONS, Operation
+from app.specs.operations import OPERATIONS, Operation
+from app.wire.commands import COMMANDS
 from app.wire.encoding import decode, encode
 from tests.support.server import Api, Server, fresh, ok, serving
 
@@ -69,9 +69,10 @@ def test_every_operation_has_a_name_of_its_own() -> None:
     assert len(names) == len(set(names))
 
 
-def test_an_item_command_takes_the_body_that_its_endpoint_reads() -> None:
-    described = {operation.name: operation.body for operation in OPERATIONS if operation.path.startswith(f"{ITEM}/")}
-    assert {name: body for name, body in described.items() if body is not None} == ITEM_COMMANDS
+def test_every_command_is_described_with_its_request() -> None:
+    described = {(operation.method, operation.path): operation.body for operation in OPERATIONS}
+    for spec in COMMANDS.values():
+        assert described[spec.method, spec.path] is spec.request
 
 
 def test_every_refusal_there_is_is_some_operations() -> None:
