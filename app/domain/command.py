@@ -109,6 +109,8 @@ class ChangeSettings:
     paused: bool | Keep = KEEP
     strict_fifo: bool | Keep = KEEP
     max_depth: int | Keep | None = KEEP
+    max_per_user: int | Keep | None = KEEP
+    max_wait_seconds: int | Keep | None = KEEP
     notify_positions: tuple[int, ...] | Keep | None = KEEP
     announcement: str | Keep | None = KEEP
 

@@ -22,6 +22,7 @@ from app.domain.errors import (
     QueueClosed,
     QueueEmpty,
     QueueFull,
+    UserLimitReached,
 )
 from app.domain.event import Event, EventName, PauseReason, RoomSettings
 from app.domain.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
@@ -31,6 +32,17 @@ from app.domain.room import Room, fold
 PERFORMANCE_COMPLETED = "performance_completed"
 PERFORMANCE_ABANDONED = "performance_abandoned"
 PARTIAL_PERFORMANCE = "partial_performance"
+_PLAIN_SETTINGS = (
+    "mode",
+    "accepting",
+    "strict_fifo",
+    "max_depth",
+    "max_per_user",
+    "max_wait_seconds",
+    "notify_positions",
+    "announcement",
+)
+"""The settings that are as they were asked for; `paused` has a reason as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +129,8 @@ class _Story:
         """What has happened to `item`, and what it is now: `changes` are the fields that differ."""
         told = changed(item, updated_at=self.at, **changes)
         self.room = fold(self.room, name, self.at, item=told)
+        # As it is in the room now: the fold may have started its clock.
+        told = self.room.find(item.item_id) or told
         position = self.room.position(item.item_id)
         shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
         self._note(
@@ -130,8 +144,15 @@ class _Story:
         return told
 
     def tell_settings(self, name: EventName, settings: RoomSettings) -> None:
+        """The room's settings have changed. Where that stops or starts the clock of the item on stage, the event
+        carries the item."""
+        before = self.room.started
         self.room = fold(self.room, name, self.at, settings=settings)
-        self._note(name, settings=settings)
+        after = self.room.started
+        if before is None or after is None or after.clock == before.clock:
+            self._note(name, settings=settings)
+        else:
+            self._note(name, settings=settings, item=after, position=1, from_status=after.status)
 
     def _note(self, name: EventName, **fields: Any) -> None:
         room = self.room
@@ -180,18 +201,32 @@ def _intake(story: _Story, command: do.Intake) -> Decision:
         return _pass_through(story, command.item)
     if room.depth >= room.max_depth:
         raise QueueFull(f"This performer's queue is full ({room.depth} of {room.max_depth}).")
+    _check_user_limit(room, command.item.user_id)
     _keep_arrival_order(story, command.item)
     story.room = room = room.with_backlog()
+    wait = room.wait_of_next(story.at)
+    longest = room.settings.max_wait_seconds
+    if longest is not None and wait > longest:
+        raise QueueFull(f"A new item would wait about {round(wait)} s; this performer takes none beyond {longest} s.")
     item = story.tell(
         EventName.ITEM_CREATED,
         command.item,
         queue_mode=Mode.ON,
         pass_through_mode=False,
         created_at=story.at,
-        quoted_wait_seconds=room.wait_of_next(story.at),
+        quoted_wait_seconds=wait,
         quoted_position=room.depth + 1,
     )
     return story.end(item)
+
+
+def _check_user_limit(room: Room, user_id: str) -> None:
+    limit = room.settings.max_per_user
+    if limit is None:
+        return
+    count = sum(item.user_id == user_id for item in room.items)
+    if count >= limit:
+        raise UserLimitReached(f"This user has {count} items in this queue; this performer takes at most {limit} each.")
 
 
 def _keep_arrival_order(story: _Story, item: Item) -> None:
@@ -342,11 +377,7 @@ def _pause(story: _Story, item: Item, *, paused: bool) -> Decision:
 def _change_settings(story: _Story, command: do.ChangeSettings) -> Decision:
     room = story.room
     before = room.settings
-    wanted = {
-        name: value
-        for name in ("mode", "accepting", "strict_fifo", "max_depth", "notify_positions", "announcement")
-        if (value := getattr(command, name)) is not KEEP
-    }
+    wanted = {name: value for name in _PLAIN_SETTINGS if (value := getattr(command, name)) is not KEEP}
     if command.paused is not KEEP:
         wanted["paused"] = command.paused
         wanted["pause_reason"] = PauseReason.REQUESTED if command.paused else None

@@ -18,6 +18,7 @@ problem+json document or one socket `error` frame. This module never logs and ne
     ├── Conflict                 409 (abstract: its subclasses refuse because of the state a room is in)
     │   ├── EscrowAlreadyQueued  409 ESCROW_ALREADY_QUEUED
     │   ├── QueueFull            409 QUEUE_FULL
+    │   ├── UserLimitReached     409 USER_LIMIT_REACHED
     │   ├── QueueClosed          409 QUEUE_CLOSED
     │   ├── QueueEmpty           409 QUEUE_EMPTY
     │   ├── InvalidTransition    409 INVALID_STATE_TRANSITION
@@ -119,6 +120,10 @@ class EscrowAlreadyQueued(Conflict):
 
 class QueueFull(Conflict):
     code, title = "QUEUE_FULL", "The queue is full"
+
+
+class UserLimitReached(Conflict):
+    code, title = "USER_LIMIT_REACHED", "This user has as many items in the queue as the room allows"
 
 
 class QueueClosed(Conflict):

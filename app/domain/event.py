@@ -64,6 +64,10 @@ class RoomSettings:
     pause_reason: PauseReason | None = None
     strict_fifo: bool = False
     max_depth: int | None = None
+    max_per_user: int | None = None
+    """Active items of one user; None: any number."""
+    max_wait_seconds: int | None = None
+    """No intake while a new item would wait longer than this by the estimate; None: any wait."""
     notify_positions: tuple[int, ...] | None = None
     announcement: str | None = None
     performer_online: bool = False

@@ -145,9 +145,9 @@ class Item:
     refunded_tokens: int | None = None
     refund_transaction_id: str | None = None
 
-    # What only the service itself needs; never part of the public shape.
+    # Not public, but for the clock of an item that has been started (`service_clock`).
     clock: Clock = STOPPED
-    """Waiting: time spent as the next one with the performer free. Started: time in service."""
+    """Waiting: time spent as the next one with the performer free. Started: time in service, which is public."""
     notified: tuple[int, ...] = ()
     """The milestones (positions) the owner has been told about: each once in an item's life."""
     quoted_wait_seconds: float | None = None
@@ -159,13 +159,15 @@ class Item:
         return self.status in ACTIVE
 
     @property
+    def service_clock(self) -> Clock:
+        """Time in service without pauses; nothing counted until the item is started."""
+        return STOPPED if self.started_at is None else self.clock
+
+    @property
     def order(self) -> tuple[bool, datetime, str]:
         """The sort key of the queue: the started item first, then by arrival, ties by id."""
         return (self.status is not Status.STARTED, self.created_at, self.item_id)
 
-
-INTERNAL_FIELDS = frozenset({"clock", "notified", "quoted_wait_seconds", "quoted_position"})
-"""Fields of an Item that no contract shape shows."""
 
 changed = replacing(Item)
 """Like `dataclasses.replace`."""

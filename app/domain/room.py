@@ -14,6 +14,9 @@ from app.domain.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.domain.fast_replace import replacing
 from app.domain.item import Item, Reason, Status, changed
 
+NEXT_UP = 1
+"""The milestone of the item that is next to be served: at position 1, or at 2 behind the item on stage."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -182,6 +185,7 @@ def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int
     stop, when its item has just been overtaken.
     """
     milestones = room.notify_positions
+    next_position = 2 if items and items[0].status is Status.STARTED else 1
     for position in positions:
         if position > len(items):
             continue
@@ -189,7 +193,10 @@ def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int
         runs = position == 1 and not item.paused and not room.settings.paused
         clock = item.clock.start(at) if runs else item.clock.stop(at)
         notified = item.notified
-        if position in milestones and position not in notified and item.status is Status.CREATED:
-            notified = (*notified, position)
+        if item.status is Status.CREATED:
+            if position in milestones and position not in notified:
+                notified = (*notified, position)
+            if position == next_position and NEXT_UP in milestones and NEXT_UP not in notified:
+                notified = (*notified, NEXT_UP)
         if clock is not item.clock or notified is not item.notified:
             items[position - 1] = changed(item, clock=clock, notified=notified)

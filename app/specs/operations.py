@@ -25,6 +25,7 @@ from app.domain.errors import (
     RateLimitExceeded,
     Unauthorized,
     Unavailable,
+    UserLimitReached,
 )
 from app.wire import shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
@@ -102,6 +103,7 @@ OPERATIONS: tuple[Operation, ...] = (
             EscrowAlreadyQueued,
             EscrowNotFound,
             QueueFull,
+            UserLimitReached,
             QueueClosed,
             RateLimitExceeded,
         ),

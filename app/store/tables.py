@@ -73,6 +73,8 @@ class RoomRow(SQLModel, table=True):
     pause_reason: str | None
     strict_fifo: bool
     max_depth: int | None
+    max_per_user: int | None
+    max_wait_seconds: int | None
     notify_positions: str | None = Field(description="comma-separated; null: the service's default")
     announcement: str | None
     performer_online: bool

@@ -11,7 +11,7 @@ from app.domain.errors import QueueError
 from app.domain.estimate import Waits
 from app.domain.event import Event, notice_template
 from app.domain.item import Item
-from app.domain.room import Room
+from app.domain.room import NEXT_UP, Room
 from app.domain.view import View
 from app.wire.encoding import encode
 from app.wire.shapes import (
@@ -185,13 +185,15 @@ def position(room: Room, item: Item, waits: Waits) -> bytes:
 
 def notice(room: Room, item: Item, milestone: int, waits: Waits) -> bytes:
     shape = position_shape(room, item, waits)
+    # Who is next to be served is at position 2 while somebody is on stage.
+    place = max(milestone, shape["position"]) if milestone == NEXT_UP else milestone
     frame: Notice = {
         "type": "notice",
         "template": notice_template(milestone),
         "itemId": item.item_id,
         "params": {
-            "position": milestone,
-            "ahead": milestone - 1,
+            "position": place,
+            "ahead": place - 1,
             "title": item.title,
             "estimatedWaitSeconds": shape["estimatedWaitSeconds"],
         },

@@ -22,6 +22,7 @@ IDENTIFIER_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
 """What the id of a performer, a user, an item or an operation looks like."""
 LARGEST_INTEGER = 2**53 - 1
 """The largest integer every JSON reader keeps exactly (RFC 8259 section 6)."""
+LONGEST_WAIT_SECONDS = 30 * 86400
 
 # PostgreSQL cannot store NUL in a text, and nothing legible holds one.
 _NO_NUL = r"^[^\x00]*$"
@@ -117,6 +118,12 @@ class SettingsRequest(Request):
     paused: Annotated[bool, Field(strict=True)] = False
     strict_fifo: Annotated[bool, Field(strict=True)] = False
     max_depth: Annotated[int, Field(strict=True, ge=1)] | None = None
+    max_per_user: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+        None, description="Active items of one user; null: any number"
+    )
+    max_wait_seconds: Annotated[int, Field(strict=True, ge=1, le=LONGEST_WAIT_SECONDS)] | None = Field(
+        None, description="No intake beyond this estimated wait; null: any wait"
+    )
     notify_positions: (
         Annotated[list[Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(max_length=10)] | None
     ) = None

@@ -20,6 +20,13 @@ from app.domain.room import Room
 from app.domain.view import View
 
 
+class ClockShape(TypedDict):
+    """Time in service without pauses: `usedSeconds`, plus the time since `runningSince` where that is not null."""
+
+    usedSeconds: float
+    runningSince: datetime | None
+
+
 class PublicItem(TypedDict):
     """What everybody may see of an item."""
 
@@ -31,6 +38,7 @@ class PublicItem(TypedDict):
     tokens: int
     durationSeconds: int | None
     paused: bool
+    clock: ClockShape
     createdAt: datetime
     startedAt: datetime | None
 
@@ -62,6 +70,11 @@ class WholeItem(PublicItem):
     walletStatus: WalletStatus
 
 
+def clock_shape(item: Item) -> ClockShape:
+    clock = item.service_clock
+    return {"usedSeconds": round(clock.used_seconds, 3), "runningSince": clock.since}
+
+
 def public_item(item: Item, position: int) -> PublicItem:
     return {
         "itemId": item.item_id,
@@ -72,6 +85,7 @@ def public_item(item: Item, position: int) -> PublicItem:
         "tokens": item.tokens,
         "durationSeconds": item.duration_seconds,
         "paused": item.paused,
+        "clock": clock_shape(item),
         "createdAt": item.created_at,
         "startedAt": item.started_at,
     }
@@ -96,6 +110,7 @@ def whole_item(item: Item, position: int) -> WholeItem:
         "queueMode": item.queue_mode,
         "passThroughMode": item.pass_through_mode,
         "paused": item.paused,
+        "clock": clock_shape(item),
         "createdAt": item.created_at,
         "updatedAt": item.updated_at,
         "startedAt": item.started_at,
@@ -122,6 +137,8 @@ class RoomShape(TypedDict):
     pauseReason: PauseReason | None
     strictFifo: bool
     maxDepth: int
+    maxPerUser: int | None
+    maxWaitSeconds: int | None
     notifyPositions: list[int]
     announcement: str | None
     performerOnline: bool
@@ -140,6 +157,8 @@ def room_shape(room: Room, epoch: str) -> RoomShape:
         "pauseReason": settings.pause_reason,
         "strictFifo": settings.strict_fifo,
         "maxDepth": room.max_depth,
+        "maxPerUser": settings.max_per_user,
+        "maxWaitSeconds": settings.max_wait_seconds,
         "notifyPositions": list(room.notify_positions),
         "announcement": settings.announcement,
         "performerOnline": settings.performer_online,

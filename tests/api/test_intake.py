@@ -125,6 +125,30 @@ async def test_a_full_queue_refuses(api: Api, server: Server, performer_id: str)
         problem(await api.post(ITEMS, server.feature(), intake_body(performer_id)), 409, "QUEUE_FULL")
 
 
+async def test_a_user_may_have_as_many_items_as_the_room_allows(api: Api, server: Server, performer_id: str) -> None:
+    await api.change(performer_id, maxPerUser=1)
+    body = intake_body(performer_id, userId="ada")
+    ok(await api.post(ITEMS, server.feature(), body), 201)
+    async with nothing_changes(api, performer_id):
+        again = intake_body(performer_id, userId="ada")
+        problem(await api.post(ITEMS, server.feature(), again), 409, "USER_LIMIT_REACHED")
+    # The same request again is answered as it was.
+    ok(await api.post(ITEMS, server.feature(), body), 200)
+    await api.intake(performer_id, userId="bob")
+
+
+async def test_nobody_is_taken_beyond_the_wait_that_the_room_allows(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    await api.change(performer_id, maxWaitSeconds=100)
+    await api.intake(performer_id, durationSeconds=60)
+    await api.intake(performer_id, durationSeconds=60)
+    async with nothing_changes(api, performer_id):
+        problem(await api.post(ITEMS, server.feature(), intake_body(performer_id)), 409, "QUEUE_FULL")
+    await api.change(performer_id, maxWaitSeconds=None)
+    await api.intake(performer_id)
+
+
 async def test_a_place_given_up_is_free_again(api: Api, performer_id: str) -> None:
     await api.change(performer_id, maxDepth=1)
     await api.command("abandon", await api.intake(performer_id))

@@ -42,6 +42,7 @@ async def test_a_queue_is_the_room_and_its_active_items_in_order(api: Api, serve
     assert (room["performerId"], room["depth"], room["mode"], room["accepting"]) == (performer_id, 2, "on", True)
     assert (room["paused"], room["pauseReason"], room["strictFifo"]) == (False, None, False)
     assert (room["maxDepth"], room["notifyPositions"], room["announcement"]) == (50, [3, 1], None)
+    assert (room["maxPerUser"], room["maxWaitSeconds"]) == (None, None)
     assert room["performerOnline"] is False
     assert [(item["itemId"], item["position"], item["status"]) for item in queue["items"]] == [
         (items[1]["itemId"], 1, "started"),
@@ -92,6 +93,8 @@ async def test_a_room_that_never_was_is_not_found(api: Api, server: Server, rest
         ("strictFifo", True),
         ("maxDepth", 1),
         ("maxDepth", 50),
+        ("maxPerUser", 2),
+        ("maxWaitSeconds", 900),
         ("notifyPositions", [5, 2]),
         ("notifyPositions", []),
         ("announcement", "Back in 5 minutes 🎤"),
@@ -159,7 +162,8 @@ async def test_a_smaller_depth_keeps_who_is_in_already(api: Api, performer_id: s
 async def test_start_next_starts_the_head(api: Api, server: Server, performer_id: str) -> None:
     first, second = await api.intake(performer_id), await api.intake(performer_id)
     started = await api.start_next(performer_id)
-    assert started == {**first, **{name: started[name] for name in ("status", "startedAt", "updatedAt")}}
+    assert started["clock"] == {"usedSeconds": 0, "runningSince": started["startedAt"]}
+    assert started == {**first, **{name: started[name] for name in ("status", "startedAt", "updatedAt", "clock")}}
     assert started["status"] == "started"
     refusal = problem(
         await api.post(path_of(performer_id, "/start-next"), server.performer(performer_id)), 409, "ALREADY_PROCESSING"

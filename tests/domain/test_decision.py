@@ -20,6 +20,7 @@ from app.domain.errors import (
     QueueEmpty,
     QueueError,
     QueueFull,
+    UserLimitReached,
 )
 from app.domain.event import EventName
 from app.domain.item import Item, Reason, Status, WalletStatus
@@ -178,6 +179,33 @@ class TestIntake:
         stage.change(accepting=False)
         for mode in (None, Mode.ON, Mode.OFF):
             refused(stage, do.Intake(actor=FEATURE, item=build_item(1), queue_mode=mode), QueueClosed)
+
+    def test_a_user_has_as_many_active_items_as_the_room_allows_and_no_more(self) -> None:
+        stage = Stage()
+        stage.change(max_per_user=2)
+        first = stage.intake(user_id="ada")
+        stage.intake(user_id="ada")
+        stage.intake(user_id="bob")
+        refusal = refused(stage, do.Intake(actor=FEATURE, item=build_item(9, user_id="ada")), UserLimitReached)
+        assert "2" in refusal.detail
+        stage.refund(first)
+        stage.intake(user_id="ada")
+        refused(stage, do.Intake(actor=FEATURE, item=build_item(9, user_id="ada")), UserLimitReached)
+        # An item that passes through takes no place.
+        stage.intake(user_id="ada", number=10, queue_mode=Mode.OFF)
+
+    def test_nobody_is_taken_beyond_the_wait_that_the_room_allows(self) -> None:
+        stage = Stage()
+        stage.change(max_wait_seconds=120)
+        items = [stage.intake(duration_seconds=60) for _ in range(3)]
+        assert [item.quoted_wait_seconds for item in items] == [0, 60, 120]
+        refusal = refused(stage, do.Intake(actor=FEATURE, item=build_item(9)), QueueFull)
+        assert "180" in refusal.detail
+        assert "120" in refusal.detail
+        stage.intake(number=10, queue_mode=Mode.OFF)
+        stage.refund(items[0])
+        stage.intake(duration_seconds=60)
+        refused(stage, do.Intake(actor=FEATURE, item=build_item(9)), QueueFull)
 
     def test_a_paused_room_still_accepts(self) -> None:
         stage = Stage()

@@ -1,11 +1,11 @@
 """The transition table, the clock and the order of items."""
 
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from app.domain.errors import InvalidTransition
-from app.domain.item import ACTIVE, INTERNAL_FIELDS, STOPPED, TRANSITIONS, Clock, Item, Move, Status, after, changed
+from app.domain.item import ACTIVE, STOPPED, TRANSITIONS, Clock, Move, Status, after, changed
 from tests.support.builders import build_item, item_id_of, moment
 
 # Written from the contract, not from the code: what each command makes of an item in each status. A dash: refused.
@@ -73,10 +73,6 @@ def test_only_created_and_started_items_are_active() -> None:
 def test_an_item_cannot_be_changed_in_place() -> None:
     with pytest.raises(FrozenInstanceError):
         build_item().status = Status.STARTED  # type: ignore[misc]
-
-
-def test_internal_fields_are_fields() -> None:
-    assert {field.name for field in fields(Item)} >= INTERNAL_FIELDS
 
 
 def test_the_started_item_comes_first_then_arrival_then_the_id() -> None:

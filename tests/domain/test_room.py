@@ -8,7 +8,7 @@ from app.domain import command as do
 from app.domain.command import KEEP, Mode
 from app.domain.errors import QueueError
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, PauseReason, RoomSettings, notice_template
-from app.domain.item import Item, Reason, Status
+from app.domain.item import STOPPED, Clock, Item, Reason, Status
 from app.domain.room import Policy, Room, apply
 from tests.support.builders import FEATURE, PERFORMER, Stage, build_room, item_of, moment
 
@@ -172,12 +172,24 @@ class TestNotices:
         stage.complete(items[1])
         assert stage.of(items[0]).notified == (1,)
 
-    def test_an_item_behind_a_started_one_is_not_yet_next_up(self) -> None:
-        stage, items = stage_of(2)
-        stage.start(items[0])
+    def test_the_item_behind_the_one_on_stage_is_next_up_and_told_so_once(self) -> None:
+        stage, items = stage_of(3)
         assert stage.of(items[1]).notified == ()
+        stage.start(items[0])
+        assert [stage.of(item).notified for item in items[1:]] == [(1,), (3,)]
         stage.complete(items[0])
-        assert stage.of(items[1]).notified == (1,)
+        assert [stage.of(item).notified for item in items[1:]] == [(1,), (3,)]
+
+    def test_who_arrives_behind_the_item_on_stage_is_next_up_at_once(self) -> None:
+        stage, items = stage_of(1)
+        stage.start(items[0])
+        assert stage.of(stage.intake()).notified == (1,)
+
+    def test_a_room_may_tell_of_the_second_place_and_of_being_next_up(self) -> None:
+        stage, items = stage_of(2, Policy(notify_positions=(2, 1)))
+        assert stage.of(items[1]).notified == (2,)
+        stage.start(items[0])
+        assert stage.of(items[1]).notified == (2, 1)
 
     def test_starting_out_of_order_tells_the_overtaken_of_their_place_and_the_started_one_nothing(self) -> None:
         stage, items = stage_of(3)
@@ -244,6 +256,85 @@ class TestRopeDrop:
     def test_zero_switches_it_off(self) -> None:
         stage, items = stage_of(1, replace(ROPE, rope_drop_seconds=0))
         assert stage.room.deadline(stage.of(items[0])) is None
+
+
+class TestServiceClock:
+    """The public clock: time in service without pauses. Every event that stops or starts it carries the item."""
+
+    def test_nothing_is_counted_until_the_item_is_started(self) -> None:
+        stage, items = stage_of(1)
+        stage.wait(30)
+        assert stage.of(items[0]).service_clock == STOPPED
+        started = stage.start(items[0])
+        assert started.service_clock == Clock(since=stage.now)
+        assert stage.events[-1].item == started
+
+    def test_pausing_and_resuming_the_item_stop_and_start_it(self) -> None:
+        stage, items = stage_of(1)
+        stage.start(items[0])
+        stage.wait(10)
+        stage.pause(items[0])
+        assert carried(stage) == Clock(used_seconds=10)
+        stage.wait(5)
+        stage.resume(items[0])
+        assert carried(stage) == Clock(used_seconds=10, since=stage.now)
+        stage.wait(1)
+        stage.complete(items[0])
+        assert carried(stage) == Clock(used_seconds=11)
+
+    def test_a_break_in_the_room_and_its_end_carry_the_item_on_stage(self) -> None:
+        stage, items = stage_of(2)
+        stage.start(items[0])
+        stage.wait(10)
+        stage.change(paused=True)
+        assert (stage.events[-1].name, carried(stage)) == (EventName.ROOM_CHANGED, Clock(used_seconds=10))
+        assert (stage.events[-1].position, stage.events[-1].from_status) == (1, Status.STARTED)
+        stage.wait(5)
+        stage.change(paused=False)
+        assert carried(stage) == Clock(used_seconds=10, since=stage.now)
+
+    def test_a_disconnect_and_the_return_carry_the_item_on_stage(self) -> None:
+        stage, items = stage_of(1)
+        stage.presence(online=True)
+        stage.start(items[0])
+        stage.wait(10)
+        stage.presence(online=False)
+        assert (stage.events[-1].name, carried(stage)) == (EventName.PERFORMER_OFFLINE, Clock(used_seconds=10))
+        stage.wait(5)
+        stage.presence(online=True)
+        assert (stage.events[-1].name, carried(stage)) == (
+            EventName.PERFORMER_ONLINE,
+            Clock(used_seconds=10, since=stage.now),
+        )
+
+    def test_a_setting_that_stops_no_clock_carries_no_item(self) -> None:
+        stage, items = stage_of(2)
+        stage.change(paused=True)
+        stage.change(paused=False)
+        assert [told.item for told in stage.events[-2:]] == [None, None]
+        stage.start(items[0])
+        stage.change(announcement="Tea break")
+        assert stage.events[-1].item is None
+
+    def test_the_events_alone_give_the_clocks_again(self) -> None:
+        stage, items = stage_of(2)
+        stage.start(items[0])
+        stage.wait(3)
+        stage.change(paused=True)
+        stage.wait(3)
+        stage.change(paused=False)
+        folded = build_room()
+        for told in stage.events:
+            folded = apply(folded, told)
+        assert folded == stage.room
+
+
+def carried(stage: Stage) -> Clock:
+    """The service clock of the item in the last event, which is the clock of that item in the room."""
+    item = stage.events[-1].item
+    assert item is not None
+    assert item == (stage.room.find(item.item_id) or item)
+    return item.service_clock
 
 
 class TestStartedTimeout:
@@ -464,6 +555,8 @@ class TestSettings:
             ("paused", True),
             ("strict_fifo", True),
             ("max_depth", 3),
+            ("max_per_user", 2),
+            ("max_wait_seconds", 90),
             ("notify_positions", (4,)),
             ("announcement", "Tea break"),
         ],
@@ -483,8 +576,8 @@ class TestSettings:
 
     def test_none_goes_back_to_the_services_default(self) -> None:
         stage = Stage()
-        stage.change(max_depth=3, notify_positions=(9,), announcement="Hello")
-        stage.change(max_depth=None, notify_positions=None, announcement=None)
+        stage.change(max_depth=3, max_per_user=1, max_wait_seconds=9, notify_positions=(9,), announcement="Hello")
+        stage.change(max_depth=None, max_per_user=None, max_wait_seconds=None, notify_positions=None, announcement=None)
         assert stage.room.settings == DEFAULT_SETTINGS
 
     def test_keeping_everything_changes_nothing(self) -> None:

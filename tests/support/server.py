@@ -48,6 +48,7 @@ PUBLIC_FIELDS = {
     "tokens",
     "durationSeconds",
     "paused",
+    "clock",
     "createdAt",
     "startedAt",
 }
@@ -83,6 +84,8 @@ ROOM_FIELDS = {
     "pauseReason",
     "strictFifo",
     "maxDepth",
+    "maxPerUser",
+    "maxWaitSeconds",
     "notifyPositions",
     "announcement",
     "performerOnline",
