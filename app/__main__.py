@@ -3,8 +3,6 @@
 import logging
 import secrets
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,6 +14,8 @@ from rich.console import Console
 
 from app import logs
 from app.access import auth
+from app.commandline import database
+from app.commandline.refusals import explained
 from app.domain.command import Role
 from app.main import create_app
 from app.parts import check_surroundings, utc_now
@@ -29,31 +29,22 @@ from app.simulate.demo import TOKEN_SECONDS, Demo
 from app.simulate.purse import Purse
 from app.simulate.run import AFTERWARDS_SECONDS, Plan, Refused, Run
 from app.simulate.screen import run_in_terminal
-from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
-from app.store.migrating import check
+from app.store.engines import open_engines, sole_owner
 from app.store.migrating import migrate as migrate_database
+from app.store.migrating import refuse_other_schema
 
 TOKEN_TTL_SECONDS = 3600
 
 log = logging.getLogger("app.main")
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn what is wrong with the surroundings into one line and exit code 2."""
-    try:
-        yield
-    except (InvalidSettings, DatabaseRefusedError) as problem:
-        print(f"performance-queue: {problem}", file=sys.stderr)
-        raise typer.Exit(2) from None
+cli.add_typer(database.cli)
 
 
 @cli.command()
 def serve() -> None:
     """Run the service, configured by the environment."""
-    with _explained():
+    with explained():
         settings = read_settings()
         logs.configure(settings.environment)
         if settings.is_public_development:
@@ -79,7 +70,7 @@ def demo(
 ) -> None:
     """Run the service with a sandbox wallet and a few lively rooms, and print links to look at them."""
     console = Console()
-    with _explained(), demonstration.database(keep=keep) as database_url:
+    with explained(), demonstration.database(keep=keep) as database_url:
         settings = demonstration.demo_settings(database_url, console.print)
         logs.configure(settings.environment)
         # The demo's wallet fails on purpose now and then; that is on the admin page, not between the links.
@@ -98,19 +89,6 @@ def demo(
 
 
 @cli.command()
-def migrate(
-    restored: Annotated[bool, typer.Option(help="The database was restored from a backup: start a new epoch.")] = False,
-) -> None:
-    """Bring the database to the newest schema."""
-    with _explained():
-        settings = read_settings()
-        with sole_owner(settings.database_url):
-            engines = open_engines(settings.database_url)
-            migrate_database(engines.writer, restored=restored)
-            engines.dispose()
-
-
-@cli.command()
 def sandbox(
     port: Annotated[int, typer.Option(help="Port to listen on", min=1, max=65535)] = 8001,
     database_url: Annotated[
@@ -118,12 +96,12 @@ def sandbox(
     ] = "sqlite:///wallet.db",
 ) -> None:
     """Run the sandbox wallet as a service of its own: strict, with its fault dial at PUT /faults."""
-    with _explained():
+    with explained():
         settings = read_settings(database_url=database_url, port=port)
         logs.configure(settings.environment)
         with sole_owner(settings.database_url):
             engines = open_engines(settings.database_url)
-            (migrate_database if settings.uses_sqlite else check)(engines.writer)
+            (migrate_database if settings.uses_sqlite else refuse_other_schema)(engines.writer)
             wallet = create_sandbox(
                 engines.writer,
                 queue_secret=settings.wallet_queue_secret,
@@ -155,7 +133,7 @@ def token(
     ] = None,
 ) -> None:
     """Print a signed token."""
-    with _explained():
+    with explained():
         settings = read_settings()
         if settings.auth_jwks_url is not None:
             raise InvalidSettings("AUTH_JWKS_URL is set: the service accepts only tokens that the host site has signed")
@@ -183,7 +161,7 @@ def simulate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here as well")] = None,
 ) -> None:
     """Drive a running server with features, performers and viewers, and check what they are told."""
-    with _explained():
+    with explained():
         settings = read_settings()
         if 0 < settings.max_token_seconds < seconds + AFTERWARDS_SECONDS:
             raise InvalidSettings("MAX_TOKEN_SECONDS is less than this run takes: its tokens would be refused")

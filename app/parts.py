@@ -40,7 +40,7 @@ from app.sandbox.faults import Faults
 from app.settings import SANDBOX, InvalidSettings, Settings
 from app.store import Store, reading
 from app.store.engines import Engines, open_engines
-from app.store.migrating import check, migrate
+from app.store.migrating import migrate, refuse_other_schema
 from app.store.tables import moment
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
@@ -185,7 +185,7 @@ def open_store(settings: Settings) -> tuple[Engines, Store]:
     if settings.uses_sqlite:
         migrate(engines.writer)
     else:
-        check(engines.writer)
+        refuse_other_schema(engines.writer)
     return engines, Store(engines, _policy(settings))
 
 
@@ -197,7 +197,7 @@ def check_surroundings(settings: Settings) -> None:
     _check_redis_driver(settings)
     engines = open_engines(settings.database_url)
     try:
-        check(engines.writer)
+        refuse_other_schema(engines.writer)
     finally:
         engines.dispose()
 

@@ -75,7 +75,7 @@ def sqlite_driver() -> ModuleType:
     return driver
 
 
-def open_engines(database_url: str, *, lanes: int = 1, readers: int = 4) -> Engines:
+def open_engines(database_url: str | URL, *, lanes: int = 1, readers: int = 4) -> Engines:
     """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet.
 
     Raises DatabaseRefusedError where the database's driver is missing or must not be used.

@@ -9,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from app.store.engines import DatabaseRefusedError
@@ -46,17 +46,20 @@ def migrate(engine: Engine, *, restored: bool = False) -> None:
 def _leap(connection: Connection) -> None:
     """File the events to come behind all that there are, and behind those that were lost since the backup: who reads
     the log on from one of the lost would otherwise miss the new ones that get its number."""
-    if connection.dialect.name == "postgresql":
-        newest = connection.execute(select(func.coalesce(func.max(EVENTS.c.transaction_id), 0))).scalar_one()
-        connection.execute(delete(META).where(META.c.name == LOG_LEAP))
-        connection.execute(insert(META).values(name=LOG_LEAP, value=str(newest + LEAP)))
-    else:
-        # SQLite numbers on from the highest number there is. Whoever knew this event reads it once more.
-        newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one()
-        connection.execute(update(EVENTS).where(EVENTS.c.cursor == newest).values(cursor=EVENTS.c.cursor + LEAP))
+    place = EVENTS.c.transaction_id if connection.dialect.name == "postgresql" else EVENTS.c.cursor
+    newest = connection.execute(select(func.coalesce(func.max(place), 0))).scalar_one()
+    known = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
+    connection.execute(delete(META).where(META.c.name == LOG_LEAP))
+    connection.execute(insert(META).values(name=LOG_LEAP, value=str(max(newest, int(known or 0)) + LEAP)))
 
 
-def check(engine: Engine) -> None:
+def refuse_unknown_schema(engine: Engine) -> None:
+    """Raise DatabaseRefusedError for a database made by newer code."""
+    with _opened(engine) as connection:
+        _refuse_newer(connection, _config(connection))
+
+
+def refuse_other_schema(engine: Engine) -> None:
     """Raise DatabaseRefusedError unless the database has exactly the schema of this code."""
     with _opened(engine) as connection:
         config = _config(connection)

@@ -203,12 +203,18 @@ def item_events(connection: Connection, item_id: str) -> list[Event]:
 
 _CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
 LOG_LEAP = "log_leap"
-"""In META on PostgreSQL: what is added to transaction ids, which begin anew on the server a backup is restored to."""
+"""In META of a restored database. On PostgreSQL: added to transaction ids, which begin anew on the server that a backup
+is restored to. On SQLite: the cursor that events go on behind, if it is higher than that of the newest."""
 _LEAP: Any = (
     select(func.coalesce(func.max(sql_cast(META.c.value, BigInteger)), literal_column("0")))
     .where(META.c.name == literal_column(f"'{LOG_LEAP}'"))
     .scalar_subquery()
 )
+NEXT_CURSOR: Any = text(
+    "max(coalesce((SELECT max(cursor) FROM events), 0),"
+    " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'log_leap'), 0)) + 1"
+)
+"""SQLite's own next number is one more than the highest that is left, which a restore or retention may have lowered."""
 THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP
 _OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint") + _LEAP
 

@@ -40,6 +40,7 @@ from app.store.reading import (
     EVENTS,
     ITEMS,
     META,
+    NEXT_CURSOR,
     OPEN_OPERATIONS,
     OPERATIONS,
     PRESENCE,
@@ -143,7 +144,7 @@ def _columns(table: Table) -> list[str]:
 def _append(fixed: Mapping[str, Any], dialect: ModuleType) -> ClauseElement:
     statement = insert(EVENTS).values(_bound(EVENTS, fixed))
     if dialect is not postgresql:
-        return statement
+        return statement.values(cursor=NEXT_CURSOR)
     # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
     # before the one it waited for. An event is therefore filed under its predecessor's transaction if that is later.
     before = EVENTS.alias("before")

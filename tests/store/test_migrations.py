@@ -12,15 +12,14 @@ from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, select, text
 from sqlmodel import SQLModel
-from typer.testing import CliRunner, Result
 
-from app.__main__ import cli
 from app.sandbox.tables import SANDBOX_TABLES
 from app.store import reading
 from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
-from app.store.migrating import _config, check, migrate
+from app.store.migrating import _config, migrate, refuse_other_schema
 from app.store.reading import META
 from tests.support import environment
+from tests.support.command_line import run, the_line
 from tests.support.stores import (
     Database,
     assert_consistent,
@@ -58,7 +57,7 @@ def bring_to(engine: Engine, revision: str) -> None:
 def test_a_fresh_database_gets_the_newest_schema_and_an_epoch(empty_url: str) -> None:
     with engine_of(empty_url) as engine:
         migrate(engine)
-        check(engine)
+        refuse_other_schema(engine)
         with engine.begin() as connection:
             first = reading.epoch(connection)
         assert len(first) >= 16
@@ -80,9 +79,9 @@ def test_a_database_of_every_earlier_revision_migrates(empty_url: str, revision:
             connection.execute(insert(META).values(name="epoch", value="kept"))
         if revision != revisions()[-1]:
             with pytest.raises(DatabaseRefusedError, match="older schema; run: python -m app migrate"):
-                check(engine)
+                refuse_other_schema(engine)
         migrate(engine)
-        check(engine)
+        refuse_other_schema(engine)
         with engine.begin() as connection:
             assert reading.epoch(connection) == "kept"
 
@@ -180,7 +179,7 @@ def make_newer(url: str) -> dict[str, list[Any]]:
 def test_a_newer_schema_is_refused_with_a_clear_line_and_left_alone(empty_url: str) -> None:
     before = make_newer(empty_url)
     with engine_of(empty_url) as engine:
-        for bring_up in (migrate, check):
+        for bring_up in (migrate, refuse_other_schema):
             with pytest.raises(DatabaseRefusedError) as refused:
                 bring_up(engine)
             assert str(refused.value) == (
@@ -203,24 +202,13 @@ def test_a_failed_migration_leaves_nothing_behind(empty_url: str, monkeypatch: p
 # The command line
 
 
-def run(command_line: str, database_url: str, **environ: str) -> Result:
-    return CliRunner().invoke(cli, command_line.split(), env={"DATABASE_URL": database_url, **environ})
-
-
-def the_line(result: Result) -> str:
-    """What a refusal says: one line, exit code 2."""
-    assert (result.exit_code, result.stdout) == (2, ""), result.output
-    (line,) = result.stderr.splitlines()
-    return line
-
-
-def test_migrate_and_migrate_restored_from_the_command_line(empty_url: str) -> None:
+def test_migrate_from_the_command_line_keeps_the_epoch(empty_url: str) -> None:
     epochs = []
-    for command_line in ("migrate", "migrate", "migrate --restored"):
-        assert run(command_line, empty_url).exit_code == 0
+    for _ in range(2):
+        assert run("migrate", empty_url).exit_code == 0
         with engine_of(empty_url) as engine, engine.begin() as connection:
             epochs.append(reading.epoch(connection))
-    assert epochs[0] == epochs[1] != epochs[2]
+    assert epochs[0] == epochs[1]
 
 
 def test_several_processes_may_migrate_one_postgresql_at_the_same_time(postgres_url: str) -> None:
@@ -229,7 +217,7 @@ def test_several_processes_may_migrate_one_postgresql_at_the_same_time(postgres_
     processes = [subprocess.Popen(command_line, cwd=ROOT, env=environ, stderr=subprocess.PIPE) for _ in range(2)]
     assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [(b"", 0)] * 2
     with engine_of(postgres_url) as engine:
-        check(engine)
+        refuse_other_schema(engine)
 
 
 def test_serving_an_empty_postgresql_asks_for_a_migration(postgres_url: str) -> None:

@@ -280,7 +280,7 @@ def test_after_a_restore_nobody_misses_events_that_get_the_numbers_of_lost_ones(
     with restored.reading() as connection:
         later = reading.log_events(connection, after=seen[-1].cursor, limit=10)
     backup.close()
-    assert places(later) == [*places(seen[:1]), ("new", 1)]
+    assert places(later) == [("new", 1)]
 
 
 def test_a_rooms_events_stand_in_the_log_in_their_order_whichever_transaction_began_first(

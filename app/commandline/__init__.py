@@ -1,0 +1,1 @@
+"""The commands of an operator: what `python -m app` offers besides running the service."""

@@ -1,0 +1,102 @@
+"""The commands about the database: migrate, backup, restore, check."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from app.commandline.refusals import explained
+from app.domain.room import Policy
+from app.parts import utc_now
+from app.settings import InvalidSettings, read_settings
+from app.store import Store, copies
+from app.store.checking import Result, check_database
+from app.store.engines import open_engines, sole_owner
+from app.store.migrating import migrate as migrate_database
+from app.store.migrating import refuse_other_schema
+
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    with explained():
+        settings = read_settings()
+        with sole_owner(settings.database_url):
+            engines = open_engines(settings.database_url)
+            migrate_database(engines.writer)
+            engines.dispose()
+
+
+@cli.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="Where the copy goes; an older copy of that name is replaced")],
+) -> None:
+    """Write a consistent, verified copy of an SQLite queue, also while it runs."""
+    with explained():
+        settings = read_settings()
+        if not settings.uses_sqlite:
+            raise InvalidSettings("backup is for SQLite; on PostgreSQL use pg_dump, say: pg_dump -Fc -f FILE DATABASE")
+        copies.backup(settings.database_url, file)
+    print(f"Wrote {file}", file=sys.stderr)
+
+
+@cli.command()
+def restore(
+    file: Annotated[
+        Path | None, typer.Argument(help="A copy that backup wrote. On PostgreSQL none: pg_restore has been run before")
+    ] = None,
+) -> None:
+    """Put a copy in the place of the queue's file, and begin a new history."""
+    with explained():
+        settings = read_settings()
+        if settings.uses_sqlite:
+            if file is None:
+                raise InvalidSettings("restore needs the FILE that backup wrote")
+            with sole_owner(settings.database_url):
+                replaced = copies.restore(settings.database_url, file, utc_now())
+            kept = "" if replaced is None else f"; what it replaced is {replaced}"
+            print(f"Restored {file}{kept}", file=sys.stderr)
+            return
+        if file is not None:
+            raise InvalidSettings("on PostgreSQL restore FILE with pg_restore, then run: python -m app restore")
+        engines = open_engines(settings.database_url)
+        migrate_database(engines.writer, restored=True)
+        engines.dispose()
+        print("Began a new history: a new epoch, and a log that goes on behind the lost part", file=sys.stderr)
+
+
+@cli.command()
+def check() -> None:
+    """Read the whole database against the rules; exit code 1 if anything is wrong."""
+    with explained():
+        settings = read_settings()
+        if settings.uses_sqlite:
+            copies.database_path(settings.database_url)
+        engines = open_engines(settings.database_url)
+        try:
+            refuse_other_schema(engines.writer)
+            results = list(check_database(Store(engines, Policy())))
+        finally:
+            engines.dispose()
+    report(results)
+    if any(result.wrong for result in results):
+        raise typer.Exit(1)
+
+
+def report(results: list[Result]) -> None:
+    """Print a table of the rules, and below it each finding in a line."""
+    table = Table("rule", "looked at", "wrong", box=None, pad_edge=False)
+    for result in results:
+        table.add_row(result.rule, f"{result.examined:,}", f"{result.wrong:,}")
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    for result in results:
+        for finding in result.findings:
+            console.print(f"{result.rule}: {finding}", soft_wrap=True, markup=False)
+        if result.wrong > len(result.findings):
+            console.print(f"{result.rule}: and {result.wrong - len(result.findings):,} more")

@@ -1,0 +1,222 @@
+"""Reads a whole database against the rules that everything else relies on, and changes nothing.
+
+The constraints hold most of these by themselves; what is looked for here is damage: a bad disk, a statement typed by
+hand, a fault of this program.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import Connection, text
+
+from app.domain.room import Policy, Room, fold
+from app.store import Store, reading
+
+LISTED = 20
+"""Findings of one rule that are named; a damaged table may give millions."""
+READ_AT_ONCE = 1000
+_ENDED = "('finished', 'abandoned', 'refunded')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One rule: how much was looked at, how much of it is wrong, and the first LISTED of those, each in a line."""
+
+    rule: str
+    examined: int
+    wrong: int
+    findings: Sequence[str] = ()
+
+
+def check_database(store: Store) -> Iterator[Result]:
+    """Every rule in turn, over one unmoving view of the database each."""
+    rules: list[tuple[str, Callable[[Connection], tuple[int, Iterator[str]]]]] = [
+        ("integrity", _integrity),
+        ("versions", _versions),
+        ("started", _started),
+        ("statuses", _statuses),
+        ("positions", lambda connection: _positions(connection, store.policy)),
+        ("escrows", _escrows),
+        ("keys", _keys),
+    ]
+    for rule, look in rules:
+        with store.reading() as connection:
+            examined, found = look(connection)
+            findings = list(islice(found, LISTED))
+            wrong = len(findings) + sum(1 for _ in found)
+        yield Result(rule=rule, examined=examined, wrong=wrong, findings=findings)
+
+
+def _count(connection: Connection, table: str) -> int:
+    return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608 - a constant
+
+
+def _asked(connection: Connection, question: str, line: str) -> Iterator[str]:
+    """`line` for each row that the question finds, with the row's columns in it."""
+    for row in connection.execute(text(question)).mappings():
+        yield line.format(**row)
+
+
+def _integrity(connection: Connection) -> tuple[int, Iterator[str]]:
+    """The file and its indexes; on PostgreSQL, which checks its pages itself, that no index is left unfinished."""
+
+    def found() -> Iterator[str]:
+        if connection.dialect.name == "sqlite":
+            for (problem,) in connection.execute(text("PRAGMA integrity_check")):
+                if problem != "ok":
+                    yield " ".join(problem.split())
+        else:
+            yield from _asked(
+                connection,
+                "SELECT indexrelid::regclass::text AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+                " WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace",
+                "index {name} is not valid",
+            )
+
+    return 1, found()
+
+
+def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
+    """A room's events are numbered from 1 without a gap up to the room's version."""
+
+    def found() -> Iterator[str]:
+        yield from _asked(
+            connection,
+            "SELECT rooms.performer_id AS performer_id, rooms.version AS version, count(events.version) AS events,"
+            " coalesce(max(events.version), 0) AS newest FROM rooms LEFT JOIN events"
+            " ON events.performer_id = rooms.performer_id GROUP BY rooms.performer_id, rooms.version"
+            " HAVING count(events.version) <> rooms.version OR coalesce(max(events.version), 0) <> rooms.version",
+            "room {performer_id} is at version {version}, its log has {events} events up to {newest}",
+        )
+        yield from _asked(
+            connection,
+            "SELECT performer_id, count(*) AS events FROM events WHERE NOT EXISTS"
+            " (SELECT 1 FROM rooms WHERE rooms.performer_id = events.performer_id) GROUP BY performer_id",
+            "there is no room {performer_id}, but {events} events of it",
+        )
+
+    return _count(connection, "events"), found()
+
+
+def _started(connection: Connection) -> tuple[int, Iterator[str]]:
+    examined = _count(connection, "rooms")
+    return examined, _asked(
+        connection,
+        "SELECT performer_id, count(*) AS items FROM items WHERE status = 'started'"
+        " GROUP BY performer_id HAVING count(*) > 1",
+        "room {performer_id} has {items} started items",
+    )
+
+
+def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
+    """An item's row says what its last event says, and holds the times that belong to its status."""
+
+    def found() -> Iterator[str]:
+        yield from _asked(
+            connection,
+            "SELECT items.item_id AS item_id, items.status AS status, events.to_status AS logged FROM"
+            " (SELECT item_id, max(version) AS version FROM events WHERE item_id IS NOT NULL GROUP BY item_id) newest"
+            " JOIN items ON items.item_id = newest.item_id JOIN events"
+            " ON events.performer_id = items.performer_id AND events.version = newest.version"
+            " WHERE events.to_status <> items.status",
+            "item {item_id} is {status}, its last event says {logged}",
+        )
+        yield from _asked(
+            connection,
+            "SELECT item_id, status FROM items WHERE"
+            " (status IN ('created', 'started')) = (ended_at IS NOT NULL)"
+            " OR (status = 'started' AND started_at IS NULL) OR (status = 'finished' AND finished_at IS NULL)"
+            " OR (status = 'abandoned' AND abandoned_at IS NULL) OR (status = 'refunded' AND refunded_at IS NULL)",
+            "item {item_id} is {status} without the times that belong to it",
+        )
+        yield from _asked(
+            connection,
+            "SELECT item_id FROM items WHERE NOT EXISTS"
+            " (SELECT 1 FROM events WHERE events.performer_id = items.performer_id AND events.item_id = items.item_id)",
+            "item {item_id} has no event",
+        )
+
+    return _count(connection, "items"), found()
+
+
+def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[str]]:
+    """Every position that an event gave, and the queue that a room's events come to."""
+    performer_ids = list(connection.execute(text("SELECT performer_id FROM rooms ORDER BY performer_id")).scalars())
+
+    def found() -> Iterator[str]:
+        for performer_id in performer_ids:
+            room = Room(performer_id=performer_id, policy=policy)
+            while events := reading.room_events(connection, performer_id, room.version, READ_AT_ONCE):
+                for event in events:
+                    if event.version != room.version + 1:
+                        return  # the rule of versions has said so
+                    room = fold(room, event.name, event.at, item=event.item, settings=event.settings)
+                    if event.item is not None and room.position(event.item.item_id) != event.position:
+                        yield f"event {event.version} of room {performer_id} gives a wrong position"
+            stored = reading.load_rooms(connection, policy, [performer_id])[performer_id]
+            if [(item.item_id, item.status) for item in room.items] != [
+                (item.item_id, item.status) for item in stored.items
+            ]:
+                yield f"the queue of room {performer_id} is not the one that its log comes to"
+
+    return len(performer_ids), found()
+
+
+def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
+    """An escrow is resolved once, by its item's operation, and over the item's tokens."""
+
+    def found() -> Iterator[str]:
+        for table in ("items", "wallet_operations"):
+            yield from _asked(
+                connection,
+                f"SELECT escrow_transaction_id, count(*) AS number FROM {table}"  # noqa: S608 - a constant
+                " GROUP BY escrow_transaction_id HAVING count(*) > 1",
+                "escrow {escrow_transaction_id} has {number} " + table.replace("_", " "),
+            )
+        yield from _asked(
+            connection,
+            f"SELECT item_id, status FROM items WHERE status IN {_ENDED} AND NOT EXISTS"  # noqa: S608 - a constant
+            " (SELECT 1 FROM wallet_operations WHERE wallet_operations.item_id = items.item_id)",
+            "item {item_id} is {status}, and nothing resolves its escrow",
+        )
+        yield from _asked(
+            connection,
+            "SELECT wallet_operations.item_id AS item_id FROM wallet_operations JOIN items"
+            " ON items.item_id = wallet_operations.item_id WHERE"
+            " items.escrow_transaction_id <> wallet_operations.escrow_transaction_id"
+            " OR items.status IN ('created', 'started')"
+            " OR settle_tokens + refund_tokens <> items.tokens"
+            " OR (items.wallet_status = 'done') <> (wallet_operations.status = 'done')"
+            " OR coalesce(items.settled_tokens, 0) + coalesce(items.refunded_tokens, 0) > items.tokens",
+            "item {item_id} and its wallet operation do not agree",
+        )
+        yield from _asked(
+            connection,
+            "SELECT item_id FROM wallet_operations WHERE NOT EXISTS"
+            " (SELECT 1 FROM items WHERE items.item_id = wallet_operations.item_id)",
+            "there is no item {item_id}, but a wallet operation of it",
+        )
+
+    return _count(connection, "items"), found()
+
+
+def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
+    """The answer kept under an idempotency key points to the event that holds it."""
+
+    def found() -> Iterator[str]:
+        yield from _asked(
+            connection,
+            "SELECT answers.performer_id AS performer_id, answers.version AS version FROM answers"
+            " LEFT JOIN events ON events.performer_id = answers.performer_id AND events.version = answers.version"
+            " WHERE answers.item_id <> '' AND (events.item_id IS NULL OR events.item_id <> answers.item_id)",
+            "an answer points to event {version} of room {performer_id}, which is not of its item",
+        )
+        yield from _asked(
+            connection,
+            "SELECT source_feature, count(*) AS number FROM items"
+            " GROUP BY source_feature, idempotency_key HAVING count(*) > 1",
+            "{number} items of feature {source_feature} have one idempotency key",
+        )
+
+    return _count(connection, "answers"), found()

@@ -1,0 +1,87 @@
+"""check: a good database passes; each kind of damage is found by its rule, and named."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from app.domain import command as do
+from app.domain.command import Mode
+from tests.support.builders import PERFORMER
+from tests.support.command_line import run, the_line
+from tests.support.stores import (
+    Database,
+    build_writer,
+    complete_of,
+    idempotency_of,
+    intake_of,
+    queue_item,
+    send,
+    start_of,
+)
+from tests.support.stores import database_fixture as database_fixture
+from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
+
+
+def fill(database: Database) -> None:
+    """Items in every status but refunded, in a room and passing through."""
+    writer = build_writer(database.open())
+    items = [queue_item(writer, number) for number in range(1, 5)]
+    for item in items[:2]:
+        send(writer, start_of(item))
+        send(writer, complete_of(item))
+    send(writer, start_of(items[2]))
+    intake = intake_of(5, queue_mode=Mode.OFF)
+    send(writer, intake, idempotency_of(intake))
+    send(writer, do.ChangeSettings(actor=PERFORMER, announcement="Back soon"))
+
+
+def test_a_good_database_passes_also_while_it_is_open(database: Database) -> None:
+    fill(database)
+    result = run("check", database.url)
+    assert result.exit_code == 0, result.output
+    words = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
+    assert words == ["rule", "integrity", "versions", "started", "statuses", "positions", "escrows", "keys"]
+
+
+DAMAGE = {
+    "DELETE FROM events WHERE version = 3": ["versions"],
+    "UPDATE rooms SET version = version + 1": ["versions"],
+    "UPDATE items SET status = 'created', finished_at = NULL WHERE item_id = (SELECT min(item_id) FROM items)": [
+        "statuses",
+        "escrows",
+    ],
+    "UPDATE items SET started_at = NULL WHERE status = 'started'": ["statuses"],
+    "UPDATE events SET position = 7 WHERE version = 2": ["positions"],
+    "DELETE FROM items WHERE status = 'created'": ["positions"],
+    "DELETE FROM wallet_operations": ["escrows"],
+    "UPDATE wallet_operations SET settle_tokens = 1": ["escrows"],
+    "UPDATE answers SET version = 1": ["keys"],
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE)
+def test_damage_is_found_and_named(database: Database, statement: str) -> None:
+    fill(database)
+    with database.open().writing() as connection:
+        connection.execute(text(statement))
+    result = run("check", database.url)
+    assert result.exit_code == 1, result.output
+    for rule in DAMAGE[statement]:
+        assert any(line.startswith(f"{rule}: ") for line in result.stdout.splitlines()), result.output
+
+
+def test_a_damaged_file_is_found(sqlite_database: Database) -> None:
+    fill(sqlite_database)
+    sqlite_database.close()
+    path = Path(sqlite_database.url.removeprefix("sqlite:///"))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"escrow-1", b"escrow-9"))
+    result = run("check", sqlite_database.url)
+    assert result.exit_code == 1, result.output
+
+
+def test_a_schema_of_another_release_is_one_line(sqlite_database: Database) -> None:
+    with sqlite_database.open().writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    assert "older schema" in the_line(run("check", sqlite_database.url))
