@@ -20,7 +20,16 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from app import logs
 from app.access.key_set import REFRESH_CHECK_SECONDS
 from app.api import descriptions, guides, pages
-from app.api.routes import Api
+from app.api.admin import Admin
+from app.api.callers import Callers
+from app.api.commands import Commands
+from app.api.events import Events
+from app.api.health import Health
+from app.api.items import Items
+from app.api.reports import Reports
+from app.api.responses import Refusals
+from app.api.rooms import Rooms
+from app.api.users import Users
 from app.engine import timers
 from app.live import catch_up
 from app.live.connections import POST_SECONDS
@@ -33,6 +42,7 @@ from app.server.problems import REQUEST_ID
 from app.settings import Settings, read_settings
 from app.store import writing
 from app.wallet.breaker import BreakerState
+from app.wire.commands import ROOM_PATH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +82,6 @@ def create_app(
     driver is missing.
     """
     parts = assemble(settings, clock, workers)
-    api = _api(parts)
 
     @asynccontextmanager
     async def lifespan(app: Service) -> AsyncIterator[None]:
@@ -92,7 +101,7 @@ def create_app(
         await parts.event_log.stop()
         await parts.hub.drain(seconds=periods.drain)
 
-    app = Service(routes=_routes(parts, api), middleware=_middleware(parts, api), lifespan=lifespan)
+    app = Service(routes=_routes(parts), middleware=_middleware(parts), lifespan=lifespan)
     app.state.drain = drain
     return app
 
@@ -151,32 +160,36 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     return loops
 
 
-def _api(parts: Parts) -> Api:
-    dependencies: dict[str, Callable[[], bool]] = {
-        "wallet": lambda: parts.outbox.breaker.state is BreakerState.CLOSED,
-    }
-    if (bus := parts.bus) is not None:
-        dependencies["bus"] = lambda: bus.is_connected
-    if (key_set := parts.key_set) is not None:
-        dependencies["tokenKeys"] = lambda: key_set.is_current
-    return Api(
-        store=parts.store,
-        queries=parts.queries,
-        event_log=parts.event_log,
-        audiences=parts.audiences,
-        actions=parts.actions,
-        authenticator=parts.authenticator,
-        clock=parts.clock,
-        public_rooms=parts.settings.public_rooms,
-        intakes=parts.metrics.intakes,
-        dependencies=dependencies,
-    )
-
-
-def _routes(parts: Parts, api: Api) -> list[BaseRoute]:
+def _routes(parts: Parts) -> list[BaseRoute]:
     """Every route; tried from the top, so the most frequent come first."""
+    callers = Callers(parts.authenticator, public_rooms=parts.settings.public_rooms)
+    actions, queries, store, clock = parts.actions, parts.queries, parts.store, parts.clock
+    commands = Commands(callers=callers, actions=actions, store=store)
+    items = Items(
+        callers=callers,
+        actions=actions,
+        queries=queries,
+        store=store,
+        clock=clock,
+        intakes=parts.metrics.intakes,
+    )
+    admin = Admin(
+        callers=callers,
+        actions=actions,
+        queries=queries,
+        store=store,
+        watched_rooms=parts.audiences.everywhere,
+    )
     return [
-        *api.routes(parts.sockets),
+        *items.routes(),
+        *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
+        *commands.routes(),
+        *Reports(callers=callers, queries=queries, clock=clock).routes(),
+        *Users(callers=callers, queries=queries).routes(),
+        *Events(callers=callers, log=parts.event_log).routes(),
+        *admin.routes(),
+        *Health(queries=queries, dependencies=_dependencies(parts)).routes(),
+        WebSocketRoute(f"{ROOM_PATH}/live", parts.sockets.live),
         *descriptions.routes(parts.metrics),
         *parts.sandbox_routes,
         *guides.routes(),
@@ -185,9 +198,21 @@ def _routes(parts: Parts, api: Api) -> list[BaseRoute]:
     ]
 
 
-def _middleware(parts: Parts, api: Api) -> list[Middleware]:
+def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
+    """What the service can do without for a while, by name: whether it is well."""
+    dependencies: dict[str, Callable[[], bool]] = {
+        "wallet": lambda: parts.outbox.breaker.state is BreakerState.CLOSED,
+    }
+    if (bus := parts.bus) is not None:
+        dependencies["bus"] = lambda: bus.is_connected
+    if (key_set := parts.key_set) is not None:
+        dependencies["tokenKeys"] = lambda: key_set.is_current
+    return dependencies
+
+
+def _middleware(parts: Parts) -> list[Middleware]:
     """CORS outside the edge: a script of an allowed origin may read the edge's own refusals, too."""
-    edge = Middleware(Edge, observe=parts.metrics.request, refuse=api.refuse)
+    edge = Middleware(Edge, observe=parts.metrics.request, refuse=Refusals(parts.actions).response)
     if not parts.settings.allowed_origins:
         return [edge]
     cors = Middleware(

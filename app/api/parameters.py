@@ -32,16 +32,8 @@ def performer_ids_of(request: Request) -> list[str]:
     return performer_ids
 
 
-def header_of(request: Request, name: bytes) -> str | None:
-    """The first header of this name, in lower case: without the mapping that Starlette makes of them all."""
-    for other, value in request.scope["headers"]:
-        if other == name:
-            return str(value, "latin-1")
-    return None
-
-
 def idempotency_key_of(request: Request) -> str | None:
-    key = header_of(request, b"idempotency-key")
+    key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
         raise bad_parameter("Idempotency-Key", "must be 1 to 255 characters")
     return key

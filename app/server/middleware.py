@@ -6,7 +6,7 @@ its wrapping of every endpoint for the same purpose, are left out.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from time import perf_counter
 
@@ -47,20 +47,6 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._handle(Request(scope, receive, send))
         await answer(scope, receive, send)
-
-
-class Json(Response):
-    """An answer of JSON, with its headers as they are sent."""
-
-    def __init__(self, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self.body = body
-        self.status_code = status
-        self.background = None
-        self.raw_headers = [
-            (b"content-length", b"%d" % len(body)),
-            (b"content-type", b"application/json"),
-            *headers,
-        ]
 
 
 async def body_of(request: Request) -> bytes:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from app.domain.errors import QueueError, QueueFull
-from app.server.middleware import LARGEST_BODY, Edge, Endpoint, Json, Service, body_of
+from app.server.middleware import LARGEST_BODY, Edge, Endpoint, Service, body_of
 from app.server.problems import problem_response
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 async def echo(request: Request) -> Response:
-    return Json(await body_of(request), 201, [(b"location", b"/there")])
+    return Response(await body_of(request), 201, {"Location": "/there"}, "application/json")
 
 
 async def refused(request: Request) -> Response:
@@ -79,9 +79,9 @@ async def test_an_answer_has_its_headers_and_its_requests_id() -> None:
     start, body = await caller.post("/echo", [b"{}"], [(b"x-request-id", b"mine")])
     assert start["status"] == 201
     assert start["headers"] == [
+        (b"location", b"/there"),
         (b"content-length", b"2"),
         (b"content-type", b"application/json"),
-        (b"location", b"/there"),
         (b"x-request-id", b"mine"),
     ]
     assert body["body"] == b"{}"

@@ -1,0 +1,115 @@
+"""Administration: all rooms, the sockets that watch them, and the wallet operations."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from app.access import rights
+from app.actions import Actions
+from app.api.callers import Callers
+from app.api.parameters import bad_parameter, idempotency_key_of, paging_of, performer_ids_of
+from app.api.responses import REPLAYED, json_response
+from app.domain.operation import OperationStatus
+from app.engine.queries import Queries
+from app.server.middleware import Endpoint, body_of
+from app.store import Store, reading
+from app.wire import shapes
+from app.wire.requests import EmptyRequest, read_body
+
+OPERATIONS_PATH = "/v1/admin/wallet-operations"
+
+
+class WatchedRoom(Protocol):
+    """The sockets of one room, over all processes."""
+
+    @property
+    def performer_id(self) -> str: ...
+    @property
+    def sockets(self) -> int: ...
+    @property
+    def lagging(self) -> int: ...
+    @property
+    def longest_lag_seconds(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    callers: Callers
+    actions: Actions
+    queries: Queries
+    store: Store
+    watched_rooms: Callable[[], Awaitable[tuple[Sequence[WatchedRoom], int]]]
+    """The rooms that sockets watch, the most watched first, and of how many processes."""
+
+    async def rooms(self, request: Request) -> Response:
+        rights.may_administer(await self.callers.principal(request))
+        limit, skip = paging_of(request)
+        page = await self.queries.run(
+            lambda connection: reading.rooms_page(connection, self.store.policy, limit=limit, skip=skip)
+        )
+        rooms = [shapes.room_shape(room, self.store.epoch) for room in page.rows]
+        listing: shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
+        return json_response(listing)
+
+    async def audiences(self, request: Request) -> Response:
+        rights.may_administer(await self.callers.principal(request))
+        limit, skip = paging_of(request)
+        wanted = set(performer_ids_of(request))
+        everywhere, processes = await self.watched_rooms()
+        found = [room for room in everywhere if not wanted or room.performer_id in wanted]
+        page: shapes.AudiencesPage = {
+            "audiences": [
+                {
+                    "performerId": room.performer_id,
+                    "sockets": room.sockets,
+                    "laggingSockets": room.lagging,
+                    "longestLagSeconds": round(room.longest_lag_seconds, 3),
+                }
+                for room in found[skip : skip + limit]
+            ],
+            "total": len(found),
+            "sockets": sum(room.sockets for room in found),
+            "laggingSockets": sum(room.lagging for room in found),
+            "processes": processes,
+            "limit": limit,
+            "skip": skip,
+        }
+        return json_response(page)
+
+    async def wallet_operations(self, request: Request) -> Response:
+        rights.may_administer(await self.callers.principal(request))
+        limit, skip = paging_of(request)
+        status = request.query_params.get("status")
+        if status is not None and status not in [*OperationStatus]:
+            raise bad_parameter("status", f"must be one of {', '.join(OperationStatus)}")
+        page = await self.queries.run(
+            lambda connection: reading.operations_page(connection, status=status, limit=limit, skip=skip)
+        )
+        operations = [shapes.operation_shape(operation) for operation in page.rows]
+        listing: shapes.OperationsPage = {
+            "operations": operations,
+            "total": page.total,
+            "limit": limit,
+            "skip": skip,
+        }
+        return json_response(listing)
+
+    async def retry_operation(self, request: Request) -> Response:
+        principal = await self.callers.principal(request)
+        read_body(EmptyRequest, await body_of(request))
+        operation, replayed = await self.actions.retry_operation(
+            principal, request.path_params["operationId"], idempotency_key_of(request)
+        )
+        return json_response(shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
+            Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
+            Route(OPERATIONS_PATH, Endpoint(self.wallet_operations), methods=["GET"]),
+            Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", Endpoint(self.retry_operation), methods=["POST"]),
+        ]

@@ -1,0 +1,55 @@
+"""Health: whether the process is alive, and whether it can reach what it needs."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from app.api.responses import json_response
+from app.engine.queries import Queries
+from app.server.middleware import Endpoint
+from app.store import reading
+from app.wire import shapes
+
+LONGEST_CHECK_SECONDS = 2.0
+"""How long the database may take to answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    queries: Queries
+    dependencies: Mapping[str, Callable[[], bool]]
+    """By name: whether a dependency is well that the service can do without for a while."""
+
+    async def healthz(self, request: Request) -> Response:
+        alive: shapes.HealthShape = {"status": "ok"}
+        return json_response(alive)
+
+    async def readyz(self, request: Request) -> Response:
+        checks = {"database": "ok"}
+        try:
+            async with asyncio.timeout(LONGEST_CHECK_SECONDS):
+                await self.queries.run(reading.epoch)
+        except Exception:
+            # Whatever keeps the database from answering, this process is not ready.
+            checks["database"] = "unreachable"
+        for name, is_well in self.dependencies.items():
+            checks[name] = "ok" if is_well() else "degraded"
+        body: shapes.ReadinessShape = {"status": _readiness(checks), "checks": checks}
+        return json_response(body, status=200 if checks["database"] == "ok" else 503)
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/healthz", Endpoint(self.healthz), methods=["GET"]),
+            Route("/readyz", Endpoint(self.readyz), methods=["GET"]),
+        ]
+
+
+def _readiness(checks: Mapping[str, str]) -> Literal["ok", "degraded", "unavailable"]:
+    if checks["database"] != "ok":
+        return "unavailable"
+    return "ok" if all(state == "ok" for state in checks.values()) else "degraded"

@@ -1,0 +1,63 @@
+"""Analytics over HTTP: the figures of a span of time, for one room or for all."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from app.access import rights
+from app.api.analytics import analyse
+from app.api.callers import Callers
+from app.api.parameters import bad_parameter, instant_of, performer_id_of
+from app.api.responses import json_response
+from app.engine.queries import Queries
+from app.server.middleware import Endpoint
+from app.store import reading
+from app.wire.commands import ROOM_PATH
+
+DEFAULT_SPAN = timedelta(days=1)
+LONGEST_SPAN = timedelta(days=31)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    callers: Callers
+    queries: Queries
+    clock: Callable[[], datetime]
+
+    async def of_room(self, request: Request) -> Response:
+        principal = await self.callers.principal(request)
+        performer_id = performer_id_of(request)
+        rights.may_drive(principal, performer_id)
+        await self.queries.existing_room(performer_id)
+        return await self._report(request, performer_id)
+
+    async def of_all_rooms(self, request: Request) -> Response:
+        rights.may_administer(await self.callers.principal(request))
+        return await self._report(request, None)
+
+    async def _report(self, request: Request, performer_id: str | None) -> Response:
+        start, end = self._span(request)
+        figures = await self.queries.run(
+            lambda connection: analyse(
+                reading.items_of_span(connection, start, end, performer_id), start, end, performer_id
+            )
+        )
+        return json_response(figures)
+
+    def _span(self, request: Request) -> tuple[datetime, datetime]:
+        """`from` and `to`: by default the last day."""
+        end = instant_of(request, "to") or self.clock()
+        start = instant_of(request, "from") or end - DEFAULT_SPAN
+        if not start < end <= start + LONGEST_SPAN:
+            raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
+        return start, end
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route(f"{ROOM_PATH}/analytics", Endpoint(self.of_room), methods=["GET"]),
+            Route("/v1/admin/analytics", Endpoint(self.of_all_rooms), methods=["GET"]),
+        ]
