@@ -70,7 +70,7 @@ export function reduce(state, frame) {
       ...state,
       version: frame.version,
       serverTime: frame.serverTime,
-      room: frame.room ?? state.room,
+      room: { ...(frame.room ?? state.room), depth: items.size, version: frame.version },
       items: orderItems([...items.values()]),
       mine: state.mine.filter((entry) => items.has(entry.itemId)),
     };

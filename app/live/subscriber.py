@@ -67,6 +67,9 @@ class Group:
     CPU."""
 
     shown: Room
+    """The room as its members know it, as far as they may see it."""
+    version: int
+    """What they hold: `shown`'s, less the last events that they may not see."""
     view: View
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
@@ -126,7 +129,8 @@ class Group:
 
     def has_place_for(self, other: "Group") -> bool:
         """Whether they may as well be one."""
-        return self.shown is other.shown and len(self.members) + len(other.members) <= self.LIMIT
+        same = self.shown is other.shown and self.version == other.version
+        return same and len(self.members) + len(other.members) <= self.LIMIT
 
     def take_over(self, other: "Group") -> None:
         """Take in the sockets of another, which `has_place_for` allows."""

@@ -12,6 +12,11 @@ from app.wire import frames
 from app.wire.websocket import text_frame
 
 
+def visible(events: Sequence[Event], view: View) -> list[Event]:
+    """The events that a view shows."""
+    return [event for event in events if view is View.FULL or event.is_public]
+
+
 @dataclass(slots=True, kw_only=True)
 class Update:
     """`events` are those that led from `before` to `after`; `now` is the time the frames say."""
@@ -21,18 +26,26 @@ class Update:
     events: Sequence[Event]
     epoch: str
     now: datetime
-    _frames: dict[View, bytes] = field(init=False, default_factory=dict)
+    _frames: dict[tuple[View, int, int], bytes] = field(init=False, default_factory=dict)
+    _nothing_for: dict[View, bool] = field(init=False, default_factory=dict)
 
-    def frame(self, view: View) -> bytes:
-        """What everybody of an audience is told: those that see whole items, or the others."""
-        if view not in self._frames:
-            since = self.before.version
-            self._frames[view] = text_frame(
-                frames.update(self.events, self.after, self.epoch, self.now, since=since, view=view)
-            )
-        return self._frames[view]
+    def is_empty(self, view: View) -> bool:
+        """Whether those of a view have nothing to be sent: nothing has happened that they may see."""
+        if view not in self._nothing_for:
+            self._nothing_for[view] = not visible(self.events, view)
+        return self._nothing_for[view]
 
-    def private(self, owners: Container[str]) -> dict[str, list[bytes]]:
+    def frame(self, view: View, since: int, version: int) -> bytes:
+        """The update for all of a view that hold version `since`; they hold `version` after it."""
+        key = view, since, version
+        if key not in self._frames:
+            events = visible(self.events, view)
+            room = frames.room_if_changed(self.before, self.after, self.epoch)
+            payload = frames.update(events, self.now, since=since, version=version, view=view, room=room)
+            self._frames[key] = text_frame(payload)
+        return self._frames[key]
+
+    def private(self, owners: Container[str], version: int) -> dict[str, list[bytes]]:
         """Of these users, by user: where their items are now, and the milestones these have reached."""
         before, after = self.before, self.after
         waits = after.waits(self.now)
@@ -47,12 +60,12 @@ class Update:
             if item.user_id not in owners:
                 continue
             if item.item_id in touched or old_position.get(item.item_id) != at:
-                tell(item, frames.position(after, item, waits))
+                tell(item, frames.position(after, item, waits, version))
             earlier = before.find(item.item_id)
             for milestone in item.notified:
                 if earlier is None or milestone not in earlier.notified:
                     tell(item, frames.notice(after, item, milestone, waits))
         for item in touched.values():
             if item.user_id in owners and after.find(item.item_id) is None:
-                tell(item, frames.position(after, item, waits))
+                tell(item, frames.position(after, item, waits, version))
         return told

@@ -19,8 +19,9 @@ from app.domain.room import Room, apply
 from app.domain.view import View
 from app.live.connections import Audience
 from app.live.subscriber import Group, Subscriber
-from app.live.update import Update
+from app.live.update import Update, visible
 from app.wire import frames
+from app.wire.shapes import room_shape
 from app.wire.websocket import text_frame
 
 RECENT_EVENTS = 256
@@ -59,6 +60,8 @@ class WatchedRoom:
         self._traffic = traffic
         self.room = room
         self.shown = room
+        self._versions = dict.fromkeys(View, room.version)
+        """By view: the version of the last event up to `shown` that it shows."""
         self.pending: list[Event] = []
         self._recent: deque[Event] = deque()
         """The latest events up to `shown`: RECENT_EVENTS, or as many as some group has not been told."""
@@ -114,7 +117,7 @@ class WatchedRoom:
 
     def add(self, subscriber: Subscriber) -> None:
         """To be shown the room next, or what it has missed of it."""
-        self._current_group(subscriber.view).add(subscriber)
+        self._current_group(subscriber.view, self._versions[subscriber.view]).add(subscriber)
         if subscriber.owner_id is not None:
             self._owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
@@ -125,12 +128,20 @@ class WatchedRoom:
             if not sockets:
                 del self._owners[subscriber.owner_id]
 
-    def _current_group(self, view: View) -> Group:
-        """One with a place for a socket that has been shown everything."""
+    def _current_group(self, view: View, version: int) -> Group:
+        """One with a place for a socket that has been shown everything and holds this version."""
         groups = self._groups[view]
-        if not groups or groups[-1].shown is not self.shown or groups[-1].is_full:
-            groups.append(Group(self.shown, view=view))
-        return groups[-1]
+        last = groups[-1] if groups else None
+        if last is None or last.shown is not self.shown or last.version != version or last.is_full:
+            last = Group(self.shown, version, view)
+            groups.append(last)
+        return last
+
+    def _move_to_current(self, subscriber: Subscriber, version: int) -> None:
+        group = subscriber.group
+        if group is None or group.shown is not self.shown or group.version != version:
+            self._take_out(subscriber)
+            self._current_group(subscriber.view, version).add(subscriber)
 
     def _take_out(self, subscriber: Subscriber) -> None:
         if (group := subscriber.group) is not None:
@@ -177,6 +188,9 @@ class WatchedRoom:
         events, self.pending = self.pending, []
         self._recent.extend(events)
         self.shown = self.room
+        for view in View:
+            if seen := visible(events, view):
+                self._versions[view] = seen[-1].version
 
     def is_within_reach(self, version: int) -> bool:
         """Whether a socket at this version is better brought on by events than by a snapshot."""
@@ -223,7 +237,7 @@ class WatchedRoom:
         update = Update(before=before, after=self.shown, events=events, epoch=self._epoch, now=self._clock())
         private: dict[Group, list[tuple[Subscriber, list[bytes]]]] = {}
         if self._owners:
-            for user_id, own in update.private(self._owners).items():
+            for user_id, own in update.private(self._owners, self._versions[View.PUBLIC]).items():
                 for owner in self._owners[user_id]:
                     if owner.group is not None:
                         private.setdefault(owner.group, []).append((owner, own))
@@ -232,14 +246,21 @@ class WatchedRoom:
     def _tell(self, group: Group, step: _Step) -> int:
         """Returns how many were written to."""
         group.shown = self.shown
-        for subscriber in group.unready():
-            self._note_missed(subscriber)
-        written = group.write(step.update.frame(group.view))
-        self._traffic.frames += written
+        written = 0
+        if not step.update.is_empty(group.view):
+            since, group.version = group.version, max(group.version, self._versions[group.view])
+            for subscriber in group.unready():
+                self._note_missed(subscriber)
+            written = group.write(step.update.frame(group.view, since, group.version))
+            self._traffic.frames += written
         for owner, own in step.private.get(group, ()):
             # Who was shown the room since needs nothing from here.
-            if owner.group is group and owner.send is not None:
+            if owner.group is not group:
+                continue
+            if owner.send is not None:
                 self._write(owner, own)
+            else:
+                self._note_missed(owner)
         return written
 
     def resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
@@ -248,19 +269,24 @@ class WatchedRoom:
         wanted = range(since + 1, self.shown.version + 1)
         if not all(version in known for version in wanted) or subscriber.send is None:
             return False
-        now = self._clock()
-        events = [known[version] for version in wanted]
-        frame = frames.update(events, self.shown, self._epoch, now, since=since, view=subscriber.view, recovered=True)
+        now, view = self._clock(), subscriber.view
+        events = visible([known[version] for version in wanted], view)
+        # A version that another process has shown may lie behind the last event of this view.
+        version = max(since, self._versions[view])
+        self._move_to_current(subscriber, version)
+        changed = any(event.settings is not None for event in events)
+        room = room_shape(self.shown, self._epoch) if changed else None
+        frame = frames.update(events, now, since=since, version=version, view=view, room=room, recovered=True)
         self._write(subscriber, [text_frame(frame)])
-        self._tell_positions(self.shown, subscriber, now)
+        self._tell_positions(self.shown, subscriber, version, now)
         return True
 
-    def _tell_positions(self, room: Room, subscriber: Subscriber, now: datetime) -> None:
+    def _tell_positions(self, room: Room, subscriber: Subscriber, version: int, now: datetime) -> None:
         mine: list[Item] = [item for item in room.items if item.user_id == subscriber.owner_id]
         if not mine:
             return
         waits = room.waits(now)
-        self._write(subscriber, [text_frame(frames.position(room, item, waits)) for item in mine])
+        self._write(subscriber, [text_frame(frames.position(room, item, waits, version)) for item in mine])
 
     def show(self, subscriber: Subscriber) -> None:
         """Send the current snapshot to a socket that can take it."""
@@ -268,11 +294,15 @@ class WatchedRoom:
             # It has gone, or it lags and gets its snapshot once it has caught up.
             self._note_missed(subscriber)
             return
-        if subscriber.group is None or subscriber.group.shown is not self.shown:
-            self._take_out(subscriber)
-            self._current_group(subscriber.view).add(subscriber)
+        group, version = subscriber.group, self._versions[subscriber.view]
+        if group is not None:
+            # Versions never go back, whatever another process has shown it.
+            version = max(version, group.version)
+        self._move_to_current(subscriber, version)
         items = self._items(subscriber.view)
-        frame = frames.snapshot(self.shown, self._epoch, self._clock(), items, user_id=subscriber.owner_id)
+        frame = frames.snapshot(
+            self.shown, self._epoch, self._clock(), items, version=version, user_id=subscriber.owner_id
+        )
         self._write(subscriber, [text_frame(frame)])
 
     def _write(self, subscriber: Subscriber, own: Sequence[bytes]) -> None:

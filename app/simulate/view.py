@@ -69,7 +69,7 @@ class View:
             else:
                 self.items.pop(item["itemId"], None)
         self.version = frame["version"]
-        self.room = frame.get("room", self.room)
+        self.room = {**frame.get("room", self.room or {}), "depth": len(self.items), "version": self.version}
         self.mine = {item_id: own for item_id, own in self.mine.items() if item_id in self.items}
         return Taken.APPLIED
 

@@ -130,15 +130,24 @@ def items_fragment(room: Room, view: View) -> orjson.Fragment:
     return orjson.Fragment(encode(queue_items(room, view)))
 
 
-def snapshot(room: Room, epoch: str, now: datetime, items: orjson.Fragment, *, user_id: str | None = None) -> bytes:
-    """The room as it is. `user_id`: whose own items to add."""
+def snapshot(
+    room: Room,
+    epoch: str,
+    now: datetime,
+    items: orjson.Fragment,
+    *,
+    version: int | None = None,
+    user_id: str | None = None,
+) -> bytes:
+    """The room as it is. `version`: as its readers count, if not the room's own. `user_id`: whose own items to add."""
+    shown = room.version if version is None else version
     return encode(
         {
             "type": "snapshot",
             "epoch": epoch,
-            "version": room.version,
+            "version": shown,
             "serverTime": now,
-            "room": room_shape(room, epoch),
+            "room": {**room_shape(room, epoch), "version": shown},
             "items": items,
             "mine": _my_items(room, user_id, now) if user_id is not None else [],
             "recovered": False,
@@ -155,31 +164,51 @@ def _my_items(room: Room, user_id: str, now: datetime) -> list[MyItem]:
 
 def update(
     events: Sequence[Event],
-    room: Room,
-    epoch: str,
     now: datetime,
     *,
     since: int,
+    version: int,
     view: View,
+    room: RoomShape | None = None,
     recovered: bool = False,
 ) -> bytes:
-    """What led from version `since` to `room`, less what may not be seen."""
-    shown = [event for event in events if view is View.FULL or event.is_public]
+    """What led from version `since` to `version`: events that the view may see, and `room` if that has changed."""
     frame: Update = {
         "type": "update",
         "from": since,
-        "version": room.version,
+        "version": version,
         "serverTime": now,
-        "events": [event_shape(event, view) for event in shown],
-        "room": room_shape(room, epoch),
+        "events": [_event(event, view) for event in events],
     }
+    if room is not None:
+        frame["room"] = {**room, "version": version}
     if recovered:
         frame["recovered"] = True
     return encode(frame)
 
 
-def position(room: Room, item: Item, waits: Waits) -> bytes:
-    frame: Position = {"type": "position", **position_shape(room, item, waits), "version": room.version}
+_IN_THE_ITEM = frozenset({"title", "tokens", "sourceFeature", "position"})
+
+
+def _event(event: Event, view: View) -> EventShape:
+    """An event beside its item: the `params` of the log without those that the item repeats or that are 0."""
+    shape = event_shape(event, view)
+    shape["params"] = {name: value for name, value in shape["params"].items() if value and name not in _IN_THE_ITEM}
+    return shape
+
+
+def room_if_changed(before: Room, after: Room, epoch: str) -> RoomShape | None:
+    """The room after, if anything of it but `depth` and `version` differs: those follow from list and frame."""
+    if before.settings is after.settings and before.policy is after.policy:
+        return None
+    room = room_shape(after, epoch)
+    unchanged = {**room_shape(before, epoch), "depth": room["depth"], "version": room["version"]}
+    return None if unchanged == room else room
+
+
+def position(room: Room, item: Item, waits: Waits, version: int) -> bytes:
+    """`version`: as the owner's connection counts."""
+    frame: Position = {"type": "position", **position_shape(room, item, waits), "version": version}
     return encode(frame)
 
 

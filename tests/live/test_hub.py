@@ -69,7 +69,7 @@ async def test_events_out_of_order_are_told_in_order(world: World) -> None:
         world.intake()
     world.publish(3, 2, 1)
     await until(lambda: line.told[-1] == ("update", 3))
-    assert [event["params"]["title"] for frame in line.frames[1:] for event in frame["events"]] == [
+    assert [event["item"]["title"] for frame in line.frames[1:] for event in frame["events"]] == [
         "Request 1",
         "Request 2",
         "Request 3",

@@ -38,12 +38,14 @@ def notices(live: LiveSocket) -> list[tuple[str, str]]:
     return [(notice["template"], notice["itemId"]) for notice in live.of("notice")]
 
 
-async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, server: Server, performer_id: str) -> None:
+async def test_an_update_has_what_happened_and_the_rest_follows_from_it(
+    api: Api, server: Server, performer_id: str
+) -> None:
     async with server.live(performer_id) as live:
         await live.until("snapshot")
         item = await api.intake(performer_id)
         update = await live.next()
-        assert set(update) == {"type", "from", "version", "serverTime", "events", "room"}
+        assert set(update) == {"type", "from", "version", "serverTime", "events"}
         assert (update["from"], update["version"]) == (0, 1)
         assert INSTANT.fullmatch(update["serverTime"])
         (event,) = update["events"]
@@ -52,6 +54,9 @@ async def test_an_update_has_what_happened_and_the_room_after_it(api: Api, serve
         assert event["itemId"] == item["itemId"]
         assert event["item"] == {name: item[name] for name in PUBLIC_FIELDS}
         assert INSTANT.fullmatch(event["at"])
+        assert live.room == (await api.queue(performer_id))["room"]
+        await api.change(performer_id, announcement="Hello")
+        update = await live.next()
         assert update["room"] == (await api.queue(performer_id))["room"]
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row, select
 
-from app.domain.event import Event
+from app.domain.event import Event, EventName
 from app.domain.item import ACTIVE, Item, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Policy, Room, apply
+from app.domain.view import View
 from app.sandbox.books import audit, read_books
 from app.sandbox.ledger import HoldStatus
 from app.sandbox.tables import ESCROW, POSTING
@@ -24,6 +25,8 @@ from tests.simulation.wallet import POCKET_MONEY
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
+HIDDEN = (EventName.ITEM_SETTLED.value, EventName.ITEM_WALLET_CHANGED.value)
+"""The events that viewers do not see."""
 SLACK = timedelta(seconds=4)
 """How long something may be due before somebody must have seen to it."""
 
@@ -57,8 +60,16 @@ def _unrest(world: "World", ask: Callable[..., Iterable[Any]]) -> Iterator[str]:
         for performer_id, version in process.hub.watched.items():
             if version != versions.get(performer_id, 0):
                 yield f"process {process.number} shows {performer_id} at {version}"
+    seen = dict(
+        ask("SELECT performer_id, max(version) FROM events WHERE name NOT IN (?, ?) GROUP BY performer_id", HIDDEN)
+    )
     for watcher in people.watchers:
-        if watcher.is_connected and watcher.version != versions.get(watcher.performer_id, 0):
+        if not watcher.is_connected:
+            continue
+        latest = versions.get(watcher.performer_id, 0)
+        # Viewers are sent nothing of what they may not see: they may stay behind it.
+        least = latest if watcher.sees is View.FULL else seen.get(watcher.performer_id, 0)
+        if not least <= watcher.version <= latest:
             yield f"a {watcher.role} of {watcher.performer_id} is at {watcher.version}"
 
 

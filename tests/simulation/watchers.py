@@ -150,8 +150,8 @@ class Watcher:
                 self._items[item["itemId"]] = item
             else:
                 self._items.pop(item["itemId"], None)
-        self._room = update.get("room", self._room)
         self.version = update["version"]
+        self._room = {**update.get("room", self._room), "depth": len(self._items), "version": self.version}
 
     # What it shows
 
@@ -162,7 +162,9 @@ class Watcher:
         return self.version, self._room, [{**item, "position": at} for at, item in enumerate(ordered, start=1)]
 
     def fresh_view(self, room: Room) -> tuple[int, Mapping[str, Any], list[Mapping[str, Any]]]:
-        """What a snapshot of the room would show now."""
+        """What a snapshot of the room would show now, at the version that this one holds."""
         items = frames.items_fragment(room, self.sees)
-        snapshot = orjson.loads(frames.snapshot(room, self._epoch, self._world.true_time(), items, user_id=None))
+        snapshot = orjson.loads(
+            frames.snapshot(room, self._epoch, self._world.true_time(), items, version=self.version)
+        )
         return snapshot["version"], snapshot["room"], snapshot["items"]

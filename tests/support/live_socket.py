@@ -138,8 +138,8 @@ class LiveSocket:
                 self.items[event["itemId"]] = event["item"]
             else:
                 self.items.pop(event["itemId"], None)
-        self.room = update.get("room", self.room)
         self.version = update["version"]
+        self.room = {**update.get("room", self.room), "depth": len(self.items), "version": self.version}
 
 
 @asynccontextmanager
