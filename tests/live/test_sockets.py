@@ -109,7 +109,7 @@ async def test_a_socket_may_wait_in_a_room_that_does_not_exist_yet(api: Api, ser
         item = await api.intake(performer_id)
         update = await live.next()
         assert (update["from"], update["version"]) == (0, 1)
-        assert update["room"] == (await api.queue(performer_id))["room"]
+        assert live.room == (await api.queue(performer_id))["room"]
         assert list(live.items) == [item["itemId"]]
 
 

@@ -60,9 +60,8 @@ def _unrest(world: "World", ask: Callable[..., Iterable[Any]]) -> Iterator[str]:
         for performer_id, version in process.hub.watched.items():
             if version != versions.get(performer_id, 0):
                 yield f"process {process.number} shows {performer_id} at {version}"
-    seen = dict(
-        ask("SELECT performer_id, max(version) FROM events WHERE name NOT IN (?, ?) GROUP BY performer_id", HIDDEN)
-    )
+    visible = "SELECT performer_id, max(version) FROM events WHERE name NOT IN (?, ?) GROUP BY performer_id"
+    seen = dict(tuple(row) for row in ask(visible, HIDDEN))
     for watcher in people.watchers:
         if not watcher.is_connected:
             continue
