@@ -91,6 +91,10 @@ class View:
             [*self._own_differences(truth["mine"])] if "mine" in truth else []
         )
 
+    def differences_at_own_version(self, truth: Mapping[str, Any]) -> list[str]:
+        """The same, whatever version the truth is of."""
+        return self.differences({**truth, "room": {**truth["room"], "version": self.version}})
+
     def _room_differences(self, room: Mapping[str, Any]) -> Iterator[str]:
         if wrong := _unequal(self.room or {}, room):
             yield f"room: {', '.join(wrong)} differ"
