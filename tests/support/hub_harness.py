@@ -18,8 +18,8 @@ Frame = dict[str, Any]
 
 
 def payload(frame: bytes) -> bytes:
-    """What a short or a middling text frame holds."""
-    return frame[4:] if frame[1] == 126 else frame[2:]
+    """What a text frame holds."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 class FakeLine:
