@@ -6,7 +6,7 @@ Owns the table of what may travel in each direction. That the socket keeps to it
 from collections.abc import Mapping
 
 from app.domain.errors import DuplicateIdempotencyKey, Unauthorized, Unavailable
-from app.specs.openapi import CONTRACT_VERSION
+from app.specs.openapi import CONTRACT_VERSION, TOKENS
 from app.wire import frames
 from app.wire.client_frames import CLIENT_FRAMES
 from app.wire.commands import COMMANDS, CommandSpec, Refusals
@@ -38,20 +38,64 @@ def document() -> Schema:
     messages = {**_server_messages(), **_client_messages()}
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Performance Queue, live", "version": CONTRACT_VERSION, "description": DESCRIPTION},
+        "info": {
+            "title": "Performance Queue, live",
+            "version": CONTRACT_VERSION,
+            "contact": CONTACT,
+            "license": {"name": "MIT", "url": "https://spdx.org/licenses/MIT.html"},
+            "description": DESCRIPTION,
+            "tags": [{"name": "live", "description": "The live socket of a performer's room."}],
+        },
+        "servers": {"service": SERVER},
         "defaultContentType": "application/json",
         "channels": {"live": _channel(messages)},
         "operations": {
-            "tell": _operation("send", "What the service sends by itself", [*SERVER_FRAMES]),
-            "ask": _operation("receive", "What every client may send", by_anybody),
+            "send": _operation(
+                "send",
+                "Frames of the service",
+                "Sent by the service on its own or as the answer to a client's frame.",
+                [*SERVER_FRAMES],
+            ),
+            "receive": _operation(
+                "receive", "Frames of every client", "Any client may send them, with or without a token.", by_anybody
+            ),
             "command": {
-                **_operation("receive", "What the performer's side and administrators may send", [*COMMANDS]),
+                **_operation(
+                    "receive",
+                    "Commands",
+                    "The same rules and codes as over HTTP. A frame's `id` comes back in the `ack` or `error` and is "
+                    "the command's idempotency key.",
+                    [*COMMANDS],
+                ),
                 "reply": {"channel": _CHANNEL, "messages": _messages(["ack", "error"])},
             },
         },
-        "components": {"messages": messages, "schemas": _schemas()},
+        "components": {
+            "messages": messages,
+            "schemas": _schemas(),
+            "securitySchemes": SECURITY,
+        },
     }
 
+
+HOST = "queue.example.com"
+"""Stands for the operator's host, which this document does not know (RFC 2606)."""
+
+SERVER: Schema = {"host": HOST, "protocol": "wss", "description": "An example: the host that serves this document."}
+CONTACT: Schema = {
+    "name": "The operator of the service",
+    "url": f"https://{HOST}/docs",
+    "email": f"postmaster@{HOST}",
+}
+
+SECURITY: Mapping[str, Schema] = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": TOKENS},
+    "authFrame": {
+        "type": "apiKey",
+        "in": "password",
+        "description": "The same token in an `auth` frame, at any time. Anonymous viewers of public rooms need none.",
+    },
+}
 
 _CHANNEL = {"$ref": "#/channels/live"}
 
@@ -81,8 +125,15 @@ def _channel(messages: Mapping[str, Schema]) -> Schema:
     }
 
 
-def _operation(action: str, summary: str, names: list[str]) -> Schema:
-    return {"action": action, "channel": _CHANNEL, "summary": summary, "messages": _messages(names)}
+def _operation(action: str, summary: str, description: str, names: list[str]) -> Schema:
+    return {
+        "action": action,
+        "channel": _CHANNEL,
+        "summary": summary,
+        "description": description,
+        "messages": _messages(names),
+        "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY],
+    }
 
 
 def _messages(names: list[str]) -> list[Schema]:

@@ -6,18 +6,19 @@ from http import HTTPStatus
 
 from typing_extensions import is_typeddict
 
-from app.domain.errors import Internal
+from app.domain.errors import Internal, PayloadTooLarge
 from app.domain.operation import OperationStatus
-from app.specs.operations import OPERATIONS, Operation
+from app.specs.operations import OPERATIONS, TAGS, Operation
 from app.wire import shapes
 from app.wire.commands import Refusals
 from app.wire.requests import IDENTIFIER_PATTERN
 from app.wire.schemas import Schema, components, reference
 
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 EVENT_STREAM = "text/event-stream"
 
 INSTANT: Schema = {"type": "string", "format": "date-time"}
+CURSOR: Schema = {"type": "string", "pattern": r"^[0-9]{1,18}(\.[0-9]{1,18})?$"}
 IDENTIFIER: Schema = {"type": "string", "pattern": IDENTIFIER_PATTERN}
 
 
@@ -37,12 +38,12 @@ PARAMETERS: Mapping[str, Schema] = {
     "limit": _query("limit", "At most so many.", _whole_number(1, 100, 20)),
     "skip": _query("skip", "Leave out so many first.", _whole_number(0, 1_000_000, 0)),
     "events": _query("limit", "At most so many on a page.", _whole_number(1, 1000, 20)),
-    "after": _query("after", "A cursor of this log: only what follows it.", {"type": "string"}),
+    "after": _query("after", "A cursor of this log: only what follows it.", CURSOR),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "performers": _query(
         "performerId", "Only these rooms; may be repeated.", {"type": "array", "items": IDENTIFIER, "maxItems": 200}
     ),
-    "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", {"type": "string"}),
+    "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", CURSOR),
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
     "to": _query("to", "The end of the span; by default now.", INSTANT),
     "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
@@ -79,9 +80,15 @@ def document() -> Schema:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Performance Queue", "version": CONTRACT_VERSION, "description": DESCRIPTION},
+        "info": {
+            "title": "Performance Queue",
+            "version": CONTRACT_VERSION,
+            "description": DESCRIPTION,
+            "contact": {"name": "The operator of the service"},
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in OPERATIONS)],
+        "tags": [{"name": name, "description": description} for name, description in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": _schemas(),
@@ -116,9 +123,8 @@ def _operation(operation: Operation) -> Schema:
     if operation.who:
         described["security"] = [{"bearer": []}, {}] if operation.public else [{"bearer": []}]
     open_to_all = " Without a token too, where `PUBLIC_ROOMS` is on." if operation.public else ""
-    who = f"For {operation.who}.{open_to_all}" if operation.who else ""
-    if text := "\n\n".join(filter(None, (who, operation.notes))):
-        described["description"] = text
+    who = f"For {operation.who}.{open_to_all}" if operation.who else "For everybody, without a token."
+    described["description"] = "\n\n".join(filter(None, (who, operation.notes)))
     if operation.body is not None:
         content = {"application/json": {"schema": reference(operation.body)}}
         required = any(field.is_required() for field in operation.body.model_fields.values())
@@ -156,7 +162,8 @@ def _answer(operation: Operation, status: int) -> Schema:
 def _problems(operation: Operation) -> dict[str, Schema]:
     """By status: the problem document with the codes that it can carry here."""
     codes: dict[int, dict[str, str]] = {}
-    refusals: Refusals = (*operation.refuses, Internal)
+    # A body that is too large is refused before anybody looks whether a body is wanted.
+    refusals: Refusals = (*operation.refuses, PayloadTooLarge, Internal)
     for refusal in refusals:
         codes.setdefault(refusal.status, {})[refusal.code] = refusal.title
     return {

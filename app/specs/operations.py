@@ -18,7 +18,6 @@ from app.domain.errors import (
     InvalidTransition,
     ItemNotFound,
     NotFound,
-    PayloadTooLarge,
     PerformerNotFound,
     QueueClosed,
     QueueFull,
@@ -57,9 +56,20 @@ class Operation:
     notes: str = ""
 
 
+TAGS: Mapping[str, str] = {
+    "Items": "Paid requests: intake, state, position, audit trail, and the commands of the performer's side.",
+    "Rooms": "A performer's queue, its settings, its history and its figures.",
+    "Users": "What one user has asked for, over all rooms.",
+    "Event log": "Everything that has happened, durable and in order, by the page or as a stream.",
+    "Administration": "All rooms, their sockets and figures, and the wallet operations.",
+    "Service": "Health, metrics and these descriptions.",
+    "Pages": "Pages for people; a token reaches one in the fragment of its address.",
+}
+"""By name, in the order of the documents."""
+
 TOKEN: Refusals = (Unauthorized, Unavailable)
 READ_ITEM: Refusals = (*TOKEN, Forbidden, ItemNotFound)
-COMMAND: Refusals = (*TOKEN, Forbidden, InvalidRequest, DuplicateIdempotencyKey, PayloadTooLarge)
+COMMAND: Refusals = (*TOKEN, Forbidden, InvalidRequest, DuplicateIdempotencyKey)
 LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
 
 OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
@@ -78,7 +88,7 @@ def _command(spec: CommandSpec, tag: str, answer: type, *, notes: str = "") -> O
         who=spec.who,
         body=spec.request,
         answers={200: answer},
-        refuses=(*TOKEN, PayloadTooLarge, *by_key, *spec.refuses),
+        refuses=(*TOKEN, *by_key, *spec.refuses),
         notes=notes,
     )
 

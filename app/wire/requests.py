@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
 from app.domain.command import Actor, Intake, Mode
@@ -32,7 +32,16 @@ _TEXT = StringConstraints(strict=True, min_length=1, pattern=_NO_NUL)
 
 Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_NO_NUL)]
 Identifier = Annotated[str, StringConstraints(strict=True, pattern=IDENTIFIER_PATTERN)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=LARGEST_INTEGER)]
+
+
+def _whole(value: Any) -> Any:
+    """1.0 is the integer 1, as in JSON Schema; everything else is left to the strict integer to refuse."""
+    return int(value) if isinstance(value, float) and value.is_integer() and value <= LARGEST_INTEGER else value
+
+
+_WHOLE = BeforeValidator(_whole)
+WholeNumber = Annotated[int, Field(strict=True, ge=1, le=LARGEST_INTEGER), _WHOLE]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 def is_identifier(text: str) -> bool:
@@ -67,10 +76,10 @@ class IntakeRequest(Request):
     performer_id: Identifier
     user_id: Identifier
     escrow_transaction_id: Annotated[str, _TEXT, Field(max_length=128)]
-    tokens: Tokens
+    tokens: WholeNumber
     title: Annotated[str, _TEXT, Field(max_length=200)]
     description: Annotated[str, _TEXT, Field(max_length=2000)]
-    duration_seconds: Annotated[int, Field(strict=True, ge=1)] | None = None
+    duration_seconds: WholeNumber | None = None
     metadata: dict[str, Any] = Field(default_factory=dict, description="At most 8 KiB of JSON")
     queue_mode: Mode | None = None
 
@@ -99,11 +108,11 @@ class EmptyRequest(Request):
 
 
 class CompleteRequest(Request):
-    refund_tokens: Tokens | None = Field(None, description="Split: so many tokens go back to the user")
+    refund_tokens: WholeNumber | None = Field(None, description="Split: so many tokens go back to the user")
 
 
 class AbandonRequest(Request):
-    reason: Reason = Reason.PERFORMER_DECLINED
+    reason: Reason = Field(Reason.PERFORMER_DECLINED, description="By default performer_declined")
 
 
 class RefundRequest(Request):
@@ -114,18 +123,18 @@ class SettingsRequest(Request):
     """Only what is given changes; null returns to the service's default."""
 
     mode: Mode = Mode.ON
-    accepting: Annotated[bool, Field(strict=True)] = True
-    paused: Annotated[bool, Field(strict=True)] = False
-    strict_fifo: Annotated[bool, Field(strict=True)] = False
-    max_depth: Annotated[int, Field(strict=True, ge=1)] | None = None
-    max_per_user: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = Field(
+    accepting: Flag = True
+    paused: Flag = False
+    strict_fifo: Flag = False
+    max_depth: WholeNumber | None = None
+    max_per_user: Annotated[int, Field(strict=True, ge=1, le=1000), _WHOLE] | None = Field(
         None, description="Active items of one user; null: any number"
     )
-    max_wait_seconds: Annotated[int, Field(strict=True, ge=1, le=LONGEST_WAIT_SECONDS)] | None = Field(
+    max_wait_seconds: Annotated[int, Field(strict=True, ge=1, le=LONGEST_WAIT_SECONDS), _WHOLE] | None = Field(
         None, description="No intake beyond this estimated wait; null: any wait"
     )
     notify_positions: (
-        Annotated[list[Annotated[int, Field(strict=True, ge=1, le=1000)]], Field(max_length=10)] | None
+        Annotated[list[Annotated[int, Field(strict=True, ge=1, le=1000), _WHOLE]], Field(max_length=10)] | None
     ) = None
     announcement: Annotated[str, StringConstraints(strict=True, max_length=280, pattern=_NO_NUL)] | None = None
 

@@ -3,18 +3,26 @@
 OpenAPI and AsyncAPI are put together from these; nothing is described twice. No request is read with them.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from app.wire.requests import Request, SettingsRequest
+from app.wire.requests import Request
 
 Schema = dict[str, Any]
 
 
 class _Generator(GenerateJsonSchema):
+    def default_schema(self, schema: Any) -> Schema:
+        """A field with a default, without it: generated clients demand a field that has one.
+
+        A default that matters is in the field's description. The one of a setting is not even used: a setting that is
+        not given stays as it is.
+        """
+        return self.generate_inner(schema["schema"])
+
     def field_title_should_be_set(self, schema: Any) -> bool:
         """A field's title would only repeat its name."""
         return False
@@ -24,7 +32,7 @@ def reference(model: type) -> Schema:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def components(*, answers: Iterable[type], requests: Collection[type[Request]]) -> dict[str, Schema]:
+def components(*, answers: Iterable[type], requests: Iterable[type[Request]]) -> dict[str, Schema]:
     """By name: the schemas of these models, and of every model within them."""
     documented = ConfigDict(use_attribute_docstrings=True)
     inputs: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
@@ -36,9 +44,16 @@ def components(*, answers: Iterable[type], requests: Collection[type[Request]]) 
         inputs, schema_generator=_Generator, ref_template="#/components/schemas/{model}"
     )
     found: dict[str, Schema] = schema["$defs"]
-    # The value that stands in for a setting that was not given is not what becomes of it: it stays as it is.
-    for request in requests:
-        if issubclass(request, SettingsRequest):
-            for setting in found[request.__name__]["properties"].values():
-                setting.pop("default", None)
-    return dict(sorted(found.items()))
+    return {name: _without_siblings(schema) for name, schema in sorted(found.items())}
+
+
+def _without_siblings(schema: Any) -> Any:
+    """The schema with nothing beside a `$ref`, where some tools ignore it."""
+    if isinstance(schema, list):
+        return [_without_siblings(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {name: _without_siblings(value) for name, value in schema.items()}
+    if "$ref" in inner and len(inner) > 1:
+        return {"allOf": [{"$ref": inner.pop("$ref")}], **inner}
+    return inner

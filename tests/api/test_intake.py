@@ -227,8 +227,8 @@ async def test_the_same_key_and_body_get_the_first_answer_again(api: Api, server
     first = await api.post(ITEMS, server.feature(), body)
     await api.start_next(performer_id)
     async with nothing_changes(api, performer_id):
-        # The order of the keys and a spelt-out default make no other payload.
-        shuffled = {"metadata": {}, **dict(reversed(body.items()))}
+        # The order of the keys, a spelt-out default and 5.0 in place of 5 make no other payload.
+        shuffled = {"metadata": {}, **dict(reversed(body.items())), "tokens": float(body["tokens"])}
         again = await api.post(ITEMS, server.feature(), shuffled)
     assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
     assert again.json() == first.json()
