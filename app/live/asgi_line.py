@@ -24,6 +24,8 @@ class AsgiLine:
         self.on_change: Callable[[], None] | None = None
         """Called when `is_lagging` has changed, or the line has been cut off."""
 
+    deflates = False
+
     @property
     def is_open(self) -> bool:
         return self.cut_off_with is None and self._websocket.application_state is WebSocketState.CONNECTED

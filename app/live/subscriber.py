@@ -24,6 +24,10 @@ class Line(Protocol):
     def is_lagging(self) -> bool: ...
 
     @property
+    def deflates(self) -> bool:
+        """The client takes compressed frames. Does not change."""
+
+    @property
     def send_at_once(self) -> Send:
         """Sends what it can of a complete frame, on a line that is open and does not lag, and returns how many bytes.
         What is left goes to `write` before anything else. May raise OSError, having sent nothing."""
@@ -71,6 +75,8 @@ class Group:
     version: int
     """What they hold: `shown`'s, less the last events that they may not see."""
     view: View
+    deflates: bool
+    """Whether they take compressed frames."""
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
     """Of them, those that can take a frame, by what sends it. Kept as lines change: a broadcast, which is what a

@@ -9,7 +9,7 @@ from app.domain.item import Item
 from app.domain.room import Room
 from app.domain.view import View
 from app.wire import frames
-from app.wire.websocket import text_frame
+from app.wire.websocket import compressed_frame, deflated, text_frame
 
 
 def visible(events: Sequence[Event], view: View) -> list[Event]:
@@ -26,7 +26,8 @@ class Update:
     events: Sequence[Event]
     epoch: str
     now: datetime
-    _frames: dict[tuple[View, int, int], bytes] = field(init=False, default_factory=dict)
+    _payloads: dict[tuple[View, int, int], bytes] = field(init=False, default_factory=dict)
+    _frames: dict[tuple[View, int, int, bool], bytes] = field(init=False, default_factory=dict)
     _nothing_for: dict[View, bool] = field(init=False, default_factory=dict)
 
     def is_empty(self, view: View) -> bool:
@@ -35,15 +36,21 @@ class Update:
             self._nothing_for[view] = not visible(self.events, view)
         return self._nothing_for[view]
 
-    def frame(self, view: View, since: int, version: int) -> bytes:
+    def frame(self, view: View, since: int, version: int, *, deflates: bool) -> bytes:
         """The update for all of a view that hold version `since`; they hold `version` after it."""
-        key = view, since, version
+        key = view, since, version, deflates
         if key not in self._frames:
+            payload = self._payload(view, since, version)
+            self._frames[key] = compressed_frame(deflated(payload)) if deflates else text_frame(payload)
+        return self._frames[key]
+
+    def _payload(self, view: View, since: int, version: int) -> bytes:
+        key = view, since, version
+        if key not in self._payloads:
             events = visible(self.events, view)
             room = frames.room_if_changed(self.before, self.after, self.epoch)
-            payload = frames.update(events, self.now, since=since, version=version, view=view, room=room)
-            self._frames[key] = text_frame(payload)
-        return self._frames[key]
+            self._payloads[key] = frames.update(events, self.now, since=since, version=version, view=view, room=room)
+        return self._payloads[key]
 
     def private(self, owners: Container[str], version: int) -> dict[str, list[bytes]]:
         """Of these users, by user: where their items are now, and the milestones these have reached."""

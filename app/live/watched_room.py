@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 
-import orjson
-
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room, apply
@@ -22,7 +20,7 @@ from app.live.subscriber import Group, Subscriber
 from app.live.update import Update, visible
 from app.wire import frames
 from app.wire.shapes import room_shape
-from app.wire.websocket import text_frame
+from app.wire.websocket import compressed_frame, deflated, text_frame
 
 RECENT_EVENTS = 256
 """Events a watched room keeps for sockets that resume."""
@@ -65,11 +63,13 @@ class WatchedRoom:
         self.pending: list[Event] = []
         self._recent: deque[Event] = deque()
         """The latest events up to `shown`: RECENT_EVENTS, or as many as some group has not been told."""
-        self._groups: dict[View, list[Group]] = {View.FULL: [], View.PUBLIC: []}
-        """Who watches: those that see whole items, and everybody else."""
+        self._groups: dict[tuple[View, bool], list[Group]] = {
+            (view, deflates): [] for view in View for deflates in (False, True)
+        }
+        """Who watches, by what they are sent: how much they see, and whether compressed."""
         self._owners: dict[str, set[Subscriber]] = {}
-        self._items_shown: dict[View, tuple[int, orjson.Fragment]] = {}
-        """By audience: the items of a snapshot as JSON, and the version they are of."""
+        self._bodies: dict[tuple[View, bool], tuple[Room, int, bytes]] = {}
+        """The middle of a snapshot by view and whether compressed, with the room and the version that it shows."""
         self.heard_of = 0
         """The highest version spoken of: where it is ahead of `room`, what lies between is read from the database."""
         self.quiet_from = 0.0
@@ -91,7 +91,7 @@ class WatchedRoom:
         return sum(len(group.members) for group in self._all_groups())
 
     def __contains__(self, subscriber: Subscriber) -> bool:
-        return any(subscriber.group is group for group in self._groups[subscriber.view])
+        return any(subscriber.group is group for group in self._groups[subscriber.view, subscriber.line.deflates])
 
     @property
     def is_small(self) -> bool:
@@ -117,7 +117,7 @@ class WatchedRoom:
 
     def add(self, subscriber: Subscriber) -> None:
         """To be shown the room next, or what it has missed of it."""
-        self._current_group(subscriber.view, self._versions[subscriber.view]).add(subscriber)
+        self._current_group(subscriber, self._versions[subscriber.view]).add(subscriber)
         if subscriber.owner_id is not None:
             self._owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
@@ -128,12 +128,13 @@ class WatchedRoom:
             if not sockets:
                 del self._owners[subscriber.owner_id]
 
-    def _current_group(self, view: View, version: int) -> Group:
+    def _current_group(self, subscriber: Subscriber, version: int) -> Group:
         """One with a place for a socket that has been shown everything and holds this version."""
-        groups = self._groups[view]
+        view, deflates = subscriber.view, subscriber.line.deflates
+        groups = self._groups[view, deflates]
         last = groups[-1] if groups else None
         if last is None or last.shown is not self.shown or last.version != version or last.is_full:
-            last = Group(self.shown, version, view)
+            last = Group(self.shown, version, view, deflates)
             groups.append(last)
         return last
 
@@ -141,13 +142,13 @@ class WatchedRoom:
         group = subscriber.group
         if group is None or group.shown is not self.shown or group.version != version:
             self._take_out(subscriber)
-            self._current_group(subscriber.view, version).add(subscriber)
+            self._current_group(subscriber, version).add(subscriber)
 
     def _take_out(self, subscriber: Subscriber) -> None:
         if (group := subscriber.group) is not None:
             group.remove(subscriber)
             if not group.members:
-                self._groups[group.view].remove(group)
+                self._groups[group.view, group.deflates].remove(group)
 
     def tidy(self) -> None:
         """Make one of groups that have grown small."""
@@ -251,7 +252,7 @@ class WatchedRoom:
             since, group.version = group.version, max(group.version, self._versions[group.view])
             for subscriber in group.unready():
                 self._note_missed(subscriber)
-            written = group.write(step.update.frame(group.view, since, group.version))
+            written = group.write(step.update.frame(group.view, since, group.version, deflates=group.deflates))
             self._traffic.frames += written
         for owner, own in step.private.get(group, ()):
             # Who was shown the room since needs nothing from here.
@@ -277,7 +278,8 @@ class WatchedRoom:
         changed = any(event.settings is not None for event in events)
         room = room_shape(self.shown, self._epoch) if changed else None
         frame = frames.update(events, now, since=since, version=version, view=view, room=room, recovered=True)
-        self._write(subscriber, [text_frame(frame)])
+        deflates = subscriber.line.deflates
+        self._write(subscriber, [compressed_frame(deflated(frame)) if deflates else text_frame(frame)])
         self._tell_positions(self.shown, subscriber, version, now)
         return True
 
@@ -299,21 +301,32 @@ class WatchedRoom:
             # Versions never go back, whatever another process has shown it.
             version = max(version, group.version)
         self._move_to_current(subscriber, version)
-        items = self._items(subscriber.view)
-        frame = frames.snapshot(
-            self.shown, self._epoch, self._clock(), items, version=version, user_id=subscriber.owner_id
+        deflates = subscriber.line.deflates
+        beginning, body, end = frames.snapshot(
+            self.shown,
+            self._epoch,
+            self._clock(),
+            self._body(subscriber.view, version, deflates=deflates),
+            version=version,
+            user_id=subscriber.owner_id,
         )
-        self._write(subscriber, [text_frame(frame)])
+        if deflates:
+            self._write(subscriber, [compressed_frame(deflated(beginning), body, deflated(end))])
+        else:
+            self._write(subscriber, [text_frame(beginning + body + end)])
 
     def _write(self, subscriber: Subscriber, own: Sequence[bytes]) -> None:
         for frame in own:
             subscriber.line.write(frame)
         self._traffic.frames += len(own)
 
-    def _items(self, view: View) -> orjson.Fragment:
+    def _body(self, view: View, version: int, *, deflates: bool) -> bytes:
         """Made once a version, however many come back at once."""
-        version, items = self._items_shown.get(view, (-1, None))
-        if items is None or version != self.shown.version:
-            items = frames.items_fragment(self.shown, view)
-            self._items_shown[view] = (self.shown.version, items)
-        return items
+        known = self._bodies.get((view, deflates))
+        if known is not None and known[0] is self.shown and known[1] == version:
+            return known[2]
+        body = frames.snapshot_body(self.shown, self._epoch, view, version)
+        if deflates:
+            body = deflated(body)
+        self._bodies[view, deflates] = self.shown, version, body
+        return body

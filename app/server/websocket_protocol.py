@@ -15,6 +15,7 @@ from websockets import frames
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from app.server.compression import SharedDeflate
 from app.server.direct_transport import DirectTransport
 from app.wire.websocket import CloseCode
 
@@ -42,7 +43,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger)
+        self.conn = _Protocol(max_size=LARGEST_FRAME, logger=self.logger, extensions=[SharedDeflate()])
         self.on_change: Callable[[], None] | None = None
         """Called when `is_open`, `is_lagging` or `send_at_once` has changed."""
         self.is_open = False
@@ -82,6 +83,11 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
             self.handshake_complete = True
+
+    @property
+    def deflates(self) -> bool:
+        """The peer takes compressed frames. Known once the handshake has been answered."""
+        return bool(self.conn.extensions)
 
     @property
     def send_at_once(self) -> Callable[[bytes], int]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, NotRequired
 
-import orjson
 from typing_extensions import TypedDict
 
 from app.domain.errors import QueueError
@@ -125,34 +124,19 @@ def welcome(role: str, sub: str | None, epoch: str) -> bytes:
     return encode(frame)
 
 
-def items_fragment(room: Room, view: View) -> orjson.Fragment:
-    """The items of a snapshot as ready JSON, for many snapshots of one version."""
-    return orjson.Fragment(encode(queue_items(room, view)))
+def snapshot_body(room: Room, epoch: str, view: View, version: int) -> bytes:
+    """The middle of a snapshot, room and items, the same for all of a view. `version`: as its readers count."""
+    body = {"room": {**room_shape(room, epoch), "version": version}, "items": queue_items(room, view)}
+    return encode(body)[1:-1]
 
 
 def snapshot(
-    room: Room,
-    epoch: str,
-    now: datetime,
-    items: orjson.Fragment,
-    *,
-    version: int | None = None,
-    user_id: str | None = None,
-) -> bytes:
-    """The room as it is. `version`: as its readers count, if not the room's own. `user_id`: whose own items to add."""
-    shown = room.version if version is None else version
-    return encode(
-        {
-            "type": "snapshot",
-            "epoch": epoch,
-            "version": shown,
-            "serverTime": now,
-            "room": {**room_shape(room, epoch), "version": shown},
-            "items": items,
-            "mine": _my_items(room, user_id, now) if user_id is not None else [],
-            "recovered": False,
-        }
-    )
+    room: Room, epoch: str, now: datetime, body: bytes, *, version: int, user_id: str | None = None
+) -> tuple[bytes, bytes, bytes]:
+    """The room as it is, in three parts to be joined: the second is `body`. `user_id`: whose own items to add."""
+    beginning = {"type": "snapshot", "epoch": epoch, "version": version, "serverTime": now}
+    end = {"mine": _my_items(room, user_id, now) if user_id is not None else [], "recovered": False}
+    return encode(beginning)[:-1] + b",", body, b"," + encode(end)[1:]
 
 
 def _my_items(room: Room, user_id: str, now: datetime) -> list[MyItem]:

@@ -25,7 +25,7 @@ def world() -> World:
 
 def groups(world: World) -> list[int]:
     """How many sockets each group of viewers has."""
-    return [len(group.members) for group in world.hub._rooms[STAR]._groups[View.PUBLIC]]
+    return [len(group.members) for group in world.hub._rooms[STAR]._groups[View.PUBLIC, False]]
 
 
 def items(world: World, after: int, last: int) -> list[str]:

@@ -210,13 +210,6 @@ async def test_a_handshake_answer_carries_its_request_id(server: Server, perform
         assert b"x-request-id: trace-me" in head.lower()
 
 
-async def test_no_compression_is_agreed_upon(server: Server, performer_id: str) -> None:
-    async with server.live(performer_id, compression="deflate") as live:
-        await live.until("snapshot")
-        assert live.connection.response is not None
-        assert "Sec-WebSocket-Extensions" not in live.connection.response.headers
-
-
 # Frames and the connection's own
 
 

@@ -26,6 +26,8 @@ ACTIVE = ("created", "started")
 class Line:
     """The connection to one client: what is written arrives, unless it lags."""
 
+    deflates = False
+
     def __init__(self, watcher: "Watcher", process: Process) -> None:
         self._watcher = watcher
         self._process = process
@@ -163,8 +165,7 @@ class Watcher:
 
     def fresh_view(self, room: Room) -> tuple[int, Mapping[str, Any], list[Mapping[str, Any]]]:
         """What a snapshot of the room would show now, at the version that this one holds."""
-        items = frames.items_fragment(room, self.sees)
-        snapshot = orjson.loads(
-            frames.snapshot(room, self._epoch, self._world.true_time(), items, version=self.version)
-        )
+        body = frames.snapshot_body(room, self._epoch, self.sees, self.version)
+        now = self._world.true_time()
+        snapshot = orjson.loads(b"".join(frames.snapshot(room, self._epoch, now, body, version=self.version)))
         return snapshot["version"], snapshot["room"], snapshot["items"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,17 +16,24 @@ from tests.support.builders import NOON, PERFORMER, Stage
 
 STAR = PERFORMER.id
 Frame = dict[str, Any]
+PLAIN, COMPRESSED = 0x81, 0xC1
 
 
 def payload(frame: bytes) -> bytes:
-    """What a text frame holds."""
-    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    """What a text frame holds, plain or compressed."""
+    data = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    if frame[0] == PLAIN:
+        return data
+    assert frame[0] == COMPRESSED
+    inflater = zlib.decompressobj(-12)
+    return inflater.decompress(data + b"\x00\x00\xff\xff") + inflater.flush()
 
 
 class FakeLine:
     """A connection that writes down what is written to it."""
 
-    def __init__(self, *, is_open: bool = True) -> None:
+    def __init__(self, *, is_open: bool = True, deflates: bool = False) -> None:
+        self.deflates = deflates
         self._is_open = is_open
         self._is_lagging = False
         self.on_change: Callable[[], None] = lambda: None

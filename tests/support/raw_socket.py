@@ -13,12 +13,15 @@ from typing import Any
 WAIT_SECONDS = 10.0
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+COMPRESSED = 0x40
+"""Added to the opcode of a message that permessage-deflate has compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawFrame:
     opcode: int
     payload: bytes
+    is_compressed: bool = False
 
     @property
     def json(self) -> Any:
@@ -79,7 +82,7 @@ class RawSocket:
             return None
         self.received += len(head) + len(payload)
         assert head[0] & 0x80, "the server never fragments"
-        return RawFrame(head[0] & 0x0F, payload)
+        return RawFrame(head[0] & 0x0F, payload, bool(head[0] & COMPRESSED))
 
     async def next_json(self) -> Any:
         """The next text frame's contents."""
@@ -145,9 +148,10 @@ def upgrade(performer_id: str, token: str | None = None, *extra: str) -> bytes:
 
 
 @asynccontextmanager
-async def raw_live(port: int, performer_id: str, token: str | None = None) -> AsyncIterator[RawSocket]:
+async def raw_live(port: int, performer_id: str, token: str | None = None, *extra: str) -> AsyncIterator[RawSocket]:
+    """`extra`: more header lines of the handshake."""
     async with tcp(port) as raw:
-        await raw.send_bytes(upgrade(performer_id, token))
+        await raw.send_bytes(upgrade(performer_id, token, *extra))
         head = await raw.head()
         assert head.startswith(b"HTTP/1.1 101"), head
         yield raw
