@@ -26,7 +26,7 @@ from app.server.run import serve_workers
 from app.settings import InvalidSettings, Settings, read_settings
 from app.simulate import demo as demonstration
 from app.simulate.demo import TOKEN_SECONDS, Demo
-from app.simulate.purse import Purse
+from app.simulate.escrow_client import EscrowClient
 from app.simulate.run import AFTERWARDS_SECONDS, Plan, Refused, Run
 from app.simulate.screen import run_in_terminal
 from app.store.engines import open_engines, sole_owner
@@ -177,7 +177,7 @@ def simulate(
     run = Run(
         plan,
         lambda role, sub: _sign(settings, role, sub, None, round(seconds) + AFTERWARDS_SECONDS),
-        None if wallet_url is None else partial(Purse.at, wallet_url, settings.wallet_api_token, utc_now),
+        None if wallet_url is None else partial(EscrowClient, wallet_url, settings.wallet_api_token),
     )
     try:
         raise typer.Exit(run_in_terminal(run, json_file))

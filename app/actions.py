@@ -30,7 +30,7 @@ from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.engine.writer import Idempotency, Outcome
 from app.store import reading
-from app.wallet.answers import Done, Escrow, Never, NoEscrow, is_held
+from app.wallet.answers import Escrow, NoEscrow, Rejected, Succeeded, is_held
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox, confirmation
 from app.wire.commands import COMMANDS, Who
@@ -141,11 +141,11 @@ class Actions:
             return operation, outcome.replayed
         if operation.status is not OperationStatus.DEAD:
             raise InvalidTransition(f"Only a dead operation is retried by hand; this one is {operation.status}.")
-        verdict = await self._outbox.find_out(operation)
-        if isinstance(verdict, Never):
-            raise InvalidTransition(f"A retry cannot help: {verdict.problem}.", item_id=operation.item_id)
-        if isinstance(verdict, Done):
-            command: Command = confirmation(operation, verdict, self._clock())
+        answer = await self._outbox.find_out(operation)
+        if isinstance(answer, Rejected):
+            raise InvalidTransition(f"A retry cannot help: {answer.problem}.", item_id=operation.item_id)
+        if isinstance(answer, Succeeded):
+            command: Command = confirmation(operation, answer, self._clock())
         else:
             command = self._requeue(principal, operation)
         await self._lanes.send(operation.performer_id, command, idempotency)

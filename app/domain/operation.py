@@ -6,6 +6,11 @@ Owns its kinds, statuses and the identity that makes it safe to repeat. Never ca
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
+
+PERFORMANCE_COMPLETED: Final = "performance_completed"
+PERFORMANCE_ABANDONED: Final = "performance_abandoned"
+PARTIAL_PERFORMANCE: Final = "partial_performance"
 
 
 class OperationKind(StrEnum):

@@ -4,8 +4,8 @@ It is a party of its own. Nothing of the queue is imported here, so that a misun
 cancel itself out; what it shares with the service is a database, where its tables begin with `sandbox_`.
 
     tables   accounts, postings, escrows, answers
-    ledger   every rule about tokens                 books    the sums, and whether all figures agree
-    teller   the interface as plain functions        faults   how to fail on purpose
+    ledger   every rule about tokens                 ledger_audit  the sums, and whether all agree
+    wallet_handlers  the interface as plain functions    faults   how to fail on purpose
     site     the same over HTTP
 """
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import StrEnum
+from http import HTTPStatus
 from random import Random
 from typing import Final, TypeVar
 
@@ -119,7 +120,12 @@ def deliver(work: Callable[[], Reply], fault: Fault | None) -> Reply | None:
 
 
 def error_reply(status: int, message: str, *, retry_after_seconds: int | None = None) -> Reply:
-    return Reply(status=status, body=orjson.dumps({"error": message}), retry_after_seconds=retry_after_seconds)
+    """An error in the shape of the published interface; `message` is for people."""
+    return Reply(
+        status=status,
+        body=orjson.dumps({"error": HTTPStatus(status).phrase, "message": message}),
+        retry_after_seconds=retry_after_seconds,
+    )
 
 
 _ERRORS: Final = (

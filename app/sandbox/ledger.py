@@ -1,9 +1,9 @@
-"""The sandbox wallet's books: a double-entry ledger of tokens, and the escrows held in it.
+"""The sandbox wallet's ledger: a double-entry ledger of tokens, and the escrows held in it.
 
 Owns every rule about the `sandbox_` tables: each transfer is two postings that sum to zero, no balance but the
 mint's is ever negative, an escrow is resolved once and in full, an idempotency key stands for one request. Every public
 method is one transaction, synchronous, on the engine it was given. It knows no HTTP, no tokens and no faults (others
-do) and adds nothing up (`books` does).
+do) and adds nothing up (`ledger_audit` does).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 
 import orjson
 import uuid_utils
-from sqlalchemy import Connection, Engine, Executable, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Executable, Row, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -33,6 +33,9 @@ MAX_AMOUNT: Final = 2**53 - 1
 # Statements are made once: building one takes SQLAlchemy longer than SQLite takes to carry it out.
 _FIND_ESCROW: Final = select(ESCROW).where(ESCROW.c.escrow_id == bindparam("of"))
 _LOCK_ESCROW: Final = _FIND_ESCROW.with_for_update()
+_HELD_OF_USER: Final = select(func.coalesce(func.sum(ESCROW.c.amount), 0)).where(
+    ESCROW.c.user_id == bindparam("of"), text("status = 'held'")
+)
 _ADD_ESCROW: Final = insert(ESCROW)
 _RESOLVE_ESCROW: Final = (
     update(ESCROW)
@@ -114,6 +117,8 @@ class Held:
     escrow_id: str
     user_available: int
     at_ms: int
+    user_escrow: int = 0
+    """All that is held of the user's tokens, this hold included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +215,7 @@ class Ledger:
                 escrow_id=escrow_id,
                 user_available=_balance(connection, available),
                 at_ms=at_ms,
+                user_escrow=int(connection.execute(_HELD_OF_USER, {"of": order.user_id}).scalar_one()),
             )
             return _remember(connection, key, request, held, at_ms)
 

@@ -2,7 +2,7 @@
 
 Owns the routes, the threads the database work runs in, how faults are lived through (an answer that never comes), and
 some endpoints of its own beside `/wallets`: grants, balances, books and the fault dial. What a request must bring is
-`teller`'s, what happens to tokens `ledger`'s, how it fails on purpose `faults`'.
+`wallet_handlers`', what happens to tokens `ledger`'s, how it fails on purpose `faults`'.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.sandbox.books import audit, read_books
 from app.sandbox.faults import FaultKind, FaultRates, Faults, Reply, deliver, error_reply
 from app.sandbox.ledger import Ledger
-from app.sandbox.teller import Refused, Teller, read_object
+from app.sandbox.ledger_audit import audit, read_totals
+from app.sandbox.wallet_handlers import Refused, WalletHandlers, read_object
 
 MAX_BODY_BYTES: Final = 64 * 1024
 HANG_SECONDS: Final = 60.0
@@ -48,7 +48,7 @@ def create_sandbox(
     """
     app = Starlette(routes=_ROUTES, exception_handlers={HTTPException: _http_error})
     ledger = Ledger(engine, clock=clock, adopts_unknown_escrows=adopts_unknown_escrows)
-    app.state.teller = Teller(ledger, queue_secret=queue_secret, api_token=api_token, clock=clock)
+    app.state.handlers = WalletHandlers(ledger, queue_secret=queue_secret, api_token=api_token, clock=clock)
     app.state.ledger = ledger
     app.state.engine = engine
     app.state.faults = faults
@@ -57,15 +57,15 @@ def create_sandbox(
 
 
 async def _settle(request: Request) -> Response:
-    return await _resolve(request, request.app.state.teller.settle)
+    return await _resolve(request, request.app.state.handlers.settle)
 
 
 async def _refund(request: Request) -> Response:
-    return await _resolve(request, request.app.state.teller.refund)
+    return await _resolve(request, request.app.state.handlers.refund)
 
 
 async def _partial_settle(request: Request) -> Response:
-    return await _resolve(request, request.app.state.teller.partial_settle)
+    return await _resolve(request, request.app.state.handlers.partial_settle)
 
 
 async def _resolve(request: Request, resolve: Callable[[str, Mapping[str, str], bytes], Reply]) -> Response:
@@ -75,20 +75,20 @@ async def _resolve(request: Request, resolve: Callable[[str, Mapping[str, str], 
 
 async def _hold(request: Request) -> Response:
     body = await _body(request)
-    teller: Teller = request.app.state.teller
-    return await _faulty(request, lambda: teller.hold(request.path_params["user_id"], request.headers, body))
+    handlers: WalletHandlers = request.app.state.handlers
+    return await _faulty(request, lambda: handlers.hold(request.path_params["user_id"], request.headers, body))
 
 
 async def _escrow(request: Request) -> Response:
-    teller: Teller = request.app.state.teller
+    handlers: WalletHandlers = request.app.state.handlers
     ids = request.path_params
-    return await _faulty(request, lambda: teller.escrow(ids["user_id"], ids["escrow_id"], request.headers))
+    return await _faulty(request, lambda: handlers.escrow(ids["user_id"], ids["escrow_id"], request.headers))
 
 
 async def _grant(request: Request) -> Response:
     body = await _body(request)
-    teller: Teller = request.app.state.teller
-    return _response(request, await _in_thread(request, lambda: teller.grant(request.headers, body)))
+    handlers: WalletHandlers = request.app.state.handlers
+    return _response(request, await _in_thread(request, lambda: handlers.grant(request.headers, body)))
 
 
 async def _user(request: Request) -> Response:
@@ -105,8 +105,8 @@ async def _model(request: Request) -> Response:
 
 async def _books(request: Request) -> Response:
     def read() -> Mapping[str, object]:
-        books = read_books(request.app.state.engine)
-        return {**asdict(books), "balanced": books.balanced}
+        totals = read_totals(request.app.state.engine)
+        return {**asdict(totals), "balanced": totals.balanced}
 
     return await _report(request, read)
 
@@ -127,7 +127,7 @@ async def _faults(request: Request) -> Response:
         return {**rates, "injected": {kind.value: faults.injected[kind] for kind in FaultKind}}
 
     # Not in a thread: the dial belongs to the event loop.
-    return _response(request, request.app.state.teller.report(request.headers, read))
+    return _response(request, request.app.state.handlers.report(request.headers, read))
 
 
 _ROUTES: Final = [
@@ -160,8 +160,8 @@ async def _faulty(request: Request, work: Callable[[], Reply]) -> Response:
 
 
 async def _report(request: Request, read: Callable[[], Mapping[str, object]]) -> Response:
-    teller: Teller = request.app.state.teller
-    return _response(request, await _in_thread(request, lambda: teller.report(request.headers, read)))
+    handlers: WalletHandlers = request.app.state.handlers
+    return _response(request, await _in_thread(request, lambda: handlers.report(request.headers, read)))
 
 
 async def _in_thread(request: Request, work: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ granted; so the sum over all accounts is always zero.
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import BigInteger, CheckConstraint, Table
+from sqlalchemy import BigInteger, CheckConstraint, Index, Table, text
 from sqlmodel import Field, SQLModel
 
 MINT: Final = "mint"
@@ -35,6 +35,14 @@ class SandboxPosting(SQLModel, table=True):
 
 class SandboxEscrow(SQLModel, table=True):
     __tablename__ = "sandbox_escrow"
+    __table_args__ = (
+        Index(
+            "ix_sandbox_escrow_held",
+            "user_id",
+            sqlite_where=text("status = 'held'"),
+            postgresql_where=text("status = 'held'"),
+        ),
+    )
 
     escrow_id: str = Field(primary_key=True)
     user_id: str

@@ -30,8 +30,8 @@ from starlette.applications import Starlette
 from app.domain.command import Role
 from app.settings import InvalidSettings, Settings, read_settings
 from app.simulate.catalogue import ANNOUNCEMENTS, USERS, draw_applause, draw_request
+from app.simulate.escrow_client import EscrowClient, Hold
 from app.simulate.people import Features, Performer, Viewer
-from app.simulate.purse import Hold, Purse
 from app.simulate.site import Sign, Site, Unreachable, room_path
 from app.simulate.tally import Tally
 
@@ -171,11 +171,11 @@ class Demo:
             async with AsyncExitStack() as stack:
                 site = await stack.enter_async_context(Site(self._url, self._sign))
                 wallet_url = f"{self._url}/sandbox"
-                purse = Purse.at(wallet_url, self._settings.wallet_api_token, self._clock, self._tally)
-                await stack.enter_async_context(purse)
+                escrow_client = EscrowClient(wallet_url, self._settings.wallet_api_token, self._tally)
+                await stack.enter_async_context(escrow_client)
                 wallet = await stack.enter_async_context(Site(wallet_url, self._sign))
                 await self._ready(site)
-                await self._live(site, wallet, purse.hold)
+                await self._live(site, wallet, escrow_client.hold)
         except Exception:
             # The server goes on without us: whoever has a page open should not lose it to a bug of the demo.
             log.exception("the demo's people have left")

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from app.domain.command import Role
 from app.simulate.catalogue import ANNOUNCEMENTS, Request
+from app.simulate.escrow_client import Hold
 from app.simulate.live import LiveSocket
-from app.simulate.purse import Hold
 from app.simulate.site import Answer, Site, Unreachable, item_path, room_path
 from app.simulate.tally import Acknowledged, Tally
 

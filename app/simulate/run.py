@@ -14,9 +14,9 @@ from typing import Any
 
 from app.domain.command import Role
 from app.simulate.catalogue import draw_request, performer_name, user_name
+from app.simulate.escrow_client import EscrowClient, Hold, made_up
 from app.simulate.live import LiveSocket
 from app.simulate.people import Features, Performer, Viewer
-from app.simulate.purse import Hold, Purse, made_up
 from app.simulate.site import Sign, Site, Unreachable, item_path, room_path
 from app.simulate.tally import Acknowledged, Tally
 
@@ -56,15 +56,15 @@ class Plan:
 class Run:
     """The run of one plan. `tally` and `phase` can be looked at any time."""
 
-    def __init__(self, plan: Plan, sign: Sign, purse: Callable[[Tally], Purse] | None = None) -> None:
-        """`purse` makes the purse that features hold tokens with; without one escrow ids are made up."""
+    def __init__(self, plan: Plan, sign: Sign, escrow_client: Callable[[Tally], EscrowClient] | None = None) -> None:
+        """`escrow_client` makes the client that features hold tokens with; without one escrow ids are made up."""
         self.plan = plan
         self.tally = Tally()
         self.phase = "starting"
         self.load_seconds = 0.0
         self.ended_early = False
         self._sign = sign
-        self._purse = purse
+        self._escrow_client = escrow_client
         # The same seed gives the same crowd with the same wishes; what the network makes of it is its own affair.
         self._random = Random(plan.seed)
         self._stop = asyncio.Event()
@@ -80,8 +80,8 @@ class Run:
             site = await stack.enter_async_context(Site(self.plan.url, self._sign))
             everybody_may_watch = await self._look(site)
             hold: Hold = made_up
-            if self._purse is not None:
-                hold = (await stack.enter_async_context(self._purse(self.tally))).hold
+            if self._escrow_client is not None:
+                hold = (await stack.enter_async_context(self._escrow_client(self.tally))).hold
             performers = [
                 Performer(site, self.tally, performer_name(number), random=self._child(), speed=self.plan.speed)
                 for number in range(self.plan.performers)

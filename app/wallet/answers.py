@@ -1,11 +1,11 @@
-"""What a wallet's answer means for the operation it was sent: one of four verdicts, of which success must be earned.
+"""Classifies the wallet's responses: one of four answers, of which success must be proved.
 
-    Done      200 with a transaction id and exactly the amounts that were ordered
-    TryAgain  nobody knows, or not yet: the same key and body may be sent again without harm
-    FindOut   409: the escrow's status has to be read, then `resolved` decides
-    Never     repeating the same request cannot help; a person has to look
+    Succeeded  200 with a transaction id and exactly the amounts that were ordered
+    Retry      the outcome is unknown, or not yet possible: the same key and body may be sent again without harm
+    Conflict   409: the escrow's status has to be read, then `classify_escrow` decides
+    Rejected   repeating the same request cannot help; a person has to look
 
-Owns the reading of the wallet's answers. Sends nothing, and lets no body and no token into a problem text.
+Sends nothing, and lets no body and no token into a problem text.
 """
 
 from collections.abc import Mapping
@@ -21,33 +21,37 @@ from app.domain.operation import Operation, OperationKind, Receipt
 
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_TRANSACTION_ID_LENGTH: Final = 255
-MAX_RETRY_AFTER_SECONDS: Final = 24 * 3600.0
-"""A longer Retry-After is a mistake somewhere, and would park money for as long as the mistake says."""
+MAX_RETRY_AFTER_SECONDS: Final = 3600.0
+"""A longer Retry-After is cut to this: otherwise one wrong header parks a payment for as long as it says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
+class Succeeded:
     receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TryAgain:
+class Retry:
     problem: str
     retry_after_seconds: float | None = None
-    """What the wallet asked for; None: it did not say."""
+    """The wallet's Retry-After; None: it sent none."""
+    reached: bool = True
+    """False: no connection came about, so the wallet cannot have seen the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FindOut:
+class Conflict:
     problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Never:
+class Rejected:
     problem: str
+    concerns_credentials: bool = False
+    """The wallet refused our token or key (401, 403), which says nothing about the request itself."""
 
 
-Outcome = Done | TryAgain | FindOut | Never
+WalletAnswer = Succeeded | Retry | Conflict | Rejected
 
 
 class EscrowStatus(StrEnum):
@@ -69,49 +73,52 @@ class Escrow:
     refunded_amount: int | None = None
     """How a resolved escrow was divided. The interface does not promise either; None: the wallet does not say."""
 
+    @property
+    def is_resolved(self) -> bool:
+        return self.status in (EscrowStatus.SETTLED, EscrowStatus.REFUNDED)
+
 
 @dataclass(frozen=True, slots=True)
 class NoEscrow:
     """The wallet knows no such escrow of this user."""
 
 
-EscrowAnswer = Escrow | NoEscrow | TryAgain | Never
-HoldAnswer = Escrow | TryAgain | Never
+EscrowAnswer = Escrow | NoEscrow | Retry | Rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What came back over the wire. `body` is None where it was longer than MAX_ANSWER_BYTES."""
+class WalletResponse:
+    """A response as it was received. `body` is None where it was longer than MAX_ANSWER_BYTES."""
 
     status: int
     retry_after: str | None = None
     body: bytes | None = b""
 
 
-def judge(operation: Operation, answer: Answer, now: datetime) -> Outcome:
-    """The verdict on the answer to one attempt at `operation`."""
-    if answer.status == 409:
-        return FindOut(problem="the wallet reports a conflict (409)")
-    if answer.status != 200:
-        return failure(answer, now)
+def classify(operation: Operation, response: WalletResponse, now: datetime) -> WalletAnswer:
+    """Classifies the response to one attempt at `operation`."""
+    if response.status == 409:
+        return Conflict(problem="the wallet reports a conflict (409)")
+    if response.status != 200:
+        return classify_failure(response, now)
     # A 200 that does not say what was ordered may have had its effect or not. It is tried again: the key makes that
     # harmless, and an honest wallet then repeats its receipt. One that keeps lying ends, after the attempts allowed,
     # with an administrator. Reading the status would not do: `settled` cannot outweigh "I settled another amount".
-    fields = _read_object(answer.body)
+    fields = _read_object(response.body)
     if fields is None:
-        return TryAgain(problem="the wallet answered 200 without a readable receipt")
+        return Retry(problem="the wallet answered 200 without a readable receipt")
     if fields.get("error") or fields.get("errors") or fields.get("success") is False:
-        return TryAgain(problem="the wallet answered 200 with an error in it")
+        return Retry(problem="the wallet answered 200 with an error in it")
     transaction_id = fields.get("transactionId")
     if not _is_transaction_id(transaction_id):
-        return TryAgain(problem="the wallet answered 200 without a transaction id")
+        return Retry(problem="the wallet answered 200 without a transaction id")
     promised = {"settledAmount": operation.settle_tokens, "refundedAmount": operation.refund_tokens}
     for field, ordered in promised.items():
         # The answer to a whole settlement or refund names one amount only; naming the other as 0 or null is no lie.
         stated = fields.get(field)
         if (0 if stated is None else _amount(stated)) != ordered:
-            return TryAgain(problem=f"the wallet's receipt shows another amount ({field}) than was ordered")
-    return Done(
+            return Retry(problem=f"the wallet's receipt shows another amount ({field}) than was ordered")
+    return Succeeded(
         receipt=Receipt(
             transaction_id=transaction_id,
             settled_tokens=operation.settle_tokens,
@@ -120,45 +127,45 @@ def judge(operation: Operation, answer: Answer, now: datetime) -> Outcome:
     )
 
 
-def resolved(operation: Operation, found: EscrowAnswer) -> Done | TryAgain | Never:
-    """What the escrow's status, read after a 409, means for `operation`.
+def classify_escrow(operation: Operation, found: EscrowAnswer) -> Succeeded | Retry | Rejected:
+    """Classifies the escrow's status, read after a 409, with regard to `operation`.
 
     The wallet has no status of its own for a split: it ends `settled`. So amounts are compared where the wallet states
     them, and where it does not, `settled` confirms a settlement and a split alike: nobody but this operation could have
     ordered either.
     """
     match found:
-        case TryAgain() | Never():
+        case Retry() | Rejected():
             return found
         case NoEscrow():
-            return Never(problem="the wallet knows no such escrow of this user")
+            return Rejected(problem="the wallet knows no such escrow of this user")
         case Escrow():
             return _compare(operation, found)
 
 
-def _compare(operation: Operation, escrow: Escrow) -> Done | TryAgain | Never:
+def _compare(operation: Operation, escrow: Escrow) -> Succeeded | Retry | Rejected:
     if escrow.amount != operation.tokens:
-        return Never(problem="the escrow holds another amount than the operation orders")
+        return Rejected(problem="the escrow holds another amount than the operation orders")
     match escrow.status:
         case EscrowStatus.SETTLED:
             ours = operation.kind is not OperationKind.REFUND
         case EscrowStatus.REFUNDED:
             ours = operation.kind is OperationKind.REFUND
         case EscrowStatus.HELD:
-            return TryAgain(problem="the escrow is still held at the wallet")
+            return Retry(problem="the escrow is still held at the wallet")
         case EscrowStatus.SETTLING | EscrowStatus.REFUNDING | EscrowStatus.PARTIAL_SETTLING:
-            return TryAgain(problem=f"the escrow is {escrow.status} at the wallet")
+            return Retry(problem=f"the escrow is {escrow.status} at the wallet")
     ours = (
         ours
         and escrow.settled_amount in (None, operation.settle_tokens)
         and escrow.refunded_amount in (None, operation.refund_tokens)
     )
     if not ours:
-        return Never(
+        return Rejected(
             problem=f"the escrow was resolved another way: {escrow.status}, "
             f"where {operation.settle_tokens} to settle and {operation.refund_tokens} to refund were ordered"
         )
-    return Done(
+    return Succeeded(
         receipt=Receipt(
             # The status does not tell under which transaction.
             transaction_id=None,
@@ -173,7 +180,7 @@ def is_held(found: Escrow, *, tokens: int) -> bool:
     return found.status is EscrowStatus.HELD and found.amount == tokens
 
 
-_NEVER: Final[Mapping[int, str]] = {
+_REJECTIONS: Final[Mapping[int, str]] = {
     400: "the wallet found our request wrong (400)",
     401: "the wallet refused our credentials (401): check WALLET_API_TOKEN and WALLET_QUEUE_SECRET",
     403: "the wallet refused our credentials (403): check WALLET_API_TOKEN and WALLET_QUEUE_SECRET",
@@ -185,20 +192,24 @@ _PASSING: Final = frozenset({408, 409, 423, 425, 429})
 """4xx that speak of the moment and not of the request: time-out, conflict, locked, too early, too many."""
 
 
-def failure(answer: Answer, now: datetime) -> TryAgain | Never:
-    """The verdict on an answer that is no success, where 409 needs no finding out (`judge` has seen to it)."""
-    status = answer.status
+def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejected:
+    """Classifies a response that is no success. A 409 is a Retry here: `classify` has made it a Conflict before."""
+    status = response.status
     if 400 <= status < 500 and status not in _PASSING:
-        return Never(problem=_NEVER.get(status, f"the wallet refused our request ({status})"))
-    # 5xx, and what the interface has no place for (another 2xx, a redirect): nothing is known to have happened.
-    return TryAgain(
+        return Rejected(
+            problem=_REJECTIONS.get(status, f"the wallet refused our request ({status})"),
+            concerns_credentials=status in (401, 403),
+        )
+    # 5xx, and statuses that the interface does not define (another 2xx, a redirect): nothing is known to have happened.
+    return Retry(
         problem=f"the wallet answered {status}",
-        retry_after_seconds=retry_after_seconds(answer.retry_after, now),
+        retry_after_seconds=retry_after_seconds(response.retry_after, now),
     )
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """RFC 9110, section 10.2.3: seconds or an HTTP date; None for what is neither."""
+    """Seconds, at most MAX_RETRY_AFTER_SECONDS, of a Retry-After (RFC 9110, 10.2.3: seconds or an HTTP date); None for
+    a value that is neither."""
     if value is None:
         return None
     value = value.strip()

@@ -1,8 +1,8 @@
 """The client of the wallet service that holds the escrow.
 
 Owns the requests of the wallet's published interface: headers, bodies, idempotency keys, authorisation tokens, pooled
-connections and time limits. Never decides what happens to an escrow (`room` does), what an answer means (`verdict`
-does), and never waits and repeats (`outbox` does).
+connections and time limits. Never decides what happens to an escrow (`decision` does), never classifies a response
+(`answers` does), and never waits and repeats (`outbox` does).
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
 
 import httpx2
 import jwt
@@ -21,20 +22,27 @@ import uuid_utils
 from app.domain.operation import Operation, OperationKind
 from app.wallet.answers import (
     MAX_ANSWER_BYTES,
-    Answer,
     EscrowAnswer,
-    HoldAnswer,
-    Never,
     NoEscrow,
-    Outcome,
-    TryAgain,
-    failure,
-    judge,
+    Rejected,
+    Retry,
+    WalletAnswer,
+    WalletResponse,
+    classify,
+    classify_failure,
     read_escrow,
 )
 
 TOKEN_SECONDS: Final = 300
 
+QUEUE_SERVICE: Final = "queue_service"
+"""Subject and role of the queue's authorisation tokens."""
+
+_TOKEN_TYPES: Final[Mapping[OperationKind, str]] = {
+    OperationKind.SETTLE: "queue_settlement",
+    OperationKind.REFUND: "queue_refund",
+    OperationKind.PARTIAL: "queue_partial_settlement",
+}
 _ENDPOINTS: Final[Mapping[OperationKind, str]] = {
     OperationKind.SETTLE: "settle",
     OperationKind.REFUND: "refund",
@@ -53,10 +61,13 @@ class Wallet:
         queue_secret: str,
         timeout_seconds: float,
         clock: Callable[[], datetime],
+        uuid_keys: bool = False,
         connections: int = 32,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
+        """`uuid_keys`: send the UUIDv5 of each idempotency key in place of the key itself (WALLET_KEY_FORMAT)."""
         self._base_url = base_url.rstrip("/")
+        self._uuid_keys = uuid_keys
         self._queue_secret = queue_secret
         self._timeout_seconds = timeout_seconds
         self._clock = clock
@@ -72,7 +83,8 @@ class Wallet:
             headers=headers,
             # A redirect is never followed: it would carry the tokens to wherever it points.
             follow_redirects=False,
-            timeout=timeout_seconds,
+            # Shorter than the total, so that a wallet that cannot be reached is told from a slow one.
+            timeout=httpx2.Timeout(timeout_seconds, connect=timeout_seconds / 2, pool=timeout_seconds / 2),
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
             ),
@@ -93,102 +105,79 @@ class Wallet:
     ) -> None:
         await self._client.__aexit__(kind, error, traceback)
 
-    async def execute(self, operation: Operation) -> Outcome:
+    async def execute(self, operation: Operation) -> WalletAnswer:
         """One attempt. Cancelling it, like a time-out, leaves open whether the wallet has acted."""
         escrow = _path_segment(operation.escrow_transaction_id)
         if escrow is None:
-            return Never(problem="the escrow id cannot be part of a URL")
-        answer = await self._call(
+            return Rejected(problem="the escrow id cannot be part of a URL")
+        response = await self._call(
             "POST",
             f"/wallets/escrow/{escrow}/{_ENDPOINTS[operation.kind]}",
             {
-                "X-Idempotency-Key": operation.idempotency_key,
+                "X-Idempotency-Key": self._sent_key(operation.idempotency_key),
                 "X-Queue-Auth-Token": authorisation(operation, self._queue_secret, self._clock()),
             },
             order_body(operation),
         )
-        return answer if isinstance(answer, TryAgain) else judge(operation, answer, self._clock())
+        return response if isinstance(response, Retry) else classify(operation, response, self._clock())
 
     async def escrow(self, user_id: str, escrow_id: str, *, idempotency_key: str | None = None) -> EscrowAnswer:
         """The escrow as the wallet has it now; `idempotency_key` is that of the operation it is asked for, if any."""
         user, escrow = _path_segment(user_id), _path_segment(escrow_id)
         if user is None or escrow is None:
             return NoEscrow()
-        headers = {} if idempotency_key is None else {"X-Idempotency-Key": idempotency_key}
-        answer = await self._call("GET", f"/wallets/{user}/escrow/{escrow}", headers)
-        if isinstance(answer, TryAgain):
-            return answer
-        if answer.status == 404:
+        headers = {} if idempotency_key is None else {"X-Idempotency-Key": self._sent_key(idempotency_key)}
+        response = await self._call("GET", f"/wallets/{user}/escrow/{escrow}", headers)
+        if isinstance(response, Retry):
+            return response
+        if response.status == 404:
             return NoEscrow()
-        if answer.status != 200:
-            return failure(answer, self._clock())
-        found = read_escrow(answer.body)
+        if response.status != 200:
+            return classify_failure(response, self._clock())
+        found = read_escrow(response.body)
         if found is None or (found.user_id, found.escrow_id) != (user_id, escrow_id):
-            return TryAgain(problem="the wallet's answer about the escrow is not one its interface promises")
+            return Retry(problem="the wallet's answer about the escrow is not one its interface promises")
         return found
 
-    async def hold(
-        self,
-        user_id: str,
-        *,
-        amount: int,
-        reason: str,
-        queue_item_id: str | None,
-        feature_type: str,
-        metadata: Mapping[str, Any],
-        idempotency_key: str,
-    ) -> HoldAnswer:
-        """Holds a user's tokens, as a feature does before it posts an intake; the queue itself never holds."""
-        user = _path_segment(user_id)
-        if user is None:
-            return Never(problem="the user id cannot be part of a URL")
-        body = {
-            "amount": amount,
-            "reason": reason,
-            "queueItemId": queue_item_id,
-            "featureType": feature_type,
-            "metadata": dict(metadata),
-        }
-        answer = await self._call(
-            "POST",
-            f"/wallets/{user}/escrow/hold",
-            {"X-Idempotency-Key": idempotency_key},
-            orjson.dumps(body),
-        )
-        if isinstance(answer, TryAgain):
-            return answer
-        if answer.status == 402:
-            return Never(problem="the user's balance is too low (402)")
-        if answer.status not in (200, 201):
-            return failure(answer, self._clock())
-        held = read_escrow(answer.body)
-        if held is None or held.user_id != user_id or held.amount != amount:
-            return TryAgain(problem="the wallet's answer to the hold is not one its interface promises")
-        return held
+    def _sent_key(self, key: str) -> str:
+        return uuid_key(key) if self._uuid_keys else key
 
     async def _call(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer | TryAgain:
+    ) -> WalletResponse | Retry:
         sent = {**headers, "X-Request-ID": str(uuid_utils.uuid7())}
         if body is not None:
             sent["Content-Type"] = "application/json"
+        broke = False
         try:
             # httpx2 limits each read; a wallet that drips its answer byte by byte is stopped only by a total.
-            async with (
-                asyncio.timeout(self._timeout_seconds),
-                self._client.stream(method, self._base_url + path, headers=sent, content=body) as response,
-            ):
-                return Answer(
-                    status=response.status_code,
-                    retry_after=response.headers.get("Retry-After"),
-                    body=await _read_bounded(response),
-                )
+            async with asyncio.timeout(self._timeout_seconds):
+                try:
+                    return await self._exchange(method, path, sent, body)
+                except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+                    # Most often a pooled connection that the wallet had closed meanwhile: once more, at once. Should
+                    # the request have arrived after all, the idempotency key makes the second one harmless.
+                    broke = True
+                    return await self._exchange(method, path, sent, body)
+        except (httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ConnectError):
+            return Retry(problem="the wallet could not be reached", reached=broke)
         except (TimeoutError, httpx2.TimeoutException):
-            return TryAgain(problem="the wallet did not answer in time")
-        except httpx2.ConnectError:
-            return TryAgain(problem="the wallet could not be reached")
+            return Retry(problem="the wallet did not answer in time")
         except httpx2.RequestError:
-            return TryAgain(problem="the connection to the wallet broke before it answered")
+            return Retry(problem="the connection to the wallet broke before it answered")
+
+    async def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> WalletResponse:
+        async with self._client.stream(method, self._base_url + path, headers=headers, content=body) as response:
+            return WalletResponse(
+                status=response.status_code,
+                retry_after=response.headers.get("Retry-After"),
+                body=await _read_bounded(response),
+            )
+
+
+def uuid_key(key: str) -> str:
+    """The UUIDv5 (RFC 9562) of a plain idempotency key, in the namespace for URLs."""
+    return str(uuid5(NAMESPACE_URL, key))
 
 
 def order_body(operation: Operation) -> bytes:
@@ -216,9 +205,12 @@ def order_body(operation: Operation) -> bytes:
 
 
 def authorisation(operation: Operation, queue_secret: str, now: datetime) -> str:
-    """The queue's word that this operation is its decision, good for five minutes."""
+    """A token, valid for TOKEN_SECONDS, by which the wallet knows that the queue has decided this operation."""
     issued = int(now.timestamp())
     claims = {
+        "sub": QUEUE_SERVICE,
+        "role": QUEUE_SERVICE,
+        "type": _TOKEN_TYPES[operation.kind],
         "queueItemId": operation.item_id,
         "escrowId": operation.escrow_transaction_id,
         "modelId": operation.performer_id,

@@ -1,7 +1,7 @@
 """The outbox: carries wallet operations out, one attempt at a time, until the wallet has confirmed or nobody can help.
 
 It claims due operations as leases (a process that dies releases its work by time), calls the wallet, and sends what
-came of it to the room as a command; it changes nothing by itself. What an answer means is `verdict`'s, when to leave
+came of it to the room as a command; it changes nothing by itself. What an answer means is `answer`'s, when to leave
 the wallet alone is `breaker`'s. While the breaker is open operations wait without using up attempts, and the queue
 goes on.
 """
@@ -20,7 +20,7 @@ from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, writing
-from app.wallet.answers import Done, FindOut, Never, TryAgain, resolved
+from app.wallet.answers import Conflict, Rejected, Retry, Succeeded, classify_escrow
 from app.wallet.breaker import Breaker, Permit
 from app.wallet.client import Wallet
 
@@ -123,7 +123,7 @@ class Outbox:
     async def _attempt(self, operation: Operation, permit: Permit) -> None:
         """One attempt, its outcome told to the room. If that cannot be told, the lease lapses and all is repeated."""
         try:
-            verdict = await self._ask_wallet(operation, permit)
+            answer = await self._ask_wallet(operation, permit)
         except asyncio.CancelledError:
             self.breaker.cancelled(permit)
             raise
@@ -131,50 +131,50 @@ class Outbox:
             # A bug, or a wallet of a kind never seen: it counts as an attempt, so that it cannot go on for ever.
             self.breaker.cancelled(permit)
             log.exception("operation %s: the attempt failed", operation.operation_id)
-            verdict = TryAgain(problem="the attempt failed unexpectedly")
+            answer = Retry(problem="the attempt failed unexpectedly")
         try:
-            await self._lanes.send(operation.performer_id, self._outcome(operation, verdict))
+            await self._lanes.send(operation.performer_id, self._outcome(operation, answer))
         except QueueError as refusal:
             log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
 
-    async def _ask_wallet(self, operation: Operation, permit: Permit) -> Done | TryAgain | Never:
+    async def _ask_wallet(self, operation: Operation, permit: Permit) -> Succeeded | Retry | Rejected:
         outcome = await self._wallet.execute(operation)
-        if isinstance(outcome, TryAgain):
+        if isinstance(outcome, Retry):
             self.breaker.failed(permit, self._clock())
             if operation.attempts + 1 < self._max_attempts:
                 return outcome
             # Before it is given up: an attempt whose answer was lost may have had its effect.
             found = await self.find_out(operation)
-            return outcome if isinstance(found, TryAgain) else found
+            return outcome if isinstance(found, Retry) else found
         # Whatever else it answered, the wallet is alive.
         self.breaker.succeeded(permit)
-        return await self.find_out(operation) if isinstance(outcome, FindOut) else outcome
+        return await self.find_out(operation) if isinstance(outcome, Conflict) else outcome
 
-    async def find_out(self, operation: Operation) -> Done | TryAgain | Never:
+    async def find_out(self, operation: Operation) -> Succeeded | Retry | Rejected:
         """What the escrow's own status says about an operation whose outcome is not known."""
         escrow = await self._wallet.escrow(
             operation.user_id, operation.escrow_transaction_id, idempotency_key=operation.idempotency_key
         )
-        return resolved(operation, escrow)
+        return classify_escrow(operation, escrow)
 
-    def _outcome(self, operation: Operation, verdict: Done | TryAgain | Never) -> Command:
+    def _outcome(self, operation: Operation, answer: Succeeded | Retry | Rejected) -> Command:
         now = self._clock()
         attempted = replace(operation, attempts=operation.attempts + 1, updated_at=now)
-        match verdict:
-            case Done():
-                return confirmation(attempted, verdict, now)
-            case TryAgain() if attempted.attempts < self._max_attempts:
-                pause = max(self._backoff(attempted.attempts), verdict.retry_after_seconds or 0.0)
+        match answer:
+            case Succeeded():
+                return confirmation(attempted, answer, now)
+            case Retry() if attempted.attempts < self._max_attempts:
+                pause = max(self._backoff(attempted.attempts), answer.retry_after_seconds or 0.0)
                 retrying = replace(
                     attempted,
                     status=OperationStatus.RETRYING,
-                    last_problem=verdict.problem,
+                    last_problem=answer.problem,
                     next_attempt_at=now + timedelta(seconds=pause),
                 )
                 return Report(item_id=operation.item_id, operation=retrying)
-            case TryAgain() | Never():
-                log.warning("operation %s is dead-lettered: %s", operation.operation_id, verdict.problem)
-                dead = replace(attempted, status=OperationStatus.DEAD, last_problem=verdict.problem)
+            case Retry() | Rejected():
+                log.warning("operation %s is dead-lettered: %s", operation.operation_id, answer.problem)
+                dead = replace(attempted, status=OperationStatus.DEAD, last_problem=answer.problem)
                 return Report(item_id=operation.item_id, operation=dead)
 
     def _backoff(self, attempts: int) -> float:
@@ -184,6 +184,6 @@ class Outbox:
         return self._random.uniform(0, ceiling)
 
 
-def confirmation(operation: Operation, done: Done, now: datetime) -> Confirm:
+def confirmation(operation: Operation, done: Succeeded, now: datetime) -> Confirm:
     kept = replace(operation, status=OperationStatus.DONE, last_problem=None, updated_at=now)
     return Confirm(item_id=operation.item_id, operation=kept, receipt=done.receipt)

@@ -8,7 +8,7 @@ import pytest
 
 from app.domain import command as do
 from app.domain.command import Command, Mode
-from app.domain.decision import Decision, decide
+from app.domain.decision import decide
 from app.domain.errors import (
     AlreadyProcessing,
     Forbidden,
@@ -25,6 +25,7 @@ from app.domain.errors import (
 from app.domain.event import EventName
 from app.domain.item import Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.recorder import Decision
 from app.domain.room import Policy
 from tests.support.builders import (
     ADMIN,

@@ -18,7 +18,6 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, Executable, delete, insert, literal, select, update
 
-from app.sandbox.books import Books, audit, read_books
 from app.sandbox.ledger import (
     UNKNOWN_USER,
     AlreadyResolved,
@@ -31,6 +30,7 @@ from app.sandbox.ledger import (
     Resolution,
     WrongRequest,
 )
+from app.sandbox.ledger_audit import LedgerTotals, audit, read_totals
 from app.sandbox.tables import ACCOUNT, ESCROW, MINT, POSTING
 from app.store.engines import open_engines
 from tests.support.sandbox_audit import create_tables, hold, memory_engine, resolution
@@ -42,7 +42,7 @@ def engine() -> Iterator[Engine]:
     engine = memory_engine()
     yield engine
     assert audit(engine) == []
-    assert read_books(engine).balanced
+    assert read_totals(engine).balanced
     engine.dispose()
 
 
@@ -56,12 +56,12 @@ def ledger(engine: Engine) -> Ledger:
 def test_a_grant_makes_tokens_available(ledger: Ledger, engine: Engine) -> None:
     assert ledger.available("viewer-1") == 1000
     assert ledger.available("nobody") == 0
-    assert read_books(engine) == Books(granted=1000, available=1000, escrow=0, earned=0)
+    assert read_totals(engine) == LedgerTotals(granted=1000, available=1000, escrow=0, earned=0)
 
 
 def test_a_hold_moves_tokens_into_its_escrow(ledger: Ledger, engine: Engine) -> None:
     escrow_id = hold(ledger, amount=100)
-    assert read_books(engine) == Books(granted=1000, available=900, escrow=100, earned=0)
+    assert read_totals(engine) == LedgerTotals(granted=1000, available=900, escrow=100, earned=0)
     found = ledger.escrow("viewer-1", escrow_id)
     assert found is not None
     assert (found.amount, found.status, found.created_ms) == (100, HoldStatus.HELD, NOON.timestamp() * 1000)
@@ -78,7 +78,7 @@ def test_nobody_holds_more_than_is_available(ledger: Ledger, engine: Engine) -> 
         hold(ledger, amount=1001)
     with pytest.raises(BalanceTooLow):
         hold(ledger, "viewer-2", 1)
-    assert read_books(engine) == Books(granted=1000, available=1000, escrow=0, earned=0)
+    assert read_totals(engine) == LedgerTotals(granted=1000, available=1000, escrow=0, earned=0)
     hold(ledger, amount=1000)
 
 
@@ -92,7 +92,7 @@ def test_a_resolution_empties_the_escrow(
     escrow_id = hold(ledger)
     done = ledger.resolve(resolution(escrow_id, settle, refund), key="k")
     assert (done.user_available, done.model_earned) == (900 + refund, settle)
-    assert read_books(engine) == Books(granted=1000, available=900 + refund, escrow=0, earned=settle)
+    assert read_totals(engine) == LedgerTotals(granted=1000, available=900 + refund, escrow=0, earned=settle)
     assert ledger.earned("star") == settle
     found = ledger.escrow("viewer-1", escrow_id)
     assert found is not None
@@ -106,7 +106,7 @@ def test_a_repeated_key_gets_the_first_answer_and_moves_nothing(ledger: Ledger, 
     ledger.grant("viewer-1", 5, key="grant-2")
     assert ledger.grant("viewer-1", 5, key="grant-2").user_available == 935
     assert ledger.resolve(resolution(escrow_id, 70, 30), key="k") == first
-    assert read_books(engine) == Books(granted=1005, available=935, escrow=0, earned=70)
+    assert read_totals(engine) == LedgerTotals(granted=1005, available=935, escrow=0, earned=70)
 
 
 def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
@@ -123,10 +123,10 @@ def test_a_key_stands_for_one_request(ledger: Ledger) -> None:
 def test_an_escrow_is_resolved_once(ledger: Ledger, engine: Engine, settle: int, refund: int) -> None:
     escrow_id = hold(ledger)
     ledger.resolve(resolution(escrow_id, 100, 0), key="k")
-    before = read_books(engine)
+    before = read_totals(engine)
     with pytest.raises(AlreadyResolved):
         ledger.resolve(resolution(escrow_id, settle, refund), key="another")
-    assert read_books(engine) == before
+    assert read_totals(engine) == before
 
 
 @pytest.mark.parametrize(("settle", "refund"), [(99, 0), (101, 0), (0, 99), (70, 31), (70, 29)])
@@ -156,7 +156,7 @@ def test_a_lenient_ledger_mints_and_holds_what_nobody_held(engine: Engine, settl
     assert lenient.escrow("viewer-1", "made-up") is None
     first = lenient.resolve(order, key="key-1")
     assert lenient.resolve(order, key="key-1") == first
-    assert read_books(engine) == Books(granted=100, available=refund, escrow=0, earned=settle)
+    assert read_totals(engine) == LedgerTotals(granted=100, available=refund, escrow=0, earned=settle)
     assert lenient.available("viewer-1") == refund
     assert lenient.escrow("viewer-1" if refund else UNKNOWN_USER, "made-up") is not None
     with pytest.raises(AlreadyResolved):
@@ -168,7 +168,7 @@ def test_a_lenient_ledger_adopts_no_escrow_that_is_held(engine: Engine) -> None:
     lenient.grant("viewer-1", 1000, key="grant-1")
     escrow_id = hold(lenient)
     lenient.resolve(resolution(escrow_id, 100, 0), key="key-1")
-    assert read_books(engine) == Books(granted=1000, available=900, escrow=0, earned=100)
+    assert read_totals(engine) == LedgerTotals(granted=1000, available=900, escrow=0, earned=100)
 
 
 def test_a_refused_request_leaves_its_key_free(ledger: Ledger) -> None:
@@ -207,7 +207,7 @@ def test_of_racing_resolutions_one_wins(database_url: str) -> None:
     for number in range(5):
         assert len(set(answers[number::5]) - {""}) == 1
     assert audit(engines.writer) == []
-    assert read_books(engines.writer).escrow == 0
+    assert read_totals(engines.writer).escrow == 0
     engines.dispose()
 
 
@@ -332,7 +332,7 @@ class BooksMachine(RuleBasedStateMachine):
     def every_balance_agrees(self) -> None:
         assert {user: self.ledger.available(user) for user in USERS} == self.available
         assert {model: self.ledger.earned(model) for model in MODELS} == self.earned
-        books = read_books(self.engine)
+        books = read_totals(self.engine)
         assert books.balanced
         assert (books.available, books.escrow, books.earned) == (
             sum(self.available.values()),

@@ -12,9 +12,19 @@ from starlette.applications import Starlette
 
 from app.domain.operation import Operation, OperationKind
 from app.sandbox import create_sandbox
-from app.sandbox.books import audit, read_books
 from app.sandbox.faults import FaultKind, FaultRates, Faults
-from app.wallet.answers import Done, Escrow, EscrowStatus, FindOut, Never, NoEscrow, Outcome, TryAgain, resolved
+from app.sandbox.ledger_audit import audit, read_totals
+from app.wallet.answers import (
+    Conflict,
+    Escrow,
+    EscrowStatus,
+    NoEscrow,
+    Rejected,
+    Retry,
+    Succeeded,
+    WalletAnswer,
+    classify_escrow,
+)
 from app.wallet.client import Wallet, authorisation, order_body
 from tests.support.sandbox_audit import memory_engine
 from tests.support.strict_wallet import API_TOKEN, NOON, QUEUE_SECRET, MovableClock, build_operation
@@ -30,7 +40,7 @@ def engine() -> Iterator[Engine]:
     engine = memory_engine()
     yield engine
     assert audit(engine) == []
-    assert read_books(engine).balanced
+    assert read_totals(engine).balanced
     engine.dispose()
 
 
@@ -76,18 +86,15 @@ async def wallet(app: Starlette, clock: MovableClock, http: httpx2.AsyncClient) 
         yield wallet
 
 
-async def held(wallet: Wallet, amount: int = 100, *, key: str = "spin-1") -> str:
-    answer = await wallet.hold(
-        "viewer-1",
-        amount=amount,
-        reason="a spin",
-        queue_item_id=None,
-        feature_type="wheel",
-        metadata={},
-        idempotency_key=key,
+async def held(http: httpx2.AsyncClient, amount: int = 100, *, key: str = "spin-1") -> str:
+    """The id of an escrow that the wallet holds for viewer-1."""
+    response = await http.post(
+        "/wallets/viewer-1/escrow/hold",
+        json={"amount": amount, "reason": "a spin", "queueItemId": "q-1", "featureType": "wheel"},
+        headers={"X-Idempotency-Key": key},
     )
-    assert isinstance(answer, Escrow)
-    return answer.escrow_id
+    assert response.status_code == 201
+    return str(response.json()["escrowId"])
 
 
 async def send(
@@ -142,13 +149,38 @@ async def test_a_hold_answers_201_with_the_escrow(http: httpx2.AsyncClient) -> N
         "refundedAmount": None,
         "resolvedAt": None,
     }
-    assert body["userAvailableBalance"] == 900
+    assert body == {
+        "transactionId": body["transactionId"],
+        "escrowId": body["escrowId"],
+        "previousBalance": 1000,
+        "newAvailableBalance": 900,
+        "escrowBalance": 100,
+        "timestamp": "2026-01-31T12:00:00.000Z",
+    }
+    await held(http, 50, key="spin-2")
+    await send(http, build_operation(escrow_transaction_id=body["escrowId"]))
+    third = await http.post(
+        "/wallets/viewer-1/escrow/hold",
+        json={"amount": 25, "reason": "a spin", "queueItemId": "q-3", "featureType": "wheel"},
+        headers={"X-Idempotency-Key": "spin-3"},
+    )
+    assert (third.json()["previousBalance"], third.json()["escrowBalance"]) == (850, 75)
+
+
+async def test_a_hold_without_its_item_is_refused_with_a_message(http: httpx2.AsyncClient) -> None:
+    response = await http.post(
+        "/wallets/viewer-1/escrow/hold",
+        json={"amount": 100, "reason": "a spin", "featureType": "wheel"},
+        headers={"X-Idempotency-Key": "spin-1"},
+    )
+    assert response.status_code == 422
+    assert "queueItemId" in response.json()["message"]
 
 
 async def test_a_hold_beyond_the_balance_is_402(http: httpx2.AsyncClient) -> None:
     response = await http.post(
         "/wallets/viewer-1/escrow/hold",
-        json={"amount": 1001, "reason": "a spin", "featureType": "wheel"},
+        json={"amount": 1001, "reason": "a spin", "queueItemId": "q-1", "featureType": "wheel"},
         headers={"X-Idempotency-Key": "spin-1"},
     )
     assert response.status_code == 402
@@ -170,7 +202,7 @@ ANSWERS: dict[OperationKind, dict[str, Any]] = {
 async def test_an_operation_answers_as_the_interface_says_and_again_for_its_key(
     http: httpx2.AsyncClient, wallet: Wallet, kind: OperationKind
 ) -> None:
-    operation = build_operation(kind, escrow_transaction_id=await held(wallet))
+    operation = build_operation(kind, escrow_transaction_id=await held(http))
     first, again = await send(http, operation), await send(http, operation)
     assert (first.status_code, again.status_code) == (200, 200)
     body = first.json()
@@ -182,14 +214,14 @@ async def test_an_operation_answers_as_the_interface_says_and_again_for_its_key(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_service_s_own_client_is_understood(
-    wallet: Wallet, clock: MovableClock, engine: Engine, kind: OperationKind
+    http: httpx2.AsyncClient, wallet: Wallet, clock: MovableClock, engine: Engine, kind: OperationKind
 ) -> None:
-    operation = build_operation(kind, escrow_transaction_id=await held(wallet))
+    operation = build_operation(kind, escrow_transaction_id=await held(http))
     outcome = await wallet.execute(operation)
-    assert isinstance(outcome, Done)
+    assert isinstance(outcome, Succeeded)
     clock.advance(3600)
     assert await wallet.execute(operation) == outcome
-    books = read_books(engine)
+    books = read_totals(engine)
     assert (books.available, books.escrow, books.earned) == (
         900 + operation.refund_tokens,
         0,
@@ -198,7 +230,7 @@ async def test_the_service_s_own_client_is_understood(
 
 
 async def test_an_escrow_id_with_a_slash_is_found_where_it_is(wallet: Wallet) -> None:
-    assert isinstance(await wallet.execute(build_operation(escrow_transaction_id="a/b c")), Never)
+    assert isinstance(await wallet.execute(build_operation(escrow_transaction_id="a/b c")), Rejected)
     assert isinstance(await wallet.escrow("viewer-1", "a/b c"), NoEscrow)
 
 
@@ -225,10 +257,10 @@ async def test_a_lenient_sandbox_carries_out_orders_for_made_up_escrows_but_only
     async with httpx2.AsyncClient(transport=transport, base_url="http://sandbox.test") as http:
         refused = await send(http, operation, secret="another-queue-secret-of-enough-bytes!!")
         assert refused.status_code == 401
-        assert read_books(engine).granted == 0
+        assert read_totals(engine).granted == 0
         assert (await http.get("/wallets/viewer-1/escrow/escrow-1")).status_code == 404
         assert (await send(http, operation)).status_code == 200
-    books = read_books(engine)
+    books = read_totals(engine)
     assert (books.granted, books.escrow) == (100, 0)
     assert (books.available, books.earned) == (operation.refund_tokens, operation.settle_tokens)
 
@@ -236,23 +268,23 @@ async def test_a_lenient_sandbox_carries_out_orders_for_made_up_escrows_but_only
 @pytest.mark.parametrize("second", KINDS)
 @pytest.mark.parametrize("first", KINDS)
 async def test_another_operation_on_a_resolved_escrow_is_409_and_its_status_tells(
-    wallet: Wallet, first: OperationKind, second: OperationKind
+    http: httpx2.AsyncClient, wallet: Wallet, first: OperationKind, second: OperationKind
 ) -> None:
-    escrow_id = await held(wallet)
+    escrow_id = await held(http)
     done = build_operation(first, escrow_transaction_id=escrow_id)
-    assert isinstance(await wallet.execute(done), Done)
+    assert isinstance(await wallet.execute(done), Succeeded)
     late = build_operation(second, escrow_transaction_id=escrow_id, item_id="0000000b-0000-7000-8000-000000000000")
-    assert isinstance(await wallet.execute(late), FindOut)
-    fate = resolved(late, await wallet.escrow("viewer-1", escrow_id))
+    assert isinstance(await wallet.execute(late), Conflict)
+    fate = classify_escrow(late, await wallet.escrow("viewer-1", escrow_id))
     # The sandbox states the amounts, so a split is not mistaken for a settlement.
-    assert isinstance(fate, Done if first is second else Never)
+    assert isinstance(fate, Succeeded if first is second else Rejected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_same_key_with_another_body_is_422(
     http: httpx2.AsyncClient, wallet: Wallet, kind: OperationKind
 ) -> None:
-    operation = build_operation(kind, escrow_transaction_id=await held(wallet))
+    operation = build_operation(kind, escrow_transaction_id=await held(http))
     assert (await send(http, operation)).status_code == 200
     response = await send(http, operation, body={"reason": "another"}, claims={"reason": "another"})
     assert response.status_code == 422
@@ -262,7 +294,7 @@ async def test_the_same_key_with_another_body_is_422(
 async def test_without_the_bearer_token_everything_is_401(
     app: Starlette, http: httpx2.AsyncClient, wallet: Wallet, header: str | None
 ) -> None:
-    operation = build_operation(escrow_transaction_id=await held(wallet))
+    operation = build_operation(escrow_transaction_id=await held(http))
     del http.headers["Authorization"]
     if header is not None:
         http.headers["Authorization"] = header
@@ -332,17 +364,17 @@ ISSUED = int(NOON.timestamp())
 async def test_a_wrong_request_is_refused_and_moves_nothing(
     http: httpx2.AsyncClient, wallet: Wallet, engine: Engine, wrong: dict[str, Any], status: int
 ) -> None:
-    operation = build_operation(escrow_transaction_id=await held(wallet))
-    before = read_books(engine)
+    operation = build_operation(escrow_transaction_id=await held(http))
+    before = read_totals(engine)
     response = await send(http, operation, **wrong)
     assert response.status_code == status, response.text
-    assert response.json()["error"]
-    assert read_books(engine) == before
+    assert response.json()["message"]
+    assert read_totals(engine) == before
     assert (await send(http, operation)).status_code == 200
 
 
 async def test_a_refund_names_the_escrow_s_own_user(http: httpx2.AsyncClient, wallet: Wallet) -> None:
-    escrow_id = await held(wallet)
+    escrow_id = await held(http)
     theft = build_operation(OperationKind.REFUND, escrow_transaction_id=escrow_id, user_id="thief")
     assert (await send(http, theft)).status_code == 422
     split = build_operation(OperationKind.PARTIAL, escrow_transaction_id=escrow_id, user_id="thief")
@@ -365,13 +397,13 @@ async def test_the_request_id_comes_back(http: httpx2.AsyncClient) -> None:
 
 async def test_unknown_paths_and_methods_are_answered_in_the_same_shape(http: httpx2.AsyncClient) -> None:
     missing, wrong = await http.get("/nowhere"), await http.delete("/books")
-    assert (missing.status_code, missing.json()) == (404, {"error": "Not Found"})
-    assert (wrong.status_code, wrong.json()) == (405, {"error": "Method Not Allowed"})
+    assert (missing.status_code, missing.json()) == (404, {"error": "Not Found", "message": "Not Found"})
+    assert (wrong.status_code, wrong.json()) == (405, {"error": "Method Not Allowed", "message": "Method Not Allowed"})
 
 
 async def test_balances_and_books_can_be_read(http: httpx2.AsyncClient, wallet: Wallet) -> None:
-    await wallet.execute(build_operation(OperationKind.PARTIAL, escrow_transaction_id=await held(wallet)))
-    await held(wallet, 200, key="spin-2")
+    await wallet.execute(build_operation(OperationKind.PARTIAL, escrow_transaction_id=await held(http)))
+    await held(http, 200, key="spin-2")
     assert (await http.get("/users/viewer-1")).json() == {"userId": "viewer-1", "availableBalance": 730}
     assert (await http.get("/models/star")).json() == {"modelId": "star", "earnedBalance": 70}
     assert (await http.get("/books")).json() == {
@@ -387,13 +419,13 @@ async def test_balances_and_books_can_be_read(http: httpx2.AsyncClient, wallet: 
 async def test_a_busy_database_is_503_and_moves_nothing(
     http: httpx2.AsyncClient, wallet: Wallet, engine: Engine
 ) -> None:
-    operation = build_operation(escrow_transaction_id=await held(wallet))
+    operation = build_operation(escrow_transaction_id=await held(http))
     with engine.begin():
         # The one connection of this engine is in a transaction: the sandbox cannot begin another.
         response = await send(http, operation)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
-    assert isinstance(await wallet.execute(operation), Done)
+    assert isinstance(await wallet.execute(operation), Succeeded)
 
 
 async def test_the_fault_dial_is_turned_at_run_time(http: httpx2.AsyncClient, faults: Faults) -> None:
@@ -421,33 +453,33 @@ async def test_a_wrong_turn_of_the_dial_is_refused(http: httpx2.AsyncClient, fau
     assert faults.rates == FaultRates()
 
 
-VERDICTS: dict[FaultKind, type[Outcome]] = {
-    FaultKind.ERROR: TryAgain,
-    FaultKind.CONFLICT: FindOut,
-    FaultKind.LOST_ANSWER: TryAgain,
-    FaultKind.DUPLICATE: Done,
-    FaultKind.WRONG_ANSWER: TryAgain,
+ANSWERS_UNDER_FAULTS: dict[FaultKind, type[WalletAnswer]] = {
+    FaultKind.ERROR: Retry,
+    FaultKind.CONFLICT: Conflict,
+    FaultKind.LOST_ANSWER: Retry,
+    FaultKind.DUPLICATE: Succeeded,
+    FaultKind.WRONG_ANSWER: Retry,
 }
 
 
-@pytest.mark.parametrize("kind", VERDICTS)
+@pytest.mark.parametrize("kind", ANSWERS_UNDER_FAULTS)
 async def test_a_fault_never_looks_like_success_unless_it_is(
-    wallet: Wallet, faults: Faults, engine: Engine, kind: FaultKind
+    http: httpx2.AsyncClient, wallet: Wallet, faults: Faults, engine: Engine, kind: FaultKind
 ) -> None:
     for number in range(12):
         faults.rates = FaultRates()
         operation = build_operation(
             KINDS[number % 3],
             tokens=50,
-            escrow_transaction_id=await held(wallet, 50, key=f"spin-{number}"),
+            escrow_transaction_id=await held(http, 50, key=f"spin-{number}"),
             item_id=f"{number:08x}-0000-7000-8000-000000000000",
         )
         faults.rates = FaultRates(**{kind.value: 1})
-        assert isinstance(await wallet.execute(operation), VERDICTS[kind])
+        assert isinstance(await wallet.execute(operation), ANSWERS_UNDER_FAULTS[kind])
         faults.rates = FaultRates()
-        assert isinstance(await wallet.execute(operation), Done)
+        assert isinstance(await wallet.execute(operation), Succeeded)
     assert faults.injected[kind] == 12
-    assert read_books(engine).escrow == 0
+    assert read_totals(engine).escrow == 0
 
 
 @pytest.mark.parametrize(
@@ -455,9 +487,15 @@ async def test_a_fault_never_looks_like_success_unless_it_is(
     [(FaultKind.TIMEOUT_BEFORE, EscrowStatus.HELD), (FaultKind.TIMEOUT_AFTER, EscrowStatus.SETTLED)],
 )
 async def test_a_time_out_leaves_open_what_happened(
-    app: Starlette, clock: MovableClock, wallet: Wallet, faults: Faults, kind: FaultKind, status: EscrowStatus
+    app: Starlette,
+    clock: MovableClock,
+    http: httpx2.AsyncClient,
+    wallet: Wallet,
+    faults: Faults,
+    kind: FaultKind,
+    status: EscrowStatus,
 ) -> None:
-    escrow_id = await held(wallet)
+    escrow_id = await held(http)
     faults.rates = FaultRates(**{kind.value: 1})
     async with Wallet(
         base_url="http://sandbox.test",
@@ -468,24 +506,24 @@ async def test_a_time_out_leaves_open_what_happened(
         transport=httpx2.ASGITransport(app=app),
     ) as impatient:
         outcome = await impatient.execute(build_operation(escrow_transaction_id=escrow_id))
-    assert outcome == TryAgain(problem="the wallet did not answer in time")
+    assert outcome == Retry(problem="the wallet did not answer in time")
     faults.rates = FaultRates()
     found = await wallet.escrow("viewer-1", escrow_id)
     assert isinstance(found, Escrow)
     assert found.status is status
 
 
-async def test_concurrent_operations_are_all_done(wallet: Wallet, engine: Engine) -> None:
+async def test_concurrent_operations_are_all_done(http: httpx2.AsyncClient, wallet: Wallet, engine: Engine) -> None:
     operations = [
         build_operation(
             KINDS[number % 3],
             tokens=10,
-            escrow_transaction_id=await held(wallet, 10, key=f"spin-{number}"),
+            escrow_transaction_id=await held(http, 10, key=f"spin-{number}"),
             item_id=f"{number:08x}-0000-7000-8000-000000000000",
         )
         for number in range(30)
     ]
     outcomes = await asyncio.gather(*(wallet.execute(operation) for operation in operations * 2))
-    assert all(isinstance(outcome, Done) for outcome in outcomes)
+    assert all(isinstance(outcome, Succeeded) for outcome in outcomes)
     assert outcomes[:30] == outcomes[30:]
-    assert read_books(engine).escrow == 0
+    assert read_totals(engine).escrow == 0

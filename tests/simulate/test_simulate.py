@@ -19,10 +19,9 @@ from app.domain.errors import ItemNotFound
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.queries import Queries
-from app.parts import utc_now
 from app.simulate.catalogue import CATALOGUES, PERFORMERS, USERS, draw_applause, draw_request, performer_name, user_name
+from app.simulate.escrow_client import EscrowClient
 from app.simulate.live import LiveSocket
-from app.simulate.purse import Purse
 from app.simulate.run import Plan, Refused, Run
 from app.simulate.screen import run_in_terminal
 from app.simulate.site import Site
@@ -199,7 +198,7 @@ def sign(server: Server) -> Callable[[Role, str], str]:
 
 async def test_a_run_against_the_real_service_finds_everything_true(server: Server) -> None:
     wallet_url = f"{server.url}/sandbox"
-    run = Run(plan(server), sign(server), lambda tally: Purse.at(wallet_url, None, utc_now, tally))
+    run = Run(plan(server), sign(server), lambda tally: EscrowClient(wallet_url, None, tally))
     report = await run.run()
     assert report["consistent"], report["checks"]
     assert report["checks"]["unverified"] == 0

@@ -4,7 +4,7 @@
     python -m tests.simulation --seed 17 --seeds 1   one of them again, exactly
 
 Real are lanes' writers, store (SQLite in memory), outbox, breaker, wallet client, timers, presence, hub, actions, and
-the sandbox's ledger and teller. Played are the event loop's time, the threads, the network, the bus and the people.
+the sandbox's ledger and handlers. Played are the event loop's time, the threads, the network, the bus and the people.
 
     loop       time that jumps, threads that are not             climate     how bad a seed's world is
     databases  the two databases, kept through crashes           process     one process of the service, and its death

@@ -13,8 +13,8 @@ from app.domain.item import ACTIVE, Item, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Policy, Room, apply
 from app.domain.view import View
-from app.sandbox.books import audit, read_books
 from app.sandbox.ledger import HoldStatus
+from app.sandbox.ledger_audit import audit, read_totals
 from app.sandbox.tables import ESCROW, POSTING
 from app.store import reading, records
 from app.store.reading import EVENTS, ITEMS, OPERATIONS
@@ -245,7 +245,7 @@ def _orders(world: "World", operations: Sequence[Operation]) -> Iterator[str]:
 def books(items: Sequence[Item], wallet: Engine, *, granted: int) -> Iterator[str]:
     """Nothing has come from nowhere, and what performers have earned is what the queue has settled."""
     yield from audit(wallet)
-    found = read_books(wallet)
+    found = read_totals(wallet)
     if not found.balanced or found.granted != granted:
         yield f"the books do not balance: {found}"
     earned = sum(item.settled_tokens or 0 for item in items)

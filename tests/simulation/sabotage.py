@@ -13,7 +13,7 @@ from app.domain.operation import Operation, OperationStatus, Receipt
 from app.engine.writer import Envelope, Job, Outcome, Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
-from app.wallet.answers import Done, Never, TryAgain
+from app.wallet.answers import Rejected, Retry, Succeeded
 from app.wallet.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -114,16 +114,16 @@ class TakeSilenceForSuccess(Sabotage):
 
     def outbox(self, **parts: Any) -> Outbox:
         class Credulous(Outbox):
-            async def _ask_wallet(self, operation: Operation, permit: "Permit") -> Done | TryAgain | Never:
-                verdict = await super()._ask_wallet(operation, permit)
-                if not isinstance(verdict, TryAgain):
-                    return verdict
+            async def _ask_wallet(self, operation: Operation, permit: "Permit") -> Succeeded | Retry | Rejected:
+                answer = await super()._ask_wallet(operation, permit)
+                if not isinstance(answer, Retry):
+                    return answer
                 receipt = Receipt(
                     transaction_id=None,
                     settled_tokens=operation.settle_tokens,
                     refunded_tokens=operation.refund_tokens,
                 )
-                return Done(receipt=receipt)
+                return Succeeded(receipt=receipt)
 
         return Credulous(**parts)
 

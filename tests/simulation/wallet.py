@@ -1,4 +1,4 @@
-"""The wallet and the network before it. The wallet's rules are the sandbox's own ledger and teller; the network is bad.
+"""The wallet and the network before it: the sandbox's own ledger and handlers behind a bad network.
 
 Keeps what the wallet was sent, so that it can be held against the outbox in the end.
 """
@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from app.domain.operation import Operation, OperationKind
 from app.sandbox.faults import Faults, Reply, deliver
 from app.sandbox.ledger import Hold, Ledger
-from app.sandbox.teller import Teller
+from app.sandbox.wallet_handlers import WalletHandlers
 from app.wallet.client import authorisation, order_body
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class WalletSide:
         self.engine = engine
         ids = world.ids("wallet")
         self.ledger = Ledger(engine, clock=world.true_time, new_id=ids)
-        self.teller = Teller(self.ledger, queue_secret=QUEUE_SECRET, api_token=None, clock=world.true_time)
+        self.handlers = WalletHandlers(self.ledger, queue_secret=QUEUE_SECRET, api_token=None, clock=world.true_time)
         self.faults = Faults(world.random("wallet faults"))
         self.orders: dict[str, set[Order]] = {}
         """What arrived under each idempotency key."""
@@ -70,15 +70,15 @@ class WalletSide:
         headers, body = request.headers, request.content
         if request.method == "GET":
             user_id, _, escrow_id = parts
-            return lambda: self.teller.escrow(user_id, escrow_id, headers)
+            return lambda: self.handlers.escrow(user_id, escrow_id, headers)
         _, escrow_id, way = parts
         self.orders.setdefault(headers["X-Idempotency-Key"], set()).add(Order(escrow_id, WAYS[way], body))
-        teller = {
-            "settle": self.teller.settle,
-            "refund": self.teller.refund,
-            "partial-settle": self.teller.partial_settle,
+        handlers = {
+            "settle": self.handlers.settle,
+            "refund": self.handlers.refund,
+            "partial-settle": self.handlers.partial_settle,
         }
-        return lambda: teller[way](escrow_id, headers, body)
+        return lambda: handlers[way](escrow_id, headers, body)
 
     @contextmanager
     def flight(self, process: "Process", request: httpx2.Request) -> Iterator[None]:

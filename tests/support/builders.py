@@ -10,10 +10,11 @@ from typing import Any
 
 from app.domain import command as do
 from app.domain.command import Actor, Command, Mode, Role
-from app.domain.decision import Decision, decide
+from app.domain.decision import decide
 from app.domain.event import Event
 from app.domain.item import Item, Reason, Status
 from app.domain.operation import Operation, OperationKind, OperationStatus, Receipt
+from app.domain.recorder import Decision
 from app.domain.room import Policy, Room
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

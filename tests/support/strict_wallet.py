@@ -4,6 +4,7 @@ It answers what a test has scripted, else what an honest wallet would, and keeps
 """
 
 import re
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -52,7 +53,11 @@ REASONS = {
     },
     "partial-settle": {"partial_performance"},
 }
+TYPES = {"settle": "queue_settlement", "refund": "queue_refund", "partial-settle": "queue_partial_settlement"}
 CLAIMS = {
+    "sub": str,
+    "role": str,
+    "type": str,
     "queueItemId": str,
     "escrowId": str,
     "modelId": str,
@@ -119,6 +124,7 @@ class StrictWallet:
         self._clock = clock
         self.seen: list[Seen] = []
         self.violations: list[str] = []
+        self.wants_uuid_keys = False
         self.script: deque[Response] = deque()
         """The answers to come; when it is empty, the wallet is honest."""
         self.escrow: dict[str, Any] = {
@@ -134,7 +140,6 @@ class StrictWallet:
         self.app = Starlette(
             routes=[
                 Route("/wallets/escrow/{escrow_id:path}/{verb:str}", self._resolve, methods=["POST"]),
-                Route("/wallets/{user_id}/escrow/hold", self._hold, methods=["POST"]),
                 Route("/wallets/{user_id}/escrow/{escrow_id:path}", self._look_up, methods=["GET"]),
             ]
         )
@@ -151,11 +156,11 @@ class StrictWallet:
             fields = orjson.loads(body)
             self._check_body(fields, BODIES[verb])
             require(fields["reason"] in REASONS[verb], f"reason {fields['reason']} of a {verb}")
-            require(
-                request.headers["x-idempotency-key"] == f"queue-{fields['queueItemId']}-{KEY_SUFFIXES[verb]}",
-                "idempotency key",
-            )
+            plain = f"queue-{fields['queueItemId']}-{KEY_SUFFIXES[verb]}"
+            expected = str(uuid.uuid5(uuid.NAMESPACE_URL, plain)) if self.wants_uuid_keys else plain
+            require(request.headers["x-idempotency-key"] == expected, "idempotency key")
             claims = self._check_token(request, fields, request.path_params["escrow_id"])
+            require(claims["type"] == TYPES[verb], "type of the token")
         except (AssertionError, KeyError, orjson.JSONDecodeError, jwt.PyJWTError) as violation:
             self.violations.append(repr(violation))
         self._note(request, body, claims)
@@ -164,22 +169,6 @@ class StrictWallet:
         if self.script:
             return self.script.popleft()
         return JSONResponse(honest_receipt(verb, fields, number=len(self.seen)))
-
-    async def _hold(self, request: Request) -> Response:
-        body = await request.body()
-        try:
-            self._check_common(request)
-            require("x-queue-auth-token" not in request.headers, "a hold carries no authorisation token")
-            fields = orjson.loads(body)
-            require(
-                set(fields) == {"amount", "reason", "queueItemId", "featureType", "metadata"}, f"hold body {fields}"
-            )
-        except (AssertionError, KeyError) as violation:
-            self.violations.append(repr(violation))
-        self._note(request, body, {})
-        if self.script:
-            return self.script.popleft()
-        return JSONResponse({**self.escrow, "amount": fields["amount"], "userId": request.path_params["user_id"]}, 201)
 
     async def _look_up(self, request: Request) -> Response:
         try:
@@ -226,6 +215,7 @@ class StrictWallet:
         amount = fields["amount"] if "amount" in fields else fields["refundAmount"] + fields["settleAmount"]
         require(claims["iat"] == now, "the token was minted for this attempt")
         require(claims["exp"] == now + 300, "the token lives five minutes")
+        require(claims["sub"] == claims["role"] == "queue_service", "role of the token")
         require(claims["escrowId"] == escrow_id, "escrow of the token")
         require(claims["queueItemId"] == fields["queueItemId"], "item of the token")
         require(claims["reason"] == fields["reason"], "reason of the token")

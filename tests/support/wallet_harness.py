@@ -18,9 +18,9 @@ from sqlalchemy import Engine
 
 from app.parts import utc_now
 from app.sandbox import create_sandbox
-from app.sandbox.books import Books, audit, read_books
 from app.sandbox.faults import FaultRates, Faults
 from app.sandbox.ledger import Hold, Ledger, LedgerEscrow, Resolution
+from app.sandbox.ledger_audit import LedgerTotals, audit, read_totals
 from app.store.engines import open_engines
 from tests.support.live_socket import LiveSocket
 from tests.support.sandbox_audit import create_tables
@@ -42,8 +42,8 @@ class WalletServer:
     faults: Faults
 
     @property
-    def books(self) -> Books:
-        return read_books(self.engine)
+    def books(self) -> LedgerTotals:
+        return read_totals(self.engine)
 
     def hold(self, user_id: str, tokens: int) -> str:
         """Tokens given to a user and held at once, as before an intake; returns the escrow's id."""
@@ -95,7 +95,7 @@ def wallet_serving(folder: Path, clock: HandClock) -> Iterator[WalletServer]:
             thread.join(START_SECONDS)
     assert not thread.is_alive(), "the wallet did not stop"
     assert audit(engines.writer) == []
-    assert read_books(engines.writer).balanced
+    assert read_totals(engines.writer).balanced
     engines.dispose()
 
 

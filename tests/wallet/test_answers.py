@@ -12,21 +12,21 @@ from hypothesis import strategies as st
 from app.domain.operation import OperationKind, Receipt
 from app.wallet.answers import (
     MAX_RETRY_AFTER_SECONDS,
-    Answer,
-    Done,
+    Conflict,
     Escrow,
     EscrowAnswer,
     EscrowStatus,
-    FindOut,
-    Never,
     NoEscrow,
-    Outcome,
-    TryAgain,
-    failure,
+    Rejected,
+    Retry,
+    Succeeded,
+    WalletAnswer,
+    WalletResponse,
+    classify,
+    classify_escrow,
+    classify_failure,
     is_held,
-    judge,
     read_escrow,
-    resolved,
     retry_after_seconds,
 )
 from tests.support.strict_wallet import NOON, build_operation
@@ -42,13 +42,13 @@ RECEIPTS: dict[OperationKind, dict[str, Any]] = {
 }
 
 
-def ok(fields: object) -> Answer:
-    return Answer(status=200, body=orjson.dumps(fields))
+def ok(fields: object) -> WalletResponse:
+    return WalletResponse(status=200, body=orjson.dumps(fields))
 
 
 @pytest.mark.parametrize("operation", [SETTLE, REFUND, PARTIAL], ids=lambda operation: operation.kind)
 def test_a_receipt_with_an_id_and_the_ordered_amounts_is_done(operation: Any) -> None:
-    assert judge(operation, ok(RECEIPTS[operation.kind]), NOON) == Done(
+    assert classify(operation, ok(RECEIPTS[operation.kind]), NOON) == Succeeded(
         receipt=Receipt(
             transaction_id="tx-1", settled_tokens=operation.settle_tokens, refunded_tokens=operation.refund_tokens
         )
@@ -69,7 +69,7 @@ def test_a_receipt_with_an_id_and_the_ordered_amounts_is_done(operation: Any) ->
     ],
 )
 def test_a_receipt_may_say_more_than_it_must(extra: dict[str, Any]) -> None:
-    assert isinstance(judge(SETTLE, ok(RECEIPTS[OperationKind.SETTLE] | extra), NOON), Done)
+    assert isinstance(classify(SETTLE, ok(RECEIPTS[OperationKind.SETTLE] | extra), NOON), Succeeded)
 
 
 NOT_RECEIPTS: list[object] = [
@@ -106,7 +106,7 @@ NOT_RECEIPTS: list[object] = [
 
 @pytest.mark.parametrize("fields", NOT_RECEIPTS, ids=repr)
 def test_a_200_that_is_not_the_promised_receipt_is_tried_again(fields: object) -> None:
-    assert isinstance(judge(SETTLE, ok(fields), NOON), TryAgain)
+    assert isinstance(classify(SETTLE, ok(fields), NOON), Retry)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_200_that_is_not_the_promised_receipt_is_tried_again(fields: object) -
     ids=["empty", "too long", "html", "cut off", "nan", "not utf-8", "deep", "infinite"],
 )
 def test_a_200_that_cannot_be_read_is_tried_again(body: bytes | None) -> None:
-    assert isinstance(judge(SETTLE, Answer(status=200, body=body), NOON), TryAgain)
+    assert isinstance(classify(SETTLE, WalletResponse(status=200, body=body), NOON), Retry)
 
 
 @pytest.mark.parametrize(
@@ -139,44 +139,44 @@ def test_a_200_that_cannot_be_read_is_tried_again(body: bytes | None) -> None:
     ids=repr,
 )
 def test_a_split_is_done_only_with_both_amounts(amounts: dict[str, Any]) -> None:
-    assert isinstance(judge(PARTIAL, ok({"transactionId": "tx-1", **amounts}), NOON), TryAgain)
+    assert isinstance(classify(PARTIAL, ok({"transactionId": "tx-1", **amounts}), NOON), Retry)
 
 
-STATUSES: dict[int, type[Outcome]] = {
-    **dict.fromkeys([400, 401, 403, 404, 422], Never),
-    **dict.fromkeys([402, 405, 406, 410, 413, 415, 418, 451], Never),
-    409: FindOut,
-    **dict.fromkeys([408, 423, 425, 429], TryAgain),
-    **dict.fromkeys([500, 501, 502, 503, 504, 507, 599], TryAgain),
-    **dict.fromkeys([201, 202, 204, 206], TryAgain),
-    **dict.fromkeys([301, 302, 303, 304, 307, 308], TryAgain),
+STATUSES: dict[int, type[WalletAnswer]] = {
+    **dict.fromkeys([400, 401, 403, 404, 422], Rejected),
+    **dict.fromkeys([402, 405, 406, 410, 413, 415, 418, 451], Rejected),
+    409: Conflict,
+    **dict.fromkeys([408, 423, 425, 429], Retry),
+    **dict.fromkeys([500, 501, 502, 503, 504, 507, 599], Retry),
+    **dict.fromkeys([201, 202, 204, 206], Retry),
+    **dict.fromkeys([301, 302, 303, 304, 307, 308], Retry),
 }
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
-def test_every_status_has_its_verdict_whatever_the_body_claims(status: int, kind: type[Outcome]) -> None:
+def test_every_status_has_its_class_whatever_the_body_claims(status: int, kind: type[WalletAnswer]) -> None:
     answer = replace(ok(RECEIPTS[OperationKind.SETTLE]), status=status)
-    verdict = judge(SETTLE, answer, NOON)
-    assert isinstance(verdict, kind)
-    assert not isinstance(verdict, Done)
-    assert str(status) in verdict.problem
+    result = classify(SETTLE, answer, NOON)
+    assert isinstance(result, kind)
+    assert not isinstance(result, Succeeded)
+    assert str(status) in result.problem
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_are_named_as_ours(status: int) -> None:
-    verdict = judge(SETTLE, Answer(status=status), NOON)
-    assert isinstance(verdict, Never)
-    assert "credentials" in verdict.problem
-    assert "WALLET_API_TOKEN" in verdict.problem
+    result = classify(SETTLE, WalletResponse(status=status), NOON)
+    assert isinstance(result, Rejected)
+    assert "credentials" in result.problem
+    assert "WALLET_API_TOKEN" in result.problem
 
 
 def test_a_conflict_that_needs_no_finding_out_is_tried_again() -> None:
-    assert isinstance(failure(Answer(status=409), NOON), TryAgain)
+    assert isinstance(classify_failure(WalletResponse(status=409), NOON), Retry)
 
 
 @given(st.binary(max_size=200), st.integers(100, 599))
 def test_no_accident_of_bytes_is_success(body: bytes, status: int) -> None:
-    assert not isinstance(judge(SETTLE, Answer(status=status, body=body), NOON), Done)
+    assert not isinstance(classify(SETTLE, WalletResponse(status=status, body=body), NOON), Succeeded)
 
 
 @given(
@@ -186,8 +186,8 @@ def test_no_accident_of_bytes_is_success(body: bytes, status: int) -> None:
     )
 )
 def test_done_means_an_id_and_exactly_what_was_ordered(fields: dict[str, Any]) -> None:
-    verdict = judge(SETTLE, ok(fields), NOON)
-    if isinstance(verdict, Done):
+    result = classify(SETTLE, ok(fields), NOON)
+    if isinstance(result, Succeeded):
         assert fields["transactionId"].strip()
         assert fields["settledAmount"] == 100
         assert not fields.get("refundedAmount")
@@ -197,9 +197,9 @@ def test_done_means_an_id_and_exactly_what_was_ordered(fields: dict[str, Any]) -
 
 def test_problems_never_repeat_what_the_wallet_sent() -> None:
     secret = "sk_live_do_not_print"
-    for status in STATUSES | {200: TryAgain}:
-        verdict = judge(SETTLE, Answer(status=status, retry_after=secret, body=secret.encode()), NOON)
-        assert secret not in repr(verdict)
+    for status in STATUSES | {200: Retry}:
+        result = classify(SETTLE, WalletResponse(status=status, retry_after=secret, body=secret.encode()), NOON)
+        assert secret not in repr(result)
 
 
 @pytest.mark.parametrize(
@@ -239,27 +239,27 @@ def test_no_retry_after_breaks_the_client(header: str) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503, 302])
 def test_try_again_carries_what_the_wallet_asked_for(status: int) -> None:
-    verdict = judge(SETTLE, Answer(status=status, retry_after="12"), NOON)
-    assert isinstance(verdict, TryAgain)
-    assert verdict.retry_after_seconds == 12.0
+    result = classify(SETTLE, WalletResponse(status=status, retry_after="12"), NOON)
+    assert isinstance(result, Retry)
+    assert result.retry_after_seconds == 12.0
 
 
 HELD = Escrow(escrow_id="escrow-1", user_id="viewer-1", amount=100, status=EscrowStatus.HELD)
 
-FATES: dict[EscrowStatus, dict[OperationKind, type[Outcome]]] = {
-    EscrowStatus.HELD: dict.fromkeys(OperationKind, TryAgain),
-    EscrowStatus.SETTLING: dict.fromkeys(OperationKind, TryAgain),
-    EscrowStatus.REFUNDING: dict.fromkeys(OperationKind, TryAgain),
-    EscrowStatus.PARTIAL_SETTLING: dict.fromkeys(OperationKind, TryAgain),
+FATES: dict[EscrowStatus, dict[OperationKind, type[WalletAnswer]]] = {
+    EscrowStatus.HELD: dict.fromkeys(OperationKind, Retry),
+    EscrowStatus.SETTLING: dict.fromkeys(OperationKind, Retry),
+    EscrowStatus.REFUNDING: dict.fromkeys(OperationKind, Retry),
+    EscrowStatus.PARTIAL_SETTLING: dict.fromkeys(OperationKind, Retry),
     EscrowStatus.SETTLED: {
-        OperationKind.SETTLE: Done,
-        OperationKind.PARTIAL: Done,
-        OperationKind.REFUND: Never,
+        OperationKind.SETTLE: Succeeded,
+        OperationKind.PARTIAL: Succeeded,
+        OperationKind.REFUND: Rejected,
     },
     EscrowStatus.REFUNDED: {
-        OperationKind.SETTLE: Never,
-        OperationKind.PARTIAL: Never,
-        OperationKind.REFUND: Done,
+        OperationKind.SETTLE: Rejected,
+        OperationKind.PARTIAL: Rejected,
+        OperationKind.REFUND: Succeeded,
     },
 }
 
@@ -267,60 +267,62 @@ FATES: dict[EscrowStatus, dict[OperationKind, type[Outcome]]] = {
 @pytest.mark.parametrize("kind", OperationKind)
 @pytest.mark.parametrize("status", EscrowStatus)
 def test_after_a_conflict_the_status_decides(status: EscrowStatus, kind: OperationKind) -> None:
-    verdict = resolved(build_operation(kind), replace(HELD, status=status))
-    assert isinstance(verdict, FATES[status][kind])
+    result = classify_escrow(build_operation(kind), replace(HELD, status=status))
+    assert isinstance(result, FATES[status][kind])
 
 
 def test_what_the_status_confirms_is_done_without_a_transaction_id() -> None:
     found = replace(HELD, status=EscrowStatus.SETTLED)
-    assert resolved(PARTIAL, found) == Done(receipt=Receipt(transaction_id=None, settled_tokens=70, refunded_tokens=30))
+    assert classify_escrow(PARTIAL, found) == Succeeded(
+        receipt=Receipt(transaction_id=None, settled_tokens=70, refunded_tokens=30)
+    )
 
 
 @pytest.mark.parametrize(
-    ("kind", "settled", "refunded", "verdict"),
+    ("kind", "settled", "refunded", "result"),
     [
-        (OperationKind.SETTLE, 100, 0, Done),
-        (OperationKind.SETTLE, 100, None, Done),
-        (OperationKind.SETTLE, 70, 30, Never),
-        (OperationKind.PARTIAL, 70, 30, Done),
-        (OperationKind.PARTIAL, 100, 0, Never),
-        (OperationKind.PARTIAL, 30, 70, Never),
-        (OperationKind.PARTIAL, None, 30, Done),
-        (OperationKind.PARTIAL, None, 0, Never),
+        (OperationKind.SETTLE, 100, 0, Succeeded),
+        (OperationKind.SETTLE, 100, None, Succeeded),
+        (OperationKind.SETTLE, 70, 30, Rejected),
+        (OperationKind.PARTIAL, 70, 30, Succeeded),
+        (OperationKind.PARTIAL, 100, 0, Rejected),
+        (OperationKind.PARTIAL, 30, 70, Rejected),
+        (OperationKind.PARTIAL, None, 30, Succeeded),
+        (OperationKind.PARTIAL, None, 0, Rejected),
     ],
 )
 def test_amounts_that_the_status_states_must_be_ours(
-    kind: OperationKind, settled: int | None, refunded: int | None, verdict: type[Outcome]
+    kind: OperationKind, settled: int | None, refunded: int | None, result: type[WalletAnswer]
 ) -> None:
     found = replace(HELD, status=EscrowStatus.SETTLED, settled_amount=settled, refunded_amount=refunded)
-    assert isinstance(resolved(build_operation(kind), found), verdict)
+    assert isinstance(classify_escrow(build_operation(kind), found), result)
 
 
 def test_an_escrow_resolved_another_way_is_said_plainly() -> None:
-    verdict = resolved(REFUND, replace(HELD, status=EscrowStatus.SETTLED))
-    assert isinstance(verdict, Never)
-    assert "another way" in verdict.problem
-    assert "settled" in verdict.problem
-    assert "100 to refund" in verdict.problem
+    result = classify_escrow(REFUND, replace(HELD, status=EscrowStatus.SETTLED))
+    assert isinstance(result, Rejected)
+    assert "another way" in result.problem
+    assert "settled" in result.problem
+    assert "100 to refund" in result.problem
 
 
 @pytest.mark.parametrize("status", EscrowStatus)
 def test_an_escrow_of_another_amount_is_never_ours(status: EscrowStatus) -> None:
-    assert isinstance(resolved(SETTLE, replace(HELD, status=status, amount=99)), Never)
+    assert isinstance(classify_escrow(SETTLE, replace(HELD, status=status, amount=99)), Rejected)
 
 
 @pytest.mark.parametrize(
     ("found", "kind"),
     [
-        (NoEscrow(), Never),
-        (TryAgain(problem="asleep", retry_after_seconds=3), TryAgain),
-        (Never(problem="credentials"), Never),
+        (NoEscrow(), Rejected),
+        (Retry(problem="asleep", retry_after_seconds=3), Retry),
+        (Rejected(problem="credentials"), Rejected),
     ],
 )
-def test_a_status_that_cannot_be_read_decides_nothing(found: EscrowAnswer, kind: type[Outcome]) -> None:
-    verdict = resolved(SETTLE, found)
-    assert isinstance(verdict, kind)
-    assert isinstance(found, NoEscrow) or verdict is found
+def test_a_status_that_cannot_be_read_decides_nothing(found: EscrowAnswer, kind: type[WalletAnswer]) -> None:
+    result = classify_escrow(SETTLE, found)
+    assert isinstance(result, kind)
+    assert isinstance(found, NoEscrow) or result is found
 
 
 def test_an_intake_may_rely_on_a_held_escrow_of_its_amount_only() -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import orjson
@@ -11,7 +12,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from app.domain.operation import OperationKind, Receipt
-from app.wallet.answers import Done, Escrow, EscrowStatus, FindOut, Never, NoEscrow, TryAgain
+from app.wallet.answers import Conflict, Escrow, EscrowStatus, NoEscrow, Rejected, Retry, Succeeded
 from app.wallet.client import Wallet
 from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, MovableClock, StrictWallet, build_operation
 
@@ -44,7 +45,7 @@ def build_wallet(base_url: str, clock: MovableClock, **options: Any) -> Wallet:
 
 async def test_a_settlement_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
     outcome = await wallet.execute(build_operation(OperationKind.SETTLE))
-    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=100, refunded_tokens=0))
+    assert outcome == Succeeded(receipt=Receipt(transaction_id="tx-1", settled_tokens=100, refunded_tokens=0))
     (seen,) = theirs.seen
     assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/settle")
     assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-settle"
@@ -59,7 +60,7 @@ async def test_a_settlement_is_sent_as_the_interface_says(wallet: Wallet, theirs
 
 async def test_a_refund_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
     outcome = await wallet.execute(build_operation(OperationKind.REFUND, reason="user_cancelled"))
-    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=0, refunded_tokens=100))
+    assert outcome == Succeeded(receipt=Receipt(transaction_id="tx-1", settled_tokens=0, refunded_tokens=100))
     (seen,) = theirs.seen
     assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/refund")
     assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-refund"
@@ -74,7 +75,7 @@ async def test_a_refund_is_sent_as_the_interface_says(wallet: Wallet, theirs: St
 
 async def test_a_split_is_sent_as_the_interface_says(wallet: Wallet, theirs: StrictWallet) -> None:
     outcome = await wallet.execute(build_operation(OperationKind.PARTIAL))
-    assert outcome == Done(receipt=Receipt(transaction_id="tx-1", settled_tokens=70, refunded_tokens=30))
+    assert outcome == Succeeded(receipt=Receipt(transaction_id="tx-1", settled_tokens=70, refunded_tokens=30))
     (seen,) = theirs.seen
     assert (seen.method, seen.target) == ("POST", "/wallets/escrow/escrow-1/partial-settle")
     assert seen.headers["x-idempotency-key"] == "queue-0000000a-0000-7000-8000-000000000000-partial"
@@ -97,6 +98,9 @@ async def test_the_authorisation_token_names_the_whole_decision(
     await wallet.execute(operation)
     issued = int(clock().timestamp())
     assert theirs.seen[0].claims == {
+        "sub": "queue_service",
+        "role": "queue_service",
+        "type": {"settle": "queue_settlement", "refund": "queue_refund", "partial": "queue_partial_settlement"}[kind],
         "queueItemId": operation.item_id,
         "escrowId": "escrow-1",
         "modelId": "star",
@@ -129,28 +133,17 @@ async def test_the_status_of_an_escrow_is_looked_up_under_its_user(wallet: Walle
     assert seen.headers["x-idempotency-key"] == "queue-x-settle"
 
 
-async def test_a_hold_is_sent_as_features_send_it(wallet: Wallet, theirs: StrictWallet) -> None:
-    held = await wallet.hold(
-        "viewer-1",
-        amount=25,
-        reason="a spin",
-        queue_item_id=None,
-        feature_type="wheel",
-        metadata={"slot": 3},
-        idempotency_key="spin-7",
-    )
-    assert isinstance(held, Escrow)
-    assert (held.escrow_id, held.amount, held.status) == ("escrow-1", 25, EscrowStatus.HELD)
-    (seen,) = theirs.seen
-    assert (seen.method, seen.target) == ("POST", "/wallets/viewer-1/escrow/hold")
-    assert seen.headers["x-idempotency-key"] == "spin-7"
-    assert seen.fields == {
-        "amount": 25,
-        "reason": "a spin",
-        "queueItemId": None,
-        "featureType": "wheel",
-        "metadata": {"slot": 3},
-    }
+async def test_a_wallet_that_wants_uuids_gets_the_uuid_of_each_key(theirs: StrictWallet, clock: MovableClock) -> None:
+    theirs.wants_uuid_keys = True
+    async with build_wallet("http://wallet.test", clock, transport=theirs.transport(), uuid_keys=True) as wallet:
+        assert isinstance(await wallet.execute(build_operation(OperationKind.REFUND)), Succeeded)
+        await wallet.escrow(
+            "viewer-1", "escrow-1", idempotency_key=build_operation(OperationKind.REFUND).idempotency_key
+        )
+    assert not theirs.violations
+    order, look_up = (UUID(seen.headers["x-idempotency-key"]) for seen in theirs.seen)
+    assert order == look_up
+    assert order.version == 5
 
 
 async def test_a_base_url_keeps_its_path(theirs: StrictWallet, clock: MovableClock) -> None:
@@ -180,7 +173,7 @@ async def test_an_id_cannot_leave_its_place_in_the_path(wallet: Wallet, theirs: 
 
 @pytest.mark.parametrize("escrow_id", [".", "..", ""])
 async def test_an_id_that_no_path_can_carry_is_not_sent(wallet: Wallet, theirs: StrictWallet, escrow_id: str) -> None:
-    assert isinstance(await wallet.execute(build_operation(escrow_transaction_id=escrow_id)), Never)
+    assert isinstance(await wallet.execute(build_operation(escrow_transaction_id=escrow_id)), Rejected)
     assert isinstance(await wallet.escrow("viewer-1", escrow_id), NoEscrow)
     assert isinstance(await wallet.escrow("..", "escrow-1"), NoEscrow)
     assert not theirs.seen
@@ -201,38 +194,38 @@ async def test_without_an_api_token_there_is_no_authorisation_header(clock: Mova
 
 
 @pytest.mark.parametrize(
-    ("answer", "verdict"),
+    ("answer", "result"),
     [
-        (Response(status_code=400), Never),
-        (Response(status_code=401), Never),
-        (Response(status_code=403), Never),
-        (Response(status_code=404), Never),
-        (Response(status_code=409), FindOut),
-        (Response(status_code=422), Never),
-        (Response(status_code=429), TryAgain),
-        (Response(status_code=500), TryAgain),
-        (Response(status_code=503), TryAgain),
-        (Response("<html>", 200), TryAgain),
-        (JSONResponse({"transactionId": "tx", "settledAmount": 99}), TryAgain),
-        (JSONResponse({"transactionId": "tx", "settledAmount": 100}), Done),
+        (Response(status_code=400), Rejected),
+        (Response(status_code=401), Rejected),
+        (Response(status_code=403), Rejected),
+        (Response(status_code=404), Rejected),
+        (Response(status_code=409), Conflict),
+        (Response(status_code=422), Rejected),
+        (Response(status_code=429), Retry),
+        (Response(status_code=500), Retry),
+        (Response(status_code=503), Retry),
+        (Response("<html>", 200), Retry),
+        (JSONResponse({"transactionId": "tx", "settledAmount": 99}), Retry),
+        (JSONResponse({"transactionId": "tx", "settledAmount": 100}), Succeeded),
     ],
     ids=lambda value: str(getattr(value, "status_code", getattr(value, "__name__", value))),
 )
-async def test_an_answer_meets_its_verdict(
-    wallet: Wallet, theirs: StrictWallet, answer: Response, verdict: type[object]
+async def test_an_answer_meets_its_class(
+    wallet: Wallet, theirs: StrictWallet, answer: Response, result: type[object]
 ) -> None:
     theirs.script.append(answer)
-    assert isinstance(await wallet.execute(build_operation()), verdict)
+    assert isinstance(await wallet.execute(build_operation()), result)
 
 
 async def test_retry_after_reaches_the_caller(wallet: Wallet, theirs: StrictWallet) -> None:
     theirs.script.append(Response(status_code=429, headers={"Retry-After": "17"}))
     outcome = await wallet.execute(build_operation())
-    assert isinstance(outcome, TryAgain)
+    assert isinstance(outcome, Retry)
     assert outcome.retry_after_seconds == 17.0
     theirs.script.append(Response(status_code=503, headers={"Retry-After": "Sat, 31 Jan 2026 12:01:00 GMT"}))
     outcome = await wallet.execute(build_operation())
-    assert isinstance(outcome, TryAgain)
+    assert isinstance(outcome, Retry)
     assert outcome.retry_after_seconds == 60.0
 
 
@@ -240,13 +233,13 @@ async def test_retry_after_reaches_the_caller(wallet: Wallet, theirs: StrictWall
     ("answer", "found"),
     [
         (Response(status_code=404), NoEscrow),
-        (Response(status_code=403), Never),
-        (Response(status_code=503), TryAgain),
-        (Response(status_code=409), TryAgain),
-        (Response("<html>", 200), TryAgain),
-        (JSONResponse({"escrowId": "another", "userId": "viewer-1", "amount": 100, "status": "held"}), TryAgain),
-        (JSONResponse({"escrowId": "escrow-1", "userId": "another", "amount": 100, "status": "held"}), TryAgain),
-        (JSONResponse({"escrowId": "escrow-1", "userId": "viewer-1", "amount": 100, "status": "odd"}), TryAgain),
+        (Response(status_code=403), Rejected),
+        (Response(status_code=503), Retry),
+        (Response(status_code=409), Retry),
+        (Response("<html>", 200), Retry),
+        (JSONResponse({"escrowId": "another", "userId": "viewer-1", "amount": 100, "status": "held"}), Retry),
+        (JSONResponse({"escrowId": "escrow-1", "userId": "another", "amount": 100, "status": "held"}), Retry),
+        (JSONResponse({"escrowId": "escrow-1", "userId": "viewer-1", "amount": 100, "status": "odd"}), Retry),
     ],
 )
 async def test_a_look_up_that_fails_says_how(
@@ -256,37 +249,9 @@ async def test_a_look_up_that_fails_says_how(
     assert isinstance(await wallet.escrow("viewer-1", "escrow-1"), found)
 
 
-@pytest.mark.parametrize(
-    ("answer", "held"),
-    [
-        (Response(status_code=402), Never),
-        (Response(status_code=422), Never),
-        (Response(status_code=500), TryAgain),
-        (JSONResponse({"escrowId": "e", "userId": "viewer-1", "amount": 24, "status": "held"}, 201), TryAgain),
-        (JSONResponse({"escrowId": "e", "userId": "viewer-2", "amount": 25, "status": "held"}, 201), TryAgain),
-        (JSONResponse({}, 201), TryAgain),
-        (JSONResponse({"escrowId": "e", "userId": "viewer-1", "amount": 25, "status": "held"}, 200), Escrow),
-    ],
-)
-async def test_a_hold_that_fails_says_how(
-    wallet: Wallet, theirs: StrictWallet, answer: Response, held: type[object]
-) -> None:
-    theirs.script.append(answer)
-    outcome = await wallet.hold(
-        "viewer-1",
-        amount=25,
-        reason="a spin",
-        queue_item_id="q",
-        feature_type="wheel",
-        metadata={},
-        idempotency_key="spin-7",
-    )
-    assert isinstance(outcome, held)
-
-
 async def test_a_redirect_is_not_followed(wallet: Wallet, theirs: StrictWallet) -> None:
     theirs.script.append(Response(status_code=307, headers={"Location": "http://elsewhere.test/"}))
-    assert isinstance(await wallet.execute(build_operation()), TryAgain)
+    assert isinstance(await wallet.execute(build_operation()), Retry)
     assert len(theirs.seen) == 1
 
 
@@ -300,7 +265,7 @@ async def test_cookies_are_not_kept(wallet: Wallet, theirs: StrictWallet) -> Non
 async def test_a_compressed_answer_is_not_unpacked(wallet: Wallet, theirs: StrictWallet) -> None:
     packed = gzip.compress(orjson.dumps({"transactionId": "tx", "settledAmount": 100}))
     theirs.script.append(Response(packed, headers={"Content-Encoding": "gzip"}))
-    assert isinstance(await wallet.execute(build_operation()), TryAgain)
+    assert isinstance(await wallet.execute(build_operation()), Retry)
     assert theirs.seen[0].headers["accept-encoding"] == "identity"
 
 
@@ -313,6 +278,7 @@ class Loopback:
 
     url: str = ""
     connections: int = 0
+    listener: Any = None
     finished: list[asyncio.Event] = field(default_factory=list)
 
 
@@ -335,6 +301,7 @@ def serve() -> Callable[[Talk], AbstractAsyncContextManager[Loopback]]:
                 done.set()
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        loopback.listener = server
         loopback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield loopback
@@ -372,14 +339,14 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 async def test_connections_are_kept_and_used_again(serve: Serve, clock: MovableClock) -> None:
     async with serve(answer_all) as server, build_wallet(server.url, clock) as wallet:
         for _ in range(20):
-            assert isinstance(await wallet.execute(build_operation()), Done)
+            assert isinstance(await wallet.execute(build_operation()), Succeeded)
         assert server.connections == 1
 
 
 async def test_connections_are_bounded(serve: Serve, clock: MovableClock) -> None:
     async with serve(answer_all) as server, build_wallet(server.url, clock, connections=3) as wallet:
         outcomes = await asyncio.gather(*(wallet.execute(build_operation()) for _ in range(40)))
-        assert all(isinstance(outcome, Done) for outcome in outcomes)
+        assert all(isinstance(outcome, Succeeded) for outcome in outcomes)
         assert server.connections <= 3
 
 
@@ -391,7 +358,7 @@ async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) ->
     async with build_wallet(f"http://127.0.0.1:{port}", clock) as wallet:
         outcome = await wallet.execute(build_operation())
         found = await wallet.escrow("viewer-1", "escrow-1")
-    assert outcome == found == TryAgain(problem="the wallet could not be reached")
+    assert outcome == found == Retry(problem="the wallet could not be reached", reached=False)
 
 
 async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: MovableClock) -> None:
@@ -408,11 +375,11 @@ async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: S
     ):
         for _ in range(8):
             outcomes = await asyncio.gather(*(wallet.execute(build_operation()) for _ in range(2)))
-            assert outcomes == [TryAgain(problem="the wallet did not answer in time")] * 2
+            assert outcomes == [Retry(problem="the wallet did not answer in time")] * 2
         talkative = True
         # Each abandoned connection was closed: the two places of the pool are free for the wallet that speaks again.
         for _ in range(50):
-            if isinstance(await wallet.execute(build_operation()), Done):
+            if isinstance(await wallet.execute(build_operation()), Succeeded):
                 break
         else:
             pytest.fail("the pool has not recovered")
@@ -428,7 +395,7 @@ async def test_a_dripping_answer_is_cut_off_in_total(serve: Serve, clock: Movabl
             await asyncio.sleep(0.01)
 
     async with serve(drip) as server, build_wallet(server.url, clock, timeout_seconds=0.2) as wallet:
-        assert await wallet.execute(build_operation()) == TryAgain(problem="the wallet did not answer in time")
+        assert await wallet.execute(build_operation()) == Retry(problem="the wallet did not answer in time")
 
 
 async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: MovableClock) -> None:
@@ -445,7 +412,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: Mov
 
     async with serve(flood) as server, build_wallet(server.url, clock) as wallet:
         outcome = await wallet.execute(build_operation())
-    assert outcome == TryAgain(problem="the wallet answered 200 without a readable receipt")
+    assert outcome == Retry(problem="the wallet answered 200 without a readable receipt")
     assert written < 50_000_000, "what the kernel buffers, and no more"
 
 
@@ -462,7 +429,32 @@ async def test_a_connection_that_breaks_is_tried_again(serve: Serve, clock: Mova
 
     async with serve(breaking) as server, build_wallet(server.url, clock) as wallet:
         outcome = await wallet.execute(build_operation())
-    assert outcome == TryAgain(problem="the connection to the wallet broke before it answered")
+    assert outcome == Retry(problem="the connection to the wallet broke before it answered")
+
+
+async def test_one_pooled_connection_that_breaks_is_tried_again_at_once(serve: Serve, clock: MovableClock) -> None:
+    async def closing_after_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(RECEIPT)
+        await writer.drain()
+        await read_request(reader)
+
+    async with serve(closing_after_one) as server, build_wallet(server.url, clock) as wallet:
+        for _ in range(2):
+            assert isinstance(await wallet.execute(build_operation()), Succeeded)
+        assert server.connections == 2
+
+
+async def test_after_a_broken_connection_the_wallet_may_have_been_reached(serve: Serve, clock: MovableClock) -> None:
+    async def last_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        listener.close()
+
+    async with serve(last_one) as server:
+        listener = server.listener
+        async with build_wallet(server.url, clock) as wallet:
+            outcome = await wallet.execute(build_operation())
+    assert outcome == Retry(problem="the wallet could not be reached", reached=True)
 
 
 async def test_a_cancelled_attempt_is_not_swallowed(serve: Serve, clock: MovableClock) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.books import Books
 from app.sandbox.faults import FaultRates
 from app.sandbox.ledger import HoldStatus
+from app.sandbox.ledger_audit import LedgerTotals
 from tests.support.server import Json, fresh, intake_body, ok, problem, serving
 from tests.support.stores import HandClock
 from tests.support.wallet_harness import AWAY, WELL, Money, WalletServer, money
@@ -23,8 +23,8 @@ async def site(tmp_path: Path, wallet: WalletServer, clock: HandClock) -> AsyncI
         yield site
 
 
-def books(*, available: int = 0, escrow: int = 0, earned: int = 0) -> Books:
-    return Books(granted=available + escrow + earned, available=available, escrow=escrow, earned=earned)
+def books(*, available: int = 0, escrow: int = 0, earned: int = 0) -> LedgerTotals:
+    return LedgerTotals(granted=available + escrow + earned, available=available, escrow=escrow, earned=earned)
 
 
 # The three ways an escrow can go

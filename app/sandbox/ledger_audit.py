@@ -1,4 +1,4 @@
-"""The sandbox wallet's books, added up: what was granted and where it is now, and whether every figure bears it out.
+"""The sum of all grants in the sandbox's ledger, where those tokens are now, and every contradiction in its figures.
 
 Reads what `ledger` writes and never writes.
 """
@@ -13,7 +13,7 @@ from app.sandbox.tables import ACCOUNT, ESCROW, MINT, POSTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Books:
+class LedgerTotals:
     granted: int
     available: int
     escrow: int
@@ -24,7 +24,7 @@ class Books:
         return self.granted == self.available + self.escrow + self.earned
 
 
-def read_books(engine: Engine) -> Books:
+def read_totals(engine: Engine) -> LedgerTotals:
     with engine.begin() as connection:
         sums = {
             str(kind): int(total)
@@ -32,7 +32,7 @@ def read_books(engine: Engine) -> Books:
                 select(ACCOUNT.c.kind, func.sum(ACCOUNT.c.balance)).group_by(ACCOUNT.c.kind)
             )
         }
-    return Books(
+    return LedgerTotals(
         granted=-sums.get(MINT, 0),
         available=sums.get("available", 0),
         escrow=sums.get("escrow", 0),
@@ -41,7 +41,7 @@ def read_books(engine: Engine) -> Books:
 
 
 def audit(engine: Engine) -> list[str]:
-    """Every way in which the books contradict themselves, from the postings up; empty: none. Reads all of them."""
+    """Every contradiction of the ledger, from the postings up; empty: none. Reads all of them."""
     with engine.begin() as connection:
         return [*_unbalanced_transfers(connection), *_wrong_balances(connection), *_wrong_escrows(connection)]
 

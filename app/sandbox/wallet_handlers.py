@@ -1,4 +1,4 @@
-"""The sandbox wallet's counter: the wallet's published interface as plain functions, without a network.
+"""The sandbox wallet's handlers: the wallet's published interface as plain functions, without a network.
 
 Owns what a request must bring (bearer token, idempotency key, authorisation token, body) and the shapes of the answers.
 What happens to tokens is `ledger`'s.
@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import NAMESPACE_URL, uuid5
 
 import jwt
 import orjson
@@ -19,6 +20,12 @@ from app.sandbox.ledger import MAX_AMOUNT, Hold, Ledger, LedgerRefusal, Resoluti
 
 MAX_TOKEN_SECONDS: Final = 300
 CLOCK_SKEW_SECONDS: Final = 30
+QUEUE_SERVICE: Final = "queue_service"
+_TOKEN_TYPES: Final = {
+    "settle": "queue_settlement",
+    "refund": "queue_refund",
+    "partial": "queue_partial_settlement",
+}
 
 
 class Refused(Exception):
@@ -27,7 +34,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Teller:
+class WalletHandlers:
     """The interface without the network: headers (by lower-case names) and a body in, a Reply out, synchronously."""
 
     def __init__(
@@ -138,7 +145,7 @@ class Teller:
     def hold(self, user_id: str, headers: Mapping[str, str], body: bytes) -> Reply:
         def work() -> Reply:
             key = _any_key(headers)
-            fields = _read(body, _HOLD, {"queueItemId": None, "metadata": {}})
+            fields = _read(body, _HOLD)
             order = Hold(
                 user_id=user_id,
                 amount=fields["amount"],
@@ -151,14 +158,9 @@ class Teller:
                 201,
                 transactionId=held.transaction_id,
                 escrowId=held.escrow_id,
-                userId=user_id,
-                amount=order.amount,
-                status="held",
-                queueItemId=order.queue_item_id,
-                featureType=order.feature_type,
-                reason=order.reason,
-                userAvailableBalance=held.user_available,
-                createdAt=_timestamp(held.at_ms),
+                previousBalance=held.user_available + order.amount,
+                newAvailableBalance=held.user_available,
+                escrowBalance=held.user_escrow,
                 timestamp=_timestamp(held.at_ms),
             )
 
@@ -200,9 +202,12 @@ class Teller:
             raise Refused(401, "the bearer token is missing or wrong")
 
     def _authorise(self, headers: Mapping[str, str], order: Resolution, kind: str) -> str:
-        """Holds the authorisation token against path and body; returns the idempotency key. Raises Refused."""
+        """Compares the authorisation token with path and body; returns the idempotency key. Raises Refused."""
         claims = self._claims(headers)
         expected = {
+            "sub": QUEUE_SERVICE,
+            "role": QUEUE_SERVICE,
+            "type": _TOKEN_TYPES[kind],
             "queueItemId": order.queue_item_id,
             "escrowId": order.escrow_id,
             "modelId": claims.get("modelId") if order.model_id is None else order.model_id,
@@ -214,9 +219,11 @@ class Teller:
         if claims != expected or not _is_id(claims["modelId"]):
             raise Refused(403, "the authorisation token is for another request")
         key = headers.get("x-idempotency-key")
-        if key != f"queue-{order.queue_item_id}-{kind}":
+        plain = f"queue-{order.queue_item_id}-{kind}"
+        # The wallet's guide prescribes the plain key, its published OpenAPI a UUID.
+        if key not in (plain, str(uuid5(NAMESPACE_URL, plain))):
             raise Refused(400, "X-Idempotency-Key does not name this item and operation")
-        return key
+        return plain
 
     def _claims(self, headers: Mapping[str, str]) -> dict[str, Any]:
         try:
@@ -258,10 +265,6 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= 128 and "\0" not in value
 
 
-def _is_id_or_none(value: object) -> bool:
-    return value is None or _is_id(value)
-
-
 def _is_amount(value: object) -> bool:
     return type(value) is int and 1 <= value <= MAX_AMOUNT
 
@@ -285,15 +288,18 @@ _PARTIAL: Final[Shape] = {
 _HOLD: Final[Shape] = {
     "amount": _is_amount,
     "reason": _is_id,
-    "queueItemId": _is_id_or_none,
+    "queueItemId": _is_id,
     "featureType": _is_id,
     "metadata": _is_object,
 }
 _GRANT: Final[Shape] = {"userId": _is_id, "amount": _is_amount}
 
 
-def _read(body: bytes, shape: Shape, defaults: Mapping[str, object] | None = None) -> dict[str, Any]:
-    fields = {**(defaults or {}), **read_object(body)}
+def _read(body: bytes, shape: Shape) -> dict[str, Any]:
+    """The fields of a body, all of them but `metadata` required. Raises Refused."""
+    fields = read_object(body)
+    if "metadata" in shape:
+        fields.setdefault("metadata", {})
     wrong = shape.keys() ^ fields.keys() or {name for name, fits in shape.items() if not fits(fields[name])}
     if wrong:
         raise Refused(422, f"missing, unknown or wrong fields: {', '.join(sorted(wrong))}")
