@@ -37,7 +37,7 @@ from app.metrics.registry import Metrics, Readings
 from app.metrics.workers import Figures
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
-from app.settings import SANDBOX, InvalidSettings, Settings
+from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
 from app.store import Store, reading
 from app.store.engines import Engines, open_engines
 from app.store.migrating import migrate, refuse_other_schema
@@ -247,6 +247,7 @@ def _wallet(settings: Settings, engines: Engines, clock: Callable[[], datetime])
         queue_secret=settings.wallet_queue_secret,
         timeout_seconds=settings.wallet_timeout_seconds,
         clock=clock,
+        uuid_keys=settings.wallet_key_format is WalletKeyFormat.UUID,
         transport=transport,
     )
     return wallet, routes
