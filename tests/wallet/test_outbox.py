@@ -111,7 +111,6 @@ class TestOutcomes:
             (lambda asked: receipt(asked, settledAmount=99), "another amount"),
             (lambda asked: receipt(asked, transactionId=None), "without a transaction id"),
             (httpx2.ConnectError("refused"), "could not be reached"),
-            (httpx2.ReadError("reset"), "broke before it answered"),
             (httpx2.ReadTimeout("slow"), "did not answer in time"),
         ],
     )
@@ -133,6 +132,20 @@ class TestOutcomes:
         first, second = wallet.orders
         assert (first.key, first.body, first.path) == (second.key, second.body, second.path)
         assert first.key == f"queue-{item.item_id}-settle"
+
+    async def test_a_connection_that_breaks_twice_is_tried_again_later(
+        self, stage: Stage, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.extend(httpx2.ReadError("reset") for _ in range(2))
+        async with stage.running():
+            await stage.told()
+            assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.RETRYING, 1)
+            assert "broke before it answered" in (stage.row(item).last_problem or "")
+            stage.later(RETRY_BASE_SECONDS)
+            await stage.told()
+        assert stage.item(item).settled
+        assert len({(asked.key, asked.body) for asked in wallet.orders}) == 1
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422])
     async def test_what_cannot_succeed_is_dead_at_once(self, stage: Stage, wallet: ScriptedWallet, status: int) -> None:
