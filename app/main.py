@@ -39,7 +39,7 @@ from app.metrics.workers import FOLDER, Figures
 from app.parts import Parts, assemble, utc_now
 from app.server.middleware import Edge, Service
 from app.server.problems import REQUEST_ID
-from app.settings import Settings, read_settings
+from app.settings import Environment, Settings, read_settings
 from app.store import writing
 from app.wallet.breaker import BreakerState
 from app.wire.commands import ROOM_PATH
@@ -180,6 +180,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         store=store,
         watched_rooms=parts.audiences.everywhere,
     )
+    site = pages.current_site(reload=parts.settings.environment is Environment.DEVELOPMENT)
     return [
         *items.routes(),
         *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
@@ -192,8 +193,8 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         WebSocketRoute(f"{ROOM_PATH}/live", parts.sockets.live),
         *descriptions.routes(parts.metrics),
         *parts.sandbox_routes,
-        *guides.routes(),
-        *pages.routes(),
+        *guides.routes(site),
+        *pages.routes(site),
         WebSocketRoute("/{path:path}", nowhere),
     ]
 

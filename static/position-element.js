@@ -1,74 +1,86 @@
 // <performance-queue-position>: a viewer's place in a performer's queue, for any page of a host site.
 //
-//   <script type="module" src="https://queue.example/static/position-element.js"></script>
-//   <performance-queue-position performer="aria"></performance-queue-position>
+//   <script type="module" src="https://queue.example/static/v1/position-element.js"></script>
+//   <performance-queue-position performer="mira"></performance-queue-position>
 //   <script type="module">
 //     const place = document.querySelector("performance-queue-position");
-//     place.refreshToken = async () => (await fetch("/queue-token")).text();   // optional
+//     place.refreshToken = () => fetch("/queue-token").then((answer) => answer.text());
 //     place.token = await place.refreshToken();
 //     place.addEventListener("queue-notice", (event) => console.log(event.detail.text));
 //   </script>
 //
-// Attributes: performer; server (default: where this module came from); item (one item's id; default: the viewer's
-// first). Properties: token, refreshToken, and client, the QueueClient behind it.
-// Events (they bubble): queue-position {itemId, status, position, ahead, estimatedWaitSeconds, estimatedWaitRange},
-// queue-ended {itemId}, queue-notice {itemId, template, params, text}, queue-connection {status, asOf, code}.
-// Custom properties: --queue-accent, --queue-text, --queue-muted, --queue-surface, --queue-line, --queue-radius,
-// --queue-font. Parts: card, position, ahead, wait, state.
-// The host's origin has to be among the service's ALLOWED_ORIGINS.
-import { StageClock } from "./lib/cards.js";
-import { el, oncePerFrame, setText, show } from "./lib/dom.js";
-import { exactClock } from "./lib/format.js";
-import { t } from "./lib/messages.js";
-import { QueueClient } from "./queue-client.js";
+// The guide static/docs/guides/embed.md lists attributes, properties, events, parts and custom properties; /docs shows
+// them live. The host's origin has to be among the service's ALLOWED_ORIGINS.
+import { el, oncePerFrame, setAttribute, setText, show } from "./lib/dom.js";
+import { elementWords } from "./lib/element-words.js";
+import { sheet } from "./lib/element-style.js";
+import { isMoneyMoving, moneyState, outcomeOf } from "./lib/outcome.js";
+import { standing } from "./lib/stage.js";
 import { waitOf, waitText } from "./lib/wait.js";
-
-const sheet = new CSSStyleSheet();
-sheet.replaceSync(`
-  :host { display: block; }
-  :host([hidden]), [hidden] { display: none; }
-  .card {
-    display: grid; grid-template-columns: auto minmax(0, 1fr); align-items: center; gap: 2px 16px; padding: 16px 20px;
-    font: 400 1rem/1.4 var(--queue-font, system-ui, sans-serif);
-    color: var(--queue-text, light-dark(#16171b, #f1f2f4)); background: var(--queue-surface, light-dark(#fff, #16181d));
-    border: 1px solid var(--queue-line, light-dark(#e3e1d9, #282c34)); border-radius: var(--queue-radius, 14px);
-  }
-  p { margin: 0; }
-  .position {
-    grid-row: span 2; font-size: 3rem; font-weight: 650; line-height: 1; letter-spacing: -.04em;
-    font-variant-numeric: tabular-nums; color: var(--queue-accent, light-dark(#2747e8, #93a9ff));
-  }
-  .ahead { font-weight: 600; }
-  .wait, .state { font-size: .875rem; color: var(--queue-muted, light-dark(#5d5e63, #a3a8b3)); font-variant-numeric: tabular-nums; }
-  .state { grid-column: 1 / -1; }
-  .stale .position, .stale .ahead { color: var(--queue-muted, light-dark(#5d5e63, #a3a8b3)); }
-`);
+import { QueueClient, isActive } from "./queue-client.js";
 
 const GRACE_MS = 2_000;
+const MONEY_POLL_MS = 3_000;
+const PROPERTIES = ["token", "refreshToken", "strings"];
 
 export class PerformanceQueuePosition extends HTMLElement {
-  static observedAttributes = ["performer", "server", "item"];
+  static observedAttributes = ["performer", "server", "item", "lang", "hide"];
 
   #parts;
   #token = null;
+  #refreshToken = null;
+  #strings = {};
+  #client = null;
+  #words = null;
   #timers = [];
-  #stage = null;
   #last = null;
+  #outcome = null;
+  #asked = null;
+  #said = "";
+  #ready;
+  #isReady;
   #draw = oncePerFrame(() => this.#render());
-  refreshToken = null;
-  client = null;
 
   constructor() {
     super();
-    this.#parts = {
-      position: el("p", { class: "position", part: "position" }),
-      ahead: el("p", { class: "ahead", part: "ahead", "aria-live": "polite" }),
-      wait: el("p", { class: "wait", part: "wait" }),
-      state: el("p", { class: "state", part: "state", role: "status" }),
+    const part = (name, attributes = {}, ...content) =>
+      el(attributes.tag ?? "p", { class: name, part: name, ...attributes, tag: null }, ...content);
+    const act = (name, run) => part(name, { tag: "button", type: "button", onclick: run });
+    const parts = {
+      position: part("position"),
+      ahead: part("ahead", { "aria-live": "polite" }),
+      wait: part("wait"),
+      title: part("title", { dir: "auto" }),
+      money: part("money"),
+      state: part("state", { role: "status" }),
     };
+    const buttons = {
+      cancel: act("cancel", () => this.#ask(true)),
+      confirm: act("confirm", () => this.#cancel()),
+      back: act("back", () => this.#ask(false)),
+      close: act("close", () => this.#close()),
+    };
+    this.#parts = { ...parts, ...buttons, actions: part("actions", { tag: "div" }, Object.values(buttons)) };
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
-    root.append(el("div", { class: "card", part: "card" }, Object.values(this.#parts)));
+    root.append(part("card", { tag: "div" }, Object.values(parts), this.#parts.actions));
+    this.#ready = new Promise((resolve) => (this.#isReady = resolve));
+    // A page may have set these before the element was defined; as own properties they would hide the accessors.
+    for (const name of PROPERTIES.filter((property) => Object.hasOwn(this, property))) {
+      const value = this[name];
+      delete this[name];
+      this[name] = value;
+    }
+  }
+
+  /** The QueueClient behind the element; null while it is in no document or names no performer. */
+  get client() {
+    return this.#client;
+  }
+
+  /** Resolves with the state once the first is there. */
+  get ready() {
+    return this.#ready;
   }
 
   get token() {
@@ -76,8 +88,28 @@ export class PerformanceQueuePosition extends HTMLElement {
   }
 
   set token(token) {
-    this.#token = token;
-    this.client?.setToken(token);
+    this.#token = token || null;
+    this.#client?.setToken(this.#token);
+  }
+
+  get refreshToken() {
+    return this.#refreshToken;
+  }
+
+  set refreshToken(refresh) {
+    this.#refreshToken = refresh;
+    if (this.#client) this.#client.refreshToken = refresh;
+  }
+
+  /** Messages in place of the element's own, by their keys in messages/en-place.js and en-core.js. */
+  get strings() {
+    return this.#strings;
+  }
+
+  set strings(strings) {
+    this.#strings = { ...strings };
+    this.#words = null;
+    this.#draw();
   }
 
   connectedCallback() {
@@ -85,118 +117,207 @@ export class PerformanceQueuePosition extends HTMLElement {
   }
 
   disconnectedCallback() {
-    this.#close();
+    this.#shut();
   }
 
   attributeChangedCallback(name, before, after) {
-    if (!this.client || before === after) return;
-    if (name === "item") this.#draw();
-    else this.#open();
+    if (name === "lang") this.#words = null;
+    if (before === after || !this.isConnected) return;
+    if (name === "performer" || name === "server") this.#open();
+    else this.#draw();
   }
 
   #open() {
-    this.#close();
+    this.#shut();
     const performerId = this.getAttribute("performer");
     if (!performerId) return;
     const server = this.getAttribute("server") ?? new URL(import.meta.url).origin;
-    const client = new QueueClient({
-      performerId,
-      server,
-      token: this.#token,
-      refreshToken: async () => (this.refreshToken ? this.refreshToken() : null),
-    });
-    this.client = client;
-    this.#stage = new StageClock();
-    client.addEventListener("change", ({ detail }) => {
-      this.#stage.follow(detail, client.now());
+    const client = new QueueClient({ performerId, server, token: this.#token, refreshToken: this.#refreshToken });
+    this.#client = client;
+    client.ready.then((state) => this.#isReady(state));
+    client.addEventListener("change", ({ detail: { state, previous } }) => {
+      const here = new Set(state.items.map((item) => item.itemId));
+      for (const { itemId } of previous.mine) if (!here.has(itemId)) this.#learn(itemId);
       this.#draw();
     });
+    client.addEventListener("position", ({ detail }) => {
+      if (!isActive(detail)) this.#learn(detail.itemId);
+    });
     client.addEventListener("connection", ({ detail }) => {
-      this.#tell("queue-connection", detail);
+      this.#emit("queue-connection", detail);
       this.#draw();
     });
     client.addEventListener("notice", ({ detail: { itemId, template, params } }) => {
-      this.#tell("queue-notice", { itemId, template, params, text: t(template, params) });
+      this.#emit("queue-notice", { itemId, template, params, text: this.#t(template, params) });
+    });
+    client.addEventListener("problem", ({ detail: { code, message, hint } }) => {
+      if (hint) console.warn(`performance-queue-position: ${message} ${hint}`);
+      this.#emit("queue-problem", { code, message, hint });
     });
     this.#timers = [setInterval(this.#draw, 5_000)];
     this.#draw();
     client.connect();
   }
 
-  #close() {
-    this.client?.close();
-    this.client = null;
+  #shut() {
+    this.#client?.close();
+    this.#client = null;
     this.#timers.forEach(clearInterval);
+    this.#last = this.#outcome = this.#asked = null;
   }
+
+  /** The words, in the language of `lang` here or above, or the browser's. */
+  get #spoken() {
+    return (this.#words ??= elementWords(
+      this.closest("[lang]")?.lang || navigator.language || "en",
+      this.#strings,
+    ));
+  }
+
+  #t(key, params) {
+    return this.#spoken.t(key, params);
+  }
+
+  // What became of the request
+
+  async #learn(itemId) {
+    const client = this.#client;
+    if (!client?.token || this.#outcome?.itemId === itemId) return;
+    const wanted = this.getAttribute("item");
+    if (wanted && wanted !== itemId) return;
+    let item = null;
+    do {
+      if (item) await new Promise((resolve) => setTimeout(resolve, MONEY_POLL_MS));
+      item = await client.item(itemId).catch(() => null);
+      if (!item || isActive(item) || client !== this.#client) return;
+      if (this.#outcome && this.#outcome.itemId !== itemId && this.#outcome.updatedAt > item.updatedAt) return;
+      const { text } = moneyState(item, this.#spoken);
+      if (this.#outcome?.status !== item.status) this.#emit("queue-outcome", { item, text });
+      this.#outcome = item;
+      this.#draw();
+    } while (isMoneyMoving(item) && this.isConnected);
+  }
+
+  #close() {
+    this.#outcome = null;
+    this.#draw();
+  }
+
+  #ask(asked) {
+    this.#asked = asked ? this.#last?.itemId : null;
+    this.#said = "";
+    this.#render();
+    this.#parts[asked ? "confirm" : "cancel"].focus();
+  }
+
+  async #cancel() {
+    const itemId = this.#asked;
+    this.#asked = null;
+    this.#parts.confirm.disabled = true;
+    try {
+      await this.#client.cancel(itemId);
+      this.#learn(itemId);
+    } catch (error) {
+      this.#said = this.#t("cancel.failed");
+      this.#emit("queue-problem", { code: error.code, message: error.message, hint: error.hint ?? null });
+    }
+    this.#parts.confirm.disabled = false;
+    this.#draw();
+  }
+
+  // Drawing
 
   #render() {
-    const { client } = this;
+    const client = this.#client;
     if (!client) return;
-    const { state, connection } = client;
-    const { position, ahead, wait, state: note } = this.#parts;
-    const lost =
-      connection.status === "stopped" ||
-      (connection.status === "reconnecting" && Date.now() - connection.lostAt >= GRACE_MS);
-    this.shadowRoot.firstChild.classList.toggle("stale", lost);
-    setText(
-      note,
-      lost && connection.status === "stopped"
-        ? t("connection.stopped")
-        : lost
-          ? t("connection.reconnecting", { time: exactClock(connection.asOf) })
-          : state.version === null
-            ? t("connection.connecting")
-            : "",
-    );
-    show(note, note.textContent !== "");
+    const { state } = client;
+    this.#drawConnection(client);
     if (state.version === null) return;
     const wanted = this.getAttribute("item");
-    const waits = new Map(state.mine.map((entry) => [entry.itemId, entry]));
-    const item = state.items.find(({ itemId }) => waits.has(itemId) && (!wanted || itemId === wanted));
-    show(position, item !== undefined);
-    show(wait, item?.status === "created");
-    this.#report(item && { ...waits.get(item.itemId), ...item });
-    if (!item) {
-      setText(ahead, t(client.identity.sub ? "visitor.ownDetail" : "element.line", { n: state.items.length }));
-      return;
-    }
-    setText(position, String(item.position));
-    const before = item.position - 1;
-    setText(
-      ahead,
-      item.status === "started" ? t("hero.onStage") : before === 0 ? t("hero.next") : t("hero.ahead", { n: before }),
-    );
-    setText(wait, t("hero.wait", { wait: waitText(this.#wait({ ...waits.get(item.itemId), ...item })) }));
+    const own = new Map(state.mine.map((entry) => [entry.itemId, entry]));
+    const found = state.items.find(({ itemId }) => own.has(itemId) && (!wanted || itemId === wanted));
+    const item = found && { ...own.get(found.itemId), ...found };
+    this.#report(item);
+    if (item) this.#outcome = null;
+    const hidden = new Set((this.getAttribute("hide") ?? "").split(/[\s,]+/));
+    const outcome = hidden.has("outcome") ? null : this.#outcome;
+    if (item) this.#drawPlace(item, state.items);
+    else if (outcome) this.#drawOutcome(outcome);
+    else setText(this.#parts.ahead, this.#t(client.identity.sub ? "visitor.ownDetail" : "element.line", { n: state.items.length }));
+    this.#showParts(item, outcome, hidden);
   }
 
-  #wait(item) {
-    const { client } = this;
-    const current = client.state.items[0];
-    const skew = client.now() - Date.now();
-    if (current.status !== "started") return waitOf(item, Infinity, 0);
-    return waitOf(item, Date.parse(current.startedAt) - skew, this.#stage.moment(client.now()) - skew);
+  #drawConnection({ connection, state, problem }) {
+    const { status, lostAt, asOf } = connection;
+    const lost = status === "stopped" || (status === "reconnecting" && Date.now() - lostAt >= GRACE_MS);
+    setAttribute(this.shadowRoot.firstChild, "data-stale", lost);
+    const said = problem
+      ? this.#t("element.refused")
+      : status === "stopped"
+        ? this.#t("connection.stopped")
+        : lost
+          ? this.#t("connection.reconnecting", { time: this.#spoken.exactClock(asOf) })
+          : state.version === null
+            ? this.#t("connection.connecting")
+            : this.#said;
+    setText(this.#parts.state, said);
+    show(this.#parts.state, said !== "");
+  }
+
+  #drawPlace(item, items) {
+    const { position, ahead, wait, title } = this.#parts;
+    setText(position, this.#spoken.count(item.position));
+    setText(ahead, standing(item, items, this.#spoken));
+    const words = waitText(waitOf(item, items, this.#client.now()), this.#spoken);
+    const isOnBreak = this.#client.state.room.paused;
+    setText(wait, this.#t("hero.wait", { wait: isOnBreak ? this.#t("wait.standing") : words }));
+    setText(title, item.title);
+  }
+
+  #drawOutcome(item) {
+    const { headline, detail } = outcomeOf(item, this.#spoken);
+    setText(this.#parts.ahead, headline);
+    setText(this.#parts.title, item.title);
+    setText(this.#parts.wait, detail);
+    setText(this.#parts.money, moneyState(item, this.#spoken).text);
+  }
+
+  #showParts(item, outcome, hidden) {
+    const parts = this.#parts;
+    const asked = item?.status === "created" && this.#asked === item.itemId;
+    const may = item?.status === "created" && !hidden.has("cancel") && this.#client.connection.status === "live";
+    show(parts.position, item !== undefined);
+    show(parts.wait, item?.status === "created" || Boolean(outcome && parts.wait.textContent));
+    show(parts.title, Boolean(item ?? outcome) && !hidden.has("title"));
+    show(parts.money, outcome !== null && !item);
+    show(parts.cancel, may && !asked);
+    show(parts.confirm, may && asked);
+    show(parts.back, may && asked);
+    show(parts.close, outcome !== null && !item);
+    show(parts.actions, [...parts.actions.children].some((button) => !button.hidden));
+    setText(parts.cancel, this.#t("cancel.button"));
+    setText(parts.confirm, item ? this.#t("cancel.confirm", { n: item.tokens }) : "");
+    setText(parts.back, this.#t("cancel.keep"));
+    setText(parts.close, this.#t("outcome.close"));
   }
 
   #report(item) {
     const last = this.#last;
-    if (last && last.itemId !== item?.itemId) this.#tell("queue-ended", { itemId: last.itemId });
+    if (last && last.itemId !== item?.itemId) this.#emit("queue-ended", { itemId: last.itemId });
     if (item && (last?.itemId !== item.itemId || last.position !== item.position || last.status !== item.status)) {
       const { itemId, status, position, estimatedWaitSeconds = null, estimatedWaitRange = null } = item;
-      this.#tell("queue-position", {
-        itemId,
-        status,
-        position,
-        ahead: position - 1,
-        estimatedWaitSeconds,
-        estimatedWaitRange,
-      });
+      const ahead = position - 1;
+      this.#emit("queue-position", { itemId, status, position, ahead, estimatedWaitSeconds, estimatedWaitRange });
     }
     this.#last = item ? { itemId: item.itemId, position: item.position, status: item.status } : null;
   }
 
-  #tell(name, detail) {
+  #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail, bubbles: true, composed: true }));
   }
 }
 
-customElements.define("performance-queue-position", PerformanceQueuePosition);
+// Two copies of this module may meet in a page; the first defines the element.
+if (!customElements.get("performance-queue-position")) {
+  customElements.define("performance-queue-position", PerformanceQueuePosition);
+}

@@ -5,11 +5,14 @@
 //   client.addEventListener("change", (event) => draw(event.detail.state));
 //   client.connect();
 //
-// Events: "change" {state, previous, events, away} (away: when the connection was lost, by the server's clock, if this
-// is the first change since) · "connection" {status, …} · "recovered" {before, after} ·
-// "position" (frame) · "notice" (frame) · "problem" (an error that answers no command).
+// Events: "change" {state, previous, events, frame} · "connection" {status, …} · "recovered" {before, after} ·
+// "position" (frame) · "notice" (frame) · "pending" {commands} · "problem" (a QueueError that answers no command; its
+// `hint` says what a developer can do about it).
 
-import { QueueError, claims, isActive } from "./lib/protocol.js";
+import { hintFor, whyRefused } from "./lib/hints.js";
+import { post, request } from "./lib/http.js";
+import { QueueError, claims, isActive, itemPath, newId } from "./lib/protocol.js";
+import { onStage, stageSeconds } from "./lib/stage.js";
 
 export { QueueError, isActive };
 
@@ -23,6 +26,7 @@ const RESYNC_TIMEOUT_MS = 4_000;
 const AFTER_AUTH_MS = 1_000;
 const REFRESH_EARLY_MS = 30_000;
 const WAKING = ["online", "offline", "pageshow", "visibilitychange"];
+const REFUSALS_BEFORE_ASKING = 2;
 const LONGEST_TIMER_MS = 2_000_000_000;
 
 export const emptyState = Object.freeze({
@@ -39,27 +43,30 @@ export const emptyState = Object.freeze({
 export function orderItems(items) {
   const rank = (item) => (item.status === "started" ? 0 : 1);
   const compare = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-  return items
-    .toSorted((a, b) => rank(a) - rank(b) || compare(a.createdAt, b.createdAt) || compare(a.itemId, b.itemId))
+  return [...items]
+    .sort((a, b) => rank(a) - rank(b) || compare(a.createdAt, b.createdAt) || compare(a.itemId, b.itemId))
     .map((item, index) => (item.position === index + 1 ? item : { ...item, position: index + 1 }));
 }
 
 /** The next state after a frame. Pure. `behind` in the result means: only a snapshot can help. */
 export function reduce(state, frame) {
   if (frame.type === "snapshot") {
+    const items = orderItems(frame.items.filter(isActive));
     return {
       epoch: frame.epoch,
       version: frame.version,
       serverTime: frame.serverTime,
       room: frame.room,
-      items: orderItems(frame.items.filter(isActive)),
-      mine: (frame.mine ?? []).map((entry) => stamped(entry, frame)),
+      items,
+      mine: (frame.mine ?? []).map((entry) => stamped(entry, items, frame)),
       behind: false,
     };
   }
   if (frame.type === "update") {
     if (state.version !== null && frame.version <= state.version) return state;
-    if (frame.from !== state.version) return { ...state, behind: true };
+    // The updates between may have held nothing for us and were not sent: this one reaches back over them. Each event
+    // carries its item whole, so those that a snapshot has brought already do no harm.
+    if (state.version === null || frame.from > state.version) return { ...state, behind: true };
     const items = new Map(state.items.map((item) => [item.itemId, item]));
     for (const { item } of frame.events) {
       if (!item) continue;
@@ -70,6 +77,7 @@ export function reduce(state, frame) {
       ...state,
       version: frame.version,
       serverTime: frame.serverTime,
+      // A room is sent when something of it other than these two has changed.
       room: { ...(frame.room ?? state.room), depth: items.size, version: frame.version },
       items: orderItems([...items.values()]),
       mine: state.mine.filter((entry) => items.has(entry.itemId)),
@@ -77,18 +85,24 @@ export function reduce(state, frame) {
   }
   if (frame.type === "position") {
     const others = state.mine.filter((entry) => entry.itemId !== frame.itemId);
-    return { ...state, mine: isActive(frame) ? [...others, stamped(frame, frame)] : others };
+    return { ...state, mine: isActive(frame) ? [...others, stamped(frame, state.items, frame)] : others };
   }
   return state;
 }
 
-const stamped = ({ type, ...entry }, frame) => ({ ...entry, receivedAt: frame.receivedAt ?? null });
+/** An own item's entry with the time on stage when its wait was sent, from which the wait counts down. */
+function stamped({ type, receivedAt, ...entry }, items, frame) {
+  const current = onStage(items);
+  const sentAt = frame.receivedAt ?? Date.parse(frame.serverTime);
+  return { ...entry, stage: current && { itemId: current.itemId, seconds: stageSeconds(current, sentAt) } };
+}
 
 export class QueueClient extends EventTarget {
   #socket = null;
   #timers = new Map();
   #pending = new Map();
   #failures = 0;
+  #refusals = 0;
   #ping = 20;
   #retry = [0.5, 3];
   #authenticated = false;
@@ -97,11 +111,11 @@ export class QueueClient extends EventTarget {
   #roundTrip = 0;
   #offset = null;
   #before = null;
-  #away = null;
   #wanted = false;
   #refreshing = false;
   #ticker = null;
   #lastTick = 0;
+  #isReady;
   #wake = ({ type, persisted }) => {
     const idle =
       type === "pageshow" ? !persisted : type === "visibilitychange" && document.visibilityState === "hidden";
@@ -120,6 +134,10 @@ export class QueueClient extends EventTarget {
     this.refreshToken = refreshToken;
     this.state = emptyState;
     this.identity = { role: null, sub: null };
+    /** Resolves with the state when the first picture is there. */
+    this.ready = new Promise((resolve) => (this.#isReady = resolve));
+    /** Why there is no connection and, without a change of settings, will be none: a QueueError, or null. */
+    this.problem = null;
     /**
      * status: idle, connecting, live, reconnecting, stopped. `asOf`: when the picture was last known right, `lostAt`:
      * when the connection was found lost; both on this device's clock. `code`: what it was closed with.
@@ -173,22 +191,41 @@ export class QueueClient extends EventTarget {
   }
 
   /**
-   * Sends a command; resolves with the item (or null), rejects with a QueueError. The id is the idempotency key:
-   * a command whose answer was lost with the connection is sent again with the same id on the next one.
+   * Sends a command, at once or as soon as there is a connection; resolves with the item (or null), rejects with a
+   * QueueError: TIMEOUT if it was sent and no answer came, DISCONNECTED if it could not be sent. The id is the
+   * idempotency key: a command whose answer was lost with the connection is sent again with the same id on the next.
    */
   command(type, fields = {}) {
-    if (this.connection.status !== "live") return Promise.reject(new QueueError("DISCONNECTED"));
-    const id = crypto.randomUUID();
+    const { status } = this.connection;
+    if (status === "idle" || status === "stopped") return Promise.reject(new QueueError("DISCONNECTED"));
+    const id = newId();
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => this.#settle(id, new QueueError("TIMEOUT")), COMMAND_TIMEOUT_MS);
-      this.#pending.set(id, { frame: { type, id, ...fields }, resolve, reject, timer });
-      this.#send(this.#pending.get(id).frame);
+      const late = () => this.#settle(id, new QueueError(this.#pending.get(id).isSent ? "TIMEOUT" : "DISCONNECTED"));
+      const timer = setTimeout(late, COMMAND_TIMEOUT_MS);
+      this.#pending.set(id, { frame: { type, id, ...fields }, resolve, reject, timer, isSent: false });
+      this.#emit("pending", { commands: this.pending });
+      if (status === "live") this.#sendCommand(this.#pending.get(id));
     });
+  }
+
+  /** The commands that have no answer yet, oldest first: [{id, type, …}]. */
+  get pending() {
+    return [...this.#pending.values()].map(({ frame }) => frame);
+  }
+
+  /** An item that the token may read, over HTTP. */
+  item(itemId) {
+    return request(this.#origin, this.token, "GET", itemPath(itemId));
+  }
+
+  /** Cancels the viewer's own waiting item; resolves with the refunded item. */
+  cancel(itemId) {
+    return post(this.#origin, this.token, `${itemPath(itemId)}/refund`, { reason: "user_cancelled" });
   }
 
   /** Takes in a position of an own item that was asked for over HTTP. */
   adopt(position) {
-    if (this.connection.status === "live") this.#fold({ ...position, type: "position", receivedAt: Date.now() });
+    if (this.connection.status === "live") this.#fold({ ...position, type: "position", receivedAt: this.now() });
   }
 
   resync() {
@@ -201,6 +238,10 @@ export class QueueClient extends EventTarget {
     if (!this.#wanted || this.connection.status === "stopped") return;
     if (this.#socket?.readyState !== WebSocket.OPEN || Date.now() - this.#heard > SLEPT_MS) this.#lost({ delay: 0 });
     else this.#sendPing(Math.max(WAKE_PONG_MS, this.#roundTrip * 4));
+  }
+
+  get #origin() {
+    return new URL(this.server).origin;
   }
 
   // The socket
@@ -223,7 +264,10 @@ export class QueueClient extends EventTarget {
     }
     this.#socket = socket;
     this.#arm("open", OPEN_TIMEOUT_MS, () => this.#lost());
+    let opened = false;
     socket.onopen = () => {
+      opened = true;
+      this.#refusals = 0;
       this.#heard = Date.now();
       if (this.token) this.#authenticate();
     };
@@ -231,7 +275,9 @@ export class QueueClient extends EventTarget {
       if (socket === this.#socket) this.#receive(event.data);
     };
     socket.onclose = (event) => {
-      if (socket === this.#socket) this.#closed(event.code);
+      if (socket !== this.#socket) return;
+      if (!opened) this.#refusedHandshake();
+      this.#closed(event.code);
     };
   }
 
@@ -255,6 +301,17 @@ export class QueueClient extends EventTarget {
     }
   }
 
+  /** A browser does not tell a script why a handshake failed. Whether the service can be reached at all does. */
+  async #refusedHandshake() {
+    this.#refusals += 1;
+    if (this.#refusals !== REFUSALS_BEFORE_ASKING) return;
+    const problem = await whyRefused(this.#origin);
+    if (!problem || !this.#refusals || !this.#wanted) return;
+    this.problem = problem;
+    this.#emit("problem", problem);
+    this.#announce({});
+  }
+
   async #expired() {
     this.#lost({ code: 4002, delay: null });
     if (await this.#refresh()) this.#open();
@@ -263,6 +320,9 @@ export class QueueClient extends EventTarget {
 
   #stop(code) {
     this.#drop();
+    const error = new QueueError("DISCONNECTED", { detail: `The service closed the connection with ${code}.` });
+    error.hint = hintFor(code, this.token !== null);
+    this.#emit("problem", error);
     this.#announce({ status: "stopped", code, ...this.#last() });
     this.#settleAll(new QueueError("DISCONNECTED"));
   }
@@ -277,7 +337,7 @@ export class QueueClient extends EventTarget {
     if (delay === null) return;
     if (delay === undefined) {
       const [least, most] = this.#retry;
-      const patience = Math.min(1 + this.#failures / 4, 4) * (code === 1013 ? 2 : 1);
+      const patience = Math.min(1 + this.#failures / 4, 4) * (code === 1013 ? 2 : 1) * (this.problem ? 4 : 1);
       delay = (least + Math.random() * (most - least)) * patience * 1000;
       this.#failures += 1;
     }
@@ -288,12 +348,16 @@ export class QueueClient extends EventTarget {
   #last() {
     const { status, asOf, lostAt } = this.connection;
     if (status !== "live") return { asOf, lostAt };
-    this.#away = this.now();
     return { asOf: this.#heard, lostAt: Date.now() };
   }
 
   #send(frame) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame));
+  }
+
+  #sendCommand(command) {
+    command.isSent = true;
+    this.#send(command.frame);
   }
 
   #authenticate() {
@@ -309,7 +373,9 @@ export class QueueClient extends EventTarget {
       this.#lost();
       return;
     }
-    this.#heard = frame.receivedAt = Date.now();
+    this.#heard = Date.now();
+    if (frame.serverTime) this.#adjustClock(frame);
+    frame.receivedAt = this.now();
     this.#disarm("pong");
     switch (frame.type) {
       case "welcome":
@@ -349,19 +415,17 @@ export class QueueClient extends EventTarget {
     if (!this.#authenticated) return;
     const previous = this.state;
     this.state = reduce(previous, frame);
-    if (frame.serverTime) this.#adjustClock(frame);
     if (this.state.behind) {
       if (!this.#timers.has("resync")) this.resync();
       return;
     }
-    const away = this.connection.status === "live" ? null : this.#away;
     if (frame.type === "snapshot" || frame.recovered) {
       this.#disarm("auth");
       this.#disarm("resync");
       this.#arrived();
     }
     if (this.state !== previous) {
-      this.#emit("change", { state: this.state, previous, events: frame.events ?? [], frame, away });
+      this.#emit("change", { state: this.state, previous, events: frame.events ?? [], frame });
     }
     if (frame.type === "position") this.#emit("position", frame);
   }
@@ -369,11 +433,13 @@ export class QueueClient extends EventTarget {
   #arrived() {
     if (this.connection.status === "live") return;
     this.#failures = 0;
+    this.problem = null;
     const before = this.#before;
     this.#before = null;
     this.#announce({ status: "live", code: null });
+    this.#isReady(this.state);
     if (before) this.#emit("recovered", { before, after: this.state });
-    for (const { frame } of this.#pending.values()) this.#send(frame);
+    for (const command of this.#pending.values()) this.#sendCommand(command);
   }
 
   // Clocks
@@ -394,7 +460,7 @@ export class QueueClient extends EventTarget {
   }
 
   #adjustClock(frame) {
-    const offset = Date.parse(frame.serverTime) - frame.receivedAt;
+    const offset = Date.parse(frame.serverTime) - this.#heard;
     // A frame is only ever late, never early: of two readings the larger is the nearer to the truth, unless the
     // clock itself was set.
     if (this.#offset === null || offset > this.#offset || this.#offset - offset > 30_000) this.#offset = offset;
@@ -461,6 +527,7 @@ export class QueueClient extends EventTarget {
     if (!entry) return;
     this.#pending.delete(id);
     clearTimeout(entry.timer);
+    this.#emit("pending", { commands: this.pending });
     if (error) entry.reject(error);
     else entry.resolve(item);
   }

@@ -7,7 +7,7 @@ rewritten to the pages' own addresses.
 import html
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from string import Template
 
@@ -15,10 +15,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from app.api.pages import SECURITY_HEADERS, STATIC
+from app.api.pages import ALWAYS_ASK, STATIC, CurrentSite, respond
+from app.api.site import Content, Site
 
 FOLDER = STATIC / "docs" / "guides"
 
@@ -48,27 +49,22 @@ class Guide:
     sections: tuple[tuple[str, str], ...]
 
 
-def routes() -> list[BaseRoute]:
+def routes(site: CurrentSite) -> list[BaseRoute]:
+    async def index(request: Request) -> Response:
+        body = f"<h1>Guides</h1>\n{_list_of_guides()}"
+        return respond(request, _rendered(_template(site()), "Guides", _contents(None), body), ALWAYS_ASK)
+
+    async def page(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in ORDER:
+            raise HTTPException(404)
+        found = guide(name)
+        return respond(request, _rendered(_template(site()), found.title, _contents(found), found.body), ALWAYS_ASK)
+
     return [
-        Route("/docs/guides", _index, methods=["GET"]),
-        Route("/docs/guides/{name}", _page, methods=["GET"]),
+        Route("/docs/guides", index, methods=["GET"]),
+        Route("/docs/guides/{name}", page, methods=["GET"]),
     ]
-
-
-async def _index(request: Request) -> Response:
-    return _response(_render("Guides", _contents(None), f"<h1>Guides</h1>\n{_list_of_guides()}"))
-
-
-async def _page(request: Request) -> Response:
-    name = request.path_params["name"]
-    if name not in ORDER:
-        raise HTTPException(404)
-    found = guide(name)
-    return _response(_render(found.title, _contents(found), found.body))
-
-
-def _response(page: str) -> Response:
-    return HTMLResponse(page, headers={name.decode(): value.decode() for name, value in SECURITY_HEADERS})
 
 
 @cache
@@ -124,6 +120,11 @@ def _contents(shown: Guide | None) -> str:
     return "\n".join(lines)
 
 
-def _render(title: str, contents: str, body: str) -> str:
-    template = Template((STATIC / "docs" / "guide.html").read_text(encoding="utf-8"))
-    return template.substitute(title=html.escape(title), contents=contents, body=body)
+def _template(site: Site) -> Content:
+    return site.pages["docs/guide.html", "en"]
+
+
+@lru_cache(maxsize=2 * len(ORDER))
+def _rendered(template: Content, title: str, contents: str, body: str) -> Content:
+    filled = Template(template.body.decode()).substitute(title=html.escape(title), contents=contents, body=body)
+    return Content.of(filled.encode(), template.type, template.policy)

@@ -1,60 +1,121 @@
-"""The pages: static files under a strict Content-Security-Policy. What they show comes over the API."""
+"""The pages and the files of static/, under a strict Content-Security-Policy. What they show comes over the API."""
 
+import re
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from app.api.site import HASH_LENGTH, MODULES, Content, Site, language_of
 
 _INSTALLED = Path(__file__).parents[1] / "static"
 STATIC = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "static"
 """The pages' files: inside an installed package, at the top of the source tree."""
 
-SECURITY_HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:;"
-        b" media-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors *",
-    ),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-    # A page and its modules are of one release: always ask, and be told "not modified".
-    (b"cache-control", b"no-cache"),
+PAGES = {
+    "/": "home/index.html",
+    "/watch/{performerId}": "watch/watch.html",
+    "/panel": "panel/panel.html",
+    "/overlay/{performerId}": "overlay/overlay.html",
+    "/admin": "admin/admin.html",
+    "/docs": "docs/docs.html",
+}
+
+ALWAYS_ASK = "no-cache"
+FOR_EVER = "public, max-age=31536000, immutable"
+FOR_HOST_SITES = "public, max-age=600, stale-while-revalidate=604800"
+"""A host site's page has the module at once from its cache, which renews it meanwhile."""
+
+_HASHED = re.compile(rf"([0-9a-f]{{{HASH_LENGTH}}})/(.+)")
+_OWN_ONLY = "script-src 'self'; style-src 'self'"
+_POLICY = (
+    "default-src 'none'; {own}; img-src 'self' data:; connect-src 'self' ws: wss:; media-src 'self';"
+    " manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors *"
 )
 
-ANY_SITE = (b"access-control-allow-origin", b"*")
-"""A host site's page may load the client module and the element from here; neither holds anything secret."""
+CurrentSite = Callable[[], Site]
 
 
-class _Files(StaticFiles):
-    """Static files with the same headers as the pages."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS, ANY_SITE]
-            await send(message)
-
-        await super().__call__(scope, receive, send_with_headers)
+def current_site(*, reload: bool) -> CurrentSite:
+    """Gives the site: read now and once, or with `reload` again whenever a file of it has changed."""
+    if not reload:
+        _site(0)
+    return lambda: _site(_newest_change() if reload else 0)
 
 
-def _serve(file: str, path: str) -> Route:
-    async def page(request: Request) -> Response:
-        headers = {name.decode(): value.decode() for name, value in SECURITY_HEADERS}
-        return FileResponse(STATIC / file, headers=headers)
+def routes(site: CurrentSite) -> list[BaseRoute]:
+    """The routes of every page and file."""
 
-    return Route(path, page, methods=["GET"], name=file)
+    def page(path: str, name: str) -> Route:
+        async def answer(request: Request) -> Response:
+            return page_response(request, site(), name)
+
+        return Route(path, answer, methods=["GET"], name=name)
+
+    async def file(request: Request) -> Response:
+        return _file_response(request, site())
+
+    pages = [page(path, name) for path, name in PAGES.items()]
+    return [*pages, Route("/static/{path:path}", file, methods=["GET"], name="static")]
 
 
-def routes() -> list[BaseRoute]:
-    return [
-        _serve("home/index.html", "/"),
-        _serve("watch/watch.html", "/watch/{performerId}"),
-        _serve("panel/panel.html", "/panel"),
-        _serve("overlay/overlay.html", "/overlay/{performerId}"),
-        _serve("admin/admin.html", "/admin"),
-        _serve("docs/docs.html", "/docs"),
-        Mount("/static", _Files(directory=STATIC), name="static"),
-    ]
+def page_response(request: Request, site: Site, name: str) -> Response:
+    """A page in its reader's language."""
+    accepted = request.headers.get("accept-language", "")
+    language = language_of(accepted, request.query_params.get("lang"), site.languages)
+    response = respond(request, site.pages[name, language], ALWAYS_ASK)
+    response.headers["vary"] = "Accept-Encoding, Accept-Language"
+    return response
+
+
+def respond(request: Request, content: Content, cache_control: str, status: int = 200) -> Response:
+    """The content, compressed where the client takes that; 304 without it where the client has it."""
+    headers = {
+        "content-security-policy": _POLICY.format(own=content.policy or _OWN_ONLY),
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": cache_control,
+        "vary": "Accept-Encoding",
+        # Weak: the same for the compressed bytes.
+        "etag": f'W/"{content.tag}"',
+    }
+    if status == 200 and content.tag in re.findall(r'"([^"]*)"', request.headers.get("if-none-match", "")):
+        return Response(status_code=304, headers=headers)
+    body = content.body
+    if content.compressed is not None and _takes_gzip(request):
+        body, headers["content-encoding"] = content.compressed, "gzip"
+    return Response(body, status, {**headers, "content-type": content.type})
+
+
+def _file_response(request: Request, site: Site) -> Response:
+    path = request.path_params["path"]
+    hashed = _HASHED.fullmatch(path)
+    name = hashed[2] if hashed else path
+    content = site.files.get(name)
+    # An address of another release is none of this one's: two releases never meet in a page.
+    if content is None or (hashed and hashed[1] != content.tag):
+        raise HTTPException(404)
+    for_host_sites = name.removeprefix("v1/") in MODULES
+    response = respond(request, content, FOR_EVER if hashed else FOR_HOST_SITES if for_host_sites else ALWAYS_ASK)
+    # A host site's page may load the modules and the messages from here; nothing below static/ is secret.
+    response.headers["access-control-allow-origin"] = "*"
+    return response
+
+
+def _takes_gzip(request: Request) -> bool:
+    accepted = request.headers.get("accept-encoding", "").lower()
+    return re.search(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?:,|\s|$))", accepted) is not None
+
+
+@lru_cache(maxsize=1)
+def _site(change: int) -> Site:
+    return Site(STATIC)
+
+
+def _newest_change() -> int:
+    """When something below static/ was last changed, in nanoseconds; a folder changes when a file of it goes."""
+    return max(path.stat().st_mtime_ns for path in (STATIC, *STATIC.rglob("*")))

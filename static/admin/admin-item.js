@@ -2,8 +2,8 @@
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setText } from "../lib/dom.js";
 import { count, dayAndTime, exactClock, inLine, tokens } from "../lib/format.js";
-import { errorText, t } from "../lib/messages.js";
-import { moneyState } from "../lib/money.js";
+import { errorText, t, words } from "../lib/messages.js";
+import { moneyState } from "../lib/outcome.js";
 import { itemPath } from "../lib/protocol.js";
 
 const REASONS = [
@@ -57,7 +57,7 @@ export function openItem(session) {
   }
 
   function draw(item, transitions) {
-    const { tone, text, reference } = moneyState(item);
+    const { tone, text, reference } = moneyState(item, words);
     const facts = SHOWN.filter((name) => item[name] !== null && item[name] !== undefined && item[name] !== "").map(
       (name) => [
         el("dt", {}, t(`field.${name}`)),

@@ -1,5 +1,6 @@
 // Small plots over time, drawn as SVG: lines or stacked bars, one axis, a reading under the pointer or the arrow keys.
-import { el, setText, svg } from "../lib/dom.js";
+import { el, setText } from "../lib/dom.js";
+import { svg } from "../lib/icons.js";
 
 const HEIGHT = 190;
 const EDGE = { top: 12, right: 10, bottom: 26, left: 46 };

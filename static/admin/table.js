@@ -1,5 +1,6 @@
 // Tables of records: drawn again in place, and the same records as a CSV file.
-import { el, renderList, setText } from "../lib/dom.js";
+import { el, setText } from "../lib/dom.js";
+import { renderList } from "../lib/lists.js";
 
 /**
  * Shows `records` in `container`. `columns`: {title, cell(record): string or node, number, wide}; a node is replaced only

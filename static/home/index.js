@@ -1,5 +1,6 @@
 // The front page: the way to a performer's queue, and what the other pages are for.
-import { byId, el, setText, svg } from "../lib/dom.js";
+import { byId, el, setText } from "../lib/dom.js";
+import { svg } from "../lib/icons.js";
 import { t, translate } from "../lib/messages.js";
 
 translate(document);
@@ -65,7 +66,7 @@ byId("pages").append(
 
 setText(
   byId("snippet"),
-  `<script type="module" src="${location.origin}/static/position-element.js"></script>
+  `<script type="module" src="${location.origin}/static/v1/position-element.js"></script>
 <performance-queue-position performer="aria"></performance-queue-position>
 
 <script type="module">

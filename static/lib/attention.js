@@ -1,5 +1,6 @@
 // Being noticed in another tab: the tab's title and icon always, sound and notifications once they were asked for.
-import { icon, setAttribute } from "./dom.js";
+import { setAttribute } from "./dom.js";
+import { icon } from "./icons.js";
 import { browserStorage } from "./storage.js";
 
 const SLOT = "queue.alerts";

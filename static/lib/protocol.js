@@ -11,7 +11,14 @@ export class QueueError extends Error {
     this.name = "QueueError";
     this.code = code;
     this.problem = problem;
+    /** What the developer of the page can do about it, in English; null where that is not known. */
+    this.hint = null;
   }
+}
+
+/** A new id for a command. `crypto.randomUUID` is missing where a page came over plain http, as on a local network. */
+export function newId() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** What a token says of itself, unverified: fit for choosing what to show, never for deciding what is allowed. */

@@ -1,19 +1,20 @@
-// How long an own item will wait, in words and by the clock.
-import { clock, duration } from "./format.js";
-import { t } from "./messages.js";
+// How long an own item will wait, in words and by the clock. `words`: see words.js.
+import { onStage, stageSeconds } from "./stage.js";
 
 /**
- * The wait of an owned item, counted down since it was told: {low, high} in seconds from now, or null where nobody can
- * say. `runsFrom`, `runsTo`: when the stage's clock began to run and how far it has, on this device's clock.
+ * The wait of an own item, counted down since it was sent: {low, high} in seconds from `now`, or null where nobody can
+ * say. It counts down while the clock of the stage runs. `items`: the queue; `now`: by the server's clock.
  */
-export function waitOf(entry, runsFrom, runsTo) {
+export function waitOf(entry, items, now) {
   if (entry.estimatedWaitSeconds === null || entry.estimatedWaitSeconds === undefined) return null;
   const [low, high] = entry.estimatedWaitRange ?? [entry.estimatedWaitSeconds, entry.estimatedWaitSeconds];
-  const passed = Math.max(0, (runsTo - Math.max(entry.receivedAt ?? runsTo, runsFrom)) / 1000);
+  const current = onStage(items);
+  const then = entry.stage?.itemId === current?.itemId ? (entry.stage?.seconds ?? 0) : 0;
+  const passed = current ? Math.max(0, stageSeconds(current, now) - then) : 0;
   return { low: Math.max(0, low - passed), high: Math.max(0, high - passed) };
 }
 
-export function waitText(wait) {
+export function waitText(wait, { t, duration }) {
   if (!wait) return t("wait.unknown");
   if (wait.high < 20) return t("wait.moment");
   if (wait.high < 60) return t("wait.minute");
@@ -25,7 +26,7 @@ export function waitText(wait) {
 }
 
 /** When that is by the clock: "around 14:31", "14:29 – 14:33"; empty where the wait is unknown or too short to say. */
-export function waitClock(wait, now) {
+export function waitClock(wait, now, { t, clock }) {
   if (!wait || wait.high < 60) return "";
   const from = clock(now + wait.low * 1000);
   const to = clock(now + wait.high * 1000);

@@ -1,12 +1,13 @@
 // The overlay for a stream: what is on stage and what comes next, on a transparent ground. It asks nothing and shows
 // nothing it cannot vouch for: after ten seconds without a connection it hides.
 //   ?max=4 (1–10)   ?theme=dark|light|clear   ?hide=now,next,tokens,feature,count,time,message
-import { StageClock } from "../lib/cards.js";
-import { byId, el, everySecond, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
+import { renderList } from "../lib/lists.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
 import { t, translate } from "../lib/messages.js";
 import { QueueClient } from "../queue-client.js";
 import { Session } from "../lib/session.js";
+import { onStage, stageSeconds } from "../lib/stage.js";
 
 const HIDE_AFTER_MS = 10_000;
 
@@ -24,7 +25,6 @@ if (["dark", "light", "clear"].includes(theme)) document.documentElement.dataset
 const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const session = new Session();
 const client = new QueueClient({ performerId: performer, token: session.token });
-const stage = new StageClock();
 let hiding = null;
 
 translate(document);
@@ -35,7 +35,7 @@ show(byId("next-count"), !hidden.has("count"));
 const draw = oncePerFrame(() => {
   const { items, room, version } = client.state;
   if (version === null) return;
-  const current = items[0]?.status === "started" ? items[0] : null;
+  const current = onStage(items);
   const next = items.filter((item) => item.status === "created");
   show(byId("current"), current !== null && !hidden.has("now"));
   if (current) {
@@ -78,11 +78,11 @@ function stateOf(room, depth) {
 }
 
 function drawClock() {
-  const item = client.state.items[0];
-  if (item?.status !== "started") return;
-  const elapsed = stage.elapsed(item, client.now());
+  const item = onStage(client.state.items);
+  if (!item) return;
+  const elapsed = stageSeconds(item, client.now());
   const within = item.durationSeconds !== null && elapsed <= item.durationSeconds;
-  const shown = !hidden.has("time") && !stage.unsure;
+  const shown = !hidden.has("time");
   const time = within
     ? t("overlay.time", { elapsed: stopwatch(elapsed), of: stopwatch(item.durationSeconds) })
     : stopwatch(elapsed);
@@ -118,10 +118,7 @@ function vouch() {
   );
 }
 
-client.addEventListener("change", ({ detail }) => {
-  stage.follow(detail, client.now());
-  draw();
-});
+client.addEventListener("change", draw);
 client.addEventListener("connection", () => {
   draw();
   vouch();

@@ -1,8 +1,10 @@
 // The day's numbers and the items that ended last, with the state of their tokens.
-import { byId, el, renderList, setText, show } from "../lib/dom.js";
+import { byId, el, setText, show } from "../lib/dom.js";
+import { renderList } from "../lib/lists.js";
 import { count, duration, inLine, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
-import { isMoneyMoving, moneyLine, showMoney } from "../lib/money.js";
+import { moneyLine, showMoney } from "../lib/money.js";
+import { isMoneyMoving } from "../lib/outcome.js";
 
 const sayWait = (wait) => (wait === null ? "–" : duration(wait));
 const TODAY = { served: count, settled: count, refunded: count, medianWait: sayWait };

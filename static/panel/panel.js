@@ -1,15 +1,18 @@
 // The performer's panel: one button that matters, what is on stage, who waits, and the money of what has ended.
 import { alertReader, alertSwitch, markTab } from "../lib/attention.js";
-import { StageClock, length, queueRow, updateQueueRow } from "../lib/cards.js";
+import { length, queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
 import { isDialogOpen, toast } from "../lib/dialog.js";
-import { button, byId, el, everySecond, icon, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { button, byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
+import { icon } from "../lib/icons.js";
+import { renderList } from "../lib/lists.js";
 import { duration, featureName, inLine, stopwatch, tokens } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
 import { showDay } from "./panel-day.js";
 import { QueueClient } from "../queue-client.js";
 import { roomSettings } from "./room-settings.js";
 import { Session } from "../lib/session.js";
+import { isStill, stageSeconds } from "../lib/stage.js";
 import { browserStorage } from "../lib/storage.js";
 import { Today } from "./today.js";
 
@@ -26,7 +29,6 @@ const { role, sub, performerId } = session.claims;
 const asked = new URLSearchParams(location.search).get("performer");
 const performer = { performer: sub, moderator: performerId, admin: asked }[role] ?? null;
 const client = new QueueClient({ performerId: performer ?? "", token: session.token });
-const stage = new StageClock();
 const today = new Today(performer, session);
 
 /** Items this window has sent a command for: their next change is no news here. */
@@ -104,7 +106,6 @@ const draw = oncePerFrame(() => {
 
 client.addEventListener("change", ({ detail }) => {
   const { state, previous, events, frame } = detail;
-  stage.follow(detail, client.now());
   for (const { event, template, item } of events) {
     if (!item) continue;
     const confirmsAbandoned = today.has(item.itemId) && event === "queue.item.refunded";
@@ -242,21 +243,21 @@ function drawClock() {
   const now = byId("now");
   const item = onStage();
   if (now.dataset.kind !== "stage" || !item) return;
-  const elapsed = stage.elapsed(item, client.now());
+  const elapsed = stageSeconds(item, client.now());
   const declared = item.durationSeconds;
   const used = declared ? elapsed / declared : 0;
-  const still = item.paused || client.state.room?.paused;
+  const still = isStill(item);
   const clock = now.parts.clock;
   // What may be less than it says is never called too long.
-  const excess = declared && !stage.unsure ? elapsed - declared : -1;
+  const excess = declared ? elapsed - declared : -1;
   const red = Math.max(RED_AFTER_SECONDS, declared * RED_AFTER);
   setAttribute(clock, "data-over", excess < 0 ? null : excess < red ? "amber" : "red");
   const [timer, note] = clock.firstChild.children;
-  setText(timer, stage.reading(item, client.now()));
+  setText(timer, stopwatch(elapsed));
   const over = excess >= 1 ? t("now.over", { time: stopwatch(excess) }) : "";
   const limit = declared ? t("stage.of", { time: stopwatch(declared) }) : t("now.noLimit");
-  setText(note, inLine(limit, over, still && t("stage.paused"), stage.unsure && t("stage.unsure")));
-  show(clock.lastChild, declared !== null && !stage.unsure);
+  setText(note, inLine(limit, over, still && t("stage.paused")));
+  show(clock.lastChild, declared !== null);
   clock.lastChild.firstChild.style.setProperty("inline-size", `${Math.min(100, used * 100)}%`);
 }
 

@@ -2,10 +2,13 @@
 // to show and decides nothing.
 import { alertSwitch } from "../lib/attention.js";
 import { toast } from "../lib/dialog.js";
-import { button, byId, el, icon, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
+import { icon } from "../lib/icons.js";
+import { renderList } from "../lib/lists.js";
 import { inLine, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
 import { moneyLine, showMoney } from "../lib/money.js";
+import { outcomeOf } from "../lib/outcome.js";
 
 let spoken = "";
 let speaking = null;
@@ -31,8 +34,8 @@ function kindOfHero(hero, kind, build) {
 
 const figure = (hook) => el("span", { class: "figure", "data-testid": hook });
 
-/** `wait`: {words, clock}; `notices`: [{noticeId, text}]. */
-export function placeHero(hero, item, { began, wait, notices, live, cancel }) {
+/** `standing`: where the item is, in words; `wait`: {words, clock}; `notices`: [{noticeId, text}]. */
+export function placeHero(hero, item, { began, standing, wait, notices, live, cancel }) {
   const parts = kindOfHero(hero, "place", () => {
     const number = figure("position");
     const ahead = el("p", { class: "hero-line", "data-testid": "ahead" });
@@ -71,13 +74,12 @@ export function placeHero(hero, item, { began, wait, notices, live, cancel }) {
   });
   hero.item = item;
   const started = item.status === "started";
-  const ahead = item.position - 1;
   setAttribute(hero, "data-stage", started);
   setText(parts.eyebrow, t("hero.place"));
   pulse(parts.number, String(item.position));
-  setText(parts.ahead, started ? t("hero.onStage") : ahead === 0 ? t("hero.next") : t("hero.ahead", { n: ahead }));
-  setText(parts.eta.firstChild, started ? t("hero.enjoy") : t("hero.wait", { wait: wait.words }));
-  setText(parts.eta.lastChild, started ? "" : wait.clock);
+  setText(parts.ahead, standing);
+  setText(parts.eta.firstChild, wait.words);
+  setText(parts.eta.lastChild, wait.clock);
   const done = began === 1 ? 1 : (began - item.position) / (began - 1);
   parts.fill.style.setProperty("inline-size", `${Math.max(3, done * 100)}%`);
   setAttribute(parts.track, "aria-valuenow", Math.round(done * 100));
@@ -135,20 +137,13 @@ export function outcomeHero(hero, item, close) {
   const [headline, text] = parts.words.children;
   const [title, money] = parts.item.children;
   setAttribute(hero, "data-stage", false);
-  setText(headline, outcomeText(item));
-  const reason = item.refundReason ?? item.abandonReason;
-  const why = reason && reason !== "user_cancelled" ? t("outcome.why", { reason: t(`reason.${reason}`) }) : "";
-  setText(text, item.status === "finished" ? t("outcome.thanks") : why);
+  const words = outcomeOf(item, { t });
+  setText(headline, words.headline);
+  setText(text, words.detail);
   show(text, text.textContent !== "");
   showMoney(money, item);
   setText(title, inLine(item.title, tokens(item.tokens)));
   say(`${headline.textContent}. ${money.textContent}`);
-}
-
-function outcomeText(item) {
-  if (item.status === "finished") return t("outcome.finished");
-  if (item.status === "abandoned") return t("outcome.abandoned");
-  return item.refundReason === "user_cancelled" ? t("outcome.cancelled") : t("outcome.refunded");
 }
 
 export function visitorHero(hero, { depth, off, owner }) {

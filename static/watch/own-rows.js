@@ -1,5 +1,6 @@
 // The viewer's own, in rows: what waits here, and what has ended, with the state of its tokens.
-import { button, byId, el, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
+import { renderList } from "../lib/lists.js";
 import { dayAndTime, inLine, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
 import { moneyLine, showMoney } from "../lib/money.js";

@@ -1,18 +1,20 @@
 // The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
 import { alertReader, markTab } from "../lib/attention.js";
-import { StageClock, queueRow, updateQueueRow } from "../lib/cards.js";
+import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
 import { ask, toast } from "../lib/dialog.js";
-import { byId, el, everySecond, oncePerFrame, renderList, setAttribute, setText, show } from "../lib/dom.js";
+import { byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
+import { renderList } from "../lib/lists.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
-import { errorText, t, translate } from "../lib/messages.js";
+import { errorText, t, translate, words } from "../lib/messages.js";
 import { placeHero, outcomeHero, visitorHero } from "./hero.js";
-import { isMoneyMoving } from "../lib/money.js";
+import { isMoneyMoving } from "../lib/outcome.js";
 import { showHistory, showRequests } from "./own-rows.js";
 import { isActive, itemPath } from "../lib/protocol.js";
 import { QueueClient } from "../queue-client.js";
 import { roomNotes } from "./room-notes.js";
 import { Session } from "../lib/session.js";
+import { isNext, isStill, onStage, stageSeconds, standing } from "../lib/stage.js";
 import { browserStorage, tabStorage } from "../lib/storage.js";
 import { waitClock, waitOf, waitText } from "../lib/wait.js";
 
@@ -21,12 +23,15 @@ const REFINE_MS = 30_000;
 const MONEY_POLL_MS = 3_000;
 const BEGAN_SLOT = "queue.began";
 const SEEN_SLOT = "queue.notices";
-const MILESTONES = { "queue.item.third_position_notice": 3, "queue.item.next_up_notice": 1 };
+/** The milestones: the position that a room's `notifyPositions` names them by, and whether an item is there. */
+const MILESTONES = {
+  "queue.item.third_position_notice": { named: 3, holds: (item) => item.position === 3 },
+  "queue.item.next_up_notice": { named: 1, holds: isNext },
+};
 
 const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const session = new Session();
 const client = new QueueClient({ performerId: performer, token: session.token });
-const stage = new StageClock();
 
 translate(document);
 setText(byId("performer"), performer);
@@ -63,7 +68,6 @@ const draw = oncePerFrame(() => {
 
 client.addEventListener("change", ({ detail }) => {
   const { state, previous } = detail;
-  stage.follow(detail, client.now());
   for (const item of mine()) rememberBeginning(item);
   const here = new Set(state.items.map((item) => item.itemId));
   for (const entry of previous.mine) if (!here.has(entry.itemId)) learn(entry.itemId);
@@ -82,13 +86,14 @@ client.addEventListener("connection", () => {
 
 client.addEventListener("recovered", ({ detail: { before, after } }) => {
   // What was missed is worth a word only if it is still true: a milestone reached meanwhile, not one passed.
+  const watched = after.room?.notifyPositions ?? [3, 1];
   for (const item of mine()) {
-    const was = before.items.find(({ itemId }) => itemId === item.itemId)?.position;
-    if (was === item.position || item.status !== "created") continue;
-    const template = Object.keys(MILESTONES).find((name) => MILESTONES[name] === item.position);
-    const watched = after.room?.notifyPositions ?? [3, 1];
-    if (!template || !watched.includes(item.position)) continue;
-    addNotice({ template, itemId: item.itemId, params: { position: item.position, title: item.title } });
+    const was = before.items.find(({ itemId }) => itemId === item.itemId);
+    for (const [template, { named, holds }] of Object.entries(MILESTONES)) {
+      const reached = item.status === "created" && holds(item, after.items) && !(was && holds(was, before.items));
+      if (!reached || !watched.includes(named)) continue;
+      addNotice({ template, itemId: item.itemId, params: { position: item.position, title: item.title } });
+    }
   }
 });
 
@@ -96,14 +101,13 @@ client.addEventListener("notice", ({ detail }) => addNotice(detail));
 
 function addNotice({ template, itemId, params = {}, noticeId = `${itemId}:${template}` }) {
   const seen = JSON.parse(tabStorage.getItem(SEEN_SLOT) ?? "[]");
-  const position = params.position ?? MILESTONES[template];
-  const known = notices.some((notice) => notice.itemId === itemId && notice.position === position);
+  const known = notices.some((notice) => notice.itemId === itemId && notice.template === template);
   if (known || seen.includes(noticeId)) return;
   tabStorage.setItem(SEEN_SLOT, JSON.stringify([...seen, noticeId].slice(-100)));
-  const notice = { template, itemId, position, noticeId, params };
+  const notice = { template, itemId, position: params.position, noticeId, params };
   notices = [...notices.filter((other) => other.itemId !== itemId), notice];
-  const title = client.state.items.find((item) => item.itemId === itemId)?.title ?? "";
-  alertReader(noticeText(notice), title, itemId);
+  const item = mine().find((own) => own.itemId === itemId);
+  alertReader(noticeText(notice), inLine(item?.title, item && outlook(item)), itemId);
   draw();
 }
 
@@ -113,11 +117,20 @@ function noticeText({ template, params, position, itemId }) {
   return first && first.itemId !== itemId ? `${params.title ?? ""}: ${text}` : text;
 }
 
-/** A notice holds as long as its item waits at that place. */
-const holds = (notice) =>
-  client.state.items.some(
-    (item) => item.itemId === notice.itemId && item.status === "created" && item.position === notice.position,
-  );
+/** For a lock screen: "next after “Jolene”, about 2:40". */
+function outlook(item) {
+  const current = onStage(client.state.items);
+  const wait = waitFor(item);
+  if (!current || !isNext(item, client.state.items) || !wait) return "";
+  return t("notice.outlook", { title: current.title, time: stopwatch((wait.low + wait.high) / 2) });
+}
+
+/** A notice holds as long as its item waits where it says. */
+function holds({ template, itemId, position }) {
+  const item = client.state.items.find((own) => own.itemId === itemId);
+  if (item?.status !== "created") return false;
+  return MILESTONES[template] ? MILESTONES[template].holds(item, client.state.items) : item.position === position;
+}
 
 const fetching = new Map();
 
@@ -201,10 +214,17 @@ function drawHero(items) {
   if (items.length) {
     const [item] = items;
     outcome = null;
-    const wait = { words: waitWords(item), clock: room?.paused ? "" : waitClock(waitFor(item), Date.now()) };
+    const started = item.status === "started";
+    const wait = started
+      ? { words: isStill(item) ? "" : t("hero.enjoy"), clock: "" }
+      : {
+          words: t("hero.wait", { wait: waitWords(item) }),
+          clock: room?.paused ? "" : waitClock(waitFor(item), Date.now(), words),
+        };
     const told = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
     placeHero(hero, item, {
       began: Math.max(beginning(item.itemId), item.position),
+      standing: standing(item, queue, words),
       wait,
       notices: told,
       live,
@@ -221,15 +241,9 @@ function drawHero(items) {
 }
 
 /** Nobody can promise a time while all clocks stand. */
-const waitWords = (item) => (client.state.room?.paused ? t("wait.standing") : waitText(waitFor(item)));
+const waitWords = (item) => (client.state.room?.paused ? t("wait.standing") : waitText(waitFor(item), words));
 
-/** The wait counts down while somebody is on stage and the clock runs. */
-function waitFor(item) {
-  const current = client.state.items[0];
-  const skew = client.now() - Date.now();
-  if (current.status !== "started") return waitOf(item, Infinity, 0);
-  return waitOf(item, Date.parse(current.startedAt) - skew, stage.moment(client.now()) - skew);
-}
+const waitFor = (item) => waitOf(item, client.state.items, client.now());
 
 /** A stage that overruns sends no word: while somebody looks, the wait is asked for anew now and then. */
 async function refine() {
@@ -275,7 +289,7 @@ async function cancel(item) {
 
 function drawStage() {
   const now = byId("now");
-  const item = client.state.items[0]?.status === "started" ? client.state.items[0] : null;
+  const item = onStage(client.state.items);
   const kind = item ? "stage" : "free";
   if (now.dataset.kind !== kind) {
     now.dataset.kind = kind;
@@ -306,17 +320,17 @@ function freeStage() {
 
 function drawClock() {
   const now = byId("now");
-  const item = client.state.items[0];
-  if (now.dataset.kind !== "stage" || item?.status !== "started") return;
-  const elapsed = stage.elapsed(item, client.now());
-  const still = item.paused || client.state.room?.paused;
-  setAttribute(now, "data-paused", Boolean(still));
+  const item = onStage(client.state.items);
+  if (now.dataset.kind !== "stage" || !item) return;
+  const elapsed = stageSeconds(item, client.now());
+  const still = isStill(item);
+  setAttribute(now, "data-paused", still);
   const timer = now.querySelector(".timer");
   const limit = item.durationSeconds && t("stage.of", { time: stopwatch(item.durationSeconds) });
-  setText(timer, stage.reading(item, client.now()));
-  setText(timer.nextSibling, inLine(still ? t("stage.paused") : limit, stage.unsure && t("stage.unsure")));
+  setText(timer, stopwatch(elapsed));
+  setText(timer.nextSibling, (still ? t("stage.paused") : limit) || "");
   const bar = now.querySelector(".meter");
-  show(bar, item.durationSeconds !== null && !stage.unsure);
+  show(bar, item.durationSeconds !== null);
   bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
 }
 
@@ -342,7 +356,7 @@ function drawQueue(items) {
 
 function drawRequests(items) {
   const live = client.connection.status === "live";
-  const wait = (item) => (item.status === "started" ? t("hero.onStage") : waitWords(item));
+  const wait = (item) => (item.status === "started" ? standing(item, client.state.items, words) : waitWords(item));
   showRequests(items, { live, wait, cancel });
   showHistory(isOwner() ? history.items.filter((item) => !isActive(item)) : [], performer);
   show(byId("history-more"), history.items.length < history.total);

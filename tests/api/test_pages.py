@@ -1,6 +1,8 @@
 """The pages and their files, as a browser gets them."""
 
-import posixpath
+import base64
+import gzip
+import hashlib
 import re
 
 import pytest
@@ -8,12 +10,14 @@ import pytest
 from app.api.pages import STATIC
 from tests.support.server import Api, problem
 
-PAGES = ("/", "/watch/star", "/panel", "/overlay/star", "/admin")
+PAGES = ("/", "/watch/star", "/panel", "/overlay/star", "/admin", "/docs", "/docs/guides/embed")
 FILES = sorted(path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.is_file())
+LARGEST_MODULE = 14 * 1024
+INLINE = re.compile(r"<(script|style)(?: type=\"module\")?>(.*?)</\1>", re.DOTALL)
 
 
-def policy(header: str) -> dict[str, str]:
-    return dict(directive.strip().split(" ", 1) for directive in header.split(";"))
+def policy(header: str) -> dict[str, list[str]]:
+    return {name: values for name, *values in (directive.split() for directive in header.split(";"))}
 
 
 async def test_every_page_and_file_is_served_under_a_strict_policy(api: Api) -> None:
@@ -21,9 +25,9 @@ async def test_every_page_and_file_is_served_under_a_strict_policy(api: Api) -> 
         response = await api.get(path)
         assert response.status_code == 200
         directives = policy(response.headers["Content-Security-Policy"])
-        assert directives["default-src"] == directives["base-uri"] == "'none'"
-        assert directives["script-src"] == directives["style-src"] == directives["form-action"] == "'self'"
-        assert directives["connect-src"] == "'self' ws: wss:"
+        assert directives["default-src"] == directives["base-uri"] == ["'none'"]
+        assert directives["form-action"] == ["'self'"]
+        assert directives["connect-src"] == ["'self'", "ws:", "wss:"]
         assert "unsafe" not in response.headers["Content-Security-Policy"]
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Referrer-Policy"] == "no-referrer"
@@ -32,49 +36,102 @@ async def test_every_page_and_file_is_served_under_a_strict_policy(api: Api) -> 
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_has_no_inline_script_or_style(api: Api, path: str) -> None:
+async def test_a_page_runs_and_wears_only_what_its_policy_names_by_hash(api: Api, path: str) -> None:
     response = await api.get(path)
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", response.text)
+    inline: dict[str, list[str]] = {"script": [], "style": []}
+    for kind, text in INLINE.findall(response.text):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        inline[kind].append(f"'sha256-{digest}'")
+    directives = policy(response.headers["Content-Security-Policy"])
+    assert directives["script-src"] == ["'self'", *inline["script"]]
+    assert directives["style-src"] == ["'self'", *inline["style"]]
+    markup = INLINE.sub("", response.text)
+    assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", markup)
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_whatever_a_page_asks_for_is_there_and_ours(api: Api, path: str) -> None:
-    page = (await api.get(path)).text
-    wanted = re.findall(r'(?:src|href)="([^"#]+)"', page)
-    assert any(address.endswith(".js") for address in wanted)
+async def test_a_page_is_one_document_and_what_else_it_names_is_there_and_never_changes(api: Api, path: str) -> None:
+    markup = INLINE.sub("", (await api.get(path)).text)
+    assert not re.search(r'rel="(?:stylesheet|modulepreload)"|<script', markup)
+    wanted = set(re.findall(r'(?:src|href)="(/static/[^"#]+)"', markup))
+    assert wanted
     for address in wanted:
-        assert address.startswith("/")
         response = await api.get(address)
         assert response.status_code == 200, address
+        assert response.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert (await api.get("/static/" + address.split("/", 3)[3])).content == response.content
 
 
-@pytest.mark.parametrize("path", PAGES)
-async def test_a_page_asks_for_its_modules_in_one_go(api: Api, path: str) -> None:
-    page = (await api.get(path)).text
-    named = set(re.findall(r'(?:<script type="module" src|rel="modulepreload" href)="/static/([\w./-]+)"', page))
-    needed, unread = set[str](), set(re.findall(r'<script type="module" src="/static/([\w./-]+)">', page))
-    while unread:
-        needed.add(name := unread.pop())
-        imports = re.findall(
-            r'^(?:import|export) [^;]*? from "(\.\.?/[\w./-]+)";', (STATIC / name).read_text(), re.MULTILINE
-        )
-        unread |= {posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) for path in imports} - needed
-    assert named == needed
+async def test_a_page_comes_in_its_readers_language(api: Api) -> None:
+    for accepted, query, language in (
+        ("de-AT,de;q=0.9,en;q=0.8", "", "de"),
+        ("fr, de;q=0.2, en;q=0.7", "", "en"),
+        ("ja", "", "en"),
+        ("", "", "en"),
+        ("x;q=fast,de;q=", "", "de"),
+        ("en", "?lang=de", "de"),
+        ("de", "?lang=xx", "en"),
+    ):
+        response = await api.send("GET", f"/watch/star{query}", headers={"Accept-Language": accepted})
+        assert f'<html lang="{language}">' in response.text, accepted
+        assert response.headers["Vary"] == "Accept-Encoding, Accept-Language"
+
+
+async def test_text_is_compressed_for_who_takes_it(api: Api) -> None:
+    for path in ("/watch/star", "/static/queue-client.js", "/static/lib/style.css", "/docs/guides/embed"):
+        sizes, codings = {}, {}
+        for accepted in ("gzip, br", "identity", "gzip;q=0", "br, GZIP;q=0.5"):
+            async with api.http.stream("GET", path, headers={"Accept-Encoding": accepted}) as response:
+                sizes[accepted] = len(b"".join([piece async for piece in response.aiter_raw()]))
+                codings[accepted] = response.headers.get("Content-Encoding")
+                assert "Accept-Encoding" in response.headers["Vary"]
+        assert list(codings.values()) == ["gzip", None, None, "gzip"]
+        assert sizes["gzip, br"] == sizes["br, GZIP;q=0.5"] < sizes["identity"] / 2
+        assert sizes["gzip;q=0"] == sizes["identity"]
+
+
+async def test_what_host_sites_load_is_one_small_file_each_at_both_addresses(api: Api) -> None:
+    for name in ("queue-client.js", "position-element.js"):
+        promised = await api.get(f"/static/v1/{name}")
+        assert (await api.get(f"/static/{name}")).content == promised.content
+        assert promised.headers["Access-Control-Allow-Origin"] == "*"
+        assert "stale-while-revalidate" in promised.headers["Cache-Control"]
+        assert not re.search(r"^import |\bimport\(", promised.text, re.MULTILINE)
+        assert len(gzip.compress(promised.content, 9)) <= LARGEST_MODULE
+
+
+async def test_files_of_another_release_are_not_there(api: Api) -> None:
+    page = (await api.get("/watch/star")).text
+    address = re.findall(r"/static/([0-9a-f]{16})/favicon\.svg", page)[0]
+    problem(await api.get(f"/static/{address[::-1]}/favicon.svg"), 404, "NOT_FOUND")
+    problem(await api.get(f"/static/{address}/lib/style.css"), 404, "NOT_FOUND")
 
 
 async def test_modules_and_styles_have_a_type_a_browser_runs(api: Api) -> None:
     for name in FILES:
         kind = (await api.get(f"/static/{name}")).headers["Content-Type"].partition(";")[0]
-        expected = {"js": "text/javascript", "css": "text/css", "html": "text/html", "svg": "image/svg+xml"}
+        expected = {
+            "js": "text/javascript",
+            "css": "text/css",
+            "html": "text/html",
+            "svg": "image/svg+xml",
+            "md": "text/markdown",
+        }
         assert kind == expected.get(name.rpartition(".")[2], kind)
 
 
-async def test_a_file_that_has_not_changed_is_not_sent_again(api: Api) -> None:
-    first = await api.get("/static/lib/style.css")
+@pytest.mark.parametrize("path", ["/static/lib/style.css", "/watch/star", "/docs/guides/embed"])
+async def test_what_has_not_changed_is_not_sent_again(api: Api, path: str) -> None:
+    first = await api.get(path)
     assert first.headers["Cache-Control"] == "no-cache"
-    again = await api.send("GET", "/static/lib/style.css", headers={"If-None-Match": first.headers["ETag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    for known in (first.headers["ETag"], first.headers["ETag"].removeprefix("W/"), f'"x", {first.headers["ETag"]}'):
+        again = await api.send("GET", path, headers={"If-None-Match": known})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["ETag"] == first.headers["ETag"]
+    assert (await api.send("GET", path, headers={"If-None-Match": '"x"'})).status_code == 200
+    head = await api.send("HEAD", path)
+    assert (head.status_code, head.content) == (200, b"")
 
 
 @pytest.mark.parametrize(

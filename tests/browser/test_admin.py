@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.support.browsing import NARROW, RUNS_OVER, Room, Till, Windows, wait_for
 from tests.support.server import Json
@@ -64,17 +64,6 @@ def test_a_dead_letter_is_listed_exported_and_sent_again(till: Till, windows: Wi
     expect(row).to_contain_text("Done")
     expect(row.get_by_role("button", name="Retry")).to_have_count(0)
     assert till.wallet.books.available == 100
-
-
-def test_a_link_is_taken_before_the_words_have_come(till: Till, windows: Windows) -> None:
-    admin, held = windows.blank(), list[Route]()
-    admin.route("**/static/messages/**", lambda route: held.append(route))
-    admin.goto(till.room.admin_url)
-    wait_for(admin, lambda: len(held) == 2)
-    admin.goto(f"{till.room.server.url}/admin#wallet")
-    for words in held:
-        words.continue_()
-    expect(admin.get_by_text("No dead letters. Every payment is done or on its way.")).to_be_visible()
 
 
 def test_a_wallet_that_is_away_shows_in_the_state_of_the_service(till: Till, windows: Windows) -> None:

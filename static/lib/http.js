@@ -1,0 +1,35 @@
+// Requests to the service in somebody's name, from a page of ours or of a host site.
+import { QueueError, newId } from "./protocol.js";
+
+const RETRY_AFTER_MS = [400, 1_200];
+
+/** The answer's JSON. Rejects with a QueueError: the service's refusal, or DISCONNECTED. `server`: an origin or "". */
+export async function request(server, token, method, path, { body, headers = {}, accepts = () => false } = {}) {
+  const sent = { ...headers };
+  if (token) sent.Authorization = `Bearer ${token}`;
+  if (body !== undefined) sent["Content-Type"] = "application/json";
+  let response;
+  try {
+    response = await fetch(server + path, { method, headers: sent, body: body && JSON.stringify(body), cache: "no-store" });
+  } catch {
+    throw new QueueError("DISCONNECTED");
+  }
+  const json = await response.json().catch(() => null);
+  if (!response.ok && !(json && accepts(response))) {
+    throw new QueueError(json?.code ?? "INTERNAL", json ?? { status: response.status });
+  }
+  return json;
+}
+
+/** A command. A lost answer is asked for again with the same idempotency key. */
+export async function post(server, token, path, body = {}) {
+  const headers = { "Idempotency-Key": newId() };
+  for (const pause of [...RETRY_AFTER_MS, null]) {
+    try {
+      return await request(server, token, "POST", path, { body, headers });
+    } catch (error) {
+      if (error.code !== "DISCONNECTED" || pause === null) throw error;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+}
