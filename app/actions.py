@@ -11,18 +11,16 @@ from typing import Any
 
 from app.access import rights
 from app.access.auth import Principal
-from app.access.rate_limit import Quota
+from app.access.rate_limit import Quota, Taken
 from app.domain import command as do
 from app.domain.command import Command
 from app.domain.errors import (
-    EscrowNotFound,
     FieldError,
     InvalidRequest,
     InvalidTransition,
     NotFound,
     QueueError,
     RateLimitExceeded,
-    Unavailable,
 )
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
@@ -30,8 +28,8 @@ from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.engine.writer import Idempotency, Outcome
 from app.store import reading
-from app.wallet.answers import Escrow, NoEscrow, Rejected, Succeeded, is_held
-from app.wallet.client import Wallet
+from app.wallet.answers import Rejected, Succeeded
+from app.wallet.hold_checks import HoldChecks
 from app.wallet.outbox import Outbox, confirmation
 from app.wire.commands import COMMANDS, Who
 from app.wire.encoding import fingerprint
@@ -50,14 +48,14 @@ class Actions:
         new_id: Callable[[], str],
         max_duration_seconds: int,
         quota: Quota | None,
-        verify_holds_at: Wallet | None = None,
+        hold_checks: HoldChecks | None = None,
     ) -> None:
-        """`quota`: of every user; None: nobody is held back. `verify_holds_at`: the wallet that is asked at intake
-        whether the escrow is held; None: nobody is."""
+        """`quota`: of every user; None: nobody is held back. `hold_checks`: ask the wallet at intake whether it holds
+        the escrow; None: it is not asked."""
         self._lanes = lanes
         self._queries = queries
         self._outbox = outbox
-        self._wallet = verify_holds_at
+        self._hold_checks = hold_checks
         self._clock = clock
         self._new_id = new_id
         self._max_duration = max_duration_seconds
@@ -73,23 +71,33 @@ class Actions:
         idempotency = Idempotency(
             scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body)
         )
-        await self._limit(request.user_id, idempotency)
-        if self._wallet is not None and not await self._is_known(idempotency):
-            await _verify_hold(self._wallet, request)
-        command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
-        return await self._lanes.send(request.performer_id, command, idempotency)
+        taken = await self._take_from_quota(request.user_id, idempotency)
+        try:
+            if self._hold_checks is not None and not await self._is_known(idempotency):
+                await self._hold_checks.verify(request.user_id, request.escrow_transaction_id, request.tokens)
+            command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
+            outcome = await self._lanes.send(request.performer_id, command, idempotency)
+        except QueueError:
+            await self._give_back_to_quota(taken)
+            raise
+        if outcome.replayed:
+            await self._give_back_to_quota(taken)
+        return outcome
 
-    async def _limit(self, user_id: str, idempotency: Idempotency) -> None:
-        if self._quota is None or await self._quota.take(user_id):
-            return
-        # A repeated request is answered as before even now: it queues nothing.
-        if await self._is_known(idempotency):
-            return
-        seconds = await self._quota.seconds_left(user_id)
-        raise RateLimitExceeded(
-            f"This user may queue {self._quota.per_minute} items a minute; try again in {seconds} s.",
-            retry_after_seconds=seconds,
-        )
+    async def _take_from_quota(self, user_id: str, idempotency: Idempotency) -> Taken | None:
+        if self._quota is None:
+            return None
+        try:
+            return await self._quota.take(user_id)
+        except RateLimitExceeded:
+            # A repeated request is answered as before even now: it queues nothing.
+            if await self._is_known(idempotency):
+                return None
+            raise
+
+    async def _give_back_to_quota(self, taken: Taken | None) -> None:
+        if self._quota is not None and taken is not None:
+            await self._quota.give_back(taken)
 
     async def _is_known(self, idempotency: Idempotency | None) -> bool:
         """Whether this key has been answered before."""
@@ -163,18 +171,6 @@ class Actions:
         now = self._clock()
         fresh = replace(operation, status=OperationStatus.PENDING, attempts=0, next_attempt_at=now, updated_at=now)
         return do.Report(item_id=operation.item_id, operation=fresh, actor=principal.actor)
-
-
-async def _verify_hold(wallet: Wallet, request: IntakeRequest) -> None:
-    """Raises EscrowNotFound unless the wallet holds this escrow for this user and amount."""
-    found = await wallet.escrow(request.user_id, request.escrow_transaction_id)
-    match found:
-        case Escrow() as escrow if is_held(escrow, tokens=request.tokens):
-            return
-        case Escrow() | NoEscrow():
-            raise EscrowNotFound("The wallet holds no such escrow for this user and amount.")
-        case _:
-            raise Unavailable("The wallet cannot confirm the escrow right now; try again.", retry_after_seconds=1)
 
 
 def _one_key(in_body: str | None, in_header: str | None) -> str:

@@ -111,11 +111,12 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
     """Everything started: the parts that hold connections or threads, then the background loops in one TaskGroup."""
     lanes, store = parts.lanes, parts.store
     async with (
-        parts.quota or nullcontext(),
+        parts.redis or nullcontext(),
         parts.key_set or nullcontext(),
         parts.audiences,
         lanes,
         parts.wallet,
+        parts.hold_checks or nullcontext(),
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from random import Random
 from time import time_ns
@@ -35,6 +36,7 @@ from app.live.presence import Presence
 from app.live.sockets import Sockets
 from app.metrics.registry import Metrics, Readings
 from app.metrics.workers import Figures
+from app.redis_link import RedisLink
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
@@ -44,6 +46,7 @@ from app.store.migrating import migrate, refuse_other_schema
 from app.store.tables import moment
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
+from app.wallet.hold_checks import CHECKS_AT_ONCE, HoldChecks
 from app.wallet.outbox import Outbox
 from app.wire.websocket import CloseCode
 
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     from app.live.bus import Bus
 
 POSTGRESQL_LANES = 4
+WALLET_CONNECTIONS = 32
+"""Of the outbox, which has at most half as many attempts under way."""
 
 
 def utc_now() -> datetime:
@@ -72,6 +77,7 @@ class Parts:
     lanes: Lanes
     queries: Queries
     event_log: EventLog
+    redis: RedisLink | None
     bus: "Bus | None"
     hub: Hub
     audiences: Audiences
@@ -82,7 +88,7 @@ class Parts:
     sandbox_routes: Sequence[BaseRoute]
     """Where features reach the built-in wallet; none if the wallet is another service."""
     outbox: Outbox
-    quota: Quota | None
+    hold_checks: HoldChecks | None
     actions: Actions
     sockets: Sockets
 
@@ -105,7 +111,8 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         hub.publish(performer_id, events)
         event_log.wake(events)
 
-    bus = _bus(settings, store.epoch, receive)
+    redis = _redis_link(settings, store.epoch)
+    bus = _bus(redis, receive)
     hub = Hub(
         epoch=store.epoch,
         load=queries.room,
@@ -119,9 +126,13 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
     presence = Presence(lanes, process_id, clock)
     key_set = KeySet(settings.auth_jwks_url, clock) if settings.auth_jwks_url is not None else None
     authenticator = _authenticator(settings, clock, key_set)
-    wallet, sandbox_routes = _wallet(settings, engines, clock)
+    wallet_at, sandbox_routes = _wallets(settings, engines, clock)
+    wallet = wallet_at(connections=WALLET_CONNECTIONS)
     outbox = _outbox(settings, lanes, queries, wallet, clock)
-    quota = _quota(settings, store.epoch)
+    hold_checks = None
+    if settings.wallet_verify_holds:
+        hold_checks = HoldChecks(wallet_at(connections=CHECKS_AT_ONCE), outbox.breaker, clock)
+    quota = Quota(settings.user_intakes_per_minute, redis) if settings.user_intakes_per_minute else None
     actions = Actions(
         lanes=lanes,
         queries=queries,
@@ -130,7 +141,7 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         new_id=new_id,
         max_duration_seconds=settings.max_duration_seconds,
         quota=quota,
-        verify_holds_at=wallet if settings.wallet_verify_holds else None,
+        hold_checks=hold_checks,
     )
     parts = Parts(
         settings=settings,
@@ -141,16 +152,17 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         lanes=lanes,
         queries=queries,
         event_log=event_log,
+        redis=redis,
         bus=bus,
         hub=hub,
-        audiences=Audiences(hub.audiences, settings.redis_url, epoch=store.epoch, process_id=process_id),
+        audiences=Audiences(hub.audiences, redis, process_id=process_id),
         presence=presence,
         key_set=key_set,
         authenticator=authenticator,
         wallet=wallet,
         sandbox_routes=sandbox_routes,
         outbox=outbox,
-        quota=quota,
+        hold_checks=hold_checks,
         actions=actions,
         sockets=_sockets(settings, clock, hub, actions, authenticator, presence, metrics),
     )
@@ -226,8 +238,11 @@ def _authenticator(settings: Settings, clock: Callable[[], datetime], key_set: K
     )
 
 
-def _wallet(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> tuple[Wallet, list[BaseRoute]]:
-    """The client of the wallet, and for the built-in sandbox the routes that features reach it by."""
+def _wallets(
+    settings: Settings, engines: Engines, clock: Callable[[], datetime]
+) -> tuple[Callable[..., Wallet], list[BaseRoute]]:
+    """What makes clients of the wallet with `connections` each, and for the built-in sandbox the routes that features
+    reach it by."""
     routes: list[BaseRoute] = []
     base_url, transport = settings.wallet_url, None
     if settings.wallet_url == SANDBOX:
@@ -241,7 +256,8 @@ def _wallet(settings: Settings, engines: Engines, clock: Callable[[], datetime])
         )
         base_url, transport = "http://sandbox", httpx2.ASGITransport(app=sandbox, raise_app_exceptions=False)
         routes.append(Mount("/sandbox", sandbox))
-    wallet = Wallet(
+    wallet_at = partial(
+        Wallet,
         base_url=base_url,
         api_token=settings.wallet_api_token,
         queue_secret=settings.wallet_queue_secret,
@@ -250,7 +266,7 @@ def _wallet(settings: Settings, engines: Engines, clock: Callable[[], datetime])
         uuid_keys=settings.wallet_key_format is WalletKeyFormat.UUID,
         transport=transport,
     )
-    return wallet, routes
+    return wallet_at, routes
 
 
 def _outbox(
@@ -292,21 +308,21 @@ def _sockets(
     )
 
 
-def _bus(settings: Settings, epoch: str, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
+def _bus(redis: RedisLink | None, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
     """The bus to the other processes, where there is one."""
+    if redis is None:
+        return None
+    from app.live.bus import Bus  # its driver is an extra that one process does without
+
+    return Bus(redis, receive)
+
+
+def _redis_link(settings: Settings, epoch: str) -> RedisLink | None:
+    """The connection to Redis, where there is one."""
     if settings.redis_url is None:
         return None
     _check_redis_driver(settings)
-    from app.live.bus import Bus  # its driver is an extra that one process does without
-
-    return Bus(settings.redis_url, receive, epoch=epoch)
-
-
-def _quota(settings: Settings, epoch: str) -> Quota | None:
-    """The limit of what a user may queue in a minute, where there is one."""
-    if not settings.user_intakes_per_minute:
-        return None
-    return Quota(settings.user_intakes_per_minute, settings.redis_url, epoch=epoch)
+    return RedisLink(settings.redis_url, epoch=epoch)
 
 
 def _check_redis_driver(settings: Settings) -> None:

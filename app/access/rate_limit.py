@@ -1,91 +1,152 @@
-"""How much a user may queue in a minute: counted in Redis by all processes together, else in this one's memory.
+"""How much a user may queue in a minute: counted in Redis by all processes together, else in this process's memory.
 
-A limit protects the service; it must not be what stops it. While Redis is away, or slow, each process counts by itself.
+The limit is exact: never more than so many in any 60 seconds. It protects the service and must not be what stops it:
+while Redis is away, each process counts alone. What was taken for an intake that queued nothing is given back.
 """
 
-import logging
+import secrets
 import time
+from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from dataclasses import dataclass
+from math import ceil
+from typing import cast
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import MovingWindowRateLimiter
-from limits.errors import StorageError
+from app.domain.errors import RateLimitExceeded
+from app.redis_link import RedisAway, RedisLink
 
-if TYPE_CHECKING:
-    from redis.asyncio import ConnectionPool
+WINDOW_SECONDS = 60.0
+USERS_REMEMBERED = 100_000
+"""Users counted in memory at once, about 400 bytes each; beyond it the longest idle are forgotten first."""
 
-SLOWEST_SECONDS = 0.25
-"""How long an intake waits for Redis to answer, or to take a connection."""
-PAUSE_SECONDS = 1.0
-"""How long Redis is left alone when it has failed."""
+TAKE = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local window = tonumber(ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - window)
+if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
+  redis.call('ZADD', KEYS[1], now, ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], window)
+  return -1
+end
+return tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]) + window - now
+"""
+"""A sorted set a user: what was taken, by its time. Returns -1, or the milliseconds until there is room."""
 
-T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """One intake's share of a user's minute."""
+
+    user_id: str
+    at: float | None = None
+    """When it was counted in memory; None if it was counted in Redis."""
+    name: str = ""
+    """Its name in Redis."""
 
 
 class Quota:
-    """`async with` closes its connections."""
-
-    def __init__(self, per_minute: int, redis_url: str | None = None, *, epoch: str = "") -> None:
-        """`epoch` is the database's: what shares a Redis but not a database does not count together."""
+    def __init__(self, per_minute: int, link: RedisLink | None = None) -> None:
         self.per_minute = per_minute
-        self._limit = RateLimitItemPerMinute(per_minute)
-        self._own = MovingWindowRateLimiter(MemoryStorage())
-        self._shared: MovingWindowRateLimiter | None = None
-        self._pool: ConnectionPool | None = None
-        if redis_url is not None:
-            self._pool = _connections(redis_url)
-            storage = RedisStorage(
-                "redis://",
-                wrap_exceptions=True,
-                implementation="redispy",
-                key_prefix=f"performance-queue:{epoch}:limit",
-                connection_pool=self._pool,  # type: ignore[arg-type]
-            )
-            self._shared = MovingWindowRateLimiter(storage)
-        self._away_until = 0.0
+        self._own = Window(per_minute)
+        self._link = link
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
-
-    async def take(self, user_id: str) -> bool:
-        """Count one more of a user's; False if that would be too many, and then it is not counted."""
-        return await self._ask(lambda limiter: limiter.hit(self._limit, user_id))
-
-    async def seconds_left(self, user_id: str) -> int:
-        """Until a user who has taken all may take again, at least 1."""
-        window = await self._ask(lambda limiter: limiter.get_window_stats(self._limit, user_id))
-        # Not the service's clock: the windows go by the machine's.
-        return max(1, round(window.reset_time - time.time()))
-
-    async def _ask(self, question: Callable[[MovingWindowRateLimiter], Awaitable[T]]) -> T:
-        if self._shared is not None and time.monotonic() >= self._away_until:
+    async def take(self, user_id: str) -> Taken:
+        """Count one more of a user's. Raises RateLimitExceeded if that is too many; then it is not counted."""
+        if self._link is not None:
+            name = secrets.token_hex(8)
             try:
-                return await question(self._shared)
-            except (StorageError, OSError):
-                self._away_until = time.monotonic() + PAUSE_SECONDS
-                log.warning("users' limits are not counted together for now: Redis does not answer")
-        return await question(self._own)
+                wait = await self._take_shared(self._link, user_id, name)
+            except RedisAway:
+                pass
+            else:
+                if wait >= 0:
+                    raise self._refusal(wait / 1000)
+                return Taken(user_id=user_id, name=name)
+        at, wait_seconds = self._own.take(user_id)
+        if at is None:
+            raise self._refusal(wait_seconds)
+        return Taken(user_id=user_id, at=at)
+
+    async def give_back(self, taken: Taken) -> None:
+        """Nothing was queued for it."""
+        if taken.at is not None:
+            self._own.give_back(taken.user_id, taken.at)
+            return
+        if self._link is not None:
+            key = self._key(self._link, taken.user_id)
+            try:
+                await self._link.ask(lambda redis: redis.zrem(key, taken.name))
+            except RedisAway:
+                return  # it leaves by itself within the minute
+
+    async def _take_shared(self, link: RedisLink, user_id: str, name: str) -> int:
+        window = round(WINDOW_SECONDS * 1000)
+        key = self._key(link, user_id)
+        return int(
+            await link.ask(
+                lambda redis: cast("Awaitable[int]", redis.eval(TAKE, 1, key, self.per_minute, name, window))
+            )
+        )
+
+    def _key(self, link: RedisLink, user_id: str) -> str:
+        return f"{link.prefix}quota:{user_id}"
+
+    def _refusal(self, wait_seconds: float) -> RateLimitExceeded:
+        seconds = max(1, ceil(wait_seconds))
+        return RateLimitExceeded(
+            f"This user may queue {self.per_minute} items a minute; try again in {seconds} s.",
+            retry_after_seconds=seconds,
+        )
 
 
-def _connections(redis_url: str) -> "ConnectionPool":
-    from redis.asyncio import ConnectionPool  # an extra that one process does without
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
+class Window:
+    """A sliding window in memory: when each user has taken something in the last `seconds`."""
 
-    return ConnectionPool.from_url(
-        redis_url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=SLOWEST_SECONDS,
-        socket_connect_timeout=SLOWEST_SECONDS,
-    )
+    def __init__(
+        self,
+        limit: int,
+        *,
+        seconds: float = WINDOW_SECONDS,
+        users: int = USERS_REMEMBERED,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._most_users = users
+        self._clock = clock
+        self._users: OrderedDict[str, list[float]] = OrderedDict()
+        """Ordered by when each has last taken something; the times of one are in order."""
+
+    def __len__(self) -> int:
+        """Users remembered."""
+        return len(self._users)
+
+    def take(self, user_id: str) -> tuple[float | None, float]:
+        """When it was counted, or None and how many seconds until the user may take again."""
+        now = self._clock()
+        self._forget(now - self._seconds)
+        times = self._users.setdefault(user_id, [])
+        del times[: bisect_right(times, now - self._seconds)]
+        if len(times) >= self._limit:
+            return None, times[0] + self._seconds - now
+        times.append(now)
+        self._users.move_to_end(user_id)
+        if len(self._users) > self._most_users:
+            self._users.popitem(last=False)
+        return now, 0.0
+
+    def give_back(self, user_id: str, at: float) -> None:
+        times = self._users.get(user_id, [])
+        if at in times:
+            times.remove(at)
+            if not times:
+                del self._users[user_id]
+
+    def _forget(self, until: float) -> None:
+        while self._users:
+            user_id, times = next(iter(self._users.items()))
+            if times[-1] > until:
+                return
+            del self._users[user_id]

@@ -13,12 +13,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.domain.event import Event
+from app.redis_link import RedisLink
 from app.store.records import event_from_json, event_to_json
 
 PREFIX = "performance-queue"
@@ -40,14 +39,11 @@ log = logging.getLogger(__name__)
 class Bus:
     """One process's connection to the others. `run` keeps it going."""
 
-    def __init__(self, url: str, receive: Callable[[str, Sequence[Event]], None], *, epoch: str) -> None:
-        """`receive` is called on the event loop with a room's events as they come, in whatever order they come.
-
-        `epoch` is the database's: what shares a Redis but not a database, or not its history, does not meet.
-        """
-        self._url = url
+    def __init__(self, link: RedisLink, receive: Callable[[str, Sequence[Event]], None]) -> None:
+        """`receive` is called on the event loop with a room's events as they come, in whatever order they come."""
+        self._link = link
         self._receive = receive
-        self._channel = f"{PREFIX}:{epoch}:room:"
+        self._channel = f"{link.prefix}room:"
         self._watched: set[str] = set()
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_LIMIT)
         self._wake = asyncio.Event()
@@ -98,12 +94,10 @@ class Bus:
             known = self.connections
             try:
                 # A lost connection is lost at once: the driver must not mend it under the hands of those who use it.
-                retry = Retry(NoBackoff(), 0)
-                async with Redis.from_url(self._url, retry=retry, socket_timeout=SILENCE_SECONDS) as redis:
+                async with self._link.connect(socket_timeout=SILENCE_SECONDS) as redis:
                     await self._exchange(redis)
             except (RedisError, OSError) as failure:
-                if self.connections > known or not pause:
-                    log.warning("the bus is away: %s", type(failure).__name__)
+                self._link.lost(failure)
             was_connected = self.connections > known
             pause = FIRST_PAUSE_SECONDS if was_connected or not pause else min(2 * pause, LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
@@ -119,6 +113,7 @@ class Bus:
                 if self._watched:
                     await self._ask(subscriptions, [self._channel + name for name in self._watched], subscribe=True)
                 self.connections += 1
+                self._link.found()
                 log.info("the bus is connected%s", ", sharded" if self._sharded else "")
                 # Cancelled while it asked, it may not have been told.
                 if _goes_on():

@@ -4,8 +4,6 @@ With Redis every process posts its own figures from time to time, under a key th
 counted any more, and nobody has to notice. While Redis is away, or slow, a process tells only what it sees itself.
 """
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,18 +11,16 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import orjson
 
+from app.redis_link import RedisAway, RedisLink
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 POST_SECONDS = 5.0
 KEPT_SECONDS = 15.0
 """How long figures that are not posted again are believed."""
-SLOWEST_SECONDS = 0.25
-"""How long Redis may take for one exchange, connecting included."""
 
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +56,16 @@ class Audiences:
     """All processes' audiences as one of them sees them. `async with` takes its own back at the end."""
 
     def __init__(
-        self,
-        own: Callable[[], Sequence[Audience]],
-        redis_url: str | None = None,
-        *,
-        epoch: str = "",
-        process_id: str = "",
+        self, own: Callable[[], Sequence[Audience]], link: RedisLink | None = None, *, process_id: str = ""
     ) -> None:
-        """`own` are this process's. `epoch` is the database's: what shares a Redis but not a database is not added."""
+        """`own` are this process's."""
         self._own = own
         self._process_id = process_id
-        self._prefix = f"performance-queue:{epoch}:audience:"
-        self._processes = f"performance-queue:{epoch}:audiences"
+        self._link = link
+        prefix = link.prefix if link is not None else ""
+        self._prefix = f"{prefix}audience:"
+        self._processes = f"{prefix}audiences"
         """The set of the processes that have posted: to scan for their keys would be to read all that is in there."""
-        self._redis = _connect(redis_url) if redis_url is not None else None
-        self._is_away = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,10 +73,8 @@ class Audiences:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._redis is not None:
-            # Its sockets have gone elsewhere and would be counted twice until the figures expire.
-            await self._ask(self._take_back)
-            await self._redis.aclose()
+        # Its sockets have gone elsewhere and would be counted twice until the figures expire.
+        await self._ask(self._take_back)
 
     async def post(self) -> None:
         """Let the other processes know. Called regularly, where there is a Redis."""
@@ -124,21 +113,12 @@ class Audiences:
 
     async def _ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T | None:
         """What Redis answers; None while there is none."""
-        if self._redis is None:
+        if self._link is None:
             return None
-        from redis.exceptions import RedisError  # an extra that one process does without
-
         try:
-            # In place of the driver's own bounds, which up to Python 3.11 may swallow that this task was cancelled.
-            async with asyncio.timeout(SLOWEST_SECONDS):
-                answer = await question(self._redis)
-        except (RedisError, OSError):
-            if not self._is_away:
-                log.warning("only this process's audiences are told for now: Redis does not answer")
-            self._is_away = True
+            return await self._link.ask(question)
+        except RedisAway:
             return None
-        self._is_away = False
-        return answer
 
 
 def _read(value: bytes) -> list[Audience] | None:
@@ -147,13 +127,3 @@ def _read(value: bytes) -> list[Audience] | None:
     except (ValueError, TypeError):
         # Another release's: that process is not counted.
         return None
-
-
-def _connect(redis_url: str) -> "Redis":
-    from redis.asyncio import Redis
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-
-    # Once, at once: a connection that was cut while it was idle is only found so when it is used.
-    retry = Retry(NoBackoff(), 1)
-    return Redis.from_url(redis_url, retry=retry, socket_timeout=None, socket_connect_timeout=None)

@@ -22,6 +22,7 @@ from app.live import catch_up
 from app.live.bus import Bus
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
+from app.redis_link import RedisLink
 from app.store import reading
 from app.store.records import event_to_json
 from tests.support.builders import PERFORMER, Stage
@@ -84,7 +85,7 @@ async def connected(url: str, receive: Callable[[str, Sequence[Event]], None], e
 
 @asynccontextmanager
 async def going(url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str) -> AsyncIterator[Bus]:
-    bus = Bus(url, receive, epoch=epoch)
+    bus = Bus(RedisLink(url, epoch=epoch), receive)
     task = asyncio.create_task(bus.run())
     try:
         yield bus
@@ -185,7 +186,7 @@ async def test_a_message_of_another_release_is_passed_over(
 
 
 async def test_without_a_server_publishing_and_watching_cost_nothing(epoch: str) -> None:
-    bus = Bus(f"redis://127.0.0.1:{free_port()}", Ear(), epoch=epoch)
+    bus = Bus(RedisLink(f"redis://127.0.0.1:{free_port()}", epoch=epoch), Ear())
     bus.publish(STAR, events_of(1))
     await bus.watch(STAR)
     await bus.unwatch(STAR)
@@ -200,7 +201,7 @@ async def test_a_server_that_comes_later_is_found_and_asked_for_everything(
     valkey.stop()
     ear = Ear()
     async with going(url, ear, epoch) as listener:
-        await until(lambda: "the bus is away" in caplog.text)
+        await until(lambda: "Redis is away" in caplog.text)
         await listener.watch(STAR)
         valkey.start()
         await until(lambda: listener.is_connected)
@@ -209,7 +210,7 @@ async def test_a_server_that_comes_later_is_found_and_asked_for_everything(
             speaker.publish(STAR, events_of(1))
             await until(lambda: bool(ear.heard))
     assert ear.heard == {STAR: [1]}
-    assert caplog.text.count("the bus is away") == 1, "one line says it, not one for every attempt"
+    assert caplog.text.count("Redis is away") == 1, "one line says it, not one for every attempt"
 
 
 async def test_after_a_restart_everything_that_is_watched_by_then_is_heard_again(
@@ -241,7 +242,7 @@ async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
     """Whichever await of connecting it falls into."""
     ear = Ear()
     rooms = [f"room-{number}" for number in range(4)]
-    bus = Bus(redis_url, ear, epoch=epoch)
+    bus = Bus(RedisLink(redis_url, epoch=epoch), ear)
     ask, left = bus._ask, list(rooms[1:])
 
     async def interrupted(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
@@ -263,7 +264,7 @@ async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
     redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As asyncio.wait_for loses it, up to Python 3.11, when it is done in the same moment."""
-    bus = Bus(redis_url, Ear(), epoch=epoch)
+    bus = Bus(RedisLink(redis_url, epoch=epoch), Ear())
     ask = bus._ask
 
     async def cancelled_meanwhile(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:

@@ -28,6 +28,7 @@ from app.live.presence import Presence
 from app.store import Store, writing
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
+from app.wallet.hold_checks import HoldChecks
 from tests.simulation.loop import ProcessDiedError
 from tests.simulation.wallet import QUEUE_SECRET, Network
 
@@ -115,7 +116,7 @@ class Process:
             new_id=world.new_id,
             max_duration_seconds=3600,
             quota=None,
-            verify_holds_at=self.wallet if climate.verify_holds else None,
+            hold_checks=HoldChecks(self.wallet, self.outbox.breaker, self.clock) if climate.verify_holds else None,
         )
 
     def clock(self) -> datetime:
