@@ -1,36 +1,54 @@
 """How long an item will wait: an estimate that starts from declared durations and learns from what happened.
 
-A `History` is an immutable fold over one room's starts and ends; it holds only numbers and knows no clock. With nothing
-observed the estimate is the contract's: the declared durations of the items ahead, less what the started one has used.
+A `History` is an immutable fold over one room's starts, ends and cancellations; it holds only numbers and knows no
+clock. With nothing observed the estimate is the contract's: the declared durations of the items ahead, less what the
+started one has used. The guide "How waits are estimated" explains the parts and has the measured error
+(`python -m tests.bench --only waits`).
 
-The formula, its constants and its measured error against simpler ones are in the README ("Estimating the wait"):
-    wait = rest(started) + Σ service(ahead) + gaps × gap
-    service = (K·declared + Σ last n) / (K + n) × exp(pace)
+    turn(item) = service(item) + gap
+    wait       = first + ln(1 + h·exp(−h·first)·Σ turn(ahead)) / h      (first + Σ turn(ahead) where nobody leaves)
+
+`first` is the rest of the started item's service and the gap behind it, or what is left of the gap under way. `h` is
+the rate at which waiting items leave unserved, per second waited: of n items ahead, some will not be there any more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import exp, log
-from statistics import quantiles
+from math import erfc, exp, log, log1p, sqrt
+from statistics import median, quantiles
 from typing import Protocol
 
 from app.domain.fast_replace import replacing
-from app.domain.item import Clock, Item, Status
+from app.domain.item import Clock, Item, Reason, Status
 
-PRIOR_WEIGHT = 5
-"""K: how many observations the declared duration is worth."""
-WINDOW = 30
-"""Observations kept per feature, of gaps, and (times four) of scores."""
-PACE_WEIGHT = 0.15
+SERVICE_MEMORY = 0.97
+"""What is left of the weight of earlier services after one more."""
+LEVEL_PRIOR = 3.0
+"""How many observations the declared duration is worth."""
+SLOPE_PRIOR = 2.0
+"""How much spread of log(declared) the assumption is worth that actual durations grow as the declared ones do."""
+SLOPE_RANGE = (-1.0, 0.5)
+"""-1: declarations say nothing about their own item. 0: actual durations are proportional to them."""
+SPREAD_LIMIT = 1.5
+"""Of log(actual): a few absurd services must not make the mean many times the median."""
+PACE_WEIGHT = 0.05
 PACE_LIMIT = 1.0
+GAPS_KEPT = 120
+GAPS_NEEDED = 10
+GAP_PRIOR = 5.0
 SESSION_GAP_SECONDS = 1800.0
 """A pause this long between two items starts a new session: the pace is forgotten, the gap is not counted."""
 SHORTEST_SERVICE_SECONDS = 1.0
+LEAVING_MEMORY = 0.99
+"""What is left, after one more item, of the weight of those before in the rate of leaving."""
+LEAVING_PRIOR_SECONDS = 3600.0
+LEAVERS_NEEDED = 2.0
+"""Faded like `leavers`: reached with the third."""
 SCORES_NEEDED = 20
-SCORES_KEPT = 4 * WINDOW
-POSITION_BUCKETS = (1, 3, 8)
-"""Upper ends of the position buckets scores are kept by: 1, 2–3, 4–8, 9 and more."""
+SCORES_KEPT = 120
+SCORE_EXPONENT = 0.3
+"""Relative errors shrink with the number of items ahead, as ahead to the power of minus this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +59,7 @@ class Wait:
     range_seconds: tuple[float, float] | None = None
 
 
-class Performed(Protocol):
+class Ended(Protocol):
     """What is learnt from: an item, or as much of one as that takes."""
 
     @property
@@ -61,6 +79,8 @@ class Performed(Protocol):
     @property
     def refunded_at(self) -> datetime | None: ...
     @property
+    def abandon_reason(self) -> Reason | None: ...
+    @property
     def clock(self) -> Clock: ...
     @property
     def quoted_wait_seconds(self) -> float | None: ...
@@ -69,110 +89,256 @@ class Performed(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A shrunk regression of y = log(actual / declared) on x = log(declared), over the services of one kind of item.
+
+    The slope keeps what a declaration says about its own item. The sums fade, so that the last thirty services or so
+    count: an update takes the same time however many there were, and a history stays small.
+    """
+
+    weight: float = 0.0
+    """How many services are remembered, faded like the sums."""
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+    yy: float = 0.0
+
+    def with_service(self, declared: float, actual: float) -> "Fit":
+        x, y = log(declared), log(actual / declared)
+        return Fit(
+            weight=self.weight * SERVICE_MEMORY + 1,
+            x=self.x * SERVICE_MEMORY + x,
+            y=self.y * SERVICE_MEMORY + y,
+            xx=self.xx * SERVICE_MEMORY + x * x,
+            xy=self.xy * SERVICE_MEMORY + x * y,
+            yy=self.yy * SERVICE_MEMORY + y * y,
+        )
+
+    @property
+    def slope(self) -> float:
+        covariance = self.xy - self.x * self.y / self.weight
+        slope = covariance / (self.xx - self.x * self.x / self.weight + SLOPE_PRIOR)
+        return max(SLOPE_RANGE[0], min(SLOPE_RANGE[1], slope))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of log(actual) around the regression; 0 with nothing observed."""
+        if not self.weight:
+            return 0.0
+        variance_of_x = self.xx - self.x * self.x / self.weight
+        covariance = self.xy - self.x * self.y / self.weight
+        slope = self.slope
+        residual = self.yy - self.y * self.y / self.weight - 2 * slope * covariance + slope * slope * variance_of_x
+        return min(SPREAD_LIMIT, sqrt(max(0.0, residual) / self.weight))
+
+    def log_service(self, declared: float) -> float:
+        """The expected logarithm of the time in service, at the usual pace."""
+        if not self.weight:
+            return log(declared)
+        level = self.y / self.weight * self._trust
+        return log(declared) + level + self.slope * (log(declared) - self.x / self.weight)
+
+    def service_seconds(self, declared: float) -> float:
+        """The expected time in service at the usual pace: the mean of a log-normal, which is above its median."""
+        if not self.weight:
+            return declared
+        return exp(self.log_service(declared) + self._trust * self.spread**2 / 2)
+
+    @property
+    def _trust(self) -> float:
+        return self.weight / (self.weight + LEVEL_PRIOR)
+
+
+NO_FIT = Fit()
+
+Kind = tuple[str, bool]
+"""A feature, and whether its items declare a duration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What a room has taught so far."""
 
-    services: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Seconds in service of the last finished items, by feature."""
-    gaps: tuple[float, ...] = ()
-    """Seconds from an end to the next start while somebody was waiting."""
+    fits: Mapping[Kind, Fit] = field(default_factory=dict)
     pace: float = 0.0
     """EWMA of log(actual / expected service): how this session deviates from the past."""
-    scores: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
-    """Actual wait divided by the quoted one, by position bucket."""
+    gaps: tuple[float, ...] = ()
+    """Seconds in which somebody waited and nobody was served, between two services; pauses on stage included."""
+    leavers: float = 0.0
+    waited_seconds: float = 0.0
+    """By all, those who left and those who were served. Both fade: see `leaving_rate`."""
+    scores: tuple[float, ...] = ()
+    """log(actual wait / quoted one), times the number of items ahead to the power of SCORE_EXPONENT."""
     last_end_at: datetime | None = None
+    paused_seconds: float = 0.0
+    """How long the last item was paused on stage."""
 
-    def started(self, item: Performed, at: datetime) -> "History":
-        history = self
+    def started(self, item: Ended, at: datetime) -> "History":
+        history = self._waited(item, at, left=False)
         if self.last_end_at is not None:
-            gap = (at - self.last_end_at).total_seconds()
-            if gap > SESSION_GAP_SECONDS:
+            gap = (at - max(self.last_end_at, item.created_at)).total_seconds()
+            if (at - self.last_end_at).total_seconds() > SESSION_GAP_SECONDS and item.created_at > self.last_end_at:
                 history = _changed(history, pace=0.0)
-            elif item.created_at <= self.last_end_at and gap >= 0:
-                history = _changed(history, gaps=(*self.gaps, gap)[-WINDOW:])
+            if 0 <= gap <= SESSION_GAP_SECONDS:
+                history = _changed(history, gaps=(*self.gaps, gap + self.paused_seconds)[-GAPS_KEPT:])
         if item.quoted_wait_seconds is not None and item.quoted_position is not None and item.quoted_position > 1:
-            ratio = (at - item.created_at).total_seconds() / max(1.0, item.quoted_wait_seconds)
-            bucket = _bucket(item.quoted_position)
-            kept = (*history.scores.get(bucket, ()), ratio)[-SCORES_KEPT:]
-            history = _changed(history, scores={**history.scores, bucket: kept})
+            actual = max(1.0, (at - item.created_at).total_seconds())
+            score = log(actual / max(1.0, item.quoted_wait_seconds)) * _precision(item.quoted_position - 1)
+            history = _changed(history, scores=(*history.scores, score)[-SCORES_KEPT:])
         return history
 
-    def ended(self, item: Performed, at: datetime, default_seconds: float) -> "History":
+    def ended(self, item: Ended, at: datetime, default_seconds: float) -> "History":
         """Fold in the end of an item that had been started; only a finished one teaches about service time."""
+        paused = 0.0
+        if item.started_at is not None:
+            paused = max(0.0, (at - item.started_at).total_seconds() - item.clock.used_seconds)
         if item.finished_at is None:
-            return _changed(self, last_end_at=at)
+            return _changed(self, last_end_at=at, paused_seconds=paused)
         actual = max(SHORTEST_SERVICE_SECONDS, item.clock.used_seconds)
-        surprise = log(actual / self._usual_service(item, default_seconds))
+        declared = item.duration_seconds or default_seconds
+        kind = _kind(item)
+        fit = self.fits.get(kind, NO_FIT)
+        surprise = log(actual) - fit.log_service(declared)
         pace = (1 - PACE_WEIGHT) * self.pace + PACE_WEIGHT * surprise
-        kept = (*self.services.get(item.source_feature, ()), actual)[-WINDOW:]
         return _changed(
             self,
-            services={**self.services, item.source_feature: kept},
+            fits={**self.fits, kind: fit.with_service(declared, actual)},
             pace=max(-PACE_LIMIT, min(PACE_LIMIT, pace)),
             last_end_at=at,
+            paused_seconds=paused,
         )
+
+    def left(self, item: Ended, at: datetime) -> "History":
+        """Fold in the end of an item that was never started: a cancellation, or a refusal of the performer."""
+        if item.abandon_reason is Reason.PERFORMER_DISCONNECTED:
+            return self  # says nothing about who waits
+        return self._waited(item, at, left=True)
+
+    def _waited(self, item: Ended, at: datetime, *, left: bool) -> "History":
+        waited = max(0.0, (at - item.created_at).total_seconds())
+        return _changed(
+            self,
+            leavers=self.leavers * LEAVING_MEMORY + left,
+            waited_seconds=self.waited_seconds * LEAVING_MEMORY + waited,
+        )
+
+    @property
+    def leaving_rate(self) -> float:
+        """Items that leave unserved, per second waited; 0 while so few have left that it may be chance."""
+        if self.leavers < LEAVERS_NEEDED:
+            return 0.0
+        return self.leavers / (self.waited_seconds + LEAVING_PRIOR_SECONDS)
 
     def service_seconds(self, item: Item, default_seconds: float) -> float:
         """The expected time in service of an item."""
-        return self._usual_service(item, default_seconds) * exp(self.pace)
+        fit = self.fits.get(_kind(item), NO_FIT)
+        return fit.service_seconds(item.duration_seconds or default_seconds) * exp(self.pace)
 
     def turn_seconds(self, item: Item, default_seconds: float) -> float:
-        """How much longer those behind an item that waits have to wait because of it."""
+        """How much longer those behind a waiting item wait because of it, if nobody leaves."""
         return self.service_seconds(item, default_seconds) + self.gap_seconds()
 
     def rest_seconds(self, item: Item, now: datetime, default_seconds: float) -> float:
-        """What is left of the started item's service."""
-        elapsed = item.clock.elapsed(now)
+        """The expected rest of the started item's service."""
         expected = self.service_seconds(item, default_seconds)
-        observed = self.services.get(item.source_feature, ())
-        longer = [seconds for seconds in observed if seconds > elapsed]
-        if len(longer) >= PRIOR_WEIGHT:
-            return max(sum(longer) / len(longer) - elapsed, expected / 4)
-        return max(expected - elapsed, expected / 4 if observed else 0.0)
+        spread = self.fits.get(_kind(item), NO_FIT).spread
+        return _mean_residual(expected, spread, item.clock.elapsed(now))
 
     def gap_seconds(self) -> float:
-        return sum(self.gaps) / (len(self.gaps) + PRIOR_WEIGHT)
+        return sum(self.gaps) / (len(self.gaps) + GAP_PRIOR)
 
-    def spread(self, bucket: int) -> tuple[float, float] | None:
-        """The 10–90 % range of actual / quoted waits in a position bucket; None while too few are known."""
-        scores = self.scores.get(bucket, ())
-        if len(scores) < SCORES_NEEDED:
+    def rest_of_gap_seconds(self, elapsed: float) -> float:
+        """How long it will still take until the next start, with nobody on stage for `elapsed` seconds already."""
+        longer = [gap for gap in self.gaps if gap > elapsed]
+        return median(longer) - elapsed if longer else 0.0
+
+    def rest_of_gap_range(self, elapsed: float) -> tuple[float, float] | None:
+        """The 10–90 % range of `rest_of_gap_seconds`; None while too few gaps of this length are known."""
+        longer = [gap - elapsed for gap in self.gaps if gap > elapsed]
+        if len(longer) < GAPS_NEEDED:
             return None
-        deciles = quantiles(scores, n=10)
-        return deciles[0], deciles[-1]
+        deciles = quantiles(longer, n=10)
+        return max(0.0, deciles[0]), deciles[-1]
 
-    def _usual_service(self, item: Performed, default_seconds: float) -> float:
-        observed = self.services.get(item.source_feature, ())
-        declared = item.duration_seconds or default_seconds
-        return (PRIOR_WEIGHT * declared + sum(observed)) / (PRIOR_WEIGHT + len(observed))
+    def spread(self, ahead: int) -> tuple[float, float] | None:
+        """The 10–90 % range of actual / quoted waits behind so many items; None while too few are known."""
+        if len(self.scores) < SCORES_NEEDED:
+            return None
+        deciles = quantiles(self.scores, n=10)
+        precision = _precision(ahead)
+        return exp(deciles[0] / precision), exp(deciles[-1] / precision)
 
 
 _changed = replacing(History)
 NOTHING_LEARNT = History()
 
 
+def _kind(item: Ended) -> Kind:
+    return item.source_feature, item.duration_seconds is not None
+
+
+def _precision(ahead: int) -> float:
+    return float(max(1, ahead) ** SCORE_EXPONENT)
+
+
+def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
+    """The expected rest of a log-normal duration with this mean and spread of its logarithm that has lasted so long."""
+    if elapsed <= 0 or spread <= 0:
+        return max(0.0, mean - max(0.0, elapsed))
+    z = (log(elapsed / mean) + spread * spread / 2) / spread
+    survival = erfc(z / sqrt(2))
+    if survival < 1e-9:
+        return elapsed * spread * spread / max(1.0, z * spread)
+    return max(0.0, mean * erfc((z - spread) / sqrt(2)) / survival - elapsed)
+
+
+def thinned(first: float, turns: float, rate: float) -> float:
+    """The wait behind turns of so many seconds, some of whose items leave at `rate` before they are served.
+
+    The solution of dW = exp(−rate·W) dT from W = `first`: an item that is due in W seconds is still there with
+    probability exp(−rate·W).
+    """
+    if rate <= 0:
+        return first + turns
+    return first + log1p(rate * turns * exp(-rate * first)) / rate
+
+
+def first_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> float:
+    """The wait of the next item to be started: the rest of the one on stage and a gap, or the rest of a gap."""
+    if items and items[0].status is Status.STARTED:
+        return history.rest_seconds(items[0], now, default_seconds) + history.gap_seconds()
+    return history.rest_of_gap_seconds(_gap_under_way(items, history, now))
+
+
+def _gap_under_way(items: Sequence[Item], history: History, now: datetime) -> float:
+    """For how many seconds somebody has waited with nobody on stage."""
+    since = items[0].created_at if items else now
+    if history.last_end_at is not None:
+        since = max(since, history.last_end_at)
+    return max(0.0, (now - since).total_seconds())
+
+
 def wait_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[float]:
     """The expected wait of each item of a queue, given in queue order."""
-    result = []
+    first = first_seconds(items, history, now, default_seconds)
+    on_stage = bool(items) and items[0].status is Status.STARTED
+    result = [0.0] if on_stage else []
+    rate = history.leaving_rate
     total = 0.0
-    waiting = items
-    if items and items[0].status is Status.STARTED:
-        result.append(0.0)
-        total = history.rest_seconds(items[0], now, default_seconds) + history.gap_seconds()
-        waiting = items[1:]
-    for turn in _turns(waiting, history, default_seconds):
-        result.append(total)
+    for turn in _turns(items[len(result) :], history, default_seconds):
+        result.append(thinned(first, total, rate))
         total += turn
     return result
 
 
 def backlog_seconds(waiting: Sequence[Item], history: History, default_seconds: float) -> float:
-    """What items that wait are expected to take together."""
+    """The turns of items that wait, together, if nobody leaves."""
     return sum(_turns(waiting, history, default_seconds), 0.0)
 
 
 def _turns(waiting: Iterable[Item], history: History, default_seconds: float) -> Iterator[float]:
-    # What a queue is full of are a few kinds.
+    # A queue holds a few kinds of items, each many times.
     known: dict[tuple[str, int | None], float] = {}
     for item in waiting:
         kind = (item.source_feature, item.duration_seconds)
@@ -184,12 +350,13 @@ def _turns(waiting: Iterable[Item], history: History, default_seconds: float) ->
 class Waits:
     """The wait of each item of a queue, given in queue order; the started item's is zero.
 
-    Most who ask want to know of one item among many, so a wait's range is only found when it is looked at.
+    Most callers ask about one item among many, so a wait's range is computed only for that one.
     """
 
     def __init__(self, items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> None:
         self._items = items
         self._history = history
+        self._now = now
         self._seconds = wait_seconds(items, history, now, default_seconds)
 
     def __len__(self) -> int:
@@ -197,23 +364,31 @@ class Waits:
 
     def __getitem__(self, index: int) -> Wait:
         item, seconds = self._items[index], self._seconds[index]
-        spread = None if item.status is Status.STARTED else self._history.spread(_bucket(index + 1))
+        if item.status is Status.STARTED:
+            return Wait(seconds=seconds)
+        if index == 0:
+            elapsed = _gap_under_way(self._items, self._history, self._now)
+            return Wait(seconds=seconds, range_seconds=self._history.rest_of_gap_range(elapsed))
+        spread = self._history.spread(index)
         return Wait(seconds=seconds, range_seconds=spread and (seconds * spread[0], seconds * spread[1]))
 
     def __iter__(self) -> Iterator[Wait]:
         return (self[index] for index in range(len(self)))
 
 
-def learn(ended: Iterable[Performed], default_seconds: float) -> History:
-    """The history that a room's ended items, oldest end first, have taught."""
+def learn(ended: Iterable[Ended], default_seconds: float) -> History:
+    """The history that a room's ended items, oldest end first, have taught.
+
+    It differs from what the room itself learnt in the order of starts and cancellations only, which moves the rate of
+    leaving by a trace.
+    """
     history = NOTHING_LEARNT
     for item in ended:
         end = item.finished_at or item.abandoned_at or item.refunded_at
-        if item.started_at is None or end is None or item.pass_through_mode:
+        if end is None or item.pass_through_mode:
             continue
-        history = history.started(item, item.started_at).ended(item, end, default_seconds)
+        if item.started_at is None:
+            history = history.left(item, end)
+        else:
+            history = history.started(item, item.started_at).ended(item, end, default_seconds)
     return history
-
-
-def _bucket(position: int) -> int:
-    return next((index for index, upper in enumerate(POSITION_BUCKETS) if position <= upper), len(POSITION_BUCKETS))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from app.domain.estimate import NOTHING_LEARNT, History, Waits, backlog_seconds
+from app.domain.estimate import NOTHING_LEARNT, History, Waits, backlog_seconds, first_seconds, thinned
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.domain.fast_replace import replacing
 from app.domain.item import Item, Reason, Status, changed
@@ -102,11 +102,8 @@ class Room:
 
     def wait_of_next(self, now: datetime) -> float:
         """The estimated wait, in seconds, of one that would come now, after all the others."""
-        backlog = self.with_backlog().backlog_seconds or 0.0
-        if self.started is None:
-            return backlog
-        rest = self.history.rest_seconds(self.started, now, self.policy.default_duration_seconds)
-        return rest + self.history.gap_seconds() + backlog
+        first = first_seconds(self.items, self.history, now, self.policy.default_duration_seconds)
+        return thinned(first, self.with_backlog().backlog_seconds or 0.0, self.history.leaving_rate)
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""
@@ -173,9 +170,11 @@ def _learn(room: Room, before: Item | None, name: EventName, at: datetime, item:
         return room.history
     if name is EventName.ITEM_STARTED:
         return room.history.started(item, at)
-    if before is not None and before.status is Status.STARTED and not item.is_active:
+    if before is None or item.is_active:
+        return room.history
+    if before.status is Status.STARTED:
         return room.history.ended(item, at, room.policy.default_duration_seconds)
-    return room.history
+    return room.history.left(item, at)
 
 
 def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int]) -> None:

@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 LONGEST_LIFE = timedelta(days=1)
 """How long before a span an item may have come and still count in it."""
-LEARNT_FROM = 60
-"""How many of a room's last served items its wait estimate is rebuilt from."""
+LEARNT_FROM = 120
+"""How many of the last ended items of a room its wait estimate is rebuilt from."""
 
 
 def _table(row: type[SQLModel]) -> Table:
@@ -86,12 +86,11 @@ def versions(connection: Connection, performer_ids: Collection[str], *, lock: bo
 
 _ROOMS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
 _ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(_any_of("performer_ids")), ACTIVE_ITEMS)
-_SERVED = (
-    select(*(ITEMS.c[name] for name in records.SERVED_COLUMNS))
+_LAST_ENDED = (
+    select(*(ITEMS.c[name] for name in records.LEARNT_COLUMNS))
     .where(
         ITEMS.c.performer_id == bindparam("performer_id"),
         ITEMS.c.ended_at.is_not(None),
-        ITEMS.c.started_at.is_not(None),
         ITEMS.c.pass_through_mode.is_(False),
     )
     .order_by(ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc())
@@ -110,8 +109,8 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
         active[row["performer_id"]].append(records.item_from(row))
     for row in rows:
         performer_id = row["performer_id"]
-        served = connection.execute(_SERVED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
-        last = [records.ServedItem(*row) for row in served]
+        ended = connection.execute(_LAST_ENDED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
+        last = [records.LearntItem(*row) for row in ended]
         rooms[performer_id] = Room(
             performer_id=performer_id,
             policy=policy,

@@ -109,8 +109,8 @@ def item_from(row: RowMapping) -> Item:
     return Item(**_with_item_enums(values))
 
 
-class ServedItem(NamedTuple):
-    """What the estimate learns from an item that has been served, in the order of SERVED_COLUMNS."""
+class LearntItem(NamedTuple):
+    """The fields of an ended item from which the wait estimate learns, in the order of LEARNT_COLUMNS."""
 
     source_feature: str
     duration_seconds: int | None
@@ -120,6 +120,7 @@ class ServedItem(NamedTuple):
     finished_at: datetime | None
     abandoned_at: datetime | None
     refunded_at: datetime | None
+    abandon_reason: Reason | None
     clock_used_seconds: float
     quoted_wait_seconds: float | None
     quoted_position: int | None
@@ -129,7 +130,7 @@ class ServedItem(NamedTuple):
         return Clock(used_seconds=self.clock_used_seconds)
 
 
-SERVED_COLUMNS = ServedItem._fields
+LEARNT_COLUMNS = LearntItem._fields
 
 
 def room_values(room: Room) -> Values:

@@ -39,6 +39,9 @@ def main(
     peers: Annotated[str, typer.Option(help=f"all, none, or some of: {PEERS}.")] = "all",
     rounds: Annotated[int | None, typer.Option(help="Rounds of each scenario.", min=1)] = None,
     history: Annotated[int | None, typer.Option(help="Events in the database of `growth`.", min=1000)] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="An exported event log that `waits` scores.", exists=True, dir_okay=False)
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there, round by round.")] = None,
 ) -> None:
     """Measure the service and its peers on this machine, by turns, and hold the service against its bar.
@@ -66,6 +69,7 @@ def main(
         cache=cache,
         viewers=viewer_command(cache / "bin"),
         peers=frozenset(names),
+        log=log,
     )
     about = {
         "machine": machine.describe(),

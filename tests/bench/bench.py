@@ -29,6 +29,8 @@ class Bench:
     """The command of the viewers' program."""
     peers: frozenset[str]
     """The names of the peers to run; what is not asked for is not installed."""
+    log: Path | None = None
+    """An exported event log for `waits` to score in place of generated nights."""
     ledger: Ledger = field(default_factory=Ledger)
 
     @property

@@ -25,6 +25,8 @@ class Scale:
     history_events: int
     rooms_at_start: int
     reconnecting: int
+    performers: int
+    """Of each kind in a round of `waits`, three nights each."""
 
 
 DEFAULT = Scale(
@@ -45,6 +47,7 @@ DEFAULT = Scale(
     history_events=200_000,
     rooms_at_start=10_000,
     reconnecting=2_000,
+    performers=2,
 )
 
 QUICK = Scale(
@@ -65,6 +68,7 @@ QUICK = Scale(
     history_events=20_000,
     rooms_at_start=1_000,
     reconnecting=500,
+    performers=1,
 )
 
 FULL = Scale(
@@ -85,4 +89,5 @@ FULL = Scale(
     history_events=10_000_000,
     rooms_at_start=10_000,
     reconnecting=10_000,
+    performers=4,
 )

@@ -2,15 +2,16 @@
 
 from datetime import datetime
 from math import exp, log
+from random import Random
 from statistics import quantiles
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.estimate import NOTHING_LEARNT, History, Wait, Waits, learn
+from app.domain.estimate import NO_FIT, NOTHING_LEARNT, Fit, History, Wait, Waits, learn, thinned
 from app.domain.item import Clock, Item, Reason, Status
-from tests.support.builders import Stage, build_item, moment
+from tests.support.builders import VIEWER, Stage, build_item, moment
 
 DEFAULT = 60
 
@@ -77,43 +78,72 @@ class TestWithNothingLearnt:
 
 
 class TestLearningServiceTimes:
-    def test_the_declared_duration_weighs_as_much_as_five_observations(self) -> None:
-        history = History(services={"wheel": (120.0,) * 5})
-        assert history.service_seconds(build_item(duration_seconds=60), DEFAULT) == 90
-
     @pytest.mark.parametrize("actual", [10, 240])
-    def test_the_estimate_moves_towards_what_is_observed(self, actual: float) -> None:
+    def test_the_estimate_moves_from_the_declared_duration_towards_what_is_observed(self, actual: float) -> None:
         expected = [
             learn(finished_in_a_row(count, service=actual), DEFAULT).service_seconds(build_item(), DEFAULT)
-            for count in (0, 1, 3, 10, 30)
+            for count in (0, 1, 3, 10, 30, 100)
         ]
-        distances = [abs(estimate - actual) for estimate in expected]
+        distances = [abs(log(estimate / actual)) for estimate in expected]
         assert expected[0] == DEFAULT
-        assert distances[0] > distances[1] > distances[2]
-        assert max(distances[3:]) < distances[0] / 3
+        assert distances == sorted(distances, reverse=True)
+        assert expected[-1] == pytest.approx(actual, rel=0.2)
 
-    def test_each_feature_is_learnt_apart(self) -> None:
+    def test_the_declared_duration_is_worth_three_observations(self) -> None:
+        fit = NO_FIT
+        for _ in range(2):
+            fit = fit.with_service(60, 120)
+        weight = 1 + 0.97
+        assert fit.service_seconds(60) == pytest.approx(60 * 2 ** (weight / (weight + 3)))
+
+    def test_each_feature_and_the_undeclared_are_learnt_apart(self) -> None:
         history = learn(finished_in_a_row(10, service=300, source_feature="dare"), DEFAULT)
-        assert list(history.services) == ["dare"]
-        usual = history.service_seconds(build_item(source_feature="song"), DEFAULT)
-        assert usual < history.service_seconds(build_item(source_feature="dare"), DEFAULT)
+        slow = history.service_seconds(build_item(source_feature="dare"), DEFAULT)
+        assert history.service_seconds(build_item(source_feature="song"), DEFAULT) < slow / 2
+        declared = build_item(source_feature="dare", duration_seconds=DEFAULT)
+        assert history.service_seconds(declared, DEFAULT) < slow / 2
 
-    def test_only_the_last_thirty_are_remembered(self) -> None:
-        history = learn(finished_in_a_row(40, service=10), DEFAULT)
-        assert history.services["wheel"] == (10,) * 30
+    def test_a_declaration_keeps_what_it_says_about_its_own_item(self) -> None:
+        ended = [
+            finished(number, begin=1000 * number, service=declared * 1.5, duration_seconds=declared)
+            for number, declared in enumerate([30, 60, 120, 240] * 10)
+        ]
+        history = learn(ended, DEFAULT)
+        short, long = (history.service_seconds(build_item(duration_seconds=each), DEFAULT) for each in (30, 240))
+        assert short == pytest.approx(45, rel=0.2)
+        assert long == pytest.approx(360, rel=0.2)
 
-    def test_the_pace_follows_how_a_session_differs_from_the_usual_by_fifteen_percent_each_time(self) -> None:
-        one, two = learn(finished_in_a_row(1, service=120), DEFAULT), learn(finished_in_a_row(2, service=120), DEFAULT)
-        assert one.pace == pytest.approx(0.15 * log(120 / 60))
-        assert two.pace == pytest.approx(0.85 * one.pace + 0.15 * log(120 / 70))
-        assert one.service_seconds(build_item(), DEFAULT) == pytest.approx(70 * exp(one.pace))
+    def test_declarations_that_say_nothing_are_soon_not_believed(self) -> None:
+        random, ended = Random(7), []
+        for number in range(60):
+            declared = random.choice([20, 60, 180, 540])
+            ended.append(finished(number, begin=1000 * number, service=100, duration_seconds=declared))
+        history = learn(ended, DEFAULT)
+        short, long = (history.service_seconds(build_item(duration_seconds=each), DEFAULT) for each in (20, 540))
+        assert short == pytest.approx(100, rel=0.35)
+        assert long == pytest.approx(100, rel=0.35)
+
+    def test_the_mean_of_uneven_services_is_expected_and_not_their_median(self) -> None:
+        random = Random(3)
+        services = [random.lognormvariate(log(60), 0.7) for _ in range(200)]
+        ended = [finished(number, begin=1e4 * number, service=service) for number, service in enumerate(services)]
+        expected = learn(ended, DEFAULT).service_seconds(build_item(), DEFAULT)
+        assert expected == pytest.approx(60 * exp(0.7**2 / 2), rel=0.25)
+
+    def test_the_pace_follows_how_a_session_differs_from_the_usual_by_a_twentieth_each_time(self) -> None:
+        one = learn(finished_in_a_row(1, service=120), DEFAULT)
+        assert one.pace == pytest.approx(0.05 * log(2))
+        usual = one.fits["wheel", False].log_service(DEFAULT)
+        two = learn(finished_in_a_row(2, service=120), DEFAULT)
+        assert two.pace == pytest.approx(0.95 * one.pace + 0.05 * (log(120) - usual))
 
     def test_the_pace_of_a_session_stays_within_its_limits(self) -> None:
         assert learn(finished_in_a_row(30, service=86_400), DEFAULT).pace <= 1
         assert learn(finished_in_a_row(30, service=0), DEFAULT).pace >= -1
 
-    def test_an_item_finished_at_once_still_counts_as_a_second(self) -> None:
-        assert learn(finished_in_a_row(1, service=0), DEFAULT).services["wheel"] == (1.0,)
+    def test_an_item_finished_at_once_counts_as_a_second(self) -> None:
+        at_once, in_a_second = (learn(finished_in_a_row(1, service=each), DEFAULT) for each in (0, 1))
+        assert at_once.fits == in_a_second.fits
 
     def test_abandoned_and_refunded_items_teach_nothing_about_service_time(self) -> None:
         ended = [
@@ -122,11 +152,11 @@ class TestLearningServiceTimes:
             build_item(3, status=Status.ABANDONED, abandoned_at=moment(12)),
         ]
         history = learn(ended, DEFAULT)
-        assert (history.services, history.pace, history.last_end_at) == ({}, 0, moment(9))
+        assert (history.fits, history.pace, history.last_end_at) == ({}, 0, moment(9))
 
     def test_a_finished_item_that_was_refunded_later_still_taught(self) -> None:
         item = finished(1, begin=0, service=20, refunded_at=moment(500))
-        assert learn([item], DEFAULT).services == {"wheel": (20,)}
+        assert learn([item], DEFAULT).fits["wheel", False] == NO_FIT.with_service(DEFAULT, 20)
         assert learn([item], DEFAULT).last_end_at == moment(20)
 
     def test_a_pass_through_item_teaches_nothing(self) -> None:
@@ -134,14 +164,18 @@ class TestLearningServiceTimes:
 
 
 class TestTheRestOfTheStartedOne:
-    def test_it_is_what_longer_ones_took_on_average_from_here(self) -> None:
-        history = History(services={"wheel": (10.0, 100.0, 110.0, 120.0, 130.0, 140.0)})
-        assert history.rest_seconds(started(50), moment(), DEFAULT) == 70
+    def test_services_that_vary_leave_more_the_longer_one_lasts(self) -> None:
+        random = Random(5)
+        services = [random.lognormvariate(log(60), 0.8) for _ in range(300)]
+        history = learn([finished(n, begin=1e4 * n, service=each) for n, each in enumerate(services)], DEFAULT)
+        for elapsed in (30, 90, 200):
+            longer = [each - elapsed for each in services if each > elapsed]
+            rest = history.rest_seconds(started(elapsed), moment(), DEFAULT)
+            assert rest == pytest.approx(sum(longer) / len(longer), rel=0.4)
 
-    def test_it_is_never_less_than_a_quarter_of_the_usual(self) -> None:
-        history = History(services={"wheel": (60.0,) * 10})
-        assert history.rest_seconds(started(59), moment(), DEFAULT) == 15
-        assert history.rest_seconds(started(5000), moment(), DEFAULT) == 15
+    def test_it_is_never_negative_however_long_it_lasts(self) -> None:
+        history = learn(finished_in_a_row(10, service=60), DEFAULT)
+        assert all(history.rest_seconds(started(elapsed), moment(), DEFAULT) >= 0 for elapsed in (0, 59, 61, 1e4, 1e9))
 
 
 class TestGaps:
@@ -150,29 +184,79 @@ class TestGaps:
         assert history.gap_seconds() == 10
         assert seconds([started(), build_item(2), build_item(3)], history) == [0, 70, 140]
 
-    def test_nobody_started_nobody_to_wait_for(self) -> None:
-        assert seconds([build_item(1), build_item(2)], History(gaps=(20.0,) * 5)) == [0, 70]
+    def test_with_nobody_on_stage_the_rest_of_the_gap_is_part_of_the_wait(self) -> None:
+        history = History(gaps=(10.0, 20.0, 30.0, 40.0, 50.0), last_end_at=moment(-15))
+        queue = [build_item(number, created_at=moment(-50)) for number in (1, 2)]
+        (first, second) = seconds(queue, history, moment())
+        assert first == 35 - 15, "35 s is the median of the gaps that were longer than 15 s"
+        assert second == first + DEFAULT + history.gap_seconds()
 
-    def test_it_is_measured_while_somebody_waited(self) -> None:
-        history = learn(finished_in_a_row(3, service=10, gap=7), DEFAULT)
-        assert history.gaps == (7, 7)
+    def test_a_gap_that_is_longer_than_any_before_promises_nothing(self) -> None:
+        history = History(gaps=(10.0, 20.0), last_end_at=moment(-600))
+        assert seconds([build_item(1, created_at=moment(-700))], history) == [0]
 
-    def test_only_the_last_thirty_are_remembered(self) -> None:
-        assert learn(finished_in_a_row(40, service=10, gap=7), DEFAULT).gaps == (7,) * 30
+    def test_it_is_measured_while_somebody_waited_and_nobody_was_on_stage(self) -> None:
+        assert learn(finished_in_a_row(3, service=10, gap=7), DEFAULT).gaps == (7, 7)
+        idle = [finished(1, begin=0, service=10), finished(2, begin=100, service=10, arrived=90)]
+        assert learn(idle, DEFAULT).gaps == (10,)
 
-    def test_idling_in_an_empty_room_is_no_gap(self) -> None:
-        ended = [finished(1, begin=0, service=10), finished(2, begin=100, service=10, arrived=90)]
-        assert learn(ended, DEFAULT).gaps == ()
+    def test_pauses_on_stage_count_into_it(self) -> None:
+        first = finished(1, begin=0, service=10, arrived=-1)
+        paused = build_item(
+            2,
+            status=Status.FINISHED,
+            created_at=moment(-1),
+            started_at=moment(15),
+            finished_at=moment(45),
+            clock=Clock(used_seconds=20),
+        )
+        last = finished(3, begin=50, service=10, arrived=-1)
+        assert learn([first, paused, last], DEFAULT).gaps == (5, 15)
+
+    def test_only_the_last_hundred_and_twenty_are_remembered(self) -> None:
+        assert learn(finished_in_a_row(130, service=10, gap=7), DEFAULT).gaps == (7,) * 120
 
     def test_a_long_pause_starts_a_new_session(self) -> None:
-        ended = finished_in_a_row(5, service=200)
-        history = learn(ended, DEFAULT)
+        history = learn(finished_in_a_row(5, service=200), DEFAULT)
         assert history.pace > 0
         end = 6 * 200
-        again = history.started(build_item(9, created_at=moment(-1)), moment(end + 1800))
+        again = history.started(build_item(9, created_at=moment(end + 1790)), moment(end + 1800))
         assert (again.pace, len(again.gaps)) == (history.pace, len(history.gaps) + 1)
-        anew = history.started(build_item(9, created_at=moment(-1)), moment(end + 1801))
-        assert (anew.pace, anew.gaps, anew.services) == (0, history.gaps, history.services)
+        anew = history.started(build_item(9, created_at=moment(end + 1790)), moment(end + 1801))
+        assert (anew.pace, anew.fits) == (0, history.fits)
+        endless = history.started(build_item(9, created_at=moment(-1)), moment(end + 1801))
+        assert endless.gaps == history.gaps
+
+
+class TestLeaving:
+    def test_where_nobody_leaves_turns_add_up(self) -> None:
+        assert thinned(40, 600, 0) == 640
+
+    def test_some_of_those_ahead_will_be_gone(self) -> None:
+        assert thinned(0, 600, 1 / 600) == pytest.approx(600 * log(2))
+        assert thinned(40, 600, 1 / 600) < 640
+        assert thinned(1e6, 600, 1 / 600) == pytest.approx(1e6), "hardly anybody waits so long"
+
+    def test_the_rate_is_of_unserved_leavers_per_second_waited(self) -> None:
+        ended = [build_item(n, status=Status.REFUNDED, refunded_at=moment(100)) for n in range(1, 11)]
+        history = learn(ended, DEFAULT)
+        faded = sum(0.99**n for n in range(10))
+        assert history.leaving_rate == pytest.approx(faded / (100 * faded + 3600))
+        assert seconds([build_item(n) for n in range(1, 4)], history)[2] < 120
+
+    def test_one_or_two_who_leave_may_be_chance(self) -> None:
+        ended = [build_item(n, status=Status.REFUNDED, refunded_at=moment(100)) for n in range(1, 4)]
+        assert [learn(ended[:count], DEFAULT).leaving_rate > 0 for count in (1, 2, 3)] == [False, False, True]
+
+    def test_a_performer_who_vanishes_says_nothing_about_who_waits(self) -> None:
+        reason = Reason.PERFORMER_DISCONNECTED
+        gone = build_item(1, status=Status.ABANDONED, abandoned_at=moment(9), abandon_reason=reason)
+        assert learn([gone], DEFAULT) == NOTHING_LEARNT
+
+    def test_waits_that_ended_on_stage_count_as_waited_only(self) -> None:
+        history = learn(finished_in_a_row(3, service=10), DEFAULT)
+        assert history.leaving_rate == 0
+        assert history.waited_seconds > 0
 
 
 class TestRanges:
@@ -184,38 +268,47 @@ class TestRanges:
             history = history.started(item, moment(number if ratio is None else 10 * ratio))
         return history
 
-    def test_a_range_is_given_from_twenty_scores_on(self) -> None:
-        queue = [started(), build_item(2)]
-        assert Waits(queue, self.scored(19), moment(), DEFAULT)[1].range_seconds is None
-        assert Waits(queue, self.scored(20), moment(), DEFAULT)[1].range_seconds is not None
+    def test_a_range_is_given_from_twenty_scores_on_at_every_place(self) -> None:
+        queue = [started(), *(build_item(number) for number in range(2, 12))]
+        before = list(Waits(queue, self.scored(19), moment(), DEFAULT))
+        after = list(Waits(queue, self.scored(20), moment(), DEFAULT))
+        assert all(wait.range_seconds is None for wait in before)
+        assert all(wait.range_seconds is not None for wait in after[1:])
 
     def test_it_reaches_from_the_first_to_the_last_tenth_of_the_scores(self) -> None:
-        queue = [started(), build_item(2)]
-        deciles = quantiles([number / 10 for number in range(1, 31)], n=10)
-        (_, wait) = Waits(queue, self.scored(30), moment(), DEFAULT)
-        assert wait.range_seconds == pytest.approx((60 * deciles[0], 60 * deciles[-1]))
+        deciles = [exp(decile) for decile in quantiles([log(number / 10) for number in range(1, 31)], n=10)]
+        wait = Waits([started(), build_item(2)], self.scored(30), moment(), DEFAULT)[1]
+        assert wait.range_seconds == pytest.approx((wait.seconds * deciles[0], wait.seconds * deciles[-1]))
 
-    @pytest.mark.parametrize(("position", "others"), [(2, (4, 9)), (3, (4,)), (4, (3, 9)), (8, (9,)), (9, (8,))])
-    def test_scores_count_for_positions_alike(self, position: int, others: tuple[int, ...]) -> None:
+    def test_it_is_relatively_narrower_the_more_are_ahead(self) -> None:
         queue = [started(), *(build_item(number) for number in range(2, 12))]
-        ranges = [wait.range_seconds for wait in Waits(queue, self.scored(20, position=position), moment(), DEFAULT)]
-        assert ranges[position - 1] is not None
-        assert all(ranges[other - 1] is None for other in others)
+        waits = list(Waits(queue, self.scored(30), moment(), DEFAULT))[1:]
+        widths = [high / low for low, high in (wait.range_seconds for wait in waits if wait.range_seconds)]
+        assert len(widths) == 10
+        assert widths == sorted(widths, reverse=True)
 
     def test_a_promise_to_the_first_is_no_promise(self) -> None:
-        assert self.scored(30, position=1).scores == {}
+        assert self.scored(30, position=1).scores == ()
+
+    def test_the_range_of_the_first_comes_from_past_gaps(self) -> None:
+        history = History(gaps=tuple(map(float, range(1, 41))), last_end_at=moment(-10))
+        (wait,) = Waits([build_item(1, created_at=moment(-50))], history, moment(), DEFAULT)
+        assert wait.range_seconds is not None
+        low, high = wait.range_seconds
+        assert 0 < low < wait.seconds < high < 31
+        few = History(gaps=(20.0,) * 9)
+        assert next(iter(Waits([build_item(1)], few, moment(), DEFAULT))).range_seconds is None
 
     def test_the_started_item_has_no_range(self) -> None:
-        history = History(scores={0: (1.0,) * 20})
+        history = History(scores=(1.0,) * 20, gaps=(1.0,) * 20)
         assert list(Waits([started()], history, moment(), DEFAULT)) == [Wait(seconds=0)]
 
     def test_only_the_last_hundred_and_twenty_scores_are_kept(self) -> None:
-        history = self.scored(130, ratio=2)
-        assert history.scores == {1: (2.0,) * 120}
+        assert self.scored(130, ratio=2).scores == (log(2),) * 120
 
     def test_a_promise_of_no_wait_is_scored_as_if_it_were_a_second(self) -> None:
         item = build_item(quoted_wait_seconds=0.0, quoted_position=2)
-        assert NOTHING_LEARNT.started(item, moment(7)).scores == {1: (7.0,)}
+        assert NOTHING_LEARNT.started(item, moment(7)).scores == (log(7),)
 
 
 def test_a_room_learns_while_it_runs_what_it_would_learn_from_its_ended_items() -> None:
@@ -232,19 +325,33 @@ def test_a_room_learns_while_it_runs_what_it_would_learn_from_its_ended_items() 
         ended.append(stage.abandon(item, Reason.TECHNICAL_ERROR) if number == 1 else stage.complete(item))
         stage.wait(3)
     assert learn(ended, DEFAULT) == stage.room.history
-    assert stage.room.history.services == {"wheel": (20, 22, 23)}
-    assert stage.room.history.gaps == (3, 3, 3)
+    assert stage.room.history.gaps == (12, 12, 12)
+    leaver = stage.intake()
+    stage.wait(60)
+    ended.append(stage.refund(leaver, Reason.USER_CANCELLED, VIEWER))
+    assert learn(ended, DEFAULT) == stage.room.history
+    assert stage.room.history.leavers == 1
 
 
-SERVICES = st.dictionaries(
-    st.sampled_from(["wheel", "dare"]), st.lists(st.floats(1, 10_000), max_size=30).map(tuple), max_size=2
-)
+FITS = st.lists(st.tuples(st.floats(1, 86_400), st.floats(1, 86_400)), max_size=40)
+
+
+def fit_of(services: list[tuple[float, float]]) -> Fit:
+    fit = NO_FIT
+    for declared, actual in services:
+        fit = fit.with_service(declared, actual)
+    return fit
+
+
 HISTORIES = st.builds(
     History,
-    services=SERVICES,
+    fits=st.dictionaries(st.tuples(st.sampled_from(["wheel", "dare"]), st.booleans()), FITS.map(fit_of), max_size=3),
     gaps=st.lists(st.floats(0, 1800), max_size=30).map(tuple),
     pace=st.floats(-1, 1),
-    scores=st.dictionaries(st.integers(0, 3), st.lists(st.floats(0, 1000), min_size=20, max_size=40).map(tuple)),
+    leavers=st.floats(0, 100),
+    waited_seconds=st.floats(0, 1e6),
+    scores=st.lists(st.floats(-10, 10), max_size=40).map(tuple),
+    last_end_at=st.none() | st.floats(-1e5, 0).map(moment),
 )
 
 
@@ -272,16 +379,10 @@ def test_waits_are_never_negative_and_grow_along_the_queue(
             assert 0 <= low <= high
 
 
-@given(services=st.lists(st.floats(0, 100_000), max_size=40), gap=st.floats(0, 5000))
-def test_whatever_is_learnt_the_usual_service_lies_between_the_declared_and_the_observed_at_that_pace(
-    services: list[float], gap: float
+@given(services=FITS)
+def test_the_expected_logarithm_lies_between_the_declared_and_the_observed(
+    services: list[tuple[float, float]],
 ) -> None:
-    time, ended = 0.0, []
-    for number, service in enumerate(services, start=1):
-        ended.append(finished(number, begin=time, service=service, arrived=-1))
-        time += service + gap
-    history = learn(ended, DEFAULT)
-    seen = [DEFAULT, *(max(1.0, service) for service in services[-30:])]
-    usual = History(services=history.services).service_seconds(build_item(), DEFAULT)
-    assert min(seen) - 1e-6 <= usual <= max(seen) + 1e-6
-    assert -1 <= history.pace <= 1
+    same_declaration = [(float(DEFAULT), actual) for _, actual in services]
+    seen = [log(DEFAULT), *(log(actual) for _, actual in same_declaration)]
+    assert min(seen) - 1e-6 <= fit_of(same_declaration).log_service(DEFAULT) <= max(seen) + 1e-6

@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 
 from app.domain import command as do
 from app.domain.command import Mode
+from app.domain.estimate import NO_FIT
 from app.domain.event import Logged
 from app.domain.operation import OperationStatus
 from app.domain.room import Room
@@ -53,7 +54,7 @@ def test_a_room_loads_in_queue_order_with_what_it_has_learnt(store: Store) -> No
     known = writer.peek(PERFORMER.id)
     assert known is not None
     assert room.history == known.history
-    assert room.history.services == {"wheel": (30.0, 30.0, 30.0)}
+    assert room.history.fits["wheel", True].weight > 2
     assert room.history.gaps == (5.0, 5.0)
     send(writer, start_of(items[5]))
     room = assert_consistent(store)
@@ -69,7 +70,8 @@ def test_what_a_room_has_learnt_comes_from_its_last_items_only(store: Store, mon
         send(writer, start_of(item))
         clock.wait(seconds)
         send(writer, complete_of(item))
-    assert assert_consistent(store).history.services == {"wheel": (20.0, 30.0)}
+    learnt = NO_FIT.with_service(60, 20.0).with_service(60, 30.0)
+    assert assert_consistent(store).history.fits == {("wheel", False): learnt}
 
 
 def test_a_room_that_never_was_loads_empty(store: Store) -> None:

@@ -14,9 +14,24 @@ from tests.bench.scenarios import (
     scaling,
     stalled,
     startup,
+    waits,
 )
 
 ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
-    for module in (fanout, latency, memory, stalled, rooms, intake, mixed, reads, growth, startup, reconnect, scaling)
+    for module in (
+        fanout,
+        latency,
+        memory,
+        stalled,
+        rooms,
+        intake,
+        mixed,
+        reads,
+        growth,
+        startup,
+        reconnect,
+        scaling,
+        waits,
+    )
 }
