@@ -123,6 +123,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
             # This process owns the file alone: whoever held leases is gone.
             await lanes.run(writing.release_claims)
         await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, parts.clock()))
+        await parts.heartbeat.start()
         tasks = [background.create_task(loop) for loop in _loops(parts, periods, is_worker=is_worker)]
         yield
         for task in tasks:
@@ -137,6 +138,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         hub.tidy()
 
     async def sweep() -> None:
+        await parts.heartbeat.keep()
         await timers.sweep(queries, lanes, parts.clock())
 
     async def check_positions() -> None:
@@ -190,7 +192,9 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Users(callers=callers, queries=queries).routes(),
         *Events(callers=callers, log=parts.event_log).routes(),
         *admin.routes(),
-        *Health(queries=queries, dependencies=_dependencies(parts)).routes(),
+        *Health(
+            queries=queries, can_write=lambda: parts.heartbeat.can_write, dependencies=_dependencies(parts)
+        ).routes(),
         WebSocketRoute(f"{ROOM_PATH}/live", parts.sockets.live),
         *descriptions.routes(parts.metrics),
         *parts.sandbox_routes,

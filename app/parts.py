@@ -27,8 +27,10 @@ from app.api.event_stream import EventLog
 from app.domain.event import Event
 from app.domain.room import Policy
 from app.engine.commits import Commits
+from app.engine.heartbeat import Heartbeat
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
+from app.engine.room_clock import RoomClock
 from app.engine.writer import Outcome
 from app.live.connections import Audiences
 from app.live.hub import Hub
@@ -42,6 +44,7 @@ from app.sandbox.faults import Faults
 from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
 from app.store import Store, reading
 from app.store.engines import Engines, open_engines
+from app.store.heartbeat import database_time
 from app.store.migrating import migrate, refuse_other_schema
 from app.store.tables import moment
 from app.wallet.breaker import Breaker
@@ -76,6 +79,7 @@ class Parts:
     metrics: Metrics
     lanes: Lanes
     queries: Queries
+    heartbeat: Heartbeat
     event_log: EventLog
     redis: RedisLink | None
     bus: "Bus | None"
@@ -102,8 +106,10 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
     engines, store = open_store(settings)
     metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
     commits = Commits()
+    own_clock, clock = clock, RoomClock(clock)
     lanes = Lanes(store, clock, new_id, commits.publish, count=lane_count(settings), measure=metrics.batch)
     queries = Queries(store, lanes)
+    heartbeat = Heartbeat(lanes, queries, clock, database_time=database_time if store.shared else None)
     event_log = EventLog(queries, clock)
 
     def receive(performer_id: str, events: Sequence[Event]) -> None:
@@ -124,9 +130,10 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
     )
     process_id = secrets.token_hex(6)
     presence = Presence(lanes, process_id, clock)
-    key_set = KeySet(settings.auth_jwks_url, clock) if settings.auth_jwks_url is not None else None
-    authenticator = _authenticator(settings, clock, key_set)
-    wallet_at, sandbox_routes = _wallets(settings, engines, clock)
+    # Tokens are valid by the process's own clock, as their issuers and the wallet see it.
+    key_set = KeySet(settings.auth_jwks_url, own_clock) if settings.auth_jwks_url is not None else None
+    authenticator = _authenticator(settings, own_clock, key_set)
+    wallet_at, sandbox_routes = _wallets(settings, engines, own_clock)
     wallet = wallet_at(connections=WALLET_CONNECTIONS)
     outbox = _outbox(settings, lanes, queries, wallet, clock)
     hold_checks = None
@@ -151,6 +158,7 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         metrics=metrics,
         lanes=lanes,
         queries=queries,
+        heartbeat=heartbeat,
         event_log=event_log,
         redis=redis,
         bus=bus,

@@ -22,6 +22,8 @@ LONGEST_CHECK_SECONDS = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     queries: Queries
+    can_write: Callable[[], bool]
+    """Whether the database has taken something lately."""
     dependencies: Mapping[str, Callable[[], bool]]
     """By name: whether a dependency is well that the service can do without for a while."""
 
@@ -37,6 +39,8 @@ class Health:
         except Exception:
             # Whatever keeps the database from answering, this process is not ready.
             checks["database"] = "unreachable"
+        if checks["database"] == "ok" and not self.can_write():
+            checks["database"] = "not writable"
         for name, is_well in self.dependencies.items():
             checks[name] = "ok" if is_well() else "degraded"
         body: shapes.ReadinessShape = {"status": _readiness(checks), "checks": checks}

@@ -5,6 +5,7 @@ room for that (a viewer's cancellation) is settled by `decision.decide`.
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from app.domain.item import Item, Reason
@@ -124,6 +125,15 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartClocks:
+    """Nobody served the room for a while, or the service's clock was set: the room's clocks stopped at `stopped_at`
+    and run again from now."""
+
+    stopped_at: datetime
+    actor: Actor = field(default=TIMER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetPresence:
     """The performer's first panel has connected, or the last one has gone."""
 
@@ -162,6 +172,7 @@ Command = (
     | ChangeSettings
     | Expire
     | SetPresence
+    | RestartClocks
     | Confirm
     | Report
 )

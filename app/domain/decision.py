@@ -25,7 +25,7 @@ from app.domain.errors import (
     UserLimitReached,
 )
 from app.domain.event import EventName, PauseReason
-from app.domain.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after
+from app.domain.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
 from app.domain.operation import (
     PARTIAL_PERFORMANCE,
     PERFORMANCE_ABANDONED,
@@ -72,6 +72,8 @@ def decide(
             return _start_next(recorder)
         case do.ChangeSettings():
             return _change_settings(recorder, command)
+        case do.RestartClocks():
+            return _restart_clocks(recorder, command.stopped_at)
         case do.SetPresence():
             return _set_presence(recorder, command.online)
     subject = room.find(command.item_id) or item
@@ -107,7 +109,7 @@ def _intake(recorder: EventRecorder, command: do.Intake) -> Decision:
     if room.depth >= room.max_depth:
         raise QueueFull(f"This performer's queue is full ({room.depth} of {room.max_depth}).")
     _check_user_limit(room, command.item.user_id)
-    _keep_arrival_order(recorder, command.item)
+    arrival = _arrival(recorder, command.item)
     recorder.room = room = room.with_backlog()
     wait = room.wait_of_next(recorder.at)
     longest = room.settings.max_wait_seconds
@@ -118,7 +120,7 @@ def _intake(recorder: EventRecorder, command: do.Intake) -> Decision:
         command.item,
         queue_mode=Mode.ON,
         pass_through_mode=False,
-        created_at=recorder.at,
+        created_at=arrival,
         quoted_wait_seconds=wait,
         quoted_position=room.depth + 1,
     )
@@ -134,11 +136,19 @@ def _check_user_limit(room: Room, user_id: str) -> None:
         raise UserLimitReached(f"This user has {count} items in this queue; this performer takes at most {limit} each.")
 
 
-def _keep_arrival_order(recorder: EventRecorder, item: Item) -> None:
-    """Order is by arrival, ties by id: within one millisecond a smaller id than the last one's would overtake it."""
-    last = recorder.room.items[-1] if recorder.room.items else None
-    if last is not None and last.created_at == recorder.at and item.item_id <= last.item_id:
+def _arrival(recorder: EventRecorder, item: Item) -> datetime:
+    """When the item has come: now, but never so that it would overtake the last one. Order is by arrival, ties by id:
+    within one millisecond a smaller id would be first, and so would everybody after a clock has been set back."""
+    room = recorder.room
+    waiting = room.items[1:] if room.started else room.items
+    if not waiting:
+        return recorder.at
+    last = waiting[-1]
+    if last.created_at > recorder.at:
+        return last.created_at + timedelta(milliseconds=1)
+    if last.created_at == recorder.at and item.item_id <= last.item_id:
         recorder.at += timedelta(milliseconds=1)
+    return recorder.at
 
 
 def _pass_through(recorder: EventRecorder, draft: Item) -> Decision:
@@ -297,6 +307,23 @@ def _change_settings(recorder: EventRecorder, command: do.ChangeSettings) -> Dec
     settings = replace(before, **wanted)
     # A room comes to be with its first setting, even one that repeats the default.
     if settings != before or room.version == 0:
+        recorder.record_settings(EventName.ROOM_CHANGED, settings)
+    return recorder.end()
+
+
+def _restart_clocks(recorder: EventRecorder, stopped_at: datetime) -> Decision:
+    """At most one clock of a room runs, that of its first item. The grace of an absent performer begins anew: nobody
+    could come back meanwhile."""
+    # Even if the last event was stamped later: by a clock that has been set back since.
+    recorder.at = recorder.now
+    room, settings = recorder.room, recorder.room.settings
+    if settings.offline_since is not None:
+        settings = replace(settings, offline_since=recorder.at)
+    head = room.items[0] if room.items else None
+    if head is not None and head.clock.since is not None:
+        clock = head.clock.restart(room.time(stopped_at), recorder.at)
+        recorder.record_settings(EventName.ROOM_CHANGED, settings, changed(head, clock=clock))
+    elif settings != room.settings:
         recorder.record_settings(EventName.ROOM_CHANGED, settings)
     return recorder.end()
 

@@ -91,6 +91,10 @@ class Clock:
     def stop(self, now: datetime) -> "Clock":
         return self if self.since is None else Clock(used_seconds=self.elapsed(now))
 
+    def restart(self, stopped_at: datetime, now: datetime) -> "Clock":
+        """A running clock as if it had been stopped at `stopped_at` and started again now."""
+        return self if self.since is None else Clock(used_seconds=self.elapsed(stopped_at), since=now)
+
     def elapsed(self, now: datetime) -> float:
         """Seconds counted until `now`. A `now` before the start (a skewed clock) counts nothing."""
         if self.since is None:

@@ -31,7 +31,8 @@ class EventRecorder:
     def __init__(self, room: Room, actor: Actor, now: datetime, new_id: Callable[[], str]) -> None:
         self.room = room
         self.actor = actor
-        self.at = now if room.last_at is None else max(now, room.last_at)
+        self.now = now
+        self.at = room.time(now)
         self.new_id = new_id
         self.events: list[Event] = []
 
@@ -61,16 +62,18 @@ class EventRecorder:
         )
         return recorded
 
-    def record_settings(self, name: EventName, settings: RoomSettings) -> None:
-        """Records changed settings. Where that stops or starts the clock of the item on stage, the event
-        carries the item."""
+    def record_settings(self, name: EventName, settings: RoomSettings, first: Item | None = None) -> None:
+        """Records settings, and the room's first item as `first`, if that is given. Where the settings stop or start
+        the clock of the item on stage, the event carries that item."""
         before = self.room.started
-        self.room = fold(self.room, name, self.at, settings=settings)
+        self.room = fold(self.room, name, self.at, item=first, settings=settings)
         after = self.room.started
-        if before is None or after is None or after.clock == before.clock:
+        if first is None and before is not None and after is not None and after.clock != before.clock:
+            first = after
+        if first is None:
             self._append(name, settings=settings)
         else:
-            self._append(name, settings=settings, item=after, position=1, from_status=after.status)
+            self._append(name, settings=settings, item=first, position=1, from_status=first.status)
 
     def _append(self, name: EventName, **fields: Any) -> None:
         room = self.room
@@ -99,7 +102,8 @@ class EventRecorder:
             settle_tokens=item.tokens - refund_tokens,
             refund_tokens=refund_tokens,
             reason=reason,
-            next_attempt_at=self.at + timedelta(seconds=delay_seconds),
+            # By the clock, not by the room's time: a room whose last event was stamped too late delays no payment.
+            next_attempt_at=self.now + timedelta(seconds=delay_seconds),
             created_at=self.at,
             updated_at=self.at,
         )

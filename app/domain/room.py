@@ -14,6 +14,7 @@ from app.domain.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.domain.fast_replace import replacing
 from app.domain.item import Item, Reason, Status, changed
 
+LARGEST_SKEW = timedelta(minutes=1)
 NEXT_UP = 1
 """The milestone of the item that is next to be served: at position 1, or at 2 behind the item on stage."""
 
@@ -39,7 +40,7 @@ class Room:
     policy: Policy
     version: int = 0
     last_at: datetime | None = None
-    """The time of the last event: a room's time never runs backwards, whatever the processes' clocks say."""
+    """The time of the last event: a room's time does not run backwards because processes' clocks differ a little."""
     settings: RoomSettings = DEFAULT_SETTINGS
     items: tuple[Item, ...] = ()
     history: History = field(default=NOTHING_LEARNT, compare=False)
@@ -47,6 +48,13 @@ class Room:
     backlog_seconds: float | None = field(default=None, compare=False)
     """What all who wait are expected to take, carried on from intake to intake: under a long queue the next one need
     not add it all up. None where it is not known; see `with_backlog`."""
+
+    def time(self, now: datetime) -> datetime:
+        """The time of the next event. A last one that lies further ahead than clocks can differ was stamped by a clock
+        that was wrong: following it, all the room's clocks would stand until that time has come."""
+        if self.last_at is None or self.last_at - now > LARGEST_SKEW:
+            return now
+        return max(now, self.last_at)
 
     @property
     def depth(self) -> int:

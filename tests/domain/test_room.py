@@ -1,6 +1,7 @@
 """What a room holds and derives: order, positions, notices, clocks, presence and deadlines; and how events fold."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -9,8 +10,10 @@ from app.domain.command import KEEP, Mode
 from app.domain.errors import QueueError
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, PauseReason, RoomSettings, notice_template
 from app.domain.item import STOPPED, Clock, Item, Reason, Status
+from app.domain.operation import OperationKind
+from app.domain.recorder import Decision
 from app.domain.room import Policy, Room, apply
-from tests.support.builders import FEATURE, PERFORMER, Stage, build_room, item_of, moment
+from tests.support.builders import FEATURE, PERFORMER, Stage, build_room, item_of, moment, order_of
 
 
 def stage_of(waiting: int, policy: Policy | None = None) -> tuple[Stage, list[Item]]:
@@ -329,6 +332,81 @@ class TestServiceClock:
         assert folded == stage.room
 
 
+class TestRestartOfTheClocks:
+    """While nobody serves a room its clocks stand, and a clock that is set costs nobody anything."""
+
+    @staticmethod
+    def restart(stage: Stage, *, away: float) -> Decision:
+        """Nobody is there for so many seconds; negative: the clock is set back by as many."""
+        stopped_at = stage.now
+        stage.wait(away)
+        return stage.send(do.RestartClocks(stopped_at=stopped_at))
+
+    @pytest.mark.parametrize("away", [4, 100_000, -3600])
+    def test_the_next_item_has_what_was_left_to_it(self, away: float) -> None:
+        stage, items = stage_of(2, ROPE)
+        stage.wait(39)
+        self.restart(stage, away=away)
+        assert stage.room.deadline(stage.of(items[0])) == (stage.now + timedelta(seconds=60), Reason.TIMEOUT)
+        assert stage.expire(items[0]).events == ()
+        stage.wait(60)
+        assert item_of(stage.expire(items[0])).status is Status.ABANDONED
+
+    @pytest.mark.parametrize("away", [4, 100_000, -3600])
+    def test_the_item_on_stage_has_used_no_more_than_its_time_in_service(self, away: float) -> None:
+        stage, items = stage_of(1, ROPE)
+        stage.start(items[0])
+        stage.wait(10)
+        self.restart(stage, away=away)
+        assert carried(stage) == Clock(used_seconds=10, since=stage.now)
+        assert (stage.events[-1].name, stage.events[-1].at) == (EventName.ROOM_CHANGED, stage.now)
+        stage.wait(5)
+        assert stage.complete(items[0]).clock == Clock(used_seconds=15)
+
+    def test_the_grace_of_an_absent_performer_begins_anew(self) -> None:
+        stage, items = stage_of(2, ROPE)
+        stage.presence(online=True)
+        stage.presence(online=False)
+        stage.wait(29)
+        self.restart(stage, away=100_000)
+        for item in items:
+            assert stage.expire(item).events == ()
+        stage.wait(30)
+        assert item_of(stage.expire(items[0])).abandon_reason is Reason.PERFORMER_DISCONNECTED
+
+    def test_clocks_that_stand_already_are_left_alone(self) -> None:
+        stage, items = stage_of(1, ROPE)
+        stage.start(items[0])
+        stage.pause(items[0])
+        assert self.restart(stage, away=100).events == ()
+        stage.complete(items[0])
+        assert self.restart(stage, away=100).events == ()
+
+    def test_a_second_restart_takes_nothing_away(self) -> None:
+        """Two processes of a cluster may both find that nobody was there."""
+        stage, items = stage_of(1, ROPE)
+        stage.start(items[0])
+        stage.wait(10)
+        stopped_at = stage.now
+        stage.wait(500)
+        for _ in range(2):
+            stage.send(do.RestartClocks(stopped_at=stopped_at))
+        assert stage.of(items[0]).clock == Clock(used_seconds=10, since=stage.now)
+
+    def test_the_events_alone_give_the_room_again(self) -> None:
+        stage, items = stage_of(2, ROPE)
+        self.restart(stage, away=3600)
+        stage.start(items[0])
+        self.restart(stage, away=-3600)
+        stage.presence(online=True)
+        stage.presence(online=False)
+        self.restart(stage, away=7)
+        folded = build_room(ROPE)
+        for told in stage.events:
+            folded = apply(folded, told)
+        assert folded == stage.room
+
+
 def carried(stage: Stage) -> Clock:
     """The service clock of the item in the last event, which is the clock of that item in the room."""
     item = stage.events[-1].item
@@ -524,14 +602,28 @@ class TestExpiry:
 
 
 class TestTime:
-    def test_a_rooms_time_never_runs_backwards(self) -> None:
+    def test_a_rooms_time_does_not_run_backwards_because_clocks_differ(self) -> None:
         stage, items = stage_of(2)
-        stage.wait(-500)
+        stage.wait(-50)
         started = stage.start(items[0])
         assert started.started_at == stage.room.last_at == moment(1)
-        stage.wait(-500)
+        stage.wait(-5)
         stage.change(mode=Mode.OFF)
         assert stage.room.last_at == moment(1)
+
+    def test_a_rooms_time_follows_a_clock_that_has_been_put_right(self) -> None:
+        stage, items = stage_of(2)
+        stage.wait(3600)
+        stage.change(announcement="An hour too late")
+        stage.wait(-3600)
+        assert stage.start(items[0]).started_at == moment(1)
+
+    def test_a_settlement_is_due_by_the_clock_and_not_by_the_rooms_time(self) -> None:
+        stage, items = stage_of(1)
+        stage.start(items[0])
+        stage.wait(-40)
+        decision = stage.send(do.Complete(actor=PERFORMER, item_id=items[0].item_id))
+        assert order_of(decision, OperationKind.SETTLE).next_attempt_at == stage.now
 
     def test_a_clock_that_runs_behind_expires_nothing_early(self) -> None:
         stage, items = stage_of(1, ROPE)

@@ -22,6 +22,7 @@ from app.domain.errors import (
     QueueEmpty,
     QueueError,
     QueueFull,
+    UserLimitReached,
 )
 from app.domain.item import Reason, Status
 from app.domain.operation import Operation, OperationStatus, Receipt
@@ -46,6 +47,7 @@ class Request:
     tokens: int
     duration: int
     arrived: int
+    user: str
     status: str = "created"
     paused: bool = False
     counted: int = 0
@@ -73,6 +75,8 @@ class Model:
             "accepting": True,
             "strict_fifo": False,
             "max_depth": None,
+            "max_per_user": None,
+            "max_wait_seconds": None,
             "notify_positions": None,
         }
 
@@ -122,6 +126,8 @@ class Model:
         for position, request in enumerate(self.line, start=1):
             if request is not self.performing and position in milestones:
                 request.told.add(position)
+        if self.waiting and 1 in milestones:
+            self.waiting[0].told.add(1)
 
 
 Refusal = type[QueueError] | None
@@ -147,8 +153,10 @@ class RoomMachine(RuleBasedStateMachine):
 
     def at(self) -> int:
         """The time the next event must have: the clock's, but a room's time never runs backwards."""
-        now = round((self.stage.now - NOON) / timedelta(milliseconds=1))
-        return max(now, self.model.time) if self.model.exists else now
+        return max(self.now(), self.model.time) if self.model.exists else self.now()
+
+    def now(self) -> int:
+        return round((self.stage.now - NOON) / timedelta(milliseconds=1))
 
     def some(self, which: int) -> Request:
         """One of the line, or of the last to leave it."""
@@ -180,6 +188,8 @@ class RoomMachine(RuleBasedStateMachine):
     def time_passes(self, milliseconds: int) -> None:
         """Also backwards: another process may have the next word, and its clock differs."""
         self.stage.now += timedelta(milliseconds=milliseconds)
+        # By how much clocks can differ. One that is set is a rule of its own.
+        self.stage.now = max(self.stage.now, NOON + timedelta(milliseconds=self.model.time - 59_000))
 
     @somebody_came
     @rule(which=FIRST_MOSTLY, late=st.sampled_from([None, -1, 0, 0, 1, 700]))
@@ -193,9 +203,33 @@ class RoomMachine(RuleBasedStateMachine):
         if self.send(do.Expire(item_id=request.item_id), None, events=int(overdue)) and overdue:
             self.model.leave(request, "abandoned", to_performer=0)
 
+    @rule(hours=st.sampled_from([0, 1, -1]), seconds=st.sampled_from([0, 4, 300]))
+    def the_service_stands_still_or_its_clock_is_set(self, hours: int, seconds: int) -> None:
+        """All the time since the last heartbeat counts for nothing, and so does an hour that never was."""
+        model, stopped_at = self.model, self.now()
+        self.stage.now += timedelta(hours=hours, seconds=seconds)
+        now = self.now()
+        first = model.on_the_clock
+        counted = max(0, stopped_at - model.time) + (first.counted if first is not None else 0)
+        moves = model.exists and (first is not None or model.offline_since not in (None, now))
+        command = do.RestartClocks(stopped_at=NOON + timedelta(milliseconds=stopped_at))
+        self.send(command, None, events=int(moves), at=now)
+        if moves:
+            if first is not None:
+                first.counted = counted
+            if model.offline_since is not None:
+                model.offline_since = now
+        elif hours < 0:
+            # No clock runs, so that nothing need be corrected; but the room's time is an hour ahead. Wait for it.
+            self.stage.now += timedelta(hours=-hours)
+
     @rule(tokens=TOKENS, seconds=st.sampled_from([None, 3, 60]), small_id=st.booleans())
     def intake(self, tokens: int, seconds: int | None, small_id: bool) -> None:
         self.arrive(tokens, seconds, None, small_id)
+
+    @rule(tokens=TOKENS)
+    def the_same_user_asks_again(self, tokens: int) -> None:
+        self.arrive(tokens, None, None, False, user="regular")
 
     @rule(tokens=TOKENS, mode=st.sampled_from(Mode))
     def intake_in_a_mode(self, tokens: int, mode: Mode) -> None:
@@ -211,22 +245,35 @@ class RoomMachine(RuleBasedStateMachine):
         for hold in tokens:
             self.arrive(hold, None, None, False)
 
-    def arrive(self, tokens: int, seconds: int | None, mode: Mode | None, small_id: bool) -> None:
+    def arrive(
+        self, tokens: int, seconds: int | None, mode: Mode | None, small_id: bool, *, user: str | None = None
+    ) -> None:
         model, at = self.model, self.at()
         self.arrivals += 1
         number = 5000 - self.arrivals if small_id else 5000 + self.arrivals
-        draft = build_item(number, tokens=tokens, duration_seconds=seconds)
+        user = user or f"viewer-{number}"
+        draft = build_item(number, tokens=tokens, duration_seconds=seconds, user_id=user)
         off = (mode or model.choices["mode"]) == "off"
         refusal: Refusal = None
         if not model.choices["accepting"]:
             refusal = QueueClosed
         elif not off and len(model.line) >= (model.choices["max_depth"] or 5):
             refusal = QueueFull
-        if not off and any(one.arrived == at and one.item_id > draft.item_id for one in model.waiting or model.line):
-            at += 1  # or its smaller id would let it overtake
+        elif not off and sum(one.user == user for one in model.line) >= (model.choices["max_per_user"] or 99):
+            refusal = UserLimitReached
+        arrived = at
+        last = model.waiting[-1] if model.waiting and not off else None
+        if last is not None and last.arrived > at:
+            arrived = last.arrived + 1  # the clock has been set back; nobody overtakes by that
+        elif last is not None and last.arrived == at and last.item_id > draft.item_id:
+            arrived = at = at + 1  # or its smaller id would let it overtake
+        if refusal is None and not off and (longest := model.choices["max_wait_seconds"]) is not None:
+            # How long the wait is estimated is tested elsewhere.
+            estimated = self.stage.room.wait_of_next(NOON + timedelta(milliseconds=at))
+            refusal = QueueFull if estimated > longest else None
         command = do.Intake(actor=FEATURE, item=draft, queue_mode=mode)
         if self.send(command, refusal, events=3 if off else 1, at=at):
-            request = Request(draft.item_id, tokens, 1000 * (seconds or 10), at)
+            request = Request(draft.item_id, tokens, 1000 * (seconds or 10), arrived, user)
             model.all[draft.item_id] = request
             if off:
                 model.leave(request, "finished", to_performer=tokens)
@@ -324,6 +371,11 @@ class RoomMachine(RuleBasedStateMachine):
                     ("max_depth", 2),
                     ("max_depth", 5),
                     ("max_depth", 6),
+                    ("max_per_user", None),
+                    ("max_per_user", 1),
+                    ("max_per_user", 2),
+                    ("max_wait_seconds", None),
+                    ("max_wait_seconds", 15),
                     ("notify_positions", None),
                     ("notify_positions", ()),
                     ("notify_positions", (2,)),

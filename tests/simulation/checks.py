@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, Row, select
 
+from app.domain.command import TIMER
 from app.domain.event import Event, EventName
-from app.domain.item import ACTIVE, Item, Status, WalletStatus
+from app.domain.item import ACTIVE, Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Policy, Room, apply
 from app.domain.view import View
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 HIDDEN = (EventName.ITEM_SETTLED.value, EventName.ITEM_WALLET_CHANGED.value)
 """The events that viewers do not see."""
+LATEST_SECONDS = 60.0
+"""How much later than its time an item may be sent away: nobody looks while the database is away."""
 SLACK = timedelta(seconds=4)
 """How long something may be due before somebody must have seen to it."""
 
@@ -85,6 +88,7 @@ def check(world: "World") -> None:
     world.report.escrows_resolved += len(resolutions_of(world.databases.wallet))
     for violation in (
         *logs(policy, rooms, tables.events),
+        *(timeouts(policy, tables.events) if world.climate.steady_clocks else ()),
         *_promises(world, tables),
         *_screens(world, rooms),
         *money(tables, world.databases.wallet, unpayable=people.unpayable),
@@ -136,6 +140,21 @@ def logs(policy: Policy, rooms: Mapping[str, Room], events: Sequence[Event]) -> 
                 statuses[event.item.item_id] = event.item.status
         if folded != room:
             yield f"{performer_id}: the log does not come to what the tables say"
+
+
+def timeouts(policy: Policy, events: Sequence[Event]) -> Iterator[str]:
+    """Whoever was sent away because time was up had used that time while the service was there, and hardly more."""
+    for event in events:
+        item = event.item
+        if event.name is not EventName.ITEM_ABANDONED or event.actor != TIMER or item is None:
+            continue
+        if item.abandon_reason is not Reason.TIMEOUT:
+            continue
+        limit = policy.rope_drop_seconds
+        if event.from_status is Status.STARTED:
+            limit = policy.started_timeout_seconds + (item.duration_seconds or policy.default_duration_seconds)
+        if not limit <= item.clock.used_seconds <= limit + LATEST_SECONDS:
+            yield f"item {item.item_id} was sent away after {item.clock.used_seconds} s, not {limit}"
 
 
 def _promises(world: "World", tables: Tables) -> Iterator[str]:

@@ -21,6 +21,7 @@ from app.domain.errors import Conflict, Internal
 from app.engine import timers
 from app.engine.lane import LARGEST_BATCH, Lane, Lanes
 from app.engine.queries import Queries
+from app.engine.room_clock import RoomClock
 from app.engine.writer import Job, Outcome, Writer
 from app.live import catch_up
 from app.live.hub import Hub
@@ -77,9 +78,17 @@ class Process:
         self._context.run(_current.set, self)
         self._background: list[asyncio.Task[Any]] = []
 
+        self.clock = RoomClock(self.own_time)
         self.store = _Store(self)
         self.lanes = _Lanes(self, count=2 if climate.shared else 1)
         self.queries = Queries(self.store, self.lanes)
+        self.heartbeat = sabotage.heartbeat(
+            lanes=self.lanes,
+            queries=self.queries,
+            clock=self.clock,
+            database_time=(lambda connection: world.true_time()) if climate.shared else None,
+            elapsed=world.loop.time,
+        )
         self.hub = Hub(
             epoch=self.store.epoch,
             load=self.queries.room,
@@ -93,7 +102,7 @@ class Process:
             api_token=None,
             queue_secret=QUEUE_SECRET,
             timeout_seconds=WALLET_TIMEOUT_SECONDS,
-            clock=self.clock,
+            clock=self.own_time,
             transport=Network(self),
         )
         self.outbox = sabotage.outbox(
@@ -119,7 +128,7 @@ class Process:
             hold_checks=HoldChecks(self.wallet, self.outbox.breaker, self.clock) if climate.verify_holds else None,
         )
 
-    def clock(self) -> datetime:
+    def own_time(self) -> datetime:
         return self.world.true_time() + self.ahead
 
     # Life
@@ -151,15 +160,16 @@ class Process:
         """What the lifespan of `app.main` does."""
         await self.lanes.__aenter__()
         await self.wallet.__aenter__()
-        if not self.store.shared:
-            while True:
-                try:
+        while True:
+            try:
+                if not self.store.shared:
                     await self.lanes.run(writing.release_claims)
-                    break
-                except Exception:  # as a supervisor would: start it again
-                    await asyncio.sleep(PAUSE_SECONDS)
+                await self.heartbeat.start()
+                break
+            except Exception:  # as a supervisor would: start it again
+                await asyncio.sleep(PAUSE_SECONDS)
         loops = [
-            timers.every(SWEEP_SECONDS, "sweep", lambda: timers.sweep(self.queries, self.lanes, self.clock())),
+            timers.every(SWEEP_SECONDS, "sweep", self._sweep),
             timers.every(PRESENCE_SECONDS, "presence", self.presence.keep),
             timers.every(PAUSE_SECONDS, "outbox", self.outbox.run),
         ]
@@ -167,6 +177,10 @@ class Process:
             look = partial(catch_up.check_positions, self.queries, self.hub)
             loops.append(timers.every(CHECK_SECONDS, "positions", look))
         self._background = [self.spawn(work) for work in loops]
+
+    async def _sweep(self) -> None:
+        await self.heartbeat.keep()
+        await timers.sweep(self.queries, self.lanes, self.clock())
 
     async def stop(self) -> None:
         """An orderly end: nothing in the mailbox is lost."""

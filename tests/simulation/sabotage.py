@@ -10,6 +10,7 @@ from app.domain.command import AboutItem
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus, Receipt
+from app.engine.heartbeat import Heartbeat
 from app.engine.writer import Envelope, Job, Outcome, Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
@@ -34,6 +35,9 @@ class Sabotage:
 
     def outbox(self, **parts: Any) -> Outbox:
         return Outbox(**parts)
+
+    def heartbeat(self, **parts: Any) -> Heartbeat:
+        return Heartbeat(**parts)
 
     def missed(self, read: Missed) -> Missed:
         return read
@@ -138,6 +142,20 @@ class TrustTheBus(Sabotage):
         return nothing
 
 
+class CountDowntime(Sabotage):
+    """Clocks run on while nobody is there."""
+
+    def heartbeat(self, **parts: Any) -> Heartbeat:
+        class Silent(Heartbeat):
+            async def start(self) -> None:
+                pass
+
+            async def keep(self) -> None:
+                pass
+
+        return Silent(**parts)
+
+
 SABOTAGES: tuple[Sabotage, ...] = (
     SendBeforeCommit(),
     ForgetEscrows(),
@@ -146,4 +164,5 @@ SABOTAGES: tuple[Sabotage, ...] = (
     LoseLeases(),
     TakeSilenceForSuccess(),
     TrustTheBus(),
+    CountDowntime(),
 )

@@ -30,6 +30,7 @@ FAULTS = {
     "death before a commit",
     "death before a wallet call",
     "late delivery",
+    "long stop",
     "lost answer",
     "orderly restart",
     "unclear commit",

@@ -30,6 +30,8 @@ from tests.support.builders import NOON
 
 POLL_SECONDS = 3.0
 LEASE_SLACK_SECONDS = 2.0
+LONG_STOP_RATE = 0.3
+"""How often the service stays away for longer than any deadline once no process is left."""
 CALM_SECONDS = 240.0
 """Virtual time in which everything must have come to rest once nothing goes wrong any more."""
 
@@ -179,6 +181,9 @@ class World:
         wanted = 2 if self.climate.shared else 1
         while True:
             self.living()
+            if not self.processes and random.random() < LONG_STOP_RATE:
+                self.count("long stop")
+                self._later += timedelta(seconds=random.choice((100, 3600, 86_400)))
             if len(self.processes) < wanted:
                 await self.start_process()
             await asyncio.sleep(random.uniform(0.2, 1.5))

@@ -1,0 +1,133 @@
+"""The heartbeat: notices that nobody served the rooms for a while, or that the clock was set, and restarts the clocks.
+
+While the service is at work it writes the time into the database every BEAT. A last heartbeat that is further
+away than that means that the service stood still (stopped, killed, suspended, without its database) or that the clock
+jumped. Either way the running clocks of all rooms are treated as stopped at the last heartbeat and started again now,
+before any deadline is looked at: nobody loses a place by it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from time import monotonic
+
+from sqlalchemy import Connection
+
+from app.domain.command import RestartClocks
+from app.engine.lane import Lanes
+from app.engine.queries import Queries
+from app.engine.room_clock import RoomClock
+from app.store import heartbeat as rows
+
+log = logging.getLogger(__name__)
+
+BEAT = timedelta(seconds=1)
+"""Between two heartbeats."""
+STANDSTILL = timedelta(seconds=5)
+"""A gap between heartbeats that is no longer taken for a busy moment."""
+STANDSTILL_AT_START = timedelta(seconds=1.5)
+"""The same when a process starts: if others are at work, one of them has written within BEAT."""
+WRONG_CLOCK = timedelta(minutes=1)
+"""A time in the database that lies further ahead was written by a clock that was wrong."""
+CORRECTION_SECONDS = 5.0
+"""Between two looks for such times."""
+ROOMS_AT_ONCE = 200
+STALE_SECONDS = 4.0
+"""A heartbeat older than this means that nothing can be written at present."""
+
+
+class Heartbeat:
+    def __init__(
+        self,
+        lanes: Lanes,
+        queries: Queries,
+        clock: RoomClock,
+        *,
+        database_time: Callable[[Connection], datetime] | None = None,
+        elapsed: Callable[[], float] = monotonic,
+    ) -> None:
+        """`database_time`: the time of a database that several processes share; None if this process is the only one.
+        `elapsed`: seconds that no setting of the clock moves."""
+        self._lanes = lanes
+        self._queries = queries
+        self._clock = clock
+        self._database_time = database_time
+        self._elapsed = elapsed
+        self._last: datetime | None = None
+        self._written = float("-inf")
+        self._corrected = float("-inf")
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the last heartbeat was written; infinite before the first."""
+        return self._elapsed() - self._written
+
+    @property
+    def can_write(self) -> bool:
+        """Whether the database has taken a heartbeat lately."""
+        return self.age_seconds < STALE_SECONDS
+
+    async def start(self) -> None:
+        """The first heartbeat of a process, before it serves anybody."""
+        await self._beat(STANDSTILL_AT_START)
+
+    async def keep(self) -> None:
+        """Write the heartbeat if it is time. Called before every look at deadlines.
+
+        Raises Unavailable while the database takes no heartbeat.
+        """
+        since = BEAT if self._last is None else self._clock() - self._last
+        if self.age_seconds >= BEAT.total_seconds() or not timedelta() <= since < BEAT:
+            await self._beat(STANDSTILL)
+        if self._elapsed() - self._corrected >= CORRECTION_SECONDS:
+            await self._correct()
+            self._corrected = self._elapsed()
+
+    async def _beat(self, tolerance: timedelta) -> None:
+        asked_at = self._clock.own_time()
+        if self._database_time is not None:
+            self._clock.compare(asked_at, await self._queries.run(self._database_time))
+        now = self._clock()
+        stopped_at = await self._lanes.run(lambda connection: rows.beat(connection, now, tolerance))
+        if stopped_at is not None:
+            log.warning("the clocks of all rooms restart: the last heartbeat was %.1f s away", _away(now, stopped_at))
+            await self._restart_all(stopped_at)
+            # Only now: a process that dies on the way leaves the rest to the next one.
+            now = self._clock()
+            await self._lanes.run(lambda connection: rows.write(connection, now))
+        self._last = now
+        self._written = self._elapsed()
+
+    async def _restart_all(self, stopped_at: datetime) -> None:
+        after = ""
+        while performer_ids := await self._rooms_with_clocks(after):
+            await self._restart(performer_ids, stopped_at)
+            after = performer_ids[-1]
+
+    async def _rooms_with_clocks(self, after: str) -> list[str]:
+        return list(
+            await self._queries.run(lambda connection: rows.rooms_with_clocks(connection, after, ROOMS_AT_ONCE))
+        )
+
+    async def _restart(self, performer_ids: list[str], stopped_at: datetime) -> None:
+        command = RestartClocks(stopped_at=stopped_at)
+        await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
+
+    async def _correct(self) -> None:
+        """Whatever counts from a time that is far ahead counts from now."""
+        now = self._clock()
+
+        def correct(connection: Connection) -> int:
+            return rows.correct_operations(connection, now, now + WRONG_CLOCK)
+
+        ahead = await self._queries.run(
+            lambda connection: rows.rooms_ahead(connection, now + WRONG_CLOCK, ROOMS_AT_ONCE)
+        )
+        await self._restart(list(ahead), now)
+        if await self._queries.run(lambda connection: rows.are_operations_ahead(connection, now + WRONG_CLOCK)):
+            log.warning("%s wallet operations were due by a clock that was wrong", await self._lanes.run(correct))
+
+
+def _away(now: datetime, then: datetime) -> float:
+    return abs((now - then).total_seconds())

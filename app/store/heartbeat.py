@@ -1,0 +1,105 @@
+"""The heartbeat of the service, and what a stop or a wrong clock has left in the database.
+
+One row of `meta` says when the service was last at work; every process that sweeps writes it.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, type_coerce, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.store.reading import ACTIVE_ITEMS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, ROOMS
+from app.store.tables import milliseconds, moment
+
+HEARTBEAT = "heartbeat"
+_LAST = select(META.c.value).where(META.c.name == HEARTBEAT)
+
+
+def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetime | None:
+    """Write the heartbeat, if the last one is at most `tolerance` away from now.
+
+    Otherwise nothing is written, and the time of the last one is returned: since then nobody has been at work, or the
+    clock has been set. The first heartbeat of a database is always written.
+    """
+    value = connection.execute(_LAST).scalar_one_or_none()
+    if value is not None:
+        last = moment(int(value))
+        if abs(now - last) > tolerance:
+            return last
+        now = max(now, last)
+    write(connection, now)
+    return None
+
+
+def write(connection: Connection, now: datetime) -> None:
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = upsert(META).values(name=HEARTBEAT, value=str(milliseconds(now)))
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
+    )
+
+
+def database_time(connection: Connection) -> datetime:
+    """What PostgreSQL's own clock says. SQLite has none."""
+    seconds = connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one()
+    return moment(round(float(seconds) * 1000))
+
+
+_ROOMS_WITH_CLOCKS = (
+    select(ITEMS.c.performer_id)
+    .join(ROOMS, ROOMS.c.performer_id == ITEMS.c.performer_id)
+    .where(
+        ACTIVE_ITEMS,
+        or_(ITEMS.c.clock_since.is_not(None), ROOMS.c.offline_since.is_not(None)),
+        ITEMS.c.performer_id > bindparam("after"),
+    )
+    .distinct()
+    .order_by(ITEMS.c.performer_id)
+    .limit(bindparam("at_most"))
+)
+
+
+def rooms_with_clocks(connection: Connection, after: str, limit: int) -> Sequence[str]:
+    """The rooms in which a clock of an active item runs, in order of their ids, those after `after`."""
+    return connection.execute(_ROOMS_WITH_CLOCKS, {"after": after, "at_most": limit}).scalars().all()
+
+
+_ROOMS_AHEAD = (
+    select(ITEMS.c.performer_id)
+    .join(ROOMS, ROOMS.c.performer_id == ITEMS.c.performer_id)
+    .where(
+        ITEMS.c.due_at > bindparam("moment"),
+        or_(ITEMS.c.clock_since > bindparam("moment"), ROOMS.c.offline_since > bindparam("moment")),
+    )
+    .distinct()
+    .limit(bindparam("at_most"))
+)
+
+
+def rooms_ahead(connection: Connection, moment: datetime, limit: int) -> Sequence[str]:
+    """The rooms with a deadline that counts from a time after `moment`."""
+    return connection.execute(_ROOMS_AHEAD, {"moment": moment, "at_most": limit}).scalars().all()
+
+
+def _operations_ahead(moment: datetime) -> Any:
+    return and_(OPEN_OPERATIONS, OPERATIONS.c.next_attempt_at > moment, OPERATIONS.c.updated_at > moment)
+
+
+def are_operations_ahead(connection: Connection, moment: datetime) -> bool:
+    """Whether open wallet operations were written at a time after `moment`."""
+    statement = select(OPERATIONS.c.operation_id).where(_operations_ahead(moment)).limit(1)
+    return connection.execute(statement).first() is not None
+
+
+def correct_operations(connection: Connection, now: datetime, moment: datetime) -> int:
+    """Open wallet operations that were written at a time after `moment` get the same delay from now on; returns their
+    number. An attempt that is under way keeps its lease."""
+    delay = type_coerce(OPERATIONS.c.next_attempt_at, BigInteger) - type_coerce(OPERATIONS.c.updated_at, BigInteger)
+    statement = (
+        update(OPERATIONS)
+        .where(_operations_ahead(moment))
+        .values(next_attempt_at=delay + milliseconds(now), updated_at=now)
+    )
+    return connection.execute(statement).rowcount

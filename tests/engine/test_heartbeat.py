@@ -1,0 +1,265 @@
+"""Downtime is nobody's fault: what happens to deadlines when nobody was at work, or when the clock was set."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.domain import command as do
+from app.domain.event import EventName
+from app.domain.item import Clock, Item, Reason, Status
+from app.domain.room import Policy
+from app.engine.heartbeat import BEAT, CORRECTION_SECONDS, STALE_SECONDS, Heartbeat
+from app.engine.room_clock import RoomClock
+from app.engine.timers import sweep
+from app.parts import utc_now
+from app.store import Store, heartbeat, reading, writing
+from tests.support.builders import NOON, PERFORMER, moment
+from tests.support.processes import Process, running
+from tests.support.stores import (
+    Database,
+    HandClock,
+    assert_consistent,
+    build_writer,
+    queue_item,
+    send,
+    start_of,
+    stored_events,
+)
+from tests.support.stores import database_fixture as database_fixture
+from tests.support.stores import postgres_database_fixture as postgres_database_fixture
+
+POLICY = Policy(
+    rope_drop_seconds=100, started_timeout_seconds=200, disconnect_grace_seconds=30, default_duration_seconds=50
+)
+
+
+@dataclass(eq=False, kw_only=True)
+class Service:
+    """A process with its heartbeat, whose time the test moves: real seconds and the clock's together, or the clock
+    alone."""
+
+    process: Process
+    clock: HandClock
+    heartbeat: Heartbeat
+    seconds: float = 0.0
+
+    async def work(self, seconds: float) -> None:
+        """Be at work for so long: heartbeats, and looks at deadlines."""
+        for _ in range(round(seconds)):
+            self.clock.wait(1)
+            self.seconds += 1
+            await self.look()
+
+    async def look(self) -> int:
+        """One turn of the loop in which deadlines are looked at."""
+        await self.heartbeat.keep()
+        return await sweep(self.process.queries, self.process.lanes, self.clock())
+
+
+@asynccontextmanager
+async def at_work(store: Store, clock: HandClock, process_id: str = "one") -> AsyncIterator[Service]:
+    async with running(store, clock, process_id) as process:
+        # The time in these tests is not the database server's.
+        beats = Heartbeat(process.lanes, process.queries, RoomClock(clock), elapsed=lambda: service.seconds)
+        service = Service(process=process, clock=clock, heartbeat=beats)
+        await beats.start()
+        yield service
+
+
+def item_of(store: Store, item: Item) -> Item:
+    with store.reading() as connection:
+        found = reading.find_item(connection, item.item_id)
+    assert found is not None
+    return found
+
+
+async def test_a_stop_longer_than_any_deadline_costs_nobody_a_place(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    writer = build_writer(store, clock)
+    on_stage, behind = queue_item(writer), queue_item(writer)
+    head = queue_item(writer, performer_id="nova")
+    absent = queue_item(writer, performer_id="vega")
+    async with at_work(store, clock) as service:
+        await service.process.lanes.send(PERFORMER.id, start_of(on_stage))
+        for online in (True, False):
+            await service.process.lanes.send("vega", do.SetPresence(online=online))
+        await service.work(20)
+    clock.wait(100_000)
+    store = database.open(POLICY)
+    async with at_work(store, clock) as service:
+        assert await service.look() == 0
+        items = [item_of(store, item) for item in (on_stage, behind, head, absent)]
+        assert [item.status for item in items] == [Status.STARTED, Status.CREATED, Status.CREATED, Status.CREATED]
+        assert items[0].clock == Clock(used_seconds=20, since=clock())
+        assert items[2].clock == Clock(used_seconds=20, since=clock())
+        await service.work(29)
+        assert item_of(store, absent).is_active
+        await service.work(1)
+        assert item_of(store, absent).abandon_reason is Reason.PERFORMER_DISCONNECTED
+        await service.work(49)
+        assert item_of(store, head).is_active
+        await service.work(1)
+        assert item_of(store, head).abandon_reason is Reason.TIMEOUT
+        assert item_of(store, on_stage).is_active
+    assert_consistent(store)
+
+
+async def test_the_stop_is_in_the_log_as_a_change_of_the_room(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.process.lanes.send(PERFORMER.id, start_of(item))
+        await service.work(10)
+    clock.wait(500)
+    async with at_work(database.open(POLICY), clock):
+        pass
+    *_, last = stored_events(store)
+    assert (last.name, last.at, last.reason) == (EventName.ROOM_CHANGED, clock(), None)
+    assert last.item is not None
+    assert last.item.service_clock == Clock(used_seconds=10, since=clock())
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_jumps_makes_nothing_due_and_stops_no_clock(database: Database, hours: int) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(40)
+        clock.wait(3600 * hours)
+        assert await service.look() == 0
+        assert item_of(store, item).clock == Clock(used_seconds=40, since=clock())
+        await service.work(59)
+        assert item_of(store, item).is_active
+        await service.work(1)
+        assert item_of(store, item).abandon_reason is Reason.TIMEOUT
+
+
+async def test_there_and_back_again_leaves_the_time_that_was_left(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(10)
+        clock.wait(3600)
+        await service.work(10)
+        clock.wait(-3600)
+        await service.work(79)
+        assert item_of(store, item).is_active
+        # Each jump has cost a heartbeat: what happened since the last one is not known.
+        await service.work(3)
+        assert not item_of(store, item).is_active
+
+
+async def test_a_process_that_stood_still_finds_it_out_before_it_looks_at_a_deadline(database: Database) -> None:
+    """Suspended, or without its database: the loop goes on where it was."""
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(10)
+        clock.wait(100_000)
+        service.seconds += 100_000
+        assert await service.look() == 0
+        assert item_of(store, item).clock == Clock(used_seconds=10, since=clock())
+
+
+async def test_a_busy_moment_is_no_standstill(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(10)
+        clock.wait(4)
+        service.seconds += 4
+        await service.look()
+    assert item_of(store, item).clock == Clock(since=NOON)
+    assert len(stored_events(store)) == 1
+
+
+async def test_while_another_process_is_at_work_a_start_restarts_nothing(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(99)
+        async with at_work(database.open(POLICY), clock, "two"):
+            pass
+    assert item_of(store, item).clock == Clock(since=NOON)
+
+
+async def test_a_settlement_ordered_by_a_clock_that_was_wrong_is_due_in_time(database: Database) -> None:
+    store, clock = database.open(replace(POLICY, settle_delay_seconds=30)), HandClock()
+    writer = build_writer(store, clock)
+    item = queue_item(writer)
+    send(writer, start_of(item))
+    async with at_work(store, clock) as service:
+        clock.wait(3600)
+        await service.process.lanes.send(PERFORMER.id, do.Complete(actor=PERFORMER, item_id=item.item_id))
+        clock.wait(-3600)
+        await service.work(CORRECTION_SECONDS)
+        with store.reading() as connection:
+            found = reading.operation_of(connection, item.item_id)
+        assert found is not None
+        assert moment(30) <= found[0].next_attempt_at <= moment(30 + CORRECTION_SECONDS)
+    with store.writing() as connection:
+        due = writing.claim_operations(connection, now=moment(60), lease_until=moment(90), limit=5)
+    assert [operation.item_id for operation in due] == [item.item_id]
+
+
+async def test_a_clock_started_by_a_single_wrong_reading_counts_from_now(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(1)
+        clock.wait(3600)
+        await service.process.lanes.send(PERFORMER.id, start_of(item))
+        clock.wait(-3600)
+        await service.work(CORRECTION_SECONDS + 1)
+        assert moment(0) < (item_of(store, item).clock.since or NOON) <= clock()
+
+
+async def test_it_says_when_nothing_can_be_written(database: Database) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    async with at_work(store, clock) as service:
+        await service.work(3)
+        assert service.heartbeat.can_write
+        service.seconds += STALE_SECONDS
+        assert not service.heartbeat.can_write
+        await service.look()
+        assert service.heartbeat.can_write
+        assert service.heartbeat.age_seconds < BEAT.total_seconds()
+
+
+async def test_a_heartbeat_is_not_moved_back_by_a_process_that_is_a_little_behind(database: Database) -> None:
+    store = database.open()
+    with store.writing() as connection:
+        heartbeat.write(connection, moment(10))
+        assert heartbeat.beat(connection, moment(9), timedelta(seconds=5)) is None
+        assert heartbeat.beat(connection, moment(16), timedelta(seconds=5)) == moment(10)
+        assert heartbeat.beat(connection, moment(4), timedelta(seconds=5)) == moment(10)
+
+
+async def test_the_processes_of_a_shared_database_go_by_its_clock(
+    postgres_database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of them is an hour ahead: its skew is measured, and it finds no deadline early."""
+    store = postgres_database.open(POLICY)
+    item = queue_item(build_writer(store, utc_now))
+
+    def wrong() -> datetime:
+        return utc_now() + timedelta(hours=1)
+
+    caplog.set_level(logging.WARNING)
+    async with running(store, HandClock()) as process:
+        right = RoomClock(utc_now)
+        await Heartbeat(process.lanes, process.queries, right, database_time=heartbeat.database_time).start()
+        assert abs(right.skew) < timedelta(seconds=1)
+        clock = RoomClock(wrong)
+        beats = Heartbeat(process.lanes, process.queries, clock, database_time=heartbeat.database_time)
+        await beats.start()
+        assert abs(clock.skew + timedelta(hours=1)) < timedelta(seconds=1)
+        assert abs(clock() - utc_now()) < timedelta(seconds=1)
+        await beats.keep()
+        assert await sweep(process.queries, process.lanes, clock()) == 0
+    assert item_of(store, item).is_active
+    assert "restart" not in caplog.text
