@@ -21,6 +21,7 @@ from app.main import create_app
 from app.parts import check_surroundings, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
+from app.server import descriptors
 from app.server.run import serve as run_server
 from app.server.run import serve_workers
 from app.settings import InvalidSettings, Settings, read_settings
@@ -47,6 +48,7 @@ def serve() -> None:
     with explained():
         settings = read_settings()
         logs.configure(settings.environment)
+        descriptors.raise_limit()
         if settings.is_public_development:
             log.warning("development settings on a public address: anybody can sign tokens; set ENVIRONMENT=production")
         if settings.web_concurrency > 1:
@@ -62,6 +64,8 @@ def serve() -> None:
 
 def _announce(settings: Settings) -> None:
     print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
+    each = " in each worker" if settings.web_concurrency > 1 else ""
+    print(f"Places for {descriptors.capacity()}{each}", file=sys.stderr)
 
 
 @cli.command()

@@ -34,10 +34,11 @@ from app.engine import timers
 from app.live import catch_up
 from app.live.connections import POST_SECONDS
 from app.live.presence import RENEW_SECONDS
-from app.live.sockets import nowhere
+from app.live.sockets import not_found
 from app.metrics.workers import FOLDER, Figures
 from app.parts import Parts, assemble, utc_now
-from app.server.middleware import Edge, Service
+from app.server.limits import Limits
+from app.server.middleware import ErrorMiddleware, Service
 from app.server.problems import REQUEST_ID
 from app.settings import Environment, Settings, read_settings
 from app.store import writing
@@ -75,13 +76,15 @@ def create_app(
     *,
     workers: Figures | None = None,
     periods: Periods = PERIODS,
+    limits: Limits = Limits(),
 ) -> Service:
     """The service. `workers`: the place of this process among those of this machine, if it is one of several.
+    `limits`: of traffic, all but those that the settings have.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
     driver is missing.
     """
-    parts = assemble(settings, clock, workers)
+    parts = assemble(settings, clock, workers, limits)
 
     @asynccontextmanager
     async def lifespan(app: Service) -> AsyncIterator[None]:
@@ -103,6 +106,7 @@ def create_app(
 
     app = Service(routes=_routes(parts), middleware=_middleware(parts), lifespan=lifespan)
     app.state.drain = drain
+    app.state.admission = parts.admission
     return app
 
 
@@ -200,7 +204,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *parts.sandbox_routes,
         *guides.routes(site),
         *pages.routes(site),
-        WebSocketRoute("/{path:path}", nowhere),
+        WebSocketRoute("/{path:path}", not_found),
     ]
 
 
@@ -217,10 +221,15 @@ def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
 
 
 def _middleware(parts: Parts) -> list[Middleware]:
-    """CORS outside the edge: a script of an allowed origin may read the edge's own refusals, too."""
-    edge = Middleware(Edge, observe=parts.metrics.request, refuse=Refusals(parts.actions).response)
+    """CORS is the outer one: a script of an allowed origin may read the refusals of ErrorMiddleware, too."""
+    errors = Middleware(
+        ErrorMiddleware,
+        observe=parts.metrics.request,
+        refuse=Refusals(parts.actions).response,
+        admit=parts.admission.request,
+    )
     if not parts.settings.allowed_origins:
-        return [edge]
+        return [errors]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=parts.settings.allowed_origins,
@@ -228,4 +237,4 @@ def _middleware(parts: Parts) -> list[Middleware]:
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
         expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
     )
-    return [cors, edge]
+    return [cors, errors]

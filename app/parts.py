@@ -7,12 +7,12 @@ and the background loops.
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
 from random import Random
-from time import time_ns
+from time import monotonic, time_ns
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -41,6 +41,10 @@ from app.metrics.workers import Figures
 from app.redis_link import RedisLink
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
+from app.server import descriptors
+from app.server.addresses import Proxies
+from app.server.admission import Admission
+from app.server.limits import Limits
 from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
 from app.store import Store, reading
 from app.store.engines import Engines, open_engines
@@ -95,9 +99,12 @@ class Parts:
     hold_checks: HoldChecks | None
     actions: Actions
     sockets: Sockets
+    admission: Admission
 
 
-def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures | None) -> Parts:
+def assemble(
+    settings: Settings, clock: Callable[[], datetime], workers: Figures | None, limits: Limits = Limits()
+) -> Parts:
     """Make every part. The committed outcomes of the lanes go to all that act on them, in the order given at the end.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
@@ -172,7 +179,8 @@ def assemble(settings: Settings, clock: Callable[[], datetime], workers: Figures
         outbox=outbox,
         hold_checks=hold_checks,
         actions=actions,
-        sockets=_sockets(settings, clock, hub, actions, authenticator, presence, metrics),
+        sockets=_sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits),
+        admission=_admission(settings, metrics, limits),
     )
     _subscribe(commits, parts)
     metrics.watch(_readings(parts))
@@ -302,6 +310,7 @@ def _sockets(
     authenticator: Authenticator,
     presence: Presence,
     metrics: Metrics,
+    limits: Limits,
 ) -> Sockets:
     return Sockets(
         hub=hub,
@@ -312,6 +321,21 @@ def _sockets(
         public_rooms=settings.public_rooms,
         allowed_origins=settings.allowed_origins,
         connected=Counter(),
+        closes=metrics.closes,
+        capacity=min(limits.sockets, descriptors.capacity().sockets),
+    )
+
+
+def _admission(settings: Settings, metrics: Metrics, limits: Limits) -> Admission:
+    return Admission(
+        replace(
+            limits,
+            sockets_per_address=settings.sockets_per_address,
+            requests_per_address=settings.requests_per_address,
+        ),
+        now=monotonic,
+        proxies=Proxies(settings.trusted_proxies),
+        capacity=min(limits.connections, descriptors.capacity().connections),
         closes=metrics.closes,
     )
 
@@ -355,4 +379,9 @@ def _readings(parts: Parts) -> Readings:
         traffic=hub.traffic,
         breaker=parts.outbox.breaker,
         operations=lambda: parts.queries.run(reading.operation_counts),
+        connections=lambda: parts.admission.connections,
+        silent_connections=lambda: parts.admission.silent_connections,
+        connection_capacity=lambda: parts.admission.capacity or 0,
+        addresses=lambda: parts.admission.addresses,
+        refusals=parts.admission.refusals,
     )

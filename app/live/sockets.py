@@ -51,8 +51,6 @@ from app.wire.websocket import CloseCode, text_frame
 
 AUTH_SECONDS = 5.0
 """How long a private room waits for `auth`."""
-LARGEST_PROCESS = 50_000
-"""Sockets one process takes; whoever comes after is told to try another."""
 SOCKETS_A_PRINCIPAL = 100
 
 log = logging.getLogger(__name__)
@@ -71,6 +69,8 @@ class Sockets:
     allowed_origins: tuple[str, ...]
     connected: Counter[str]
     """Sockets by principal, and under "" all of them."""
+    capacity: int
+    """Sockets that this process takes; whoever comes after is told to try another."""
     closes: Counter[int]
     """Ended sockets, by the code each was closed with."""
 
@@ -100,7 +100,7 @@ class Sockets:
             return False
 
 
-async def nowhere(websocket: WebSocket) -> None:
+async def not_found(websocket: WebSocket) -> None:
     """The endpoint of every path that has none."""
     await websocket.receive()
     await _refuse(websocket, NotFound(f"There is no live socket at {websocket.url.path}."))
@@ -132,7 +132,7 @@ class _Connection:
         connected = self._shared.connected
         connected[""] += 1
         try:
-            if connected[""] > LARGEST_PROCESS:
+            if connected[""] > self._shared.capacity:
                 raise Closing(CloseCode.OVERLOADED, "overloaded")
             await self._begin()
             while True:

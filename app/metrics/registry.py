@@ -68,6 +68,12 @@ class Readings:
     breaker: Breaker
     operations: Callable[[], Awaitable[Mapping[str, int]]]
     """Asks the database."""
+    connections: Callable[[], int]
+    silent_connections: Callable[[], int]
+    connection_capacity: Callable[[], int]
+    addresses: Callable[[], int]
+    refusals: Mapping[str, int]
+    """By cause."""
 
 
 class _Distribution:
@@ -197,6 +203,10 @@ class Metrics(Collector):
             ("queue_watched_rooms", "Rooms with a socket.", readings.watched_rooms),
             ("queue_lagging_sockets", "Sockets skipped because they lag.", readings.lagging_sockets),
             ("queue_event_streams", "Live readers of the event log.", readings.event_streams),
+            ("queue_connections", "TCP connections of clients.", readings.connections),
+            ("queue_silent_connections", "Of these, without a request.", readings.silent_connections),
+            ("queue_connection_capacity", "TCP connections there are descriptors for.", readings.connection_capacity),
+            ("queue_addresses", "Addresses of clients that are counted.", readings.addresses),
         )
         for name, meaning, read in gauges:
             yield GaugeMetricFamily(name, meaning, value=read())
@@ -213,6 +223,8 @@ class Metrics(Collector):
         )
         for name, meaning, total in totals:
             yield CounterMetricFamily(name, meaning, value=total)
+        meaning = "Connections, handshakes, requests and frames that were refused or ended, by cause."
+        yield _counter("queue_refusals_total", meaning, _by_one(readings.refusals), "cause")
         state = readings.breaker.state
         states = {(str(other),): int(other is state) for other in type(state)}
         yield _gauge("queue_wallet_breaker", "1 for the state the wallet's breaker is in.", states, "state")

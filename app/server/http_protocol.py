@@ -1,65 +1,448 @@
-"""uvicorn's HTTP protocol, opened up so that a connection can be dropped whose peer does not read.
+"""uvicorn's HTTP protocol, fenced in: bounded heads and bodies, deadlines, and input parsed in slices.
 
-The application finds the way to do it under `EXTENSION` in `scope["extensions"]`: ASGI itself can only close, and
-closing waits until everything has been read. Also mended here: an answer's head and body leave in one write.
+Whatever is refused here has the shape of every other error and a request id, and is counted by cause. The application
+finds a way to drop a connection whose peer does not read under `EXTENSION` in `scope["extensions"]`: ASGI itself can
+only close, and closing waits until everything has been read.
+
+Each override says what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when that one has changed.
 """
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.domain.errors import MethodNotAllowed, PayloadTooLarge, QueueError, RateLimitExceeded, Unavailable
+from app.server.admission import Cause, admission_of
+from app.server.read_gate import Hold, ReadGate
+from app.server.refusals import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong, response_bytes
+from app.server.response_transport import ResponseTransport
+from app.server.websocket_protocol import QueueSocketProtocol
 
 EXTENSION = "performance_queue.abort"
 
 Abort = Callable[[], None]
 
+LARGEST_LEFTOVER = 16 * 1024 * 1024
+"""Bytes that are read and dropped after an answer that ends the connection."""
 
-class _HeadWithBody:
-    """A response's transport, on which the first write waits for the second, at most until the loop's next turn.
 
-    uvicorn writes the head of a response and then its body: two system calls, and a reader that is woken twice.
-    """
+class _Phase(Enum):
+    """What of a request has come."""
 
-    __slots__ = ("_held", "_transport")
+    NEW = auto()
+    """Nothing on this connection."""
+    HEAD = auto()
+    BODY = auto()
+    DONE = auto()
+    """The last one is complete, the next has not begun."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._held: bytes | None = b""
-        """What waits; None once nothing waits any more."""
 
-    def write(self, data: bytes) -> None:
-        if self._held is None:
-            self._transport.write(data)
-        elif self._held:
-            held, self._held = self._held, None
-            self._transport.write(held + data)
-        else:
-            self._held = data
-            asyncio.get_running_loop().call_soon(self._release)
-
-    def _release(self) -> None:
-        held, self._held = self._held, None
-        if held and not self._transport.is_closing():
-            self._transport.write(held)
-
-    def close(self) -> None:
-        self._release()
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
+class _Refused(Exception):
+    """Stops the parser from inside one of its callbacks."""
 
 
 class QueueHttpProtocol(HttpToolsProtocol):
+    """One HTTP connection, until it ends or becomes a WebSocket."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._admission = admission_of(self.app)
+        self._limits = self._admission.limits
+        self._unparsed = b""
+        self._parsing: asyncio.Handle | None = None
+        self._phase = _Phase.NEW
+        self._phase_bytes = 0
+        """Bytes that have come in slices which began and ended in this phase."""
+        self._refusal: tuple[QueueError, Cause] | None = None
+        self._serving: RequestResponseCycle | None = None
+        """The request that the application is answering, or has answered last."""
+        self._is_over = False
+        """Nothing that comes is parsed any more."""
+        self._leftover = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_phase = _Phase.DONE
+        self._turn: asyncio.TimerHandle | None = None
+        """When a handshake that has to wait goes on."""
+        self._end_timer: asyncio.TimerHandle | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """uvicorn's, with a flow control that can be held for more than one reason."""
+        super().connection_made(transport)
+        self._reading = ReadGate(transport, self._parse_soon)
+        self.flow = FlowControl(cast(asyncio.Transport, self._reading))
+        if self._admission.open(self):
+            self._keep_deadline()
+        else:
+            self._end_with(Unavailable("The service has as many connections as it can.", retry_after_seconds=5))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn's, which tells only the last request on a connection that its caller has gone; ends our timers."""
+        self._is_over = True
+        if self._serving is not None:
+            self._serving.disconnected = True
+            self._serving.message_event.set()
+        self._unparsed = b""
+        for timer in (self._deadline, self._end_timer, self._turn, self._parsing):
+            if timer is not None:
+                timer.cancel()
+        self._admission.close(self)
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def abort(self) -> None:
+        """End the connection at once, without a word."""
+        self.transport.abort()
+
+    def close(self) -> None:
+        """Close when what is written has been read. What the peer still sends is read and dropped for a while: to
+        close with something unread would reset the connection, and what is written be lost."""
+        if self.transport.is_closing():
+            return
+        if self._phase is _Phase.BODY or self._unparsed:
+            self._linger()
+            return
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._end_timer = self.loop.call_later(self._limits.write_seconds, self.transport.abort)
+
+    def shutdown(self) -> None:
+        """uvicorn's, but without waiting for a peer that does not read."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.close()
+        else:
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """uvicorn's, likewise."""
+        self.close()
+
+    def pause_writing(self) -> None:
+        """uvicorn's. A peer that leaves a full buffer unread for too long is dropped."""
+        super().pause_writing()
+        if self._end_timer is None:
+            self._end_timer = self.loop.call_later(self._limits.write_seconds, self._stalled)
+
+    def resume_writing(self) -> None:
+        """uvicorn's."""
+        super().resume_writing()
+        if self._end_timer is not None and not self.transport.is_closing() and not self._is_over:
+            self._end_timer.cancel()
+            self._end_timer = None
+
+    def _stalled(self) -> None:
+        self._admission.refuse(Cause.STALLED)
+        self.transport.abort()
+
+    # Bytes in
+
+    def data_received(self, data: bytes) -> None:
+        """In place of uvicorn's, which parses whatever has come at once and logs every request that is none."""
+        self._unset_keepalive_if_required()
+        if self._is_over:
+            self._leftover += len(data)
+            if self._leftover > LARGEST_LEFTOVER:
+                self.transport.abort()
+            return
+        self._unparsed += data
+        if self._parsing is None:
+            self._parse()
+
+    def _parse_soon(self) -> None:
+        if self._unparsed and self._parsing is None and self._reading.may_parse:
+            self._parsing = self.loop.call_soon(self._parse)
+
+    def _parse(self) -> None:
+        """One slice; the rest follows when the other connections have had their turn."""
+        self._parsing = None
+        if self._unparsed and not self._is_over and self._reading.may_parse:
+            size = self._limits.slice_bytes
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            self._parse_piece(piece)
+            if self._is_over:
+                return
+        if self._unparsed:
+            self._reading.hold(Hold.UNPARSED)
+            self._parse_soon()
+        else:
+            self._reading.release(Hold.UNPARSED)
+        self._keep_deadline()
+
+    def _parse_piece(self, piece: bytes) -> None:
+        before = self._phase
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(piece[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._refuse(*(self._refusal or (BadRequest("This is not an HTTP request."), Cause.BAD_REQUEST)))
+            return
+        if self._phase is before:
+            self._phase_bytes += len(piece)
+            self._check_size()
+
+    def _check_size(self) -> None:
+        if self._phase in (_Phase.NEW, _Phase.HEAD) and self._phase_bytes > self._limits.head_bytes:
+            refusal = HeadersTooLarge(f"A request's head can be at most {self._limits.head_bytes} bytes.")
+            self._refuse(refusal if self.headers else self._too_long(), Cause.HEAD_SIZE)
+        elif self._phase is _Phase.BODY and self._phase_bytes > self._limits.body_bytes:
+            self._refuse(PayloadTooLarge("The body is too large."), Cause.BODY_SIZE)
+
+    def _too_long(self) -> UriTooLong:
+        return UriTooLong("The request's address is too long.")
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        self._phase_bytes = 0
+
+    # Deadlines. None is set for a request that comes whole, as nearly all do.
+
+    def _keep_deadline(self) -> None:
+        if self._phase is self._deadline_phase:
+            return
+        self._drop_deadline()
+        limits = self._limits
+        seconds = {_Phase.BODY: limits.body_seconds, _Phase.DONE: None}.get(self._phase, limits.head_seconds)
+        if seconds is not None and not self._is_over:
+            self._deadline_phase = self._phase
+            self._deadline = self.loop.call_later(seconds, self._too_late)
+
+    def _drop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline, self._deadline_phase = None, _Phase.DONE
+
+    def _too_late(self) -> None:
+        self._drop_deadline()
+        if not self._reading.may_parse or self._unparsed:
+            # It is we who do not read.
+            self._keep_deadline()
+        elif self._phase is _Phase.NEW and not self._phase_bytes:
+            self._admission.refuse(Cause.HEAD_TIME)
+            self._is_over = True
+            self.transport.abort()
+        elif self._phase is _Phase.BODY:
+            self._refuse(RequestTimeout("The request's body did not come in time."), Cause.BODY_TIME)
+        else:
+            self._refuse(RequestTimeout("The request's head did not come in time."), Cause.HEAD_TIME)
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        """uvicorn's, with our extension in the scope."""
+        self._enter(_Phase.HEAD)
+        super().on_message_begin()
+        scope = cast(dict[str, Any], self.scope)
+        scope.setdefault("extensions", {})[EXTENSION] = self.transport.abort
+
     def on_headers_complete(self) -> None:
+        """uvicorn's, once the head is checked and the client found. An offer of another protocol is no request yet:
+        `_upgrade` reads it again."""
+        self._enter(_Phase.BODY)
+        self._check_head()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            return
+        self._find_client()
+        self._admission.busy(self)
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
             # Its task has not run yet.
-            self.cycle.transport = cast(asyncio.Transport, _HeadWithBody(self.transport))
+            self.cycle.transport = cast(asyncio.Transport, ResponseTransport(self.transport, self.close))
+            # A chunked body's trailers do not become headers of a request that is under way.
+            self.headers = []
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        extensions: dict[str, Any] = {EXTENSION: self.transport.abort}
-        self.scope["extensions"] = extensions
+    def on_message_complete(self) -> None:
+        """uvicorn's, for what is a request."""
+        if not self.parser.should_upgrade():
+            self._enter(_Phase.DONE)
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """uvicorn's. The last answer of a connection whose further input was refused ends it."""
+        super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            return
+        if self._is_over and self._end_timer is None:
+            self._linger()
+        elif not self._is_over:
+            self._admission.idle(self)
+
+    def _check_head(self) -> None:
+        """Raises what stops the parser, having said why in `_refusal`."""
+        if len(self.headers) > self._limits.headers:
+            self._stop(HeadersTooLarge(f"There can be at most {self._limits.headers} headers."), Cause.HEAD_SIZE)
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self._limits.head_bytes:
+            self._stop(HeadersTooLarge(f"The head can be at most {self._limits.head_bytes} bytes."), Cause.HEAD_SIZE)
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._stop(BadRequest("A request has one Host header."), Cause.BAD_REQUEST)
+
+    def _stop(self, refusal: QueueError, cause: Cause) -> None:
+        self._refusal = refusal, cause
+        raise _Refused
+
+    def _find_client(self) -> None:
+        proxies, peer = self._admission.proxies, self.client and self.client[0]
+        if proxies.trusts(peer):
+            self.scope["client"] = (proxies.client(peer, self.headers) or "", 0)
+            self.scope["scheme"] = cast(Any, proxies.scheme(peer, self.headers) or self.scheme)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """uvicorn's; remembers which request is being answered."""
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
+
+    # Upgrades
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn's, for a GET of HTTP/1.1 only: RFC 6455 section 4.1, RFC 9110 section 7.8."""
+        is_get = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
+        return is_get and super()._should_upgrade()
+
+    def _upgrade(self, rest: bytes) -> None:
+        """The parser has stopped behind a head that offers another protocol; `rest` is what follows the head."""
+        self._unparsed = rest + self._unparsed
+        if self.scope["method"] == "CONNECT":
+            self._refuse(MethodNotAllowed("CONNECT is not possible here."), Cause.BAD_REQUEST)
+        elif self._should_upgrade():
+            self.handle_websocket_upgrade()
+        else:
+            self._parse_without_offer()
+
+    def _parse_without_offer(self) -> None:
+        """Read a head again without its offer, which may be ignored. httptools takes any Upgrade for one that is
+        accepted, and drops the body (uvicorn's issue 2722)."""
+        head = _head(self.scope["method"], self.url, self.parser.get_http_version(), _without_offer(self.headers))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse_piece(head)
+
+    def handle_websocket_upgrade(self) -> None:
+        """In place of uvicorn's, which drops what comes behind the head: the handshake is counted, waits for its turn
+        and goes on in our own class."""
+        self._enter(_Phase.DONE)
+        limits, admission = self._limits, self._admission
+        if len(self.url) > limits.line_bytes - len("GET  HTTP/1.1"):
+            self._refuse(self._too_long(), Cause.HEAD_SIZE)
+        elif any(len(name) + len(value) + 2 > limits.line_bytes for name, value in self.headers):
+            self._refuse(HeadersTooLarge(f"A header can be at most {limits.line_bytes} bytes."), Cause.HEAD_SIZE)
+        elif _announces_body(self.headers):
+            self._refuse(BadRequest("A WebSocket handshake has no body."), Cause.HANDSHAKE)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self._refuse(BadRequest("A WebSocket handshake waits for the answers before it."), Cause.HANDSHAKE)
+        elif (seconds := self._too_often()) is not None:
+            self._end_with(RateLimitExceeded("Too many handshakes.", retry_after_seconds=seconds))
+        elif (delay := admission.handshake_delay()) is None:
+            self._end_with(Unavailable("Too many handshakes at once.", retry_after_seconds=5))
+        elif delay:
+            self._reading.hold(Hold.HANDSHAKE)
+            self._turn = self.loop.call_later(delay, self._become_websocket)
+        else:
+            self._become_websocket()
+
+    def _too_often(self) -> int | None:
+        """Count a handshake: after how many seconds the next may come, if this one may not."""
+        client = self.scope["client"] and self.scope["client"][0]
+        address = self._admission.hold(client)
+        try:
+            return self._admission.request(client) or self._admission.handshake(address)
+        finally:
+            self._admission.release(address)
+
+    def _become_websocket(self) -> None:
+        if self._is_over or self.transport.is_closing():
+            return
+        self._is_over = True
+        self._drop_deadline()
+        self.connections.discard(self)
+        rest, self._unparsed = self._unparsed, b""
+        if self._parsing is not None:
+            self._parsing.cancel()
+        self._reading.open()
+        protocol = QueueSocketProtocol(config=self.config, server_state=self.server_state, app_state=self.app_state)
+        self._admission.replace(self, protocol)
+        protocol.take_over(self.transport, _head("GET", self.url, "1.1", self.headers), rest, cast(Any, self.scope))
+        self.transport.set_protocol(protocol)
+
+    # Refusals
+
+    def _refuse(self, refusal: QueueError, cause: Cause) -> None:
+        """End the connection because of what has come: with an answer, if one can be given in its turn."""
+        self._admission.refuse(cause)
+        current = self.cycle if self._phase is _Phase.BODY else None
+        if current is not None and any(cycle is current for cycle, _ in self.pipeline):
+            self.pipeline = type(self.pipeline)(waiting for waiting in self.pipeline if waiting[0] is not current)
+            current = None
+            self.cycle = None  # type: ignore[assignment]
+        others = bool(self.pipeline) or (
+            self.cycle is not None and self.cycle is not current and not self.cycle.response_complete
+        )
+        if current is not None and current.response_started:
+            # Its answer, or the beginning of one, is out already.
+            if current.response_complete:
+                self._linger()
+            else:
+                self._is_over = True
+                self.transport.abort()
+        elif others:
+            self._is_over = True
+            self._unparsed = b""
+        else:
+            if current is not None:
+                current.disconnected = True
+                current.message_event.set()
+            self._end_with(refusal)
+
+    def _end_with(self, refusal: QueueError) -> None:
+        is_head = (self.scope or {}).get("method") == "HEAD"
+        if not self.transport.is_closing():
+            self.transport.write(response_bytes(refusal, self.headers or (), with_body=not is_head))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Half-close, and drop what the peer still sends until it has closed."""
+        self._is_over = True
+        self._unparsed = b""
+        self._drop_deadline()
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._reading.open()
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._end_timer = self.loop.call_later(self._limits.close_seconds, self.transport.abort)
+
+
+def _head(method: str, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    lines = [b"%s %s HTTP/%s" % (method.encode(), url, version.encode())]
+    lines += [name + b": " + value for name, value in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _without_offer(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    kept = []
+    for name, value in headers:
+        if name == b"connection":
+            tokens = [token.strip() for token in value.split(b",")]
+            value = b", ".join(token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings"))
+        if value and name not in (b"upgrade", b"http2-settings"):
+            kept.append((name, value))
+    return kept
+
+
+def _announces_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0")) for name, value in headers
+    )

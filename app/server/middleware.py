@@ -15,13 +15,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 
-from app.domain.errors import Internal, PayloadTooLarge, QueueError
+from app.domain.errors import Internal, PayloadTooLarge, QueueError, RateLimitExceeded
 from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_routing, request_id_of
+from app.server.refusals import BodyIncomplete
 
 Observe = Callable[[str, str, int, float], None]
 """Told of every answer as it begins: method, template of the path, status, seconds since the request came."""
 Refuse = Callable[[Scope, QueueError], Awaitable[Response]]
+Admit = Callable[[str | None], int | None]
+"""Counts a request of a client's address: None if it may go on, else after how many seconds the next may come."""
 
 LARGEST_BODY = 64 * 1024
 
@@ -29,9 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Service(Starlette):
-    """Starlette, of whose layers only those are there that it is given: an Edge has to be among them."""
+    """Starlette without its two default error middlewares; ErrorMiddleware, which has to be given, does their work."""
 
     def build_middleware_stack(self) -> ASGIApp:
+        """Starlette's, without ServerErrorMiddleware and ExceptionMiddleware around the layers that are given."""
         app: ASGIApp = self.router
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
@@ -52,7 +57,8 @@ class Endpoint:
 async def body_of(request: Request) -> bytes:
     """A request's whole body, which has come in one piece as a rule.
 
-    Raises starlette.requests.ClientDisconnect when the caller has gone before the end of it.
+    Raises starlette.requests.ClientDisconnect when the caller has gone before the end of it, BodyIncomplete when the
+    server has passed on less than was announced: a command is never carried out with defaults in place of its body.
     """
     pieces = []
     more = True
@@ -62,21 +68,40 @@ async def body_of(request: Request) -> bytes:
             raise ClientDisconnect
         pieces.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return b"".join(pieces)
+    body = b"".join(pieces)
+    headers = request.headers
+    announced = headers.get("content-length", "")
+    if announced.isdigit() and int(announced) != len(body) and "transfer-encoding" not in headers:
+        raise BodyIncomplete("The body is not as long as its Content-Length says.")
+    return body
 
 
-class Edge:
-    """ASGI middleware around everything. `refuse` makes the answer to a refusal."""
+class ErrorMiddleware:
+    """ASGI middleware around everything: request ids, bodies' bounds, and an answer for every failure."""
 
-    def __init__(self, app: ASGIApp, observe: Observe, refuse: Refuse) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, refuse: Refuse, admit: Admit) -> None:
+        """`refuse` makes the answer to a refusal; `admit` counts the requests of an address."""
         self._app = app
         self._observe = observe
         self._refuse = refuse
+        self._admit = admit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except WebSocketDisconnect:
+            # The client went away during the handshake: that can be had by the thousand and is no failure.
             return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         began = perf_counter()
@@ -92,6 +117,7 @@ class Edge:
 
         try:
             try:
+                self._check_rate(scope)
                 await self._app(scope, _bounded(scope, receive), send_with_id)
             except (QueueError, HTTPException) as refusal:
                 if started:
@@ -101,6 +127,9 @@ class Edge:
                     if isinstance(refusal, QueueError)
                     else refused_by_routing(scope, refusal)
                 )
+                if isinstance(refusal, PayloadTooLarge):
+                    # The rest of the body is not waited for.
+                    answer.headers["Connection"] = "close"
                 await answer(scope, receive, send_with_id)
         except ClientDisconnect:
             # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
@@ -112,6 +141,11 @@ class Edge:
                 raise
             failure = Internal(f"Something went wrong here; it is logged under request id {request_id}.")
             await problem_response(failure)(scope, receive, send_with_id)
+
+    def _check_rate(self, scope: Scope) -> None:
+        client = scope.get("client")
+        if (seconds := self._admit(client and client[0])) is not None:
+            raise RateLimitExceeded("Too many requests from this address.", retry_after_seconds=seconds)
 
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         method, route = scope["method"], _route(scope)

@@ -28,6 +28,9 @@ KEEP_ALIVE_SECONDS = 75
 """How long an HTTP connection may be idle. Proxies keep theirs for up to a minute, and must be the ones to close: one
 that sends a command into a connection that we are just closing cannot tell whether it was carried out."""
 
+RECEIVE_BUFFER = 64 * 1024
+"""Asked of the kernel for each connection; Linux doubles it."""
+
 COLLECT_AFTER = 20_000
 """Objects made and not dropped after which the garbage collector looks for cycles among the young ones."""
 
@@ -48,6 +51,10 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                # Connections inherit it: one read brings no more than this of a connection into memory.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         # What is loaded now stays: the collector need not go through it again and again, nor after every few hundred
         # objects, of which one intake makes as many and hardly ever a cycle.
         gc.collect()

@@ -155,6 +155,7 @@ def start_ours(
         "ENVIRONMENT": "development",
         "MAX_QUEUE_DEPTH": "1000",
         "USER_INTAKES_PER_MINUTE": "0",
+        "SOCKETS_PER_ADDRESS": "0",
         **(settings or {}),
     }
     return start(

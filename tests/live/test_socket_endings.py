@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from app.live import sockets
 from app.main import Periods
+from app.server.limits import Limits
 from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, Server, fresh, intake_body, ok, serving
 
@@ -20,7 +21,6 @@ LARGEST = 64 * 1024
 
 @pytest.fixture
 def server(either_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 0.3)
     yield either_server
     assert either_server.expected_errors() == []
 
@@ -149,16 +149,13 @@ async def test_one_principal_has_only_so_many_connections(
             await live.until("snapshot")
 
 
-async def test_a_full_process_sends_who_comes_after_away(
-    server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sockets, "LARGEST_PROCESS", 0)
-    async with server.live(performer_id) as live:
-        assert await live.closed() == 1013
-        assert live.frames == []
-    monkeypatch.undo()
-    async with server.live(performer_id) as live:
-        await live.until("snapshot")
+async def test_a_full_process_sends_who_comes_after_away(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(sockets=1)) as server:
+        async with server.live("mira") as first:
+            await first.until("snapshot")
+            async with server.live("mira") as live:
+                assert await live.closed() == 1013
+                assert live.frames == []
 
 
 # 1012: the end of the process

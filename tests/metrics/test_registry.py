@@ -218,6 +218,11 @@ class Numbers:
             traffic=Traffic(),
             breaker=self.breaker,
             operations=self.operations,
+            connections=lambda: 3,
+            silent_connections=lambda: 2,
+            connection_capacity=lambda: 100,
+            addresses=lambda: 1,
+            refusals={"head_time": 4},
         )
 
 

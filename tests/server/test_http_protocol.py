@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from app.server.http_protocol import _HeadWithBody
+from app.server.response_transport import ResponseTransport
 from tests.support.raw_socket import tcp
 from tests.support.server import Server
 
@@ -31,9 +31,9 @@ class Transport:
         return self.closed
 
 
-def joined() -> tuple[_HeadWithBody, Transport]:
+def joined() -> tuple[ResponseTransport, Transport]:
     transport = Transport()
-    return _HeadWithBody(cast(Any, transport)), transport
+    return ResponseTransport(cast(Any, transport), transport.close), transport
 
 
 async def test_a_head_and_its_body_are_one_write() -> None:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from app.domain.errors import QueueError, QueueFull
-from app.server.middleware import LARGEST_BODY, Edge, Endpoint, Service, body_of
+from app.server.middleware import LARGEST_BODY, Endpoint, ErrorMiddleware, Service, body_of
 from app.server.problems import problem_response
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,12 @@ class Caller:
                 for handle in (echo, refused, half_an_answer)
             ]
         )
-        self.app.add_middleware(Edge, observe=lambda *seen: self.seen.append(seen[:3]), refuse=self.refuse)
+        self.app.add_middleware(
+            ErrorMiddleware, observe=lambda *seen: self.seen.append(seen[:3]), refuse=self.refuse, admit=self.admit
+        )
+
+    def admit(self, client: str | None) -> int | None:
+        return 3 if client == "busy" else None
 
     async def refuse(self, scope: Scope, refusal: QueueError) -> Response:
         return problem_response(refusal)

@@ -1,8 +1,10 @@
 """What our WebSocket protocol adds to uvicorn's: frames, close codes, buffers, and handshakes that are too much."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from app.server.admission import Admission
+from app.server.limits import Limits
 from app.server.websocket_protocol import QueueSocketProtocol
 from app.wire.websocket import CloseCode, text_frame
 from tests.support.live_socket import LiveSocket
@@ -131,10 +135,10 @@ async def test_frames_that_come_byte_by_byte_or_all_at_once_are_the_same(server:
 
 
 async def test_who_answers_no_ping_is_dropped_and_who_does_is_kept(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 0.2)
-    with serving(tmp_path_factory.mktemp("pings"), ping_seconds=0.15) as server:
+    limits = Limits(close_seconds=0.2)
+    with serving(tmp_path_factory.mktemp("pings"), limits=limits, ping_seconds=0.15) as server:
         async with server.live("mira") as kept, raw_live(server.port, "mira", server.performer("mira")) as raw:
             await kept.until("snapshot")
             assert await raw.close_code() == 4003
@@ -142,10 +146,12 @@ async def test_who_answers_no_ping_is_dropped_and_who_does_is_kept(
 
 
 async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    monkeypatch.setattr("app.server.websocket_protocol.DISCARD_SECONDS", 0.2)
-    with serving(tmp_path_factory.mktemp("pings"), ping_seconds=0.3, disconnect_grace_seconds=0) as server:
+    limits = Limits(close_seconds=0.2)
+    with serving(
+        tmp_path_factory.mktemp("pings"), limits=limits, ping_seconds=0.3, disconnect_grace_seconds=0
+    ) as server:
         async with server.api() as api, server.live("mira") as live:
             for _ in range(20):
                 await api.intake("mira", description="é" * 2000, metadata={"a": "x" * 8000})
@@ -162,36 +168,64 @@ async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
 
 async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(server: Server, performer_id: str) -> None:
     too_much = {
-        upgrade(performer_id, None, "Cookie: " + "x" * 9000): b"431",
-        upgrade(performer_id, None, *(f"X-{number}: x" for number in range(200))): b"431",
-        upgrade(performer_id).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): b"414",
+        upgrade(performer_id, None, "Cookie: " + "x" * 9000): (431, "HEADERS_TOO_LARGE"),
+        upgrade(performer_id, None, *(f"X-{number}: x" for number in range(200))): (431, "HEADERS_TOO_LARGE"),
+        upgrade(performer_id).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): (414, "URI_TOO_LONG"),
     }
-    for request, status in too_much.items():
+    for request, refusal in too_much.items():
         async with tcp(server.port) as raw:
             await raw.send_bytes(request)
-            assert (await raw.head()).startswith(b"HTTP/1.1 " + status)
-            assert await raw.close_code() is None
+            (await raw.answer()).problem(*refusal)
+            assert await raw.ended()
     async with server.live(performer_id) as live:
         await live.until("snapshot")
 
 
+VERSION, KEY = b"Sec-WebSocket-Version: 13\r\n", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
 @pytest.mark.parametrize(
-    ("changes", "status"),
+    ("old", "new"),
     [
-        ({b"Sec-WebSocket-Version: 13": b"Sec-WebSocket-Version: 8"}, b"400"),
-        ({b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==": b"Sec-WebSocket-Key: short"}, b"400"),
-        ({b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n": b""}, b"400"),
+        (VERSION, b"Sec-WebSocket-Version: 8\r\n"),
+        (VERSION, b""),
+        (VERSION, VERSION + VERSION),
+        (KEY, b"Sec-WebSocket-Key: short\r\n"),
+        (KEY, b""),
+        (KEY, KEY + KEY),
+        (b"Host: test\r\n", b""),
+        (b"Host: test\r\n", b"Host: test\r\nHost: other\r\n"),
+        (KEY, KEY + b"Content-Length: 4\r\n"),
+        (KEY, KEY + b"Transfer-Encoding: chunked\r\n"),
     ],
 )
-async def test_a_handshake_that_is_none_is_refused(
-    server: Server, performer_id: str, changes: dict[bytes, bytes], status: bytes
-) -> None:
-    request = upgrade(performer_id)
-    for old, new in changes.items():
-        request = request.replace(old, new)
+async def test_a_handshake_that_is_none_is_refused(server: Server, performer_id: str, old: bytes, new: bytes) -> None:
+    request = upgrade(performer_id).replace(old, new)
     async with tcp(server.port) as raw:
-        await raw.send_bytes(request)
-        assert (await raw.head()).startswith(b"HTTP/1.1 " + status)
+        await raw.send_bytes(request.replace(b"Host: test", b"Host: test\r\nX-Request-ID: mine"))
+        answer = await raw.answer()
+        answer.problem(400, "BAD_REQUEST")
+        if old != b"Host: test\r\n":
+            assert answer.headers["x-request-id"] == "mine"
+        if old == VERSION:
+            assert answer.headers["sec-websocket-version"] == "13"
+        assert await raw.ended()
+
+
+async def test_an_offer_over_http_1_0_is_no_offer(server: Server, performer_id: str) -> None:
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(upgrade(performer_id).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        (await raw.answer()).problem(404, "NOT_FOUND")
+
+
+async def test_frames_that_come_with_the_handshake_are_not_lost(server: Server, performer_id: str) -> None:
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(upgrade(performer_id) + b"\x81\x90\0\0\0\0" + b'{"type": "ping"}')
+        assert (await raw.head()).startswith(b"HTTP/1.1 101")
+        seen: list[str] = []
+        while not seen or seen[-1] != "pong":
+            seen.append((await raw.next_json())["type"])
+        assert seen == ["welcome", "snapshot", "pong"]
 
 
 async def test_an_upgrade_at_another_path_is_no_socket(server: Server) -> None:
@@ -281,6 +315,12 @@ class FakeTransport(asyncio.Transport):
     def abort(self) -> None:
         self.closing = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def can_write_eof(self) -> bool:
+        return False
+
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
@@ -291,12 +331,17 @@ class FakeTransport(asyncio.Transport):
         pass
 
 
-async def accepting(scope: Any, receive: Any, send: Any) -> None:
+class Accepting:
     """An application that takes every socket and says goodbye to whoever speaks."""
-    await receive()
-    await send({"type": "websocket.accept"})
-    await receive()
-    await send({"type": "websocket.close", "code": 1000})
+
+    def __init__(self) -> None:
+        self.state = SimpleNamespace(admission=Admission(Limits(), now=time.monotonic))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
 
 
 CLIENT_CLOSE = bytes([0x88, 0x82, 0, 0, 0, 0, 3, 0xE8])
@@ -335,12 +380,11 @@ async def test_a_connection_takes_no_frames_once_the_application_has_closed_it()
 
 @asynccontextmanager
 async def handshaken() -> AsyncIterator[QueueSocketProtocol]:
-    config = uvicorn.Config(accepting, ws_ping_interval=None, log_config=None)
+    config = uvicorn.Config(Accepting(), proxy_headers=False, ws_ping_interval=None, log_config=None)
     config.load()
     protocol = QueueSocketProtocol(config, ServerState(), {})
-    protocol.connection_made(FakeTransport())
+    protocol.take_over(FakeTransport(), upgrade("star"), b"", {"client": ("192.0.2.1", 0), "scheme": "http"})
     assert not protocol.is_open
-    protocol.data_received(upgrade("star"))
     await settled()
     assert protocol.is_open
     yield protocol

@@ -34,6 +34,25 @@ class RawFrame:
         return int.from_bytes(self.payload[:2], "big")
 
 
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def problem(self, status: int, code: str) -> dict[str, Any]:
+        """The problem document of an answer that must be this refusal, in the one shape of all refusals."""
+        assert self.status == status, self
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.headers["x-request-id"]
+        document: dict[str, Any] = json.loads(self.body)
+        assert (document["status"], document["code"]) == (status, code)
+        assert document["type"]
+        assert document["title"]
+        assert isinstance(document["detail"], str)
+        return document
+
+
 class RawSocket:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -105,6 +124,21 @@ class RawSocket:
         head, _, self._unread = self._unread.partition(b"\r\n\r\n")
         return head
 
+    async def answer(self) -> RawAnswer:
+        """An HTTP response that says how long its body is."""
+        lines = (await self.head()).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        body = await self._take(int(headers.get("content-length", "0")))
+        return RawAnswer(int(lines[0].split()[1]), headers, body)
+
+    async def ended(self) -> bool:
+        """Wait for the end of the connection; False if something else comes."""
+        try:
+            self._unread += await self._receive()
+        except EOFError:
+            return True
+        return False
+
     async def _take(self, length: int) -> bytes:
         while len(self._unread) < length:
             self._unread += await self._receive()
@@ -123,11 +157,14 @@ class RawSocket:
 
 
 @asynccontextmanager
-async def tcp(port: int) -> AsyncIterator[RawSocket]:
-    """A connection on which nothing has been said yet, whose receiving side holds next to nothing."""
+async def tcp(port: int, source: str | None = None) -> AsyncIterator[RawSocket]:
+    """A connection on which nothing has been said yet, whose receiving side holds next to nothing. `source`: the
+    address that it comes from, of 127.0.0.0/8."""
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        if source is not None:
+            sock.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         yield RawSocket(sock)
 
@@ -148,9 +185,11 @@ def upgrade(performer_id: str, token: str | None = None, *extra: str) -> bytes:
 
 
 @asynccontextmanager
-async def raw_live(port: int, performer_id: str, token: str | None = None, *extra: str) -> AsyncIterator[RawSocket]:
-    """`extra`: more header lines of the handshake."""
-    async with tcp(port) as raw:
+async def raw_live(
+    port: int, performer_id: str, token: str | None = None, *extra: str, source: str | None = None
+) -> AsyncIterator[RawSocket]:
+    """A live socket; `extra` are headers of its request."""
+    async with tcp(port, source) as raw:
         await raw.send_bytes(upgrade(performer_id, token, *extra))
         head = await raw.head()
         assert head.startswith(b"HTTP/1.1 101"), head

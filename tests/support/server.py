@@ -20,11 +20,13 @@ from uuid import uuid4
 import httpx2
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.access import auth
 from app.domain.command import Role
 from app.main import PERIODS, Periods, create_app
 from app.parts import utc_now
+from app.server.limits import Limits
 from app.server.run import DrainingServer, server_config
 from app.settings import Settings
 from tests.support.live_socket import LiveSocket, connected
@@ -232,21 +234,24 @@ def serving(
     port: int = 0,
     clock: Callable[[], datetime] = utc_now,
     periods: Periods = PERIODS,
+    limits: Limits = Limits(),
     **settings: Any,
 ) -> Iterator[Server]:
-    """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class in
-    place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own, whole milliseconds.
+    """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class, and
+    uvicorn's HTTP class, in place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own,
+    whole milliseconds.
     `periods`: of its background loops."""
     defaults = {
         "database_url": f"sqlite:///{folder}/queue.db",
         "user_intakes_per_minute": 0,
+        "sockets_per_address": 0,
         "settle_delay_seconds": 3600,
         "coalesce_ms": 0,
     }
     chosen = Settings(**{**defaults, **settings})
-    config = server_config(create_app(chosen, clock, periods=periods), chosen)
+    config = server_config(create_app(chosen, clock, periods=periods, limits=limits), chosen)
     if protocol is not None:
-        config.ws, config.ws_max_size = protocol, 16 * 1024 * 1024
+        config.http, config.ws, config.ws_max_size = HttpToolsProtocol, protocol, 16 * 1024 * 1024
     if ping_seconds is not None:
         config.ws_ping_interval = config.ws_ping_timeout = ping_seconds
     listener = socket.socket()

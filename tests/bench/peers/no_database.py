@@ -23,7 +23,7 @@ from app.domain.decision import decide
 from app.domain.errors import QueueError
 from app.domain.room import Policy, Room
 from app.domain.view import View
-from app.server.middleware import Edge
+from app.server.middleware import ErrorMiddleware
 from app.server.problems import problem_response
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from app.wire import shapes
@@ -102,7 +102,7 @@ app_with_edge = Starlette(
         Route("/v1/queue/items/{itemId}/position", position_with_token),
         Route("/v1/performers/{performerId}/queue", queue),
     ],
-    middleware=[Middleware(Edge, observe=lambda *seen: None, refuse=refuse)],
+    middleware=[Middleware(ErrorMiddleware, observe=lambda *seen: None, refuse=refuse, admit=lambda client: None)],
 )
 app = Starlette(
     routes=[

@@ -1,0 +1,108 @@
+"""The numbers that traffic is held to, and the bucket that counts it. Times are loop times, in seconds."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+KIB = 1024
+
+
+class Rate(NamedTuple):
+    """So many at once, and so many a second after that."""
+
+    burst: float
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one peer, one address and one process may use. An address is that of `addresses.counted_as`."""
+
+    # HTTP
+    head_bytes: int = 32 * KIB
+    """Of a request's line and headers together."""
+    line_bytes: int = 8 * KIB
+    """Of the request line, or one header, of an upgrade: the WebSocket library's own limit."""
+    headers: int = 128
+    body_bytes: int = 512 * KIB
+    """Bytes that carry one body, the frames of chunks included; the body itself is bounded by the middleware."""
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    upgrade_seconds: float = 10.0
+    """Until an upgrade is answered."""
+    write_seconds: float = 30.0
+    """How long a peer may leave a full write buffer unread."""
+    close_seconds: float = 2.0
+    """How long a peer may take to close after we have."""
+    slice_bytes: int = 4 * KIB
+    """Parsed of one connection before the others get their turn."""
+
+    # WebSocket, of one connection
+    frames: Rate = Rate(300, 10)
+    """Frames of every opcode. 120 messages a minute (contract section 5) in some fragments, and pings."""
+    frame_bytes: Rate = Rate(2048 * KIB, 128 * KIB)
+    """120 messages of 64 KiB a minute, headers and control frames beside them."""
+    fragments: int = 512
+    """Of one message."""
+    free_frames: Rate = Rate(60, 2)
+    """Frames that count for nobody but the connection: one that only answers pings is never in anybody's way."""
+    free_bytes: Rate = Rate(64 * KIB, 4 * KIB)
+
+    # What the connections of one address, and of the process, use together beyond their free frames and bytes
+    address_frames: Rate = Rate(3000, 100)
+    address_bytes: Rate = Rate(8192 * KIB, 512 * KIB)
+    process_frames: Rate = Rate(10_000, 2000)
+    process_bytes: Rate = Rate(65536 * KIB, 8192 * KIB)
+
+    # Connections, handshakes and requests
+    connections: int = 1_000_000
+    """TCP connections of the process at a time, if there are descriptors for as many."""
+    sockets: int = 50_000
+    """WebSockets among them."""
+    sockets_per_address: int = 0
+    """WebSockets of one address at a time; 0: any number."""
+    requests_per_address: int = 0
+    """HTTP requests of one address a second, handshakes included; 0: any number."""
+    handshakes_per_second: float = 20.0
+    """Of one address whose sockets are limited, after twice as many at once as it may have sockets."""
+    process_handshakes: Rate = Rate(1000, 500)
+    """Handshakes above this wait."""
+    handshake_wait_seconds: float = 5.0
+    """How long; then they are refused."""
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket: holds `rate.burst` tokens, gets `rate.per_second` new ones."""
+
+    rate: Rate
+    _tokens: float = field(init=False)
+    _counted_at: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self._tokens = self.rate.burst
+
+    def take(self, amount: float, now: float) -> bool:
+        """Take `amount` tokens if there are as many."""
+        self._refill(now)
+        if self._tokens < amount:
+            return False
+        self._tokens -= amount
+        return True
+
+    def wait(self, now: float, longest: float) -> float | None:
+        """Take a token now or in advance: the seconds until it is there, None (and nothing taken) beyond `longest`."""
+        self._refill(now)
+        seconds = max(0.0, (1 - self._tokens) / self.rate.per_second)
+        if seconds > longest:
+            return None
+        self._tokens -= 1
+        return seconds
+
+    def seconds_until(self, amount: float, now: float) -> float:
+        """Until so many tokens are there."""
+        self._refill(now)
+        return max(0.0, (amount - self._tokens) / self.rate.per_second)
+
+    def _refill(self, now: float) -> None:
+        self._tokens = min(self.rate.burst, self._tokens + max(0.0, now - self._counted_at) * self.rate.per_second)
+        self._counted_at = now

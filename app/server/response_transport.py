@@ -1,0 +1,45 @@
+"""A response's transport: its head and body leave in one write, and its end does not wait for ever."""
+
+import asyncio
+from collections.abc import Callable
+
+
+class ResponseTransport:
+    """The first write waits for the second, at most until the loop's next turn.
+
+    uvicorn writes the head of a response and then its body: two system calls, and a reader that is woken twice.
+    """
+
+    __slots__ = ("_close", "_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        """`close` ends the connection once everything is written."""
+        self._transport = transport
+        self._close = close
+        self._held: bytes | None = b""
+        """What waits; None once nothing waits any more."""
+
+    def write(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            # The connection went while the answer was made; uvicorn knows that of the last request on it only.
+            return
+        if self._held is None:
+            self._transport.write(data)
+        elif self._held:
+            held, self._held = self._held, None
+            self._transport.write(held + data)
+        else:
+            self._held = data
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        held, self._held = self._held, None
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
+
+    def close(self) -> None:
+        self._release()
+        self._close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
