@@ -30,7 +30,7 @@ from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
 from app.api.users import Users
-from app.engine import timers
+from app.engine import timers, upkeep
 from app.live import catch_up
 from app.live.connections import POST_SECONDS
 from app.live.presence import RENEW_SECONDS
@@ -56,6 +56,8 @@ class Periods:
     """Before the outbox is started again after a failure."""
     write_metrics: float = 1.0
     """Between two writes of a worker's metrics file."""
+    upkeep: float = 60.0
+    """Between two looks at whether there is slow work to do on the database."""
     drain: float = 3.0
     """Over which a stopping process closes its sockets."""
 
@@ -148,12 +150,16 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     async def check_positions() -> None:
         await catch_up.check_positions(queries, hub)
 
+    async def compact_log() -> None:
+        await upkeep.compact_log(lanes, parts.store)
+
     every = timers.every
     loops = [
         every(timers.SWEEP_SECONDS, "the sweep", sweep),
         every(RENEW_SECONDS, "presence", parts.presence.keep),
         every(periods.tidy, "tidying", tidy),
         every(periods.outbox_restart, "the outbox", parts.outbox.run),
+        every(periods.upkeep, "compacting the log", compact_log),
     ]
     if parts.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))

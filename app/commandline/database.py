@@ -22,13 +22,17 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @cli.command()
-def migrate() -> None:
-    """Bring the database to the newest schema."""
+def migrate(
+    contract: Annotated[
+        bool, typer.Option(help="No process of the previous release runs any more: write what it cannot read.")
+    ] = False,
+) -> None:
+    """Bring the database to the newest schema; the previous release goes on working until --contract."""
     with explained():
         settings = read_settings()
         with sole_owner(settings.database_url):
             engines = open_engines(settings.database_url)
-            migrate_database(engines.writer)
+            migrate_database(engines.writer, contract=contract)
             engines.dispose()
 
 

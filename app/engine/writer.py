@@ -24,7 +24,7 @@ from app.domain.event import Event, EventName
 from app.domain.item import Item
 from app.domain.operation import Operation
 from app.domain.room import Room
-from app.store import TROUBLE, Store, reading, writing
+from app.store import TROUBLE, Store, reading, records, writing
 from app.store.records import Answer
 from app.store.writing import Changes
 
@@ -229,7 +229,10 @@ class Writer:
                 at=decision.item.updated_at if decision.item else self.clock(),
             )
             batch.known_answers[(idempotency.scope, idempotency.key)] = answer
-            batch.changes.answers.append(answer)
+            if self.store.compact and isinstance(command, do.Intake) and records.is_of_own_key(answer, decision.item):
+                batch.changes.fingerprints[answer.item_id] = answer.fingerprint
+            else:
+                batch.changes.answers.append(answer)
         return Outcome(
             room=decision.room,
             events=decision.events,
@@ -292,6 +295,7 @@ class Writer:
                 touched[event.item.item_id] = event.item
                 if event.name is EventName.ITEM_CREATED:
                     created.add(event.item.item_id)
+                    changes.first_versions[event.item.item_id] = event.version
         for item in room.items if everything else _renewed(before.items, room.items):
             touched[item.item_id] = item
         for item_id, item in touched.items():
@@ -302,7 +306,7 @@ class Writer:
 
     def _flush(self, batch: _Batch) -> None:
         if batch.changes:
-            writing.save(batch.connection, batch.changes)
+            writing.save(batch.connection, batch.changes, compact=self.store.compact)
             batch.changes = Changes()
 
     def _forget(self, batch: Sequence[Job]) -> None:

@@ -27,6 +27,8 @@ class Store:
         self.policy = policy
         with self.reading() as connection:
             self.epoch = reading.epoch(connection)
+            self.compact = reading.is_compact(connection)
+            """Whether events and answers are written so that the previous release cannot read them."""
 
     @property
     def shared(self) -> bool:

@@ -132,9 +132,15 @@ def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
         )
         yield from _asked(
             connection,
-            "SELECT item_id FROM items WHERE NOT EXISTS"
-            " (SELECT 1 FROM events WHERE events.performer_id = items.performer_id AND events.item_id = items.item_id)",
+            "SELECT items.item_id AS item_id FROM items LEFT JOIN (SELECT DISTINCT item_id FROM events) logged"
+            " ON logged.item_id = items.item_id WHERE logged.item_id IS NULL",
             "item {item_id} has no event",
+        )
+        yield from _asked(
+            connection,
+            "SELECT item_id, count(*) AS events FROM events WHERE item_id IS NOT NULL AND NOT EXISTS"
+            " (SELECT 1 FROM items WHERE items.item_id = events.item_id) GROUP BY item_id",
+            "there is no item {item_id}, but {events} events of it",
         )
 
     return _count(connection, "items"), found()

@@ -12,8 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
+from app.store.compaction import DONE, PROGRESS
 from app.store.engines import DatabaseRefusedError
-from app.store.reading import EVENTS, LOG_LEAP, META
+from app.store.reading import COMPACT, EVENT_FORM, EVENTS, LOG_LEAP, META, is_compact
 
 MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
@@ -21,12 +22,14 @@ LEAP = 2**32
 """More transactions, or events, than can have been lost with what was made since the backup was taken."""
 
 
-def migrate(engine: Engine, *, restored: bool = False) -> None:
+def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -> None:
     """Upgrade to the newest schema, all in one transaction.
 
     With `restored` the database says that its history is another one from now on (a new epoch), so that every client
-    starts afresh, and its log goes on behind what was lost. Raises DatabaseRefusedError for a database made by newer
-    code, or that cannot be opened.
+    starts afresh, and its log goes on behind what was lost. With `contract`, given once no process of the previous
+    release runs any more, processes that start from now on write what that release cannot read; a new database and
+    SQLite, which has one process, need not be told. Raises DatabaseRefusedError for a database made by newer code, or
+    that cannot be opened.
     """
     with _opened(engine) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
@@ -35,12 +38,24 @@ def migrate(engine: Engine, *, restored: bool = False) -> None:
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         config = _config(connection)
         _refuse_newer(connection, config)
+        is_new = _revision(connection) is None
         command.upgrade(config, "head")
+        if is_new or contract or connection.dialect.name == "sqlite":
+            _contract(connection, is_new=is_new)
         if restored:
             connection.execute(delete(META).where(META.c.name == "epoch"))
             _leap(connection)
         if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
             connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
+
+
+def _contract(connection: Connection, *, is_new: bool) -> None:
+    if not is_compact(connection):
+        connection.execute(insert(META).values(name=EVENT_FORM, value=COMPACT))
+    if is_new:
+        # Elsewhere it goes when the last event has been laid out anew; until then some items are found by it.
+        connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
+        connection.execute(insert(META).values(name=PROGRESS, value=DONE))
 
 
 def _leap(connection: Connection) -> None:

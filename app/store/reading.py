@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy import (
     BigInteger,
     Connection,
+    RowMapping,
     Table,
     bindparam,
     func,
@@ -26,7 +27,7 @@ from app.domain.event import Event, Logged
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
 from app.domain.room import Policy, Room
-from app.store import records
+from app.store import compact, records
 from app.store.engines import driver_rows
 from app.store.records import Answer
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
@@ -72,6 +73,15 @@ def epoch(connection: Connection) -> str:
     return str(connection.execute(select(META.c.value).where(META.c.name == "epoch")).scalar_one())
 
 
+EVENT_FORM = "event_form"
+"""In META: COMPACT once no process of a release runs that cannot read compact events."""
+COMPACT = "compact"
+
+
+def is_compact(connection: Connection) -> bool:
+    return connection.execute(select(META.c.value).where(META.c.name == EVENT_FORM)).scalar_one_or_none() == COMPACT
+
+
 # What is asked all the time is made into a statement once: that takes longer than the answer does.
 _VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
 _LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update()
@@ -84,7 +94,7 @@ def versions(connection: Connection, performer_ids: Collection[str], *, lock: bo
     return {row.performer_id: row.version for row in rows}
 
 
-_ROOMS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
+ROOM_ROWS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
 _ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(_any_of("performer_ids")), ACTIVE_ITEMS)
 _LAST_ENDED = (
     select(*(ITEMS.c[name] for name in records.LEARNT_COLUMNS))
@@ -103,7 +113,7 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
     rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
     # Versions before items: a room that comes to be in between then has too low a version, which the event log's unique
     # (performer, version) notices. A room with its version but without its items would pass unnoticed.
-    rows = connection.execute(_ROOMS, {"performer_ids": list(performer_ids)}).mappings().all()
+    rows = connection.execute(ROOM_ROWS, {"performer_ids": list(performer_ids)}).mappings().all()
     active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
     for row in connection.execute(_ACTIVE, {"performer_ids": list(active)}).mappings():
         active[row["performer_id"]].append(records.item_from(row))
@@ -135,6 +145,7 @@ def find_item(connection: Connection, item_id: str) -> Item | None:
 
 # Every batch of intakes asks these two, and SQLAlchemy takes longer to lay out an IN than the database to answer it.
 _ANSWERS = f"SELECT {', '.join(records.ANSWER_COLUMNS)} FROM answers WHERE (scope, key) IN "  # noqa: S608
+_INTAKES = f"SELECT {', '.join(records.INTAKE_COLUMNS)} FROM items WHERE (source_feature, idempotency_key) IN "  # noqa: S608
 _HELD_ESCROWS = "SELECT escrow_transaction_id, item_id FROM items WHERE escrow_transaction_id IN "
 
 
@@ -159,11 +170,22 @@ def _rows_with(
 
 
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
-    """By (scope, key)."""
-    if not keys:
-        return {}
-    rows = _rows_with(connection, _ANSWERS, list(chain.from_iterable(keys)), width=2)
-    return {(answer.scope, answer.key): answer for answer in map(records.answer_from, rows)}
+    """By (scope, key). The answer to an intake is found by its item's own key, and need not have a row of its own."""
+    intakes = {key for key in keys if key[0].startswith(records.INTAKE_SCOPE)}
+    found: dict[tuple[str, str], Answer] = {}
+    others = set(keys) - intakes
+    if intakes:
+        wanted = [part for scope, key in intakes for part in (scope.removeprefix(records.INTAKE_SCOPE), key)]
+        for row in _rows_with(connection, _INTAKES, wanted, width=2):
+            answer = records.intake_answer_from(row)
+            if answer.fingerprint is None:
+                others.add((answer.scope, answer.key))
+            else:
+                found[(answer.scope, answer.key)] = answer
+    if others:
+        rows = _rows_with(connection, _ANSWERS, list(chain.from_iterable(others)), width=2)
+        found |= {(answer.scope, answer.key): answer for answer in map(records.answer_from, rows)}
+    return found
 
 
 def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
@@ -174,9 +196,11 @@ def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[st
     return dict(rows)
 
 
-_EVENT = select(EVENTS).where(
-    EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version")
+EVENT_ROWS = select(EVENTS, *(ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED)).select_from(
+    EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
 )
+"""Rows for `records.event_from`: an event with the fixed part of its item."""
+_EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
 
 
 def find_event(connection: Connection, performer_id: str, version: int) -> Event:
@@ -187,17 +211,56 @@ def find_event(connection: Connection, performer_id: str, version: int) -> Event
 def room_events(connection: Connection, performer_id: str, after: int, limit: int) -> list[Event]:
     """A room's events after a version, in order, at most `limit`."""
     statement = (
-        select(EVENTS)
-        .where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > after)
+        EVENT_ROWS.where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > after)
         .order_by(EVENTS.c.version)
         .limit(limit)
     )
     return [records.event_from(row) for row in connection.execute(statement).mappings()]
 
 
+_LIFE = select(ITEMS.c.performer_id, ITEMS.c.first_version, ITEMS.c.updated_at).where(
+    ITEMS.c.item_id == bindparam("item_id")
+)
+AT_OF_NEXT = (
+    select(EVENTS.c.at)
+    .where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version > bindparam("version"))
+    .order_by(EVENTS.c.version)
+    .limit(1)
+)
+SHORTEST_STRETCH = 250
+
+
 def item_events(connection: Connection, item_id: str) -> list[Event]:
-    statement = select(EVENTS).where(EVENTS.c.item_id == item_id).order_by(EVENTS.c.version)
-    return [records.event_from(row) for row in connection.execute(statement).mappings()]
+    """An item's events, oldest first."""
+    return [records.event_from(row) for row in item_log(connection, item_id)]
+
+
+def item_log(connection: Connection, item_id: str) -> list[RowMapping]:
+    """The rows of an item's events, oldest first.
+
+    They have no index of their own, which would take as much room as they do: they are found in their room's log, from
+    the item's creation to the time of its last update, in stretches that double.
+    """
+    item = connection.execute(_LIFE, {"item_id": item_id}).first()
+    if item is None:
+        return []
+    of_item = EVENT_ROWS.where(EVENTS.c.performer_id == item.performer_id, EVENTS.c.item_id == item_id).order_by(
+        EVENTS.c.version
+    )
+    if item.first_version is None:
+        # From before there was this column; `compaction` fills it in.
+        return list(connection.execute(of_item).mappings())
+    rows: list[RowMapping] = []
+    first, length = item.first_version, SHORTEST_STRETCH
+    while True:
+        stretch = of_item.where(EVENTS.c.version.between(first, first + length - 1))
+        rows.extend(connection.execute(stretch).mappings())
+        first, length = first + length, 2 * length
+        here = {"performer_id": item.performer_id, "version": first - 1}
+        next_at = connection.execute(AT_OF_NEXT, here).scalar_one_or_none()
+        # A room's time never runs backwards.
+        if next_at is None or next_at > item.updated_at:
+            return rows
 
 
 _CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
@@ -214,6 +277,20 @@ NEXT_CURSOR: Any = text(
     " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'log_leap'), 0)) + 1"
 )
 """SQLite's own next number is one more than the highest that is left, which a restore or retention may have lowered."""
+
+
+def keep_numbering(connection: Connection) -> None:
+    """On SQLite: have the log go on behind its newest event also when that is gone."""
+    if connection.dialect.name != "sqlite":
+        return
+    newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one() or 0
+    leap = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
+    if leap is None:
+        connection.execute(META.insert().values(name=LOG_LEAP, value=str(newest)))
+    elif int(leap) < newest:
+        connection.execute(META.update().where(META.c.name == LOG_LEAP).values(value=str(newest)))
+
+
 THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP
 _OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint") + _LEAP
 
@@ -232,7 +309,7 @@ def log_events(
     only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
     """
     shared = connection.dialect.name == "postgresql"
-    statement = select(EVENTS).limit(limit)
+    statement = EVENT_ROWS.limit(limit)
     if shared:
         transaction, sequence = _cursor_parts(after or "0.0", 2)
         statement = statement.where(
@@ -281,16 +358,15 @@ def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit:
 def items_of_span(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Item]:
     """Items that can have a moment between two times: created before the end, and at most a day before the start."""
     # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
-    statement = select(ITEMS).where(
-        ITEMS.c.item_id >= _first_id(start - LONGEST_LIFE), ITEMS.c.item_id < _first_id(end)
-    )
+    statement = select(ITEMS).where(ITEMS.c.item_id >= first_id(start - LONGEST_LIFE), ITEMS.c.item_id < first_id(end))
     if performer_id is not None:
         statement = statement.where(ITEMS.c.performer_id == performer_id)
     for row in connection.execute(statement.execution_options(yield_per=1000)).mappings():
         yield records.item_from(row)
 
 
-def _first_id(moment: datetime) -> str:
+def first_id(moment: datetime) -> str:
+    """Less than the id of any item made from that moment on, and not less than any made before."""
     digits = f"{max(0, round(moment.timestamp() * 1000)):012x}"
     return f"{digits[:8]}-{digits[8:]}"
 

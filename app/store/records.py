@@ -7,8 +7,9 @@ of enumerations become plain texts: the driver would look for an adapter for eac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from sqlalchemy import RowMapping
@@ -18,11 +19,14 @@ from app.domain.event import Event, EventName, PauseReason, RoomSettings
 from app.domain.item import Clock, Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Room
+from app.store import compact
 from app.store.tables import milliseconds, moment
 
 Values = dict[str, Any]
+E = TypeVar("E", bound=StrEnum)
 
 _ITEM_FIELDS = tuple(field.name for field in fields(Item))
+_ITEM_NAMES = frozenset(_ITEM_FIELDS)
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
 FRESH_ITEM: Mapping[str, Any] = {
     "queue_mode": Mode.ON,
@@ -70,6 +74,41 @@ class Answer:
 
 ANSWER_COLUMNS = tuple(field.name for field in fields(Answer))
 _answer_values = attrgetter(*ANSWER_COLUMNS)
+
+
+INTAKE_SCOPE = "intake:"
+"""Begins the scope of an intake's key; the source feature follows."""
+PASS_THROUGH_EVENTS = 3
+"""Created, started, finished: an item that passes through is answered as it is after the last of them."""
+INTAKE_COLUMNS = (
+    "source_feature",
+    "idempotency_key",
+    "fingerprint",
+    "performer_id",
+    "item_id",
+    "first_version",
+    "pass_through_mode",
+    "created_at",
+)
+
+
+def is_of_own_key(answer: Answer, item: Item | None) -> bool:
+    """Whether an intake's answer is found by the item's own key."""
+    return item is not None and (answer.scope, answer.key) == (INTAKE_SCOPE + item.source_feature, item.idempotency_key)
+
+
+def intake_answer_from(row: Sequence[Any]) -> Answer:
+    """From INTAKE_COLUMNS as the driver gives them. Without a fingerprint the answer has a row of its own."""
+    feature, key, fingerprint, performer_id, item_id, first_version, passed_through, created_at = row
+    return Answer(
+        scope=INTAKE_SCOPE + feature,
+        key=key,
+        fingerprint=fingerprint,
+        performer_id=performer_id,
+        item_id=item_id,
+        version=(first_version or 0) + (PASS_THROUGH_EVENTS - 1 if passed_through else 0),
+        at=moment(created_at),
+    )
 
 
 def is_fresh(item: Item) -> bool:
@@ -201,6 +240,30 @@ def event_values(event: Event) -> Values:
     }
 
 
+def compact_event_values(event: Event) -> Values:
+    """Like `event_values`, for an item that has a row of its own."""
+    item = event.item
+    if item is None:
+        return event_values(event)
+    return {
+        "performer_id": event.performer_id,
+        "version": event.version,
+        "name": str(event.name),
+        "at": milliseconds(event.at),
+        "actor_role": str(event.actor.role),
+        "actor_id": event.actor.id,
+        "item_id": item.item_id,
+        "source_feature": item.source_feature,
+        "from_status": event.from_status and str(event.from_status),
+        "to_status": str(item.status),
+        "reason": event.reason and str(event.reason),
+        "position": event.position,
+        "params": compact.compact_params(event, item),
+        "item": compact.compact_item(item, event.at),
+        "settings": event.settings and orjson.dumps(event.settings).decode(),
+    }
+
+
 def event_to_json(events: Sequence[Event]) -> bytes:
     """Events as they travel between processes."""
     return orjson.dumps([event_values(event) for event in events])
@@ -212,19 +275,53 @@ def event_from_json(payload: bytes) -> list[Event]:
 
 
 def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
+    """From a row of `reading.EVENT_ROWS`; an event whose item is not compact needs no more than its own columns."""
+    text, at = row["item"], row["at"]
+    item: Item | None
+    params: dict[str, Any]
+    if text and text.startswith(compact.MARK) and row["of_item_id"] is None:
+        # Only in a damaged database, which `checking` names; a reader of the log goes on.
+        item, params = None, {}
+    elif text and text.startswith(compact.MARK):
+        item = _compact_item_from(row)
+        derived = compact.derived_params(row["of_title"], row["of_tokens"], row["of_source_feature"], row["position"])
+        params = compact.expanded_params(row["params"], derived)
+    else:
+        item = text and _item_from_json(text)
+        params = orjson.loads(row["params"])
     return Event(
         performer_id=row["performer_id"],
         version=row["version"],
-        name=EventName(row["name"]),
-        at=row["at"],
-        actor=Actor(role=Role(row["actor_role"]), id=row["actor_id"]),
-        item=row["item"] and _item_from_json(row["item"]),
+        name=_member(EventName, row["name"]),
+        at=at,
+        actor=Actor(role=_member(Role, row["actor_role"]), id=row["actor_id"]),
+        item=item,
         position=row["position"],
         settings=row["settings"] and _settings_from_json(row["settings"]),
-        from_status=row["from_status"] and Status(row["from_status"]),
+        from_status=row["from_status"] and _member(Status, row["from_status"]),
         reason=row["reason"],
-        params=orjson.loads(row["params"]),
+        params=params,
     )
+
+
+def _compact_item_from(row: RowMapping | Mapping[str, Any]) -> Item:
+    values: Values = {name: row[compact.PREFIX + name] for name in compact.FIXED}
+    values["metadata"] = orjson.loads(values["metadata"])
+    values["abandon_reason"] = values["refund_reason"] = None
+    values |= compact.changing_values(row["item"], row["at"])
+    values["status"] = row["to_status"]
+    values.setdefault("wallet_status", WalletStatus.NONE)
+    return Item(**_with_item_enums(values))
+
+
+def _member(kind: type[E], text: str) -> E:
+    """The member with this value. One of a newer release is carried as it is: nothing here acts on it."""
+    try:
+        return kind(text)
+    except ValueError:
+        carried = str.__new__(kind, text)
+        carried._name_, carried._value_ = text, text
+        return carried
 
 
 def operation_values(operation: Operation) -> Values:
@@ -251,13 +348,14 @@ def answer_from(row: Sequence[Any]) -> Answer:
 
 def operation_from(row: RowMapping) -> Operation:
     values = {name: row[name] for name in _OPERATION_FIELDS}
-    values["kind"] = OperationKind(values["kind"])
-    values["status"] = OperationStatus(values["status"])
+    values["kind"] = _member(OperationKind, values["kind"])
+    values["status"] = _member(OperationStatus, values["status"])
     return Operation(**values)
 
 
 def _item_from_json(text: str) -> Item:
-    values = orjson.loads(text)
+    """A whole item. Fields of a newer release are passed over, those of an older one are at their default."""
+    values = {name: value for name, value in orjson.loads(text).items() if name in _ITEM_NAMES}
     for name, value in values.items():
         if name.endswith("_at") and value is not None:
             values[name] = datetime.fromisoformat(value)
@@ -269,7 +367,7 @@ def _item_from_json(text: str) -> Item:
 
 
 def _settings_from_json(text: str) -> RoomSettings:
-    values = orjson.loads(text)
+    values = {name: value for name, value in orjson.loads(text).items() if name in _SETTINGS_FIELDS}
     if values["notify_positions"] is not None:
         values["notify_positions"] = tuple(values["notify_positions"])
     if values["offline_since"] is not None:
@@ -278,18 +376,18 @@ def _settings_from_json(text: str) -> RoomSettings:
 
 
 def _with_item_enums(values: Values) -> Values:
-    values["status"] = Status(values["status"])
-    values["wallet_status"] = WalletStatus(values["wallet_status"])
+    values["status"] = _member(Status, values["status"])
+    values["wallet_status"] = _member(WalletStatus, values["wallet_status"])
     for name in ("abandon_reason", "refund_reason"):
         if values[name] is not None:
-            values[name] = Reason(values[name])
+            values[name] = _member(Reason, values[name])
     return values
 
 
 def _with_settings_enums(values: Values) -> Values:
-    values["mode"] = Mode(values["mode"])
+    values["mode"] = _member(Mode, values["mode"])
     if values["pause_reason"] is not None:
-        values["pause_reason"] = PauseReason(values["pause_reason"])
+        values["pause_reason"] = _member(PauseReason, values["pause_reason"])
     return values
 
 

@@ -79,6 +79,7 @@ class RoomRow(SQLModel, table=True):
     announcement: str | None
     performer_online: bool
     offline_since: datetime | None = Field(sa_type=Instant)
+    pruned_through: int | None = Field(sa_type=BigInteger, description="the highest version taken from its log")
 
 
 class ItemRow(SQLModel, table=True):
@@ -153,15 +154,16 @@ class ItemRow(SQLModel, table=True):
     quoted_position: int | None
     ended_at: datetime | None = Field(sa_type=Instant, description="when it left the queue")
     due_at: datetime | None = Field(sa_type=Instant, description="when a timer must look at it")
+    first_version: int | None = Field(sa_type=BigInteger, description="the version of its room that it was created at")
+    fingerprint: str | None = Field(description="of the intake: with the key and the first events, its stored answer")
 
 
 class EventRow(SQLModel, table=True):
-    """The audit trail and the event log in one: append-only."""
+    """The audit trail and the event log in one: append-only. Its layout is `compact`'s."""
 
     __tablename__ = "events"
     __table_args__ = (
         UniqueConstraint("performer_id", "version", name="uq_event_version"),
-        Index("ix_event_item", "item_id", "version"),
         Index("ix_event_order", "transaction_id", "cursor").ddl_if(dialect="postgresql"),
     )
     cursor: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
@@ -183,7 +185,7 @@ class EventRow(SQLModel, table=True):
     reason: str | None
     position: int
     params: str = Field(sa_type=Text)
-    item: str | None = Field(sa_type=Text, description="the item after the event, as JSON")
+    item: str | None = Field(sa_type=Text, description="the item after the event: compact, or whole as JSON")
     settings: str | None = Field(sa_type=Text, description="the room's settings if they changed, as JSON")
 
 

@@ -70,6 +70,10 @@ class Changes:
     renewed: set[str] = field(default_factory=set)
     """The rooms among them that are new or have new settings: of the others only the version moves."""
     new_items: dict[str, Item] = field(default_factory=dict)
+    first_versions: dict[str, int] = field(default_factory=dict)
+    """By item id: where the events of new items begin."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """By item id, of intakes whose answer is found by the item's own key."""
     items: dict[str, Item] = field(default_factory=dict)
     deadlines: dict[str, datetime | None] = field(default_factory=dict)
     """By item id: rows whose deadline is no longer the one that the room gives the item."""
@@ -136,9 +140,12 @@ def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[Mod
     return build
 
 
+_FILLED_IN = ("cursor", "transaction_id", "pruned_through")
+
+
 def _columns(table: Table) -> list[str]:
     """The columns that a row is written with; the rest the database fills in."""
-    return [column.name for column in table.columns if column.name not in ("cursor", "transaction_id")]
+    return [column.name for column in table.columns if column.name not in _FILLED_IN]
 
 
 def _append(fixed: Mapping[str, Any], dialect: ModuleType) -> ClauseElement:
@@ -182,9 +189,11 @@ _WRITE_OPERATIONS = _Bulk(_replace(OPERATIONS, "operation_id", "claimed", lease_
 _ADD_ANSWERS = _Bulk(_insert(ANSWERS))
 
 
-def save(connection: Connection, changes: Changes) -> None:
-    """Write a batch. Rooms that exist were locked in one order when the batch began, and new ones go in one order as
-    well, so that two processes' batches do not wait for each other.
+def save(connection: Connection, changes: Changes, *, compact: bool = True) -> None:
+    """Write a batch; `compact` as in `Store`.
+
+    Rooms that exist were locked in one order when the batch began, and new ones go in one order as well, so that two
+    processes' batches do not wait for each other.
 
     Raises sqlalchemy.exc.IntegrityError when an invariant would break: another process was first.
     """
@@ -196,9 +205,10 @@ def save(connection: Connection, changes: Changes) -> None:
         connection, [records.room_progress(room) for room in rooms if room.performer_id not in changes.renewed]
     )
     # One after the other: the log keeps their order.
+    event_values = records.compact_event_values if compact else records.event_values
     for are_arrivals, events in groupby(changes.events, key=records.is_arrival):
         append = _APPEND_ARRIVALS if are_arrivals else _APPEND_EVENTS
-        append.run(connection, [records.event_values(event) for event in events])
+        append.run(connection, list(map(event_values, events)))
     # Before the items: what changes about one later in the batch comes with its own deadline.
     _CHANGE_DEADLINES.run(
         connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
@@ -209,10 +219,11 @@ def save(connection: Connection, changes: Changes) -> None:
     fresh: list[records.Values] = []
     moved: list[records.Values] = []  # new ones that have gone on within the batch
     for item in changes.new_items.values():
-        if records.is_fresh(item):
-            fresh.append(records.fresh_item_values(item, _due_at(changes, item)))
-        else:
-            moved.append(records.item_values(item, _due_at(changes, item)))
+        is_fresh = records.is_fresh(item)
+        values = (records.fresh_item_values if is_fresh else records.item_values)(item, _due_at(changes, item))
+        values["first_version"] = changes.first_versions.get(item.item_id)
+        values["fingerprint"] = changes.fingerprints.get(item.item_id)
+        (fresh if is_fresh else moved).append(values)
     _ADD_FRESH_ITEMS.run(connection, fresh)
     _ADD_ITEMS.run(connection, moved)
     _WRITE_OPERATIONS.run(

@@ -53,7 +53,7 @@ DAMAGE = {
     ],
     "UPDATE items SET started_at = NULL WHERE status = 'started'": ["statuses"],
     "UPDATE events SET position = 7 WHERE version = 2": ["positions"],
-    "DELETE FROM items WHERE status = 'created'": ["positions"],
+    "DELETE FROM items WHERE status = 'created'": ["statuses"],
     "DELETE FROM wallet_operations": ["escrows"],
     "UPDATE wallet_operations SET settle_tokens = 1": ["escrows"],
     "UPDATE answers SET version = 1": ["keys"],

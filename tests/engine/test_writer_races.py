@@ -22,7 +22,7 @@ from app.domain.operation import Operation, OperationKind
 from app.domain.room import Policy
 from app.engine.writer import DatabaseTask, Envelope, Outcome, Writer
 from app.store import Store, reading, records, writing
-from app.store.reading import EVENTS, ITEMS, OPERATIONS, ROOMS
+from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS, ROOMS
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
     Database,
@@ -201,7 +201,7 @@ def assert_all_consistent(store: Store) -> None:
     with store.reading() as connection:
         names = list(connection.execute(select(ROOMS.c.performer_id)).scalars())
         rooms = reading.load_rooms(connection, store.policy, names)
-        statement = select(EVENTS).order_by(EVENTS.c.performer_id, EVENTS.c.version)
+        statement = EVENT_ROWS.order_by(EVENTS.c.performer_id, EVENTS.c.version)
         events = [records.event_from(row) for row in connection.execute(statement).mappings()]
         operations = connection.execute(select(OPERATIONS.c.item_id)).scalars().all()
         ended = connection.execute(select(ITEMS.c.item_id).where(ITEMS.c.ended_at.is_not(None))).scalars().all()

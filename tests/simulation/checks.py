@@ -18,7 +18,7 @@ from app.sandbox.ledger import HoldStatus
 from app.sandbox.ledger_audit import audit, read_totals
 from app.sandbox.tables import ESCROW, POSTING
 from app.store import reading, records
-from app.store.reading import EVENTS, ITEMS, OPERATIONS
+from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS
 from app.store.tables import milliseconds
 from tests.simulation.people import USERS
 from tests.simulation.wallet import POCKET_MONEY
@@ -109,7 +109,7 @@ class Tables:
 
 
 def read_tables(connection: Connection) -> Tables:
-    events = select(EVENTS).order_by(EVENTS.c.performer_id, EVENTS.c.version)
+    events = EVENT_ROWS.order_by(EVENTS.c.performer_id, EVENTS.c.version)
     return Tables(
         events=[records.event_from(row) for row in connection.execute(events).mappings()],
         items=[records.item_from(row) for row in connection.execute(select(ITEMS)).mappings()],

@@ -6,25 +6,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from app.domain.command import Actor, Mode, Role
 from app.domain.decision import decide
 from app.domain.event import Event, EventName, PauseReason, RoomSettings
 from app.domain.item import Clock, Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
-from app.domain.room import Policy, Room
+from app.domain.room import Policy, Room, apply
 from app.store import Store, reading, records
-from app.store.reading import ITEMS
+from app.store.compact import derived_params
+from app.store.reading import EVENTS, ITEMS
 from app.store.tables import EPOCH, MILLISECOND, milliseconds
 from app.store.writing import Changes, save
 from app.wire.encoding import decode, encode
 from app.wire.requests import LARGEST_INTEGER
 from tests.support.builders import PERFORMER, build_item, moment
 from tests.support.stores import database_fixture as database_fixture
-from tests.support.stores import intake_of
+from tests.support.stores import first_event, intake_of
 from tests.support.stores import store_fixture as store_fixture
 
 # Every example has a transaction of its own, undone at its end, so the database can serve all of them.
@@ -206,12 +208,56 @@ def test_whatever_may_change_about_an_item_is_written_again(store: Store, before
         assert reading.find_item(connection, after.item_id) == after
 
 
+def with_its_item(event: Event) -> Changes:
+    """The event and, as it always has one, its item's row."""
+    return Changes(events=[event], new_items={event.item.item_id: event.item} if event.item else {})
+
+
 @thorough
-@given(event=events)
-def test_an_event_comes_back_as_it_was(store: Store, event: Event) -> None:
+@given(event=events, compact=st.booleans(), params_follow=st.booleans())
+def test_an_event_comes_back_as_it_was(store: Store, event: Event, compact: bool, params_follow: bool) -> None:
+    if params_follow and event.item is not None:
+        derived = derived_params(event.item.title, event.item.tokens, event.item.source_feature, event.position)
+        event = replace(event, params={**derived, **event.params, **derived})
     with passing(store) as connection:
-        save(connection, Changes(events=[event]))
-        assert reading.find_event(connection, event.performer_id, event.version) == event
+        save(connection, with_its_item(event), compact=compact)
+        found = reading.find_event(connection, event.performer_id, event.version)
+        assert found == event
+        assert list(found.params) == list(event.params)
+
+
+def test_a_compact_event_holds_nothing_of_the_fixed_part_of_its_item(store: Store) -> None:
+    item = build_item(title="A long title", description="A long description", metadata={"a": "long value"})
+    event = replace(first_event(PERFORMER.id), item=item)
+    with passing(store) as connection:
+        save(connection, with_its_item(event))
+        (row,) = connection.execute(select(EVENTS.c.item, EVENTS.c.params))
+        assert "long" not in row.item + row.params
+        assert len(row.item) < 40
+
+
+def test_names_and_fields_of_a_newer_release_are_carried_and_passed_over(store: Store) -> None:
+    event = replace(first_event(PERFORMER.id), settings=RoomSettings())
+    assert event.item is not None
+    with passing(store) as connection:
+        save(connection, with_its_item(event), compact=False)
+        (row,) = connection.execute(select(EVENTS.c.item, EVENTS.c.settings))
+        newer = {
+            "name": "queue.item.applauded",
+            "to_status": "applauded",
+            "actor_role": "choir",
+            "item": orjson.dumps({**orjson.loads(row.item), "encores": 3, "wallet_status": "overdrawn"}).decode(),
+            "settings": orjson.dumps({**orjson.loads(row.settings), "lights": "dim"}).decode(),
+        }
+        connection.execute(update(EVENTS).values(newer))
+        found = reading.find_event(connection, event.performer_id, event.version)
+        assert (found.name, found.actor.role) == ("queue.item.applauded", "choir")
+        assert found.item is not None
+        assert found.item.wallet_status == "overdrawn"
+        assert replace(found.item, wallet_status=WalletStatus.NONE) == event.item
+        assert found.settings == event.settings
+        assert apply(Room(performer_id=PERFORMER.id, policy=Policy()), found).depth == 1
+        assert found.template is None
 
 
 @thorough
@@ -238,7 +284,7 @@ def test_an_arrival_is_written_without_what_is_the_same_in_all(store: Store, eve
     assert [records.is_arrival(each) for each in all_of_them] == [True] + [False] * len(unlike)
     for each in all_of_them:
         with passing(store) as connection:
-            save(connection, Changes(events=[each]))
+            save(connection, with_its_item(each))
             assert reading.find_event(connection, each.performer_id, each.version) == each
 
 

@@ -229,6 +229,13 @@ def test_a_cursor_that_no_log_has_given_is_a_value_error(store: Store) -> None:
             reading.log_events(connection, after=cursor, limit=10)
 
 
+def first_of(performer_id: str) -> Changes:
+    """A room's first event, and the item that it is about."""
+    event = first_event(performer_id)
+    assert event.item is not None
+    return Changes(events=[event], new_items={event.item.item_id: event.item})
+
+
 def test_the_log_waits_for_a_slow_transaction_instead_of_skipping_its_event(postgres_database: Database) -> None:
     """The slow one takes the earlier number and commits later: whoever reads on from the last number seen misses it."""
     store = postgres_database.open()
@@ -236,9 +243,9 @@ def test_the_log_waits_for_a_slow_transaction_instead_of_skipping_its_event(post
     queue_item(writer, performer_id="first")
     slow = store.engines.writer.connect()
     begun = slow.begin()
-    save(slow, Changes(events=[first_event("slow")]))
+    save(slow, first_of("slow"))
     with store.writing() as fast:
-        save(fast, Changes(events=[first_event("fast")]))
+        save(fast, first_of("fast"))
     seen = read_log(store)
     assert places(seen) == [("first", 1)]
     begun.commit()

@@ -62,7 +62,9 @@ def test_the_log_keeps_the_order_in_which_a_batch_was_decided(store: Store) -> N
         for version, name in enumerate(names, 1)
     ]
     with store.writing() as connection:
-        save(connection, Changes(events=told))
+        save(
+            connection, Changes(events=told, new_items={event.item.item_id: event.item for event in told if event.item})
+        )
     with store.reading() as connection:
         assert [logged.event for logged in reading.log_events(connection, after=None, limit=10)] == told
 

@@ -1,0 +1,21 @@
+"""Slow work on the whole database in small batches, each a task of a lane, so that no command waits long for it."""
+
+import asyncio
+
+from app.engine.lane import Lanes
+from app.store import Store, compaction
+
+PAUSE_SECONDS = 0.1
+"""Between two batches: most of the time is the commands'."""
+
+
+async def compact_log(lanes: Lanes, store: Store, pause_seconds: float = PAUSE_SECONDS) -> None:
+    """Lay out anew what an earlier release has written, if no process of that release runs any more."""
+    if not store.compact or await lanes.run(compaction.is_done):
+        return
+    more = True
+    while more:
+        more = await lanes.run(compaction.compact_batch)
+        await asyncio.sleep(pause_seconds)
+    await asyncio.to_thread(compaction.finish, store.engines.writer)
+    await lanes.run(compaction.mark_done)

@@ -1,0 +1,109 @@
+"""Lays out the events of an earlier release anew, batch by batch, beside a service that runs.
+
+An event is rewritten only if what is written comes back as the same event. The position in the log is kept in META, so
+that a restart goes on where it was. At the end the index goes that only the earlier layout needed.
+"""
+
+from typing import Any
+
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, text, update
+
+from app.domain.event import Event, EventName
+from app.domain.item import Item
+from app.store import compact, records
+from app.store.reading import ANSWERS, EVENT_ROWS, EVENTS, ITEMS, META
+
+EVENTS_AT_ONCE = 100
+PROGRESS = "compacted_through"
+"""In META: the cursor up to which every event has been looked at, or DONE."""
+DONE = "done"
+
+_BATCH = EVENT_ROWS.where(EVENTS.c.cursor > bindparam("after")).order_by(EVENTS.c.cursor).limit(bindparam("at_most"))
+_REWRITE = (
+    update(EVENTS)
+    .where(EVENTS.c.cursor == bindparam("key"))
+    .values(item=bindparam("compact_item"), params=bindparam("compact_params"))
+)
+_FIRST_VERSION = (
+    update(ITEMS)
+    .where(ITEMS.c.item_id == bindparam("key"), ITEMS.c.first_version.is_(None))
+    .values(first_version=bindparam("version"))
+)
+_FINGERPRINT = update(ITEMS).where(ITEMS.c.item_id == bindparam("key")).values(fingerprint=bindparam("own_fingerprint"))
+
+
+def is_done(connection: Connection) -> bool:
+    return connection.execute(_PROGRESS).scalar_one_or_none() == DONE
+
+
+def mark_done(connection: Connection) -> None:
+    """After `finish`: there is nothing to look at any more."""
+    _set_progress(connection, DONE)
+
+
+def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool:
+    """Look at the next events of the log; returns whether there are more."""
+    progress = _progress(connection)
+    if progress == DONE:
+        return False
+    rows = connection.execute(_BATCH, {"after": int(progress), "at_most": at_most}).mappings().all()
+    rewritten, created = [], []
+    for row in rows:
+        if row["item"] is None or row["item"].startswith(compact.MARK) or row["of_item_id"] is None:
+            continue
+        event = records.event_from(row)
+        values = records.compact_event_values(event)
+        new = {"item": values["item"], "params": values["params"]}
+        if records.event_from({**row, **new, "to_status": values["to_status"]}) == event:
+            rewritten.append({"key": row["cursor"], "compact_item": new["item"], "compact_params": new["params"]})
+        if event.name is EventName.ITEM_CREATED:
+            created.append(event)
+    if rewritten:
+        connection.execute(_REWRITE, rewritten)
+    _file_intakes(connection, created)
+    if rows:
+        _set_progress(connection, str(rows[-1]["cursor"]))
+    return len(rows) == at_most
+
+
+def _file_intakes(connection: Connection, created: list[Event]) -> None:
+    """Where each item's events begin, and its intake's answer in its own row."""
+    items: list[tuple[Item, int]] = [(event.item, event.version) for event in created if event.item is not None]
+    if not items:
+        return
+    connection.execute(_FIRST_VERSION, [{"key": item.item_id, "version": version} for item, version in items])
+    keys = {(records.INTAKE_SCOPE + item.source_feature, item.idempotency_key): item.item_id for item, _ in items}
+    answers: list[dict[str, Any]] = []
+    for scope, key in keys:
+        own = (ANSWERS.c.scope == scope) & (ANSWERS.c.key == key) & (ANSWERS.c.item_id == keys[(scope, key)])
+        fingerprint = connection.execute(select(ANSWERS.c.fingerprint).where(own)).scalar_one_or_none()
+        if fingerprint is not None:
+            answers.append({"key": keys[(scope, key)], "own_fingerprint": fingerprint})
+            connection.execute(delete(ANSWERS).where(own))
+    if answers:
+        connection.execute(_FINGERPRINT, answers)
+
+
+def finish(engine: Engine) -> None:
+    """Drop the index of an item's events, which has a place in the room's log by now. Keeps nobody from the table."""
+    if engine.dialect.name == "postgresql":
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text("DROP INDEX CONCURRENTLY IF EXISTS ix_event_item"))
+    else:
+        with engine.begin() as connection:
+            connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
+
+
+_PROGRESS = select(META.c.value).where(META.c.name == PROGRESS)
+_LOCKED_PROGRESS = _PROGRESS.with_for_update()
+
+
+def _progress(connection: Connection) -> str:
+    """Of two processes one waits here for the other's batch."""
+    return str(connection.execute(_LOCKED_PROGRESS).scalar_one_or_none() or 0)
+
+
+def _set_progress(connection: Connection, value: str) -> None:
+    known = connection.execute(update(META).where(META.c.name == PROGRESS).values(value=value))
+    if not known.rowcount:
+        connection.execute(insert(META).values(name=PROGRESS, value=value))

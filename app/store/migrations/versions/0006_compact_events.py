@@ -1,0 +1,14 @@
+"""Where an item's events begin and the digest of its intake, so that its events and its answer are found without more
+rows; and how far a room's log has been pruned."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0006"
+down_revision = "0005"
+
+
+def upgrade() -> None:
+    op.add_column("items", sa.Column("first_version", sa.BigInteger(), nullable=True))
+    op.add_column("items", sa.Column("fingerprint", sa.String(), nullable=True))
+    op.add_column("rooms", sa.Column("pruned_through", sa.BigInteger(), nullable=True))

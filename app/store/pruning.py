@@ -1,0 +1,120 @@
+"""Takes what has ended long ago out of the database: items with their events, answers and wallet operations.
+
+An item goes once it has ended and the wallet has resolved its escrow, both before the cutoff; one whose operation is
+open or dead stays with all that belongs to it. A room keeps its version, its newest settings, and the highest version
+that has been taken from its log: above it the log is gapless and can be replayed. Numbers are never given twice.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
+
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.operation import Operation
+from app.store import reading, records
+from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
+
+ITEMS_AT_ONCE = 25
+ANSWERS_AT_ONCE = 500
+RESOLVED = ("done", "written_off")
+"""The statuses of an operation after which nothing more happens to its escrow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """An item on its way out, with all that belongs to it."""
+
+    item: Item
+    events: Sequence[Event]
+    operation: Operation
+
+
+_ANSWERS = (
+    select(ANSWERS.c.scope, ANSWERS.c.key, ANSWERS.c.at)
+    .where(tuple_(ANSWERS.c.scope, ANSWERS.c.key) > tuple_(bindparam("scope"), bindparam("key")))
+    .order_by(ANSWERS.c.scope, ANSWERS.c.key)
+    .limit(bindparam("at_most"))
+)
+_ITEMS = (
+    select(ITEMS)
+    .where(
+        ITEMS.c.item_id > bindparam("after"),
+        ITEMS.c.item_id < bindparam("first_id_of_cutoff"),
+        ITEMS.c.ended_at < bindparam("cutoff"),
+        select(OPERATIONS.c.item_id)
+        .where(
+            OPERATIONS.c.item_id == ITEMS.c.item_id,
+            OPERATIONS.c.status.in_(RESOLVED),
+            OPERATIONS.c.updated_at < bindparam("cutoff"),
+        )
+        .exists(),
+    )
+    .order_by(ITEMS.c.item_id)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+)
+
+
+def prune_answers(
+    connection: Connection, cutoff: datetime, after: tuple[str, str] = ("", ""), at_most: int = ANSWERS_AT_ONCE
+) -> tuple[str, str] | None:
+    """Remove the answers given before the cutoff, among those that follow `after`; returns where to go on, if there
+    are more. This comes before the items: an answer points to an event."""
+    rows = connection.execute(_ANSWERS, {"scope": after[0], "key": after[1], "at_most": at_most}).all()
+    old = [(row.scope, row.key) for row in rows if row.at < cutoff]
+    if old:
+        connection.execute(delete(ANSWERS).where(tuple_(ANSWERS.c.scope, ANSWERS.c.key).in_(old)))
+    return (rows[-1].scope, rows[-1].key) if len(rows) == at_most else None
+
+
+def prune_items(
+    connection: Connection,
+    cutoff: datetime,
+    after: str = "",
+    at_most: int = ITEMS_AT_ONCE,
+    export: Callable[[Sequence[Pruned]], None] | None = None,
+) -> str | None:
+    """Remove the oldest items that may go, among those that follow the id `after`; returns where to go on, if there
+    are more. `export` is given them while the transaction is open: if it fails, they stay."""
+    bounds = {"first_id_of_cutoff": reading.first_id(cutoff), "cutoff": cutoff}
+    rows = connection.execute(_ITEMS, {**bounds, "after": after, "at_most": at_most}).mappings().all()
+    if not rows:
+        return None
+    item_ids = [row["item_id"] for row in rows]
+    life = {item_id: reading.item_log(connection, item_id) for item_id in item_ids}
+    if export is not None:
+        export([_pruned(connection, records.item_from(row), life[row["item_id"]]) for row in rows])
+    reading.keep_numbering(connection)
+    cursors = [row["cursor"] for events in life.values() for row in events]
+    connection.execute(delete(EVENTS).where(EVENTS.c.cursor.in_(cursors)))
+    for table in (OPERATIONS, ITEMS):
+        connection.execute(delete(table).where(table.c.item_id.in_(item_ids)))
+    floors: dict[str, int] = {}
+    for row in rows:
+        newest = max((event["version"] for event in life[row["item_id"]]), default=0)
+        floors[row["performer_id"]] = max(newest, floors.get(row["performer_id"], 0))
+    for performer_id in sorted(floors):
+        _prune_room(connection, performer_id, floors[performer_id])
+    return item_ids[-1] if len(rows) == at_most else None
+
+
+def _pruned(connection: Connection, item: Item, events: Sequence[Any]) -> Pruned:
+    found = reading.operation_of(connection, item.item_id)
+    assert found is not None  # noqa: S101 - `_ITEMS` has seen it
+    return Pruned(item=item, events=[records.event_from(row) for row in events], operation=found[0])
+
+
+def _prune_room(connection: Connection, performer_id: str, floor: int) -> None:
+    """Note how far the log of a room has been pruned, and remove the room's own events up to there but for the one
+    that has its newest settings."""
+    this = ROOMS.c.performer_id == performer_id
+    before = connection.execute(select(ROOMS.c.pruned_through).where(this)).scalar_one_or_none() or 0
+    floor = max(floor, before)
+    connection.execute(update(ROOMS).where(this).values(pruned_through=floor))
+    up_to_floor = (EVENTS.c.performer_id == performer_id) & (EVENTS.c.version <= floor)
+    newest = select(func.max(EVENTS.c.version)).where(up_to_floor, EVENTS.c.settings.is_not(None)).scalar_subquery()
+    connection.execute(delete(EVENTS).where(up_to_floor, EVENTS.c.item_id.is_(None), EVENTS.c.version < newest))
