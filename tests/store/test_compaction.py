@@ -74,13 +74,11 @@ def frames_of(store: Store, events: Sequence[Event]) -> list[bytes]:
     """What was sent of each event, to the performer and to viewers, and what the log says."""
     with store.reading() as connection:
         logged = reading.log_events(connection, after=None, limit=1000)
-    room = assert_consistent(store)
+    assert_consistent(store)
     sent = [encode(logged_event(entry)) for entry in logged]
     for event in events:
         for view in View:
-            sent.append(
-                frames.update([event], room, "epoch", moment(), since=event.version - 1, view=view, recovered=True)
-            )
+            sent.append(frames.update([event], moment(), since=event.version - 1, version=event.version, view=view))
     return sent
 
 
