@@ -208,7 +208,7 @@ def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
-    """The answer kept under an idempotency key points to the event that holds it."""
+    """The answer kept under an idempotency key points to the event that holds it, an intake's to the item's first."""
 
     def found() -> Iterator[str]:
         yield from _asked(
@@ -217,6 +217,13 @@ def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
             " LEFT JOIN events ON events.performer_id = answers.performer_id AND events.version = answers.version"
             " WHERE answers.item_id <> '' AND (events.item_id IS NULL OR events.item_id <> answers.item_id)",
             "an answer points to event {version} of room {performer_id}, which is not of its item",
+        )
+        yield from _asked(
+            connection,
+            "SELECT items.item_id AS item_id FROM items LEFT JOIN events ON events.performer_id = items.performer_id"
+            " AND events.version = items.first_version WHERE items.first_version IS NOT NULL"
+            " AND (events.item_id IS NULL OR events.item_id <> items.item_id OR events.from_status IS NOT NULL)",
+            "item {item_id} does not begin where its row says",
         )
         yield from _asked(
             connection,

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from app.domain import command as do
 from app.domain.command import Mode
+from app.engine.writer import Idempotency
 from tests.support.builders import PERFORMER
 from tests.support.command_line import run, the_line
 from tests.support.stores import (
@@ -30,7 +31,7 @@ def fill(database: Database) -> None:
     for item in items[:2]:
         send(writer, start_of(item))
         send(writer, complete_of(item))
-    send(writer, start_of(items[2]))
+    send(writer, start_of(items[2]), Idempotency(scope="performer:star", key="key", fingerprint="first"))
     intake = intake_of(5, queue_mode=Mode.OFF)
     send(writer, intake, idempotency_of(intake))
     send(writer, do.ChangeSettings(actor=PERFORMER, announcement="Back soon"))
@@ -57,6 +58,7 @@ DAMAGE = {
     "DELETE FROM wallet_operations": ["escrows"],
     "UPDATE wallet_operations SET settle_tokens = 1": ["escrows"],
     "UPDATE answers SET version = 1": ["keys"],
+    "UPDATE items SET first_version = first_version + 1": ["keys"],
 }
 
 
