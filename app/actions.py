@@ -1,4 +1,4 @@
-"""What callers can do: rights, idempotency and rules checked, then one command sent to a lane.
+"""The actions of callers: rights, idempotency and limits are checked, then one command is sent to a lane.
 
 HTTP and the socket both come through here, so that the same request has the same rights, codes and effect on either.
 Nothing is decided about the state of a room; that is `decision`'s.

@@ -38,7 +38,7 @@ once all older transactions have ended."""
 STALLED_SECONDS = 30.0
 """How long a reader may take nothing before it is cut off."""
 LAST_MOMENT_SECONDS = 0.5
-"""What a reader gets for its last page when the process stops."""
+"""Seconds that a reader has to take its last page when the process stops."""
 RETRY_MILLISECONDS = 2000
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class EventLog:
                 stream.wake.set()
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> list[Logged]:
-        """What follows a cursor. Raises ValueError for one that this log cannot have given."""
+        """The events after a cursor. Raises ValueError for a cursor that this log cannot have given."""
         return await self._queries.run(
             lambda connection: reading.log_events(
                 connection,
@@ -95,7 +95,7 @@ class EventLog:
     async def stream(
         self, selection: Selection, after: str | None, *, until: datetime, abort: Abort | None = None
     ) -> Response:
-        """What follows a cursor and what is yet to come, until a moment. `abort` drops the connection.
+        """The events after a cursor and those yet to come, until a moment. `abort` drops the connection.
 
         Raises ValueError as `page` does, and Unavailable when there are too many streams or the process stops.
         """

@@ -10,14 +10,13 @@ from app.access import rights
 from app.access.auth import Principal
 from app.api.callers import Callers
 from app.api.event_stream import EventLog, Selection
-from app.api.parameters import DEFAULT_LIMIT, bad_parameter, wants_stream, whole_number
+from app.api.parameters import bad_parameter, wants_stream, whole_number
 from app.api.responses import json_response
 from app.server.http_protocol import EXTENSION
 from app.server.middleware import Endpoint
 from app.wire import shapes
+from app.wire.paging import DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT
 from app.wire.requests import is_identifier
-
-LARGEST_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class Events:
 
     async def _page(self, request: Request, selection: Selection) -> Response:
         after = request.query_params.get("after")
-        limit = whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_PAGE)
+        limit = whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_EVENTS_LIMIT)
         try:
             logged = await self.log.page(selection, after, limit)
         except ValueError:

@@ -1,4 +1,4 @@
-"""What stands in a request's path, query and headers, checked: each raises InvalidRequest that names the parameter."""
+"""The parameters in a request's path, query and headers; a wrong one raises InvalidRequest with its name."""
 
 from datetime import UTC, datetime
 
@@ -6,13 +6,8 @@ from starlette.requests import Request
 
 from app.domain.errors import FieldError, InvalidRequest, PerformerNotFound
 from app.specs.openapi import EVENT_STREAM
+from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_LIMIT, MOST_PERFORMERS
 from app.wire.requests import is_identifier
-
-DEFAULT_LIMIT = 20
-LARGEST_LIMIT = 100
-DEEPEST_SKIP = 1_000_000
-MOST_PERFORMERS = 200
-"""Named in one request."""
 
 
 def performer_id_of(request: Request) -> str:
@@ -23,7 +18,7 @@ def performer_id_of(request: Request) -> str:
 
 
 def performer_ids_of(request: Request) -> list[str]:
-    """The performers that a question is limited to; none if it is not."""
+    """The performers that a query is limited to; none if it is not."""
     performer_ids = request.query_params.getlist("performerId")
     if len(performer_ids) > MOST_PERFORMERS:
         raise bad_parameter("performerId", f"may be there at most {MOST_PERFORMERS} times")

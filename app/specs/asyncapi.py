@@ -1,6 +1,6 @@
 """The description of the live socket (AsyncAPI 3.0), put together from the very frames that it sends and reads.
 
-Owns the table of what may travel in each direction. That the socket keeps to it is for the tests to say.
+Owns the table of server frames; client frames come from `wire.client_frames`. Tests check that the socket keeps to it.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from app.wire.schemas import Schema, components, reference
 from app.wire.websocket import CloseCode
 
 SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
-    "welcome": (frames.Welcome, "Who the connection speaks for: the first frame, and again after `auth`."),
-    "snapshot": (frames.Snapshot, "The room as it is, in place of everything the client had."),
-    "update": (frames.Update, "What led from one version to the next: events whose items replace those with their id."),
+    "welcome": (frames.Welcome, "The caller of the connection: the first frame, and again after `auth`."),
+    "snapshot": (frames.Snapshot, "The room as it is, in place of everything that the client had."),
+    "update": (frames.Update, "The events from one version to the next; their items replace those with the same id."),
     "position": (frames.Position, "Private to the owner: where their item is now."),
     "notice": (frames.Notice, "Private to the owner: the item has reached a milestone. Once an item and milestone."),
     "ack": (frames.Ack, "A command was done."),

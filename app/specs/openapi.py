@@ -8,9 +8,11 @@ from typing_extensions import is_typeddict
 
 from app.domain.errors import Internal, PayloadTooLarge
 from app.domain.operation import OperationStatus
+from app.specs.examples import EXAMPLES
 from app.specs.operations import OPERATIONS, TAGS, Operation
 from app.wire import shapes
 from app.wire.commands import Refusals
+from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT, LARGEST_LIMIT, MOST_PERFORMERS
 from app.wire.requests import IDENTIFIER_PATTERN
 from app.wire.schemas import Schema, components, reference
 
@@ -35,13 +37,15 @@ def _whole_number(least: int, most: int, default: int) -> Schema:
 
 
 PARAMETERS: Mapping[str, Schema] = {
-    "limit": _query("limit", "At most so many.", _whole_number(1, 100, 20)),
-    "skip": _query("skip", "Leave out so many first.", _whole_number(0, 1_000_000, 0)),
-    "events": _query("limit", "At most so many on a page.", _whole_number(1, 1000, 20)),
+    "limit": _query("limit", "At most so many.", _whole_number(1, LARGEST_LIMIT, DEFAULT_LIMIT)),
+    "skip": _query("skip", "Leave out so many first.", _whole_number(0, DEEPEST_SKIP, 0)),
+    "events": _query("limit", "At most so many on a page.", _whole_number(1, LARGEST_EVENTS_LIMIT, DEFAULT_LIMIT)),
     "after": _query("after", "A cursor of this log: only what follows it.", CURSOR),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "performers": _query(
-        "performerId", "Only these rooms; may be repeated.", {"type": "array", "items": IDENTIFIER, "maxItems": 200}
+        "performerId",
+        "Only these rooms; may be repeated.",
+        {"type": "array", "items": IDENTIFIER, "maxItems": MOST_PERFORMERS},
     ),
     "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", CURSOR),
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
@@ -126,9 +130,11 @@ def _operation(operation: Operation) -> Schema:
     who = f"For {operation.who}.{open_to_all}" if operation.who else "For everybody, without a token."
     described["description"] = "\n\n".join(filter(None, (who, operation.notes)))
     if operation.body is not None:
-        content = {"application/json": {"schema": reference(operation.body)}}
+        body: Schema = {"schema": reference(operation.body)}
+        if operation.body in EXAMPLES:
+            body["example"] = EXAMPLES[operation.body]
         required = any(field.is_required() for field in operation.body.model_fields.values())
-        described["requestBody"] = {"required": required, "content": content}
+        described["requestBody"] = {"required": required, "content": {"application/json": body}}
     return described
 
 

@@ -1,7 +1,7 @@
 """Every operation of the HTTP interface: who may ask, what it takes, what it answers, which codes it refuses with.
 
-One table, in the contract's order. It decides nothing; that it agrees with the routes, and the service with it, is for
-the tests to say.
+One table, in the contract's order. It decides nothing; tests check that the routes agree with it, and the service
+with the document.
 """
 
 from collections.abc import Mapping, Sequence
@@ -230,7 +230,7 @@ OPERATIONS: tuple[Operation, ...] = (
         who=ADMIN,
         parameters=("performers", "limit", "skip"),
         refuses=LISTING,
-        notes="A room that is not listed is watched by nobody. What other processes tell is some seconds old; "
+        notes="A room that is not listed is watched by nobody. The figures of other processes are some seconds old; "
         "`processes` is how many are in it.",
     ),
     _get(

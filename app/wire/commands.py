@@ -38,7 +38,7 @@ ROOM_PATH = "/v1/performers/{performerId}/queue"
 
 
 class Who(StrEnum):
-    """Who may send a command, as the descriptions say it."""
+    """The callers that may send a command, as the descriptions say it."""
 
     STAGE = "the performer, a moderator of the room, an administrator"
     STAGE_OR_OWNER = f"{STAGE}; the item's user while it waits, with the reason user_cancelled"

@@ -1,4 +1,4 @@
-"""What travels over the socket: each server frame as bytes, built once however many it goes to."""
+"""The frames that the service sends over the socket, as bytes: built once for all sockets that get them."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What callers may send, as pydantic models: every bound of the contract, unknown fields refused.
+"""The bodies of requests, as pydantic models: every bound of the contract, unknown fields refused.
 
 Reading a request raises InvalidRequest (or InvalidMode) with one entry a field; nothing has happened by then.
 """
@@ -19,7 +19,7 @@ from app.wire.encoding import decode
 
 LARGEST_METADATA_BYTES = 8 * 1024
 IDENTIFIER_PATTERN = r"^[A-Za-z0-9_.:-]{1,64}$"
-"""What the id of a performer, a user, an item or an operation looks like."""
+"""The form of the id of a performer, a user, an item or an operation."""
 LARGEST_INTEGER = 2**53 - 1
 """The largest integer every JSON reader keeps exactly (RFC 8259 section 6)."""
 LONGEST_WAIT_SECONDS = 30 * 86400
@@ -45,7 +45,7 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 def is_identifier(text: str) -> bool:
-    """Whether anything can have this id; what cannot is not looked for."""
+    """Whether anything can have this id; an id that nothing can have is not looked for."""
     return re.fullmatch(IDENTIFIER_PATTERN, text) is not None
 
 

@@ -1,4 +1,4 @@
-"""What callers get, as typed dictionaries, and how each is made from the domain's values.
+"""The JSON that callers get, as typed dictionaries, and how each is made from the domain's values.
 
 A shape's keys are the contract's own names. OpenAPI and AsyncAPI are generated from these very classes.
 """
@@ -28,7 +28,7 @@ class ClockShape(TypedDict):
 
 
 class PublicItem(TypedDict):
-    """What everybody may see of an item."""
+    """The part of an item that everybody may see."""
 
     itemId: str
     status: Status
@@ -44,7 +44,7 @@ class PublicItem(TypedDict):
 
 
 class WholeItem(PublicItem):
-    """What its owner, its feature, its performer and an administrator see."""
+    """An item as its owner, its feature, its performer and an administrator see it."""
 
     performerId: str
     userId: str
@@ -364,7 +364,7 @@ class RoomsPage(TypedDict):
 
 
 class AudienceShape(TypedDict):
-    """What watches a room. A lag is as long as a socket has been behind so far."""
+    """The sockets that watch a room. A lag is the time for which a socket has been behind so far."""
 
     performerId: str
     sockets: int

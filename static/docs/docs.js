@@ -2,7 +2,7 @@
 
 import { byId, el } from "../lib/dom.js";
 
-const METHODS = ["get", "post", "patch"];
+const METHODS = ["get", "put", "post", "patch", "delete"];
 
 /** Text with `code` and [links](/path) in it. */
 function prose(text) {
@@ -67,7 +67,7 @@ function entry(id, head, body) {
 function operation(path, method, described, openapi) {
   const parameters = described.parameters.map((each) => (each.$ref ? openapi.components.parameters[nameOf(each)] : each));
   const asked = parameters.map((each) => row(each.name, each.schema, each));
-  const body = described.requestBody?.content["application/json"].schema;
+  const { schema: body, example } = described.requestBody?.content["application/json"] ?? {};
   const answers = Object.entries(described.responses).map(([status, answer]) => {
     const shapes = Object.entries(answer.content).flatMap(([media, { schema }], index) => {
       const plain = media.startsWith("application/") ? kind(schema) : [media];
@@ -85,7 +85,7 @@ function operation(path, method, described, openapi) {
     [
       paragraphs(described.description),
       block("Parameters", el("table", {}, el("tbody", {}, asked))),
-      body ? block("Body", el("p", {}, kind(body))) : null,
+      body ? block("Body", el("p", {}, kind(body)), example ? el("pre", {}, JSON.stringify(example, null, 2)) : null) : null,
       block("Answers", el("table", {}, el("tbody", {}, answers))),
     ],
   );

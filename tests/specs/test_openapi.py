@@ -18,10 +18,12 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from app.domain import errors
 from app.main import create_app
 from app.settings import Settings
+from app.specs.examples import EXAMPLES
 from app.specs.openapi import document
 from app.specs.operations import OPERATIONS, Operation
 from app.wire.commands import COMMANDS
 from app.wire.encoding import decode, encode
+from app.wire.requests import Request, read
 from tests.support.server import Api, Server, fresh, ok, serving
 
 CASES = 6
@@ -61,7 +63,8 @@ async def test_every_route_is_described_and_every_described_path_exists(tmp_path
         routes = [route for route in app.routes if isinstance(route, Route)]
     assert len(routes) + sum(isinstance(route, Mount | WebSocketRoute) for route in app.routes) == len(app.routes)
     served = {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
-    assert served == {(operation.method, operation.path) for operation in OPERATIONS}
+    files = ("GET", "/static/{path:path}")  # no operation: the pages' own
+    assert served - {files} == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
 def test_every_operation_has_a_name_of_its_own() -> None:
@@ -73,6 +76,16 @@ def test_every_command_is_described_with_its_request() -> None:
     described = {(operation.method, operation.path): operation.body for operation in OPERATIONS}
     for spec in COMMANDS.values():
         assert described[spec.method, spec.path] is spec.request
+
+
+@pytest.mark.parametrize(("model", "example"), EXAMPLES.items(), ids=lambda each: getattr(each, "__name__", ""))
+def test_every_example_is_a_valid_request(model: type[Request], example: Json) -> None:
+    assert read(model, example).model_fields_set
+
+
+def test_no_field_has_a_default_that_a_generated_client_would_demand(described: Json) -> None:
+    for name, schema in described["components"]["schemas"].items():
+        assert [field for field, inner in schema.get("properties", {}).items() if "default" in inner] == [], name
 
 
 def test_every_refusal_there_is_is_some_operations() -> None:

@@ -1,0 +1,26 @@
+"""An example of each request body, for the descriptions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.wire.requests import AbandonRequest, CompleteRequest, IntakeRequest, RefundRequest, Request, SettingsRequest
+
+EXAMPLES: Mapping[type[Request], dict[str, Any]] = {
+    IntakeRequest: {
+        "idempotencyKey": "spin-8812",
+        "sourceFeature": "wheel",
+        "sourceEventId": "spin-8812",
+        "performerId": "mira",
+        "userId": "ada",
+        "escrowTransactionId": "escrow-4711",
+        "tokens": 120,
+        "title": "A song of your choice",
+        "description": "The one about the sea, please",
+        "durationSeconds": 180,
+        "metadata": {"prize": 7},
+    },
+    CompleteRequest: {"refundTokens": 40},
+    AbandonRequest: {"reason": "technical_error"},
+    RefundRequest: {"reason": "user_cancelled"},
+    SettingsRequest: {"accepting": False, "maxDepth": 20, "announcement": "Back in ten minutes"},
+}

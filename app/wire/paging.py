@@ -1,0 +1,8 @@
+"""The bounds of listings: how many entries a page has, and how far one may skip."""
+
+DEFAULT_LIMIT = 20
+LARGEST_LIMIT = 100
+LARGEST_EVENTS_LIMIT = 1000
+DEEPEST_SKIP = 1_000_000
+MOST_PERFORMERS = 200
+"""Named in one request."""
