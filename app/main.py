@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,9 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     async def compact_log() -> None:
         await upkeep.compact_log(lanes, parts.store)
 
+    async def prune() -> None:
+        await upkeep.prune(lanes, parts.clock() - timedelta(days=parts.settings.retention_days))
+
     every = timers.every
     loops = [
         every(timers.SWEEP_SECONDS, "the sweep", sweep),
@@ -168,6 +171,8 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         loops.append(every(POST_SECONDS, "posting audiences", parts.audiences.post))
     if parts.key_set is not None:
         loops.append(every(REFRESH_CHECK_SECONDS, "refreshing the token keys", parts.key_set.refresh))
+    if parts.settings.retention_days:
+        loops.append(every(periods.upkeep, "retention", prune))
     if is_worker:
         loops.append(every(periods.write_metrics, "writing metrics", parts.metrics.leave))
     return loops

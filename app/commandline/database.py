@@ -1,6 +1,9 @@
-"""The commands about the database: migrate, backup, restore, check."""
+"""The commands about the database: migrate, backup, restore, check, prune, forget."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from app.commandline.cleaning import forget_user, prune_all
 from app.commandline.refusals import explained
 from app.domain.room import Policy
 from app.parts import utc_now
-from app.settings import InvalidSettings, read_settings
+from app.settings import InvalidSettings, Settings, read_settings
 from app.store import Store, copies
 from app.store.checking import Result, check_database
 from app.store.engines import open_engines, sole_owner
@@ -79,17 +83,50 @@ def check() -> None:
     """Read the whole database against the rules; exit code 1 if anything is wrong."""
     with explained():
         settings = read_settings()
-        if settings.uses_sqlite:
-            copies.database_path(settings.database_url)
-        engines = open_engines(settings.database_url)
-        try:
-            refuse_other_schema(engines.writer)
-            results = list(check_database(Store(engines, Policy())))
-        finally:
-            engines.dispose()
+        with _store(settings) as store:
+            results = list(check_database(store))
     report(results)
     if any(result.wrong for result in results):
         raise typer.Exit(1)
+
+
+@cli.command()
+def prune(
+    older_than: Annotated[int | None, typer.Option(help="Days since the end; default: RETENTION_DAYS", min=0)] = None,
+    export: Annotated[Path | None, typer.Option(help="Append the items to this file, a JSON object a line")] = None,
+) -> None:
+    """Move ended items, their events, answers and done wallet operations out, in small batches, also while it runs."""
+    with explained():
+        settings = read_settings()
+        days = settings.retention_days if older_than is None else older_than
+        if older_than is None and not days:
+            raise InvalidSettings("nothing says how old: give --older-than DAYS or set RETENTION_DAYS")
+        with _store(settings) as store:
+            number = prune_all(store, utc_now() - timedelta(days=days), export)
+    print(f"Moved {number:,} items out", file=sys.stderr)
+
+
+@cli.command()
+def forget(user: Annotated[str, typer.Argument(help="A userId")]) -> None:
+    """Make a user unrecognisable: another id, no description, no metadata, everywhere."""
+    with explained():
+        settings = read_settings()
+        with _store(settings) as store:
+            number = forget_user(store, user)
+    print(f"Forgot the user in {number:,} items", file=sys.stderr)
+
+
+@contextmanager
+def _store(settings: Settings) -> Iterator[Store]:
+    """The queue's database, as it is: it is not made and not migrated."""
+    if settings.uses_sqlite:
+        copies.database_path(settings.database_url)
+    engines = open_engines(settings.database_url)
+    try:
+        refuse_other_schema(engines.writer)
+        yield Store(engines, Policy())
+    finally:
+        engines.dispose()
 
 
 def report(results: list[Result]) -> None:

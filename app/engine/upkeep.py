@@ -1,9 +1,11 @@
 """Slow work on the whole database in small batches, each a task of a lane, so that no command waits long for it."""
 
 import asyncio
+from datetime import datetime
+from functools import partial
 
 from app.engine.lane import Lanes
-from app.store import Store, compaction
+from app.store import Store, compaction, pruning
 
 PAUSE_SECONDS = 0.1
 """Between two batches: most of the time is the commands'."""
@@ -19,3 +21,15 @@ async def compact_log(lanes: Lanes, store: Store, pause_seconds: float = PAUSE_S
         await asyncio.sleep(pause_seconds)
     await asyncio.to_thread(compaction.finish, store.engines.writer)
     await lanes.run(compaction.mark_done)
+
+
+async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SECONDS) -> None:
+    """Take out what has ended before the cutoff, answers first."""
+    answer: tuple[str, str] | None = ("", "")
+    while answer is not None:
+        answer = await lanes.run(partial(pruning.prune_answers, cutoff=cutoff, after=answer))
+        await asyncio.sleep(pause_seconds)
+    item: str | None = ""
+    while item is not None:
+        item = await lanes.run(partial(pruning.prune_items, cutoff=cutoff, after=item))
+        await asyncio.sleep(pause_seconds)

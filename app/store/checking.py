@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.room import Policy, Room, fold
 from app.store import Store, reading
+from app.store.replay import room_at
 
 LISTED = 20
 """Findings of one rule that are named; a damaged table may give millions."""
@@ -78,15 +79,18 @@ def _integrity(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
-    """A room's events are numbered from 1 without a gap up to the room's version."""
+    """A room's events are numbered without a gap, from 1 or from where retention has pruned, up to its version."""
 
     def found() -> Iterator[str]:
         yield from _asked(
             connection,
+            # What has been pruned ends at a version of its own, and leaves gaps below it.
             "SELECT rooms.performer_id AS performer_id, rooms.version AS version, count(events.version) AS events,"
-            " coalesce(max(events.version), 0) AS newest FROM rooms LEFT JOIN events"
-            " ON events.performer_id = rooms.performer_id GROUP BY rooms.performer_id, rooms.version"
-            " HAVING count(events.version) <> rooms.version OR coalesce(max(events.version), 0) <> rooms.version",
+            " coalesce(max(events.version), coalesce(rooms.pruned_through, 0)) AS newest FROM rooms LEFT JOIN events"
+            " ON events.performer_id = rooms.performer_id AND events.version > coalesce(rooms.pruned_through, 0)"
+            " GROUP BY rooms.performer_id, rooms.version, rooms.pruned_through"
+            " HAVING count(events.version) <> rooms.version - coalesce(rooms.pruned_through, 0)"
+            " OR coalesce(max(events.version), coalesce(rooms.pruned_through, 0)) <> rooms.version",
             "room {performer_id} is at version {version}, its log has {events} events up to {newest}",
         )
         yield from _asked(
@@ -152,7 +156,7 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
 
     def found() -> Iterator[str]:
         for performer_id in performer_ids:
-            room = Room(performer_id=performer_id, policy=policy)
+            room = _room_at_floor(connection, policy, performer_id)
             while events := reading.room_events(connection, performer_id, room.version, READ_AT_ONCE):
                 for event in events:
                     if event.version != room.version + 1:
@@ -167,6 +171,13 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
                 yield f"the queue of room {performer_id} is not the one that its log comes to"
 
     return len(performer_ids), found()
+
+
+def _room_at_floor(connection: Connection, policy: Policy, performer_id: str) -> Room:
+    """The room where its gapless log begins."""
+    pruned = text("SELECT coalesce(pruned_through, 0) FROM rooms WHERE performer_id = :performer_id")
+    floor = int(connection.execute(pruned, {"performer_id": performer_id}).scalar_one())
+    return room_at(connection, policy, performer_id, floor) or Room(performer_id=performer_id, policy=policy)
 
 
 def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
 
-from app.domain.event import Event
+from app.domain.event import Logged
 from app.domain.item import Item
 from app.domain.operation import Operation
 from app.store import reading, records
@@ -29,7 +29,7 @@ class Pruned:
     """An item on its way out, with all that belongs to it."""
 
     item: Item
-    events: Sequence[Event]
+    events: Sequence[Logged]
     operation: Operation
 
 
@@ -105,7 +105,7 @@ def prune_items(
 def _pruned(connection: Connection, item: Item, events: Sequence[Any]) -> Pruned:
     found = reading.operation_of(connection, item.item_id)
     assert found is not None  # noqa: S101 - `_ITEMS` has seen it
-    return Pruned(item=item, events=[records.event_from(row) for row in events], operation=found[0])
+    return Pruned(item=item, events=[reading.logged_from(row) for row in events], operation=found[0])
 
 
 def _prune_room(connection: Connection, performer_id: str, floor: int) -> None:

@@ -323,11 +323,14 @@ def log_events(
         statement = statement.where(EVENTS.c.performer_id == performer_id)
     if source_feature is not None:
         statement = statement.where(EVENTS.c.source_feature == source_feature)
-    logged = []
-    for row in connection.execute(statement).mappings():
-        cursor = f"{row['transaction_id']}.{row['cursor']}" if shared else str(row["cursor"])
-        logged.append(Logged(cursor=cursor, event=records.event_from(row)))
-    return logged
+    return [logged_from(row) for row in connection.execute(statement).mappings()]
+
+
+def logged_from(row: RowMapping) -> Logged:
+    """From a row of EVENT_ROWS. On SQLite, which has one writer, an event has no transaction's id."""
+    transaction, cursor = row["transaction_id"], row["cursor"]
+    place = str(cursor) if transaction is None else f"{transaction}.{cursor}"
+    return Logged(cursor=place, event=records.event_from(row))
 
 
 def _cursor_parts(cursor: str, count: int) -> list[int]:

@@ -1,0 +1,105 @@
+"""prune and forget: many small transactions, between which a running service has its turn."""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from app.settings import InvalidSettings
+from app.store import Store, forgetting, pruning
+from app.store.pruning import Pruned
+from app.wire import shapes
+from app.wire.encoding import encode
+
+PAUSE_SECONDS = 0.02
+
+Export = Callable[[Sequence[Pruned]], None]
+
+
+def prune_all(store: Store, cutoff: datetime, export_file: Path | None) -> int:
+    """Move out everything that may go; returns how many items that were.
+
+    Raises InvalidSettings if the file cannot be written; what it does not hold yet is then still in the database.
+    """
+    number = 0
+    try:
+        with _export_to(export_file) as export:
+
+            def counted(pruned: Sequence[Pruned]) -> None:
+                nonlocal number
+                export(pruned)
+                number += len(pruned)
+
+            answer: tuple[str, str] | None = ("", "")
+            while answer is not None:
+                with store.writing() as connection:
+                    answer = pruning.prune_answers(connection, cutoff, answer)
+                time.sleep(PAUSE_SECONDS)
+            item: str | None = ""
+            while item is not None:
+                with store.writing() as connection:
+                    item = pruning.prune_items(connection, cutoff, item, export=counted)
+                time.sleep(PAUSE_SECONDS)
+    except OSError as error:
+        raise InvalidSettings(f"{export_file} cannot be written: {error.strerror}") from None
+    return number
+
+
+@contextmanager
+def _export_to(file: Path | None) -> Iterator[Export]:
+    if file is None:
+        yield lambda pruned: None
+        return
+    with file.open("ab") as lines:
+
+        def export(pruned: Sequence[Pruned]) -> None:
+            for each in pruned:
+                lines.write(_line(each))
+            # On the disk before it leaves the database: a crash may repeat a line, and loses none.
+            lines.flush()
+            os.fsync(lines.fileno())
+
+        yield export
+
+
+def _line(pruned: Pruned) -> bytes:
+    return (
+        encode(
+            {
+                "item": shapes.whole_item(pruned.item, 0),
+                "events": [shapes.logged_event(logged) for logged in pruned.events],
+                "transitions": shapes.transitions_shape([logged.event for logged in pruned.events])["transitions"],
+                "operation": shapes.operation_shape(pruned.operation),
+            }
+        )
+        + b"\n"
+    )
+
+
+def forget_user(store: Store, user_id: str) -> int:
+    """Returns in how many items the user is forgotten. Raises InvalidSettings while any of them is open."""
+    with store.reading() as connection:
+        still_open = forgetting.open_items(connection, user_id)
+    if still_open:
+        raise InvalidSettings(
+            f"{still_open} items of this user wait in a queue or for the wallet; end them first, nothing has changed"
+        )
+    new_id = forgetting.NOBODY + secrets.token_hex(8)
+    number, found = 0, forgetting.ITEMS_AT_ONCE
+    while found == forgetting.ITEMS_AT_ONCE:
+        with store.writing() as connection:
+            if store.engines.is_sqlite:
+                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            found = forgetting.forget_some(connection, user_id, new_id)
+            if found < forgetting.ITEMS_AT_ONCE:
+                forgetting.forget_answers(connection, user_id, new_id)
+        number += found
+        time.sleep(PAUSE_SECONDS)
+    if store.engines.is_sqlite:
+        # What was overwritten stands in the write-ahead log until that begins anew.
+        with closing(store.engines.writer.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return number
