@@ -197,6 +197,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         queries=queries,
         store=store,
         watched_rooms=parts.audiences.everywhere,
+        disconnect=parts.disconnects.everywhere,
     )
     site = pages.current_site(reload=parts.settings.environment is Environment.DEVELOPMENT)
     return [

@@ -33,6 +33,7 @@ from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
 from app.engine.writer import Outcome
 from app.live.connections import Audiences
+from app.live.disconnects import Disconnects
 from app.live.hub import Hub
 from app.live.presence import Presence
 from app.live.sockets import Sockets
@@ -100,6 +101,7 @@ class Parts:
     actions: Actions
     sockets: Sockets
     admission: Admission
+    disconnects: Disconnects
 
 
 def assemble(
@@ -124,8 +126,11 @@ def assemble(
         hub.publish(performer_id, events)
         event_log.wake(events)
 
+    def receive_announcement(payload: bytes) -> None:
+        disconnects.receive(payload)
+
     redis = _redis_link(settings, store.epoch)
-    bus = _bus(redis, receive)
+    bus = _bus(redis, receive, receive_announcement)
     hub = Hub(
         epoch=store.epoch,
         load=queries.room,
@@ -157,6 +162,8 @@ def assemble(
         quota=quota,
         hold_checks=hold_checks,
     )
+    sockets = _sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits)
+    disconnects = Disconnects(sockets.disconnect, bus, process_id=process_id)
     parts = Parts(
         settings=settings,
         clock=clock,
@@ -179,7 +186,8 @@ def assemble(
         outbox=outbox,
         hold_checks=hold_checks,
         actions=actions,
-        sockets=_sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits),
+        sockets=sockets,
+        disconnects=disconnects,
         admission=_admission(settings, metrics, limits),
     )
     _subscribe(commits, parts)
@@ -340,13 +348,17 @@ def _admission(settings: Settings, metrics: Metrics, limits: Limits) -> Admissio
     )
 
 
-def _bus(redis: RedisLink | None, receive: Callable[[str, Sequence[Event]], None]) -> "Bus | None":
+def _bus(
+    redis: RedisLink | None,
+    receive: Callable[[str, Sequence[Event]], None],
+    receive_announcement: Callable[[bytes], None],
+) -> "Bus | None":
     """The bus to the other processes, where there is one."""
     if redis is None:
         return None
     from app.live.bus import Bus  # its driver is an extra that one process does without
 
-    return Bus(redis, receive)
+    return Bus(redis, receive, receive_announcement)
 
 
 def _redis_link(settings: Settings, epoch: str) -> RedisLink | None:

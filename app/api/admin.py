@@ -1,5 +1,6 @@
 """Administration: all rooms, the sockets that watch them, and the wallet operations."""
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,9 +19,11 @@ from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
 from app.store import Store, reading
 from app.wire import shapes
-from app.wire.requests import EmptyRequest, read_body
+from app.wire.requests import DisconnectRequest, EmptyRequest, read_body
 
 OPERATIONS_PATH = "/v1/admin/wallet-operations"
+
+log = logging.getLogger(__name__)
 
 
 class WatchedRoom(Protocol):
@@ -44,6 +47,19 @@ class Admin:
     store: Store
     watched_rooms: Callable[[], Awaitable[tuple[Sequence[WatchedRoom], int]]]
     """The rooms that sockets watch, the most watched first, and of how many processes."""
+
+    disconnect: Callable[[str | None, str | None], Awaitable[tuple[int, int]]]
+    """Closes the sockets of a `sub` or of a performer's room in all processes."""
+
+    async def disconnect_sockets(self, request: Request) -> Response:
+        principal = await self.callers.principal(request)
+        rights.may_administer(principal)
+        body = read_body(DisconnectRequest, await body_of(request))
+        sockets, processes = await self.disconnect(body.sub, body.performer_id)
+        about = {"sub": body.sub, "performer_id": body.performer_id, "by": principal.sub, "sockets": sockets}
+        log.info("sockets were disconnected by an administrator", extra=about)
+        answer: shapes.DisconnectedShape = {"sockets": sockets, "processes": processes}
+        return json_response(answer)
 
     async def rooms(self, request: Request) -> Response:
         rights.may_administer(await self.callers.principal(request))
@@ -110,6 +126,7 @@ class Admin:
         return [
             Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
             Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
+            Route("/v1/admin/sockets/disconnect", Endpoint(self.disconnect_sockets), methods=["POST"]),
             Route(OPERATIONS_PATH, Endpoint(self.wallet_operations), methods=["GET"]),
             Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", Endpoint(self.retry_operation), methods=["POST"]),
         ]

@@ -17,12 +17,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from app.domain.event import Event
-from app.redis_link import RedisLink
+from app.redis_link import RedisAway, RedisLink
 from app.store.records import event_from_json, event_to_json
 
-PREFIX = "performance-queue"
-HEARTBEAT = f"{PREFIX}:heartbeat"
-"""Always subscribed: a connection without any subscription cannot be listened to."""
 WAITING_LIMIT = 10_000
 """Rooms' messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
 SENT_AT_ONCE = 200
@@ -39,10 +36,19 @@ log = logging.getLogger(__name__)
 class Bus:
     """One process's connection to the others. `run` keeps it going."""
 
-    def __init__(self, link: RedisLink, receive: Callable[[str, Sequence[Event]], None]) -> None:
-        """`receive` is called on the event loop with a room's events as they come, in whatever order they come."""
+    def __init__(
+        self,
+        link: RedisLink,
+        receive: Callable[[str, Sequence[Event]], None],
+        receive_announcement: Callable[[bytes], None] = lambda payload: None,
+    ) -> None:
+        """`receive` is called on the event loop with a room's events as they come, in whatever order they come;
+        `receive_announcement` with what any process has announced to all, itself included."""
         self._link = link
         self._receive = receive
+        self._receive_announcement = receive_announcement
+        self._announcements = f"{link.prefix}announcements"
+        """Always subscribed: a connection without any subscription cannot be listened to."""
         self._channel = f"{link.prefix}room:"
         self._watched: set[str] = set()
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_LIMIT)
@@ -61,6 +67,20 @@ class Bus:
         if self._subscriptions is not None:
             self._waiting.append((performer_id, event_to_json(events)))
             self._wake.set()
+
+    async def announce(self, payload: bytes) -> int | None:
+        """Send something to all processes; returns how many have it, or None if this cannot be told."""
+        if not self.is_connected:
+            return None
+        sharded, channel = self._sharded, self._announcements
+        try:
+            return int(
+                await self._link.ask(
+                    lambda redis: (redis.spublish if sharded else redis.publish)(channel, payload.decode())
+                )
+            )
+        except RedisAway:
+            return None
 
     async def watch(self, performer_id: str) -> None:
         """Receive a room's events from now on."""
@@ -107,7 +127,7 @@ class Bus:
         try:
             self._sharded = await _has_shards(redis)
             async with redis.pubsub() as subscriptions:
-                await self._ask(subscriptions, [HEARTBEAT], subscribe=True)
+                await self._ask(subscriptions, [self._announcements], subscribe=True)
                 # From here on `watch` asks by itself; what was watched before is asked for now, with nothing between.
                 self._subscriptions = subscriptions
                 if self._watched:
@@ -137,6 +157,9 @@ class Bus:
                 await subscriptions.ping()
 
     def _take(self, channel: str, payload: bytes) -> None:
+        if channel == self._announcements:
+            self._receive_announcement(payload)
+            return
         if not channel.startswith(self._channel):
             return
         try:

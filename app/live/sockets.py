@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,6 +73,15 @@ class Sockets:
     """Sockets that this process takes; whoever comes after is told to try another."""
     closes: Counter[int]
     """Ended sockets, by the code each was closed with."""
+    connections: set["_Connection"] = field(default_factory=set)
+    """The open ones."""
+
+    def disconnect(self, sub: str | None, performer_id: str | None) -> int:
+        """Close the sockets of a `sub`, or all in a performer's room, for good; returns how many."""
+        found = [each for each in self.connections if each.belongs_to(sub, performer_id)]
+        for connection in found:
+            connection.close_soon(CloseCode.FORBIDDEN, "disconnected by an administrator")
+        return len(found)
 
     async def live(self, websocket: WebSocket) -> None:
         """The endpoint of `/v1/performers/{performerId}/queue/live`."""
@@ -131,6 +140,7 @@ class _Connection:
     async def run(self) -> None:
         connected = self._shared.connected
         connected[""] += 1
+        self._shared.connections.add(self)
         try:
             if connected[""] > self._shared.capacity:
                 raise Closing(CloseCode.OVERLOADED, "overloaded")
@@ -153,6 +163,7 @@ class _Connection:
             self._shared.closes[CloseCode.OVERLOADED] += 1
             await self._close(CloseCode.OVERLOADED, "something went wrong here")
         finally:
+            self._shared.connections.discard(self)
             await self._end()
             connected[""] -= 1
 
@@ -207,7 +218,12 @@ class _Connection:
             # The other side was faster; there is nobody left to tell.
             return
 
-    def _close_soon(self, code: int, reason: str) -> None:
+    def belongs_to(self, sub: str | None, performer_id: str | None) -> bool:
+        """Whether its caller is `sub`, or its room the performer's."""
+        is_theirs = sub is not None and self._principal is not None and self._principal.sub == sub
+        return is_theirs or self._performer_id == performer_id
+
+    def close_soon(self, code: int, reason: str) -> None:
         self._spawn(self._close(code, reason))
 
     def _spawn(self, work: Awaitable[None]) -> None:
@@ -232,7 +248,7 @@ class _Connection:
             self._expiry.cancel()
         remaining = (principal.expires_at - self._shared.clock()).total_seconds()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(max(0.0, remaining), self._close_soon, CloseCode.TOKEN_EXPIRED, "token expired")
+        self._expiry = loop.call_later(max(0.0, remaining), self.close_soon, CloseCode.TOKEN_EXPIRED, "token expired")
 
     def _count(self, principal: Principal) -> None:
         connected = self._shared.connected
@@ -269,7 +285,7 @@ class _Connection:
         principal = self._principal
         self._subscriber = Subscriber(
             line=self._line,
-            close=self._close_soon,
+            close=self.close_soon,
             role=principal.role if principal else Role.VIEWER,
             sub=principal.sub if principal else None,
             view=rights.view_of(principal, self._performer_id),

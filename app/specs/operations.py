@@ -28,7 +28,7 @@ from app.domain.errors import (
 )
 from app.wire import shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
-from app.wire.requests import EmptyRequest, IntakeRequest, Request
+from app.wire.requests import DisconnectRequest, EmptyRequest, IntakeRequest, Request
 
 HTML = "text/html"
 TEXT = "text/plain"
@@ -232,6 +232,19 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=LISTING,
         notes="A room that is not listed is watched by nobody. The figures of other processes are some seconds old; "
         "`processes` is how many are in it.",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/admin/sockets/disconnect",
+        name="disconnect_sockets",
+        summary="End the sockets of a person, or of a room, in all processes",
+        tag="Administration",
+        who=ADMIN,
+        body=DisconnectRequest,
+        answers={200: shapes.DisconnectedShape},
+        refuses=LISTING,
+        notes="They are closed with 4503, after which a client does not come back by itself; a token that is still "
+        "valid opens another. Repeating it does no harm. After 503 only those of one process are closed.",
     ),
     _get(
         "/v1/admin/analytics",

@@ -6,10 +6,18 @@ Reading a request raises InvalidRequest (or InvalidMode) with one entry a field;
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from app.domain.command import Actor, Intake, Mode
@@ -117,6 +125,21 @@ class AbandonRequest(Request):
 
 class RefundRequest(Request):
     reason: Reason
+
+
+class DisconnectRequest(Request):
+    """Whose sockets are ended: one of the two."""
+
+    sub: Annotated[str, _TEXT, Field(max_length=64)] | None = Field(
+        None, description="The sockets of this user, performer, moderator or administrator"
+    )
+    performer_id: Identifier | None = Field(None, description="All sockets in this performer's room")
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.sub is None) == (self.performer_id is None):
+            raise ValueError("name either sub or performerId")
+        return self
 
 
 class SettingsRequest(Request):

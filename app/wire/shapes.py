@@ -470,6 +470,15 @@ def problem(error: QueueError, item: WholeItem | None = None) -> Problem:
     return document
 
 
+class DisconnectedShape(TypedDict):
+    """Sockets that were ended by an administrator."""
+
+    sockets: int
+    """How many the answering process has closed."""
+    processes: int
+    """How many processes were told, this one included."""
+
+
 class HealthShape(TypedDict):
     status: Literal["ok"]
 

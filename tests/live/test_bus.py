@@ -97,7 +97,7 @@ async def going(url: str, receive: Callable[[str, Sequence[Event]], None], epoch
 
 async def subscribers(url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> int:
     """How many connections the server knows that listen to a room."""
-    channel = f"{the_bus.PREFIX}:{epoch}:room:{performer_id}"
+    channel = f"performance-queue:{epoch}:room:{performer_id}"
     async with Redis.from_url(url) as redis:
         ask = redis.pubsub_shardnumsub if sharded else redis.pubsub_numsub
         ((_, number),) = await ask(channel)
@@ -175,7 +175,7 @@ async def test_a_message_of_another_release_is_passed_over(
     row = json.loads(event_to_json([event]))[0]
     async with connected(redis_url, ear, epoch) as listener, Redis.from_url(redis_url) as redis:
         await watch(listener, redis_url, epoch, STAR)
-        channel = f"{the_bus.PREFIX}:{epoch}:room:{STAR}"
+        channel = f"performance-queue:{epoch}:room:{STAR}"
         for unreadable in ("{", "7", "[7]", "[{}]", json.dumps([{**row, "name": "invented_later"}])):
             await redis.spublish(channel, unreadable)
         await redis.spublish(channel, event_to_json([event]).decode())
