@@ -10,13 +10,16 @@ from app.access import rights
 from app.api.callers import Callers
 from app.api.commands import Commands
 from app.api.methods import by_method
-from app.api.parameters import paging_of, performer_id_of
+from app.api.parameters import paging_of, performer_id_of, whole_number
 from app.api.responses import json_response
+from app.domain.errors import NotFound
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
 from app.store import Store, reading
+from app.store.replay import PrunedError, room_at
 from app.wire import shapes
 from app.wire.commands import ROOM_PATH, SETTINGS
+from app.wire.paging import LARGEST_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +30,42 @@ class Rooms:
     store: Store
 
     async def queue(self, request: Request) -> Response:
+        """The room now, or with `version` as it was then."""
+        if "version" in request.query_params:
+            return await self._earlier_queue(request)
         principal = await self.callers.viewer(request)
         performer_id = performer_id_of(request)
         room = await self.queries.existing_room(performer_id)
         queue: shapes.QueueShape = {
             "room": shapes.room_shape(room, self.store.epoch),
             "items": shapes.queue_items(room, rights.view_of(principal, performer_id)),
+        }
+        return json_response(queue)
+
+    async def _earlier_queue(self, request: Request) -> Response:
+        """From the log, and with its rights: a feature is shown its own items only, in their true places."""
+        principal = await self.callers.principal(request)
+        performer_id = performer_id_of(request)
+        _, feature = rights.events_scope(principal, performer_id)
+        version = whole_number(request, "version", 1, 1, LARGEST_VERSION)
+        await self.queries.existing_room(performer_id)
+        try:
+            room = await self.queries.run(
+                lambda connection: room_at(connection, self.store.policy, performer_id, version)
+            )
+        except PrunedError as pruned:
+            raise NotFound(
+                f"The log of this room reaches back to version {pruned.floor}; what was before has been pruned."
+            ) from None
+        if room is None:
+            raise NotFound(f"This room has not been at version {version} yet.")
+        queue: shapes.QueueShape = {
+            "room": shapes.room_shape(room, self.store.epoch),
+            "items": [
+                shapes.whole_item(item, position)
+                for position, item in enumerate(room.items, start=1)
+                if feature in (None, item.source_feature)
+            ],
         }
         return json_response(queue)
 

@@ -12,7 +12,14 @@ from app.specs.examples import EXAMPLES
 from app.specs.operations import OPERATIONS, TAGS, Operation
 from app.wire import shapes
 from app.wire.commands import Refusals
-from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT, LARGEST_LIMIT, MOST_PERFORMERS
+from app.wire.paging import (
+    DEEPEST_SKIP,
+    DEFAULT_LIMIT,
+    LARGEST_EVENTS_LIMIT,
+    LARGEST_LIMIT,
+    LARGEST_VERSION,
+    MOST_PERFORMERS,
+)
 from app.wire.requests import IDENTIFIER_PATTERN
 from app.wire.schemas import Schema, components, reference
 
@@ -40,6 +47,11 @@ PARAMETERS: Mapping[str, Schema] = {
     "limit": _query("limit", "At most so many.", _whole_number(1, LARGEST_LIMIT, DEFAULT_LIMIT)),
     "skip": _query("skip", "Leave out so many first.", _whole_number(0, DEEPEST_SKIP, 0)),
     "events": _query("limit", "At most so many on a page.", _whole_number(1, LARGEST_EVENTS_LIMIT, DEFAULT_LIMIT)),
+    "version": _query(
+        "version",
+        "The room as it was at this version, from the log and with the event log's rights.",
+        {"type": "integer", "minimum": 1, "maximum": LARGEST_VERSION},
+    ),
     "after": _query("after", "A cursor of this log: only what follows it.", CURSOR),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "performers": _query(

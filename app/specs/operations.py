@@ -148,7 +148,10 @@ OPERATIONS: tuple[Operation, ...] = (
         shapes.QueueShape,
         who="anybody with a token; the performer's side and administrators see whole items",
         public=True,
-        refuses=(*TOKEN, PerformerNotFound),
+        parameters=("version",),
+        refuses=(*LISTING, NotFound, PerformerNotFound),
+        notes="With `version`: the performer's side, administrators, and features, which see their own items. 404 if "
+        "the room has not been at that version, or its log no longer reaches back so far.",
     ),
     _command(
         SETTINGS,

@@ -6,3 +6,5 @@ LARGEST_EVENTS_LIMIT = 1000
 DEEPEST_SKIP = 1_000_000
 MOST_PERFORMERS = 200
 """Named in one request."""
+LARGEST_VERSION = 2**48
+"""More events than any room will have."""
