@@ -4,6 +4,8 @@ Each class carries its public `code` (section 3 of the contract) and HTTP `statu
 problem+json document or one socket `error` frame. This module never logs and never knows the transport.
 
     QueueError
+    ├── BadRequest               400 BAD_REQUEST (not HTTP, or not a WebSocket handshake)
+    │   └── BodyIncomplete       400 BAD_REQUEST
     ├── InvalidRequest           422 VALIDATION_ERROR
     │   └── InvalidMode          422 INVALID_MODE
     ├── DuplicateIdempotencyKey  422 DUPLICATE_IDEMPOTENCY_KEY
@@ -24,7 +26,10 @@ problem+json document or one socket `error` frame. This module never logs and ne
     │   ├── InvalidTransition    409 INVALID_STATE_TRANSITION
     │   ├── AlreadyProcessing    409 ALREADY_PROCESSING
     │   └── OutOfOrder           409 OUT_OF_ORDER
+    ├── RequestTimeout           408 REQUEST_TIMEOUT
     ├── PayloadTooLarge          413 PAYLOAD_TOO_LARGE
+    ├── UriTooLong               414 URI_TOO_LONG
+    ├── HeadersTooLarge          431 HEADERS_TOO_LARGE
     ├── RateLimitExceeded        429 RATE_LIMIT_EXCEEDED
     ├── Unavailable              503 UNAVAILABLE
     └── Internal                 500 INTERNAL
@@ -64,6 +69,18 @@ class QueueError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.item_id = item_id
         """The item the refusal is about, for the edge to attach where the caller may see it."""
+
+
+class BadRequest(QueueError):
+    """The bytes are not an HTTP request, or not a WebSocket handshake."""
+
+    code, status, title = "BAD_REQUEST", 400, "Not a valid request"
+
+
+class BodyIncomplete(BadRequest):
+    """Less of a body has come than was announced."""
+
+    title = "The body is not whole"
 
 
 class InvalidRequest(QueueError):
@@ -144,6 +161,18 @@ class AlreadyProcessing(Conflict):
 
 class OutOfOrder(Conflict):
     code, title = "OUT_OF_ORDER", "This room is strictly first in, first out"
+
+
+class RequestTimeout(QueueError):
+    code, status, title = "REQUEST_TIMEOUT", 408, "The request did not come in time"
+
+
+class UriTooLong(QueueError):
+    code, status, title = "URI_TOO_LONG", 414, "The address is too long"
+
+
+class HeadersTooLarge(QueueError):
+    code, status, title = "HEADERS_TOO_LARGE", 431, "The request's headers are too large"
 
 
 class PayloadTooLarge(QueueError):

@@ -16,10 +16,20 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.domain.errors import MethodNotAllowed, PayloadTooLarge, QueueError, RateLimitExceeded, Unavailable
+from app.domain.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    QueueError,
+    RateLimitExceeded,
+    RequestTimeout,
+    Unavailable,
+    UriTooLong,
+)
 from app.server.admission import Cause, admission_of
 from app.server.read_gate import Hold, ReadGate
-from app.server.refusals import BadRequest, HeadersTooLarge, RequestTimeout, UriTooLong, response_bytes
+from app.server.refusals import response_bytes
 from app.server.response_transport import ResponseTransport
 from app.server.websocket_protocol import QueueSocketProtocol
 

@@ -17,9 +17,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect
 
-from app.domain.errors import Internal, PayloadTooLarge, QueueError, RateLimitExceeded
+from app.domain.errors import BodyIncomplete, Internal, PayloadTooLarge, QueueError, RateLimitExceeded
 from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_routing, request_id_of
-from app.server.refusals import BodyIncomplete
 
 Observe = Callable[[str, str, int, float], None]
 """Told of every answer as it begins: method, template of the path, status, seconds since the request came."""

@@ -11,30 +11,6 @@ from app.domain.errors import QueueError
 from app.server.problems import REQUEST_ID, problem_response, request_id_of
 
 
-class BadRequest(QueueError):
-    """What has come is not an HTTP request, or not a WebSocket handshake."""
-
-    code, status, title = "BAD_REQUEST", 400, "Not a valid request"
-
-
-class BodyIncomplete(BadRequest):
-    """Less of a body has come than was announced."""
-
-    title = "The body is not whole"
-
-
-class RequestTimeout(QueueError):
-    code, status, title = "REQUEST_TIMEOUT", 408, "The request did not come in time"
-
-
-class UriTooLong(QueueError):
-    code, status, title = "URI_TOO_LONG", 414, "The address is too long"
-
-
-class HeadersTooLarge(QueueError):
-    code, status, title = "HEADERS_TOO_LARGE", 431, "The request's headers are too large"
-
-
 def response_bytes(
     refusal: QueueError,
     request_headers: Iterable[tuple[bytes, bytes]] = (),

@@ -23,13 +23,13 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from app.domain.errors import Forbidden, Internal, MethodNotAllowed, QueueError, Unavailable
+from app.domain.errors import BadRequest, Forbidden, Internal, MethodNotAllowed, QueueError, Unavailable
 from app.server.admission import Address, Cause, SocketBudget, admission_of
 from app.server.compression import SharedDeflate
 from app.server.direct_transport import DirectTransport
 from app.server.problems import REQUEST_ID, problem_response, request_id_of
 from app.server.read_gate import Hold
-from app.server.refusals import BadRequest, response_bytes
+from app.server.refusals import response_bytes
 from app.wire.websocket import CloseCode
 
 EXTENSION = "performance_queue.connection"

@@ -6,7 +6,16 @@ from http import HTTPStatus
 
 from typing_extensions import is_typeddict
 
-from app.domain.errors import Internal, PayloadTooLarge
+from app.domain.errors import (
+    BadRequest,
+    HeadersTooLarge,
+    Internal,
+    PayloadTooLarge,
+    RateLimitExceeded,
+    RequestTimeout,
+    Unavailable,
+    UriTooLong,
+)
 from app.domain.operation import OperationStatus
 from app.specs.examples import EXAMPLES
 from app.specs.operations import OPERATIONS, TAGS, Operation
@@ -71,6 +80,18 @@ PARAMETERS: Mapping[str, Schema] = {
     "requestId": _header("X-Request-ID", "Comes back in the answer and stands in the log.", {"type": "string"}),
 }
 
+EVERYWHERE: Refusals = (
+    BadRequest,
+    RequestTimeout,
+    PayloadTooLarge,
+    UriTooLong,
+    RateLimitExceeded,
+    HeadersTooLarge,
+    Internal,
+    Unavailable,
+)
+"""What any request can be refused with, whatever it asks for: by the bounds on connections, heads and bodies."""
+
 HEADERS: Mapping[str, Schema] = {
     "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}},
     "Location": {"description": "Where the item is.", "required": True, "schema": {"type": "string"}},
@@ -110,6 +131,7 @@ def document() -> Schema:
             "schemas": _schemas(),
             "parameters": dict(PARAMETERS),
             "headers": dict(HEADERS),
+            "responses": dict(_SHARED),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": TOKENS}
             },
@@ -130,10 +152,7 @@ def _operation(operation: Operation) -> Schema:
         "tags": [operation.tag],
         "summary": operation.summary,
         "parameters": _parameters(operation),
-        "responses": {
-            **{str(status): _answer(operation, status) for status in operation.answers},
-            **_problems(operation),
-        },
+        "responses": _responses(operation),
         "security": [],
     }
     if operation.who:
@@ -177,28 +196,43 @@ def _answer(operation: Operation, status: int) -> Schema:
     return {"description": HTTPStatus(status).phrase, "headers": _headers(headers), "content": content}
 
 
-def _problems(operation: Operation) -> dict[str, Schema]:
-    """By status: the problem document with the codes that it can carry here."""
+def _responses(operation: Operation) -> dict[str, Schema]:
+    """By status: the answers, and the problem documents with the codes that they can carry here."""
+    responses = {str(status): _answer(operation, status) for status in operation.answers}
+    for status, codes in _by_status((*operation.refuses, *EVERYWHERE)).items():
+        problem = _problem(status, codes)
+        if status in operation.answers:
+            responses[str(status)]["content"].update(problem["content"])
+        elif problem == _SHARED.get(_shared_name(status)):
+            responses[str(status)] = {"$ref": f"#/components/responses/{_shared_name(status)}"}
+        else:
+            responses[str(status)] = problem
+    return responses
+
+
+def _by_status(refusals: Refusals) -> dict[int, dict[str, str]]:
+    """By status, in order: the titles of the refusals by code."""
     codes: dict[int, dict[str, str]] = {}
-    # A body that is too large is refused before anybody looks whether a body is wanted.
-    refusals: Refusals = (*operation.refuses, PayloadTooLarge, Internal)
-    for refusal in refusals:
+    for refusal in sorted(refusals, key=lambda refusal: refusal.status):
         codes.setdefault(refusal.status, {})[refusal.code] = refusal.title
-    return {
-        str(status): {
-            "description": "; ".join(f"`{code}` {title}" for code, title in found.items()),
-            "headers": _headers(["X-Request-ID", *_HEADERS_OF_STATUS.get(status, ())]),
-            "content": {
-                "application/problem+json": {
-                    "schema": {
-                        "allOf": [reference(shapes.Problem)],
-                        "properties": {"status": {"const": status}, "code": {"enum": [*found]}},
-                    }
-                }
-            },
-        }
-        for status, found in sorted(codes.items())
+    return codes
+
+
+def _problem(status: int, codes: Mapping[str, str]) -> Schema:
+    schema = {
+        "allOf": [reference(shapes.Problem)],
+        "properties": {"status": {"const": status}, "code": {"enum": [*codes]}},
     }
+    return {
+        "description": "; ".join(f"`{code}` {title}" for code, title in codes.items()),
+        "headers": _headers(["X-Request-ID", *_HEADERS_OF_STATUS.get(status, ())]),
+        "content": {"application/problem+json": {"schema": schema}},
+    }
+
+
+def _shared_name(status: int) -> str:
+    """The name of the response that every operation can give with this status: RequestTimeout for 408."""
+    return "".join(word.capitalize() for word in HTTPStatus(status).name.split("_"))
 
 
 _HEADERS_OF_STATUS: Mapping[int, Sequence[str]] = {
@@ -210,3 +244,9 @@ _HEADERS_OF_STATUS: Mapping[int, Sequence[str]] = {
 
 def _headers(names: Sequence[str]) -> Schema:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+_SHARED: Mapping[str, Schema] = {
+    _shared_name(status): _problem(status, codes) for status, codes in _by_status(EVERYWHERE).items()
+}
+"""The responses that every operation can give."""

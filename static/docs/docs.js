@@ -68,7 +68,8 @@ function operation(path, method, described, openapi) {
   const parameters = described.parameters.map((each) => (each.$ref ? openapi.components.parameters[nameOf(each)] : each));
   const asked = parameters.map((each) => row(each.name, each.schema, each));
   const { schema: body, example } = described.requestBody?.content["application/json"] ?? {};
-  const answers = Object.entries(described.responses).map(([status, answer]) => {
+  const answers = Object.entries(described.responses).map(([status, described]) => {
+    const answer = described.$ref ? openapi.components.responses[nameOf(described)] : described;
     const shapes = Object.entries(answer.content).flatMap(([media, { schema }], index) => {
       const plain = media.startsWith("application/") ? kind(schema) : [media];
       return [index ? ", " : "", ...plain];
