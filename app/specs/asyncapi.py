@@ -151,18 +151,19 @@ def _client_messages() -> dict[str, Schema]:
     return {
         name: {
             "name": name,
-            "summary": _command_summary(COMMANDS[name]) if name in COMMANDS else (frame.__doc__ or ""),
+            "summary": frame.__doc__ or "",
+            **({"description": _description(COMMANDS[name])} if name in COMMANDS else {}),
             "payload": reference(frame),
         }
         for name, frame in CLIENT_FRAMES.items()
     }
 
 
-def _command_summary(spec: CommandSpec) -> str:
-    """Its refusals are those of HTTP; what comes before a body is read has no place here."""
+def _description(spec: CommandSpec) -> str:
+    """Its callers and its refusals: those of HTTP but for the bounds of bodies."""
     refusals: Refusals = (Unauthorized, Unavailable, DuplicateIdempotencyKey, *spec.refuses)
     codes = ", ".join(f"`{code}`" for code in dict.fromkeys(refusal.code for refusal in refusals))
-    return f"{spec.summary}. For {spec.who}. Refused with {codes}."
+    return f"For {spec.who}. Refused with {codes}."
 
 
 def _schemas() -> dict[str, Schema]:

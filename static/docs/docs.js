@@ -56,7 +56,7 @@ function fields(schema) {
   return rows.length ? el("table", {}, el("tbody", {}, rows)) : el("p", { class: "muted" }, "No fields.");
 }
 
-const block = (title, ...content) => el("div", {}, el("h3", {}, title), ...content);
+const block = (title, ...content) => el("div", { class: "block" }, el("h3", {}, title), ...content);
 
 // What there is
 
@@ -96,8 +96,8 @@ function message(described, asyncapi) {
   const schema = asyncapi.components.schemas[nameOf(described.payload) ?? nameOf(described.payload.allOf[0])];
   return entry(
     `frame-${described.name}`,
-    [el("code", {}, described.name), el("span", { class: "muted" }, described.summary)],
-    [fields({ ...schema, properties: { ...schema.properties, ...described.payload.properties } })],
+    [el("code", {}, described.name), el("span", { class: "muted" }, prose(described.summary))],
+    [paragraphs(described.description), fields({ ...schema, properties: { ...schema.properties, ...described.payload.properties } })],
   );
 }
 
@@ -106,10 +106,22 @@ function section(id, title, ...content) {
   byId("sections").append(el("section", { id }, el("h2", {}, title), ...content));
 }
 
+function authentication(openapi) {
+  return [
+    paragraphs(openapi.components.securitySchemes.bearer.description),
+    el("pre", {}, "Authorization: Bearer TOKEN"),
+    paragraphs(
+      "Over the live socket the same header, or an `auth` frame at any time. A token reaches a page in the fragment of its address (`#token=…`).\n\n" +
+        "How a token is made, the element for a host page and the options of the overlay: [Integrate](/docs/guides/integrate), [Embed](/docs/guides/embed).",
+    ),
+  ];
+}
+
 const entries = (...content) => el("div", { class: "card entries" }, ...content);
 
 function show(openapi, asyncapi) {
   byId("intro").append(...prose(openapi.info.description));
+  section("authentication", "Authentication", ...authentication(openapi));
   for (const { name } of openapi.tags) {
     const operations = Object.entries(openapi.paths).flatMap(([path, methods]) =>
       METHODS.filter((method) => methods[method]?.tags.includes(name)).map((method) => operation(path, method, methods[method], openapi)),
@@ -147,10 +159,30 @@ function show(openapi, asyncapi) {
   reveal();
 }
 
+/** Hide every entry that does not hold all of the words, and every section that is left without one. */
+function search(text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  let found = 0;
+  for (const part of document.querySelectorAll("#sections > section")) {
+    for (const one of part.querySelectorAll("details")) {
+      one.hidden = !words.every((word) => one.textContent.toLowerCase().includes(word));
+    }
+    const shown = (within) => within.querySelectorAll("details:not([hidden])").length;
+    for (const one of [part, ...part.querySelectorAll(":scope > .block")]) one.hidden = words.length > 0 && shown(one) === 0;
+    found += shown(part);
+  }
+  byId("found").textContent = words.length ? `${found} found` : "";
+}
+
 /** Open what the address names, so that a link into the page shows something. */
 function reveal() {
   const target = location.hash && byId(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
+  // A link out of a filtered list may lead to an entry that the search has hidden.
+  if (target.closest("[hidden]")) {
+    byId("search").value = "";
+    search("");
+  }
   if (target.tagName === "DETAILS") target.open = true;
   target.scrollIntoView();
 }
@@ -164,6 +196,8 @@ async function load(path) {
 try {
   show(...(await Promise.all([load("/openapi.json"), load("/asyncapi.json")])));
   window.addEventListener("hashchange", reveal);
+  byId("search").addEventListener("input", (event) => search(event.target.value));
+  search(byId("search").value);
 } catch (error) {
   byId("trouble").hidden = false;
   byId("trouble").textContent = `The description could not be loaded: ${error.message}`;

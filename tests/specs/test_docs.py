@@ -52,6 +52,35 @@ def test_a_link_into_the_page_opens_what_it_names(page: Page, server: Server) ->
     expect(page.locator("#schema-IntakeRequest").get_by_text("escrowTransactionId")).to_be_in_viewport()
 
 
+def test_a_search_leaves_what_holds_all_of_its_words(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs")
+    everything = page.locator("details:visible")
+    expect(page.locator("details#intake")).to_be_visible()
+    before = everything.count()
+    page.get_by_role("searchbox").fill("refundTokens COMPLETE")
+    expect(page.locator("details#complete")).to_be_visible()
+    expect(page.locator("details#frame-complete")).to_be_visible()
+    expect(page.locator("details#intake")).to_be_hidden()
+    expect(page.locator("section#users")).to_be_hidden()
+    expect(page.get_by_role("status")).to_have_text(f"{everything.count()} found")
+    page.get_by_role("searchbox").fill("")
+    expect(everything).to_have_count(before)
+
+
+def test_a_link_to_an_entry_that_a_search_has_hidden_shows_it(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs")
+    page.get_by_role("searchbox").fill("healthz")
+    page.evaluate("location.hash = 'intake'")
+    expect(page.locator("details#intake").get_by_text("QUEUE_FULL")).to_be_visible()
+
+
+def test_the_page_says_how_a_caller_is_known(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs#authentication")
+    expect(page.locator("#authentication")).to_contain_text("Authorization: Bearer")
+    page.locator("#authentication").get_by_role("link", name="Embed").click()
+    expect(page).to_have_url(f"{server.url}/docs/guides/embed")
+
+
 def test_a_page_whose_description_cannot_be_had_says_so(page: Page, server: Server) -> None:
     page.route("**/openapi.json", lambda route: route.fulfill(status=503, body="{}"))
     page.goto(f"{server.url}/docs")
