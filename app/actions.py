@@ -24,9 +24,9 @@ from app.domain.errors import (
 )
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
+from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.engine.writer import Idempotency, Outcome
 from app.store import reading
 from app.wallet.answers import Rejected, Succeeded
 from app.wallet.hold_checks import HoldChecks

@@ -103,6 +103,7 @@ def create_app(
             parts.engines.dispose()
 
     async def drain() -> None:
+        parts.lanes.hurry()
         await parts.event_log.stop()
         await parts.hub.drain(seconds=periods.drain)
 

@@ -28,10 +28,10 @@ from app.domain.event import Event
 from app.domain.room import Policy
 from app.engine.commits import Commits
 from app.engine.heartbeat import Heartbeat
+from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
-from app.engine.writer import Outcome
 from app.live.connections import Audiences
 from app.live.disconnects import Disconnects
 from app.live.hub import Hub
@@ -48,7 +48,7 @@ from app.server.admission import Admission
 from app.server.limits import Limits
 from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
 from app.store import Store, reading
-from app.store.engines import Engines, open_engines
+from app.store.engines import LANE_BUSY_TIMEOUT_MS, Engines, open_engines
 from app.store.heartbeat import database_time
 from app.store.migrating import migrate, refuse_other_schema
 from app.store.tables import moment
@@ -116,8 +116,16 @@ def assemble(
     metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
     commits = Commits()
     own_clock, clock = clock, RoomClock(clock)
-    lanes = Lanes(store, clock, new_id, commits.publish, count=lane_count(settings), measure=metrics.batch)
-    queries = Queries(store, lanes)
+    lanes = Lanes(
+        store,
+        clock,
+        new_id,
+        commits.publish,
+        count=lane_count(settings),
+        measure=metrics.batch,
+        seconds=settings.command_seconds,
+    )
+    queries = Queries(store, lanes, seconds=settings.command_seconds)
     heartbeat = Heartbeat(lanes, queries, clock, database_time=database_time if store.shared else None)
     event_log = EventLog(queries, clock)
 
@@ -217,9 +225,9 @@ def lane_count(settings: Settings) -> int:
 
 def open_store(settings: Settings) -> tuple[Engines, Store]:
     """The database, brought to the newest schema if it is SQLite's; PostgreSQL's has to be there already."""
-    engines = open_engines(settings.database_url, lanes=lane_count(settings))
+    engines = open_engines(settings.database_url, lanes=lane_count(settings), busy_timeout_ms=LANE_BUSY_TIMEOUT_MS)
     if settings.uses_sqlite:
-        migrate(engines.writer)
+        migrate(engines.patient_writer)
     else:
         refuse_other_schema(engines.writer)
     return engines, Store(engines, _policy(settings))
@@ -271,7 +279,7 @@ def _wallets(
     base_url, transport = settings.wallet_url, None
     if settings.wallet_url == SANDBOX:
         sandbox = create_sandbox(
-            engines.writer,
+            engines.patient_writer,
             queue_secret=settings.wallet_queue_secret,
             api_token=settings.wallet_api_token,
             clock=clock,

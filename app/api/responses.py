@@ -9,7 +9,7 @@ from starlette.types import Scope
 from app.actions import Actions
 from app.api.callers import known_principal
 from app.domain.errors import QueueError
-from app.engine.writer import Outcome
+from app.engine.jobs import Outcome
 from app.server.problems import problem_response
 from app.wire import shapes
 from app.wire.encoding import encode

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from app.engine.writer import Outcome
+from app.engine.jobs import Outcome
 
 
 class Commits:

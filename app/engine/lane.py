@@ -7,11 +7,14 @@ caller still waits.
 """
 
 import asyncio
+import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from queue import SimpleQueue
-from time import perf_counter, sleep
+from math import inf
+from queue import Empty, SimpleQueue
+from time import monotonic, sleep
 from types import TracebackType
 from typing import Any, TypeVar
 from zlib import crc32
@@ -21,10 +24,25 @@ from sqlalchemy import Connection
 from app.domain.command import Command
 from app.domain.errors import QueueError, Unavailable
 from app.domain.room import Room
-from app.engine.writer import DatabaseTask, Envelope, Idempotency, Job, Outcome, Writer
+from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome, not_carried_out, perhaps_carried_out
+from app.engine.writer import Later, Writer
 from app.store import Store
 
+log = logging.getLogger(__name__)
+
 LARGEST_BATCH = 256
+COMMAND_SECONDS = 5.0
+HURRIED_SECONDS = 1.5
+"""The same once the process ends."""
+LONGEST_ATTEMPT_SECONDS = 1.0
+"""How long before its deadline a job is not begun any more. One attempt waits half a second for a lock."""
+ANSWER_SECONDS = 0.3
+"""How long before its deadline a caller is answered who has not been yet, so that the answer arrives in time."""
+LOOK_SECONDS = 0.1
+"""Between two looks for callers whose time is up."""
+SHORTEST_PAUSE_SECONDS = 0.005
+LONGEST_PAUSE_SECONDS = 0.1
+"""Before what could not be committed is tried again."""
 MAILBOX_LIMIT = 10_000
 """Commands waiting in one lane; beyond it a caller is told to come back, so that memory stays bounded."""
 
@@ -38,56 +56,154 @@ Measure = Callable[[int, float, Sequence[tuple[str, str]]], None]
 class Lane:
     """One mailbox and its thread."""
 
-    def __init__(self, writer: Writer, publish: Publish, measure: Measure | None, name: str) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        publish: Publish,
+        measure: Measure | None,
+        name: str,
+        *,
+        seconds: float = COMMAND_SECONDS,
+        limit: int = MAILBOX_LIMIT,
+    ) -> None:
+        """`seconds`: within which every job is answered. `limit`: jobs that may wait."""
         self.writer = writer
         self._publish = publish
         self._measure = measure
+        self._seconds = seconds
+        self._limit = limit
         self._mailbox: SimpleQueue[Job | None] = SimpleQueue()
+        self._later: list[Job] = []
+        """Begun, and to be tried again. Only the thread changes it."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._ended = asyncio.Event()
+        self._unanswered: deque[Job] = deque()
+        """In order of their deadlines; answered ones stay until the next look."""
+        self._look: asyncio.TimerHandle | None = None
+        self._busy_since = inf
+        """By `monotonic`, since when the thread is at work on a batch."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Finish what is in the mailbox, then end the thread."""
-        self._stopping = True
-        self._mailbox.put(None)
-        await asyncio.to_thread(self._thread.join)
+    # On the event loop
 
     def post(self, job: Job) -> None:
+        """Raises Unavailable if the job cannot wait here."""
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
-        if self._mailbox.qsize() >= MAILBOX_LIMIT:
+        if self.waiting >= self._limit:
             raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
+        job.deadline = monotonic() + self._seconds
         self._mailbox.put(job)
+        if self._loop is not None:
+            self._unanswered.append(job)
+            if self._look is None:
+                self._look = self._loop.call_later(LOOK_SECONDS, self._answer_overdue)
 
     @property
     def waiting(self) -> int:
-        return self._mailbox.qsize()
+        return self._mailbox.qsize() + len(self._later)
+
+    def hurry(self) -> None:
+        """The process ends: from now on nothing waits long for the database."""
+        self._seconds = min(self._seconds, HURRIED_SECONDS)
+        latest = monotonic() + self._seconds
+        for job in self._unanswered:
+            job.deadline = min(job.deadline, latest)
+
+    def close(self) -> None:
+        """Take nothing more; what is in the mailbox is finished."""
+        self._stopping = True
+        self.hurry()
+        self._mailbox.put(None)
+
+    async def stop(self) -> None:
+        """Wait for the end of the thread, after `close`; a few seconds at most, whatever the database does."""
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(HURRIED_SECONDS):
+                    await self._ended.wait()
+                break
+            except TimeoutError:
+                # Its thread waits for a database that does not answer.
+                self.writer.store.engines.interrupt()
+        else:
+            log.error("a lane has not ended: the database does not answer")
+        if self._look is not None:
+            self._look.cancel()
+        for job in self._unanswered:
+            self._refuse(job)
+
+    def _answer_overdue(self) -> None:
+        """Answer the callers whose time is up; the thread may be stuck in the database."""
+        now, jobs = monotonic(), self._unanswered
+        latest = now + min(ANSWER_SECONDS, self._seconds / 4)
+        while jobs and (jobs[0].future is None or jobs[0].future.done() or jobs[0].deadline <= latest):
+            self._refuse(jobs.popleft())
+        if now - self._busy_since > self._seconds:
+            log.error("a lane is stuck: the database does not answer and is disconnected")
+            self._busy_since = now
+            self.writer.store.engines.interrupt()
+        self._look = None
+        if self._loop is not None and (jobs or self._busy_since < inf):
+            self._look = self._loop.call_later(LOOK_SECONDS, self._answer_overdue)
+
+    def _refuse(self, job: Job) -> None:
+        if job.future is not None and not job.future.done():
+            job.future.set_exception(not_carried_out() if job.claim() else perhaps_carried_out())
+
+    # In the thread
 
     def _run(self) -> None:
-        running = True
-        while running:
-            batch: list[Job] = []
-            job = self._mailbox.get()
-            while job is not None:
+        assert self._loop is not None  # noqa: S101 - start() precedes
+        pause, is_open = SHORTEST_PAUSE_SECONDS, True
+        while is_open or self._later:
+            batch, is_open = self._next_batch(pause, is_open)
+            if not batch:
+                continue
+            self._busy_since = began = monotonic()
+            results = self._results_of(batch)
+            seconds, self._busy_since = monotonic() - began, inf
+            done = [(job, result) for job, result in zip(batch, results, strict=True) if not isinstance(result, Later)]
+            self._later = [job for job, result in zip(batch, results, strict=True) if isinstance(result, Later)]
+            if done:
+                jobs, answers = [job for job, _ in done], [answer for _, answer in done]
+                self._loop.call_soon_threadsafe(self._deliver, jobs, answers, seconds)
+            pause = SHORTEST_PAUSE_SECONDS if done else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            # The event loop's turn: on a busy process it hands in what else has come, and the next batch is larger
+            # by half, for one fsync.
+            sleep(pause if Later.TROUBLE in results else 0)
+        self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _next_batch(self, pause: float, is_open: bool) -> tuple[list[Job], bool]:
+        """What is to be tried again and what has come, at most LARGEST_BATCH of it; and whether more can come.
+
+        Waits until something comes; `pause` seconds at most if something is to be tried again.
+        """
+        batch = list(self._later)
+        timeout = pause if batch else None
+        for _ in range(LARGEST_BATCH - (len(batch) if self.writer.in_trouble else 0)):
+            try:
+                job = self._mailbox.get(timeout=timeout)
+            except Empty:
+                break
+            if job is None:
+                return batch, False
+            if job.claim():
                 batch.append(job)
-                if len(batch) >= LARGEST_BATCH or self._mailbox.empty():
-                    break
-                job = self._mailbox.get()
-            running = job is not None
-            if batch:
-                began = perf_counter()
-                results = self.writer.process(batch)
-                seconds = perf_counter() - began
-                assert self._loop is not None  # noqa: S101 - start() precedes
-                self._loop.call_soon_threadsafe(self._deliver, batch, results, seconds)
-                # The event loop's turn: on a busy process it hands in what else has come, and the next batch is larger
-                # by half, for one fsync.
-                sleep(0)
+            timeout = 0
+        return batch, is_open
+
+    def _results_of(self, batch: Sequence[Job]) -> list[Any]:
+        """One result a job. What is due by now is given up: an attempt that began now could end too late."""
+        latest = monotonic() + min(LONGEST_ATTEMPT_SECONDS, self._seconds / 4)
+        is_due = [job.deadline <= latest for job in batch]
+        attempted = iter(self.writer.attempt([job for job, due in zip(batch, is_due, strict=True) if not due]))
+        return [not_carried_out() if due else next(attempted) for due in is_due]
 
     def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> None:
         """On the event loop: answer the callers, then let everybody else know."""
@@ -128,9 +244,13 @@ class Lanes:
         *,
         count: int = 1,
         measure: Measure | None = None,
+        seconds: float = COMMAND_SECONDS,
+        limit: int = MAILBOX_LIMIT,
     ) -> None:
+        """`seconds`: within which every command is answered. `limit`: jobs that may wait in one lane."""
         self._lanes = [
-            Lane(Writer(store, clock, new_id), publish, measure, f"lane-{number}") for number in range(count)
+            Lane(Writer(store, clock, new_id), publish, measure, f"lane-{number}", seconds=seconds, limit=limit)
+            for number in range(count)
         ]
 
     async def __aenter__(self) -> "Lanes":
@@ -142,7 +262,13 @@ class Lanes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for lane in self._lanes:
-            await lane.stop()
+            lane.close()
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+
+    def hurry(self) -> None:
+        """The process ends: from now on no command waits long for the database."""
+        for lane in self._lanes:
+            lane.hurry()
 
     def _lane(self, performer_id: str) -> Lane:
         return self._lanes[crc32(performer_id.encode()) % len(self._lanes)]
@@ -155,7 +281,11 @@ class Lanes:
         return sum(lane.waiting for lane in self._lanes)
 
     async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
-        """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it."""
+        """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it.
+
+        Raises Unavailable if it could not be committed in time. Its detail says whether it may be committed later: if
+        so, the same command with the same idempotency key is answered with what came of it.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._lane(performer_id).post(
             Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)

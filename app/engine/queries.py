@@ -8,6 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -23,6 +24,8 @@ from app.wire.requests import is_identifier
 log = logging.getLogger(__name__)
 
 READER_THREADS = 4
+QUERY_SECONDS = 5.0
+QUERIES_LIMIT = 1000
 REMEMBERED_ITEMS = 100_000
 """Items whose room is remembered; on a shared database some end in another process, without notice here."""
 LONGEST_CATCH_UP = 500
@@ -32,34 +35,47 @@ T = TypeVar("T")
 
 
 class Queries:
-    def __init__(self, store: Store, lanes: Lanes) -> None:
+    def __init__(
+        self, store: Store, lanes: Lanes, *, seconds: float = QUERY_SECONDS, limit: int = QUERIES_LIMIT
+    ) -> None:
+        """`seconds`: within which every query is answered. `limit`: queries under way and waiting."""
         self._store = store
         self._lanes = lanes
+        self._seconds = seconds
+        self._places = BoundedSemaphore(limit)
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
         """By item id, the performer id of active items committed here: saves a query. An OrderedDict, because finding
         the first key of a plain dict that has lost its first keys takes time in proportion to their number."""
 
     def close(self) -> None:
-        self._threads.shutdown()
+        """Drop the queries that wait; free the threads of those whose database does not answer."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._store.engines.interrupt()
 
     async def run(self, query: Callable[[Connection], T]) -> T:
         """The result of a function over a read-only connection, run in a reader thread.
 
-        Raises Unavailable while the database is in trouble.
+        Raises Unavailable while the database is in trouble, and when too many queries wait already.
         """
 
         def execute() -> T:
             with self._store.reading() as connection:
                 return query(connection)
 
+        if not self._places.acquire(blocking=False):
+            raise Unavailable("Too many queries are waiting; try again shortly.", retry_after_seconds=1)
+        pending = self._threads.submit(execute)
+        pending.add_done_callback(lambda _: self._places.release())
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, execute)
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.wrap_future(pending)
+        except TimeoutError:
+            log.error("a query was not answered in time")
+            raise _database_in_trouble() from None
         except TROUBLE as error:
             log.error("a query failed", exc_info=error)
-            raise Unavailable(
-                "The database cannot be used right now; try again shortly.", retry_after_seconds=1
-            ) from None
+            raise _database_in_trouble() from None
 
     async def room(self, performer_id: str) -> Room:
         """The room as last committed; version 0 if it never was."""
@@ -118,3 +134,7 @@ class Queries:
     async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
         """A room's events after a version, as many as are read at once."""
         return await self.run(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))
+
+
+def _database_in_trouble() -> Unavailable:
+    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)

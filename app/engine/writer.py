@@ -4,26 +4,27 @@ A cached room is never trusted blindly. On a shared database a batch first locks
 compares their versions; everywhere the table's unique (performer, version) refuses what a stale copy would write.
 """
 
-import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from operator import is_
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from app.domain import command as do
-from app.domain.command import Command
 from app.domain.decision import decide
 from app.domain.errors import DuplicateIdempotencyKey, EscrowAlreadyQueued, Internal, QueueError, Unavailable
 from app.domain.event import Event, EventName
 from app.domain.item import Item
 from app.domain.operation import Operation
 from app.domain.room import Room
+from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome
 from app.store import TROUBLE, Store, reading, records, writing
 from app.store.records import Answer
 from app.store.writing import Changes
@@ -35,49 +36,25 @@ ABOUT_THE_ROOM = ""
 """Stands for an item id in the stored answer of a command about the room: its replay is the room as it is then."""
 ATTEMPTS = 5
 """How often a single command is decided again after another process was faster or the connection was lost."""
+WHOLE_FAILURES = 2
+"""Failures in a row after which the rooms of a batch are tried one by one."""
+SLOW_SECONDS = 0.1
+"""A failure that takes longer is no command's: the database is locked, or does not answer."""
+FAILED_ROOMS = 3
+"""Rooms in a row that the database does not take, after which the others are not tried."""
+APART_LOCK_TIMEOUT_MS = 50
+HELD_UP_SECONDS = 0.25
+"""How long a room that has waited for a lock is not tried again: a lane spends at most a fifth of its time on it."""
+LOCKED_PAUSE_SECONDS = 0.005
+LONGEST_LOCK_SECONDS = 3.0
+"""How long `process` waits for rooms that others hold. A lane waits until its commands are due."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Idempotency:
-    """The caller's key, within the caller's scope, and a digest of what was asked for."""
+class Later(Enum):
+    """Why a job has to be tried again."""
 
-    scope: str
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """The result of a committed command."""
-
-    room: Room
-    events: tuple[Event, ...] = ()
-    item: Item | None = None
-    position: int = 0
-    replayed: bool = False
-    """The answer is the one given to the same key before; nothing was done now."""
-    operation: Operation | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class Envelope:
-    """A command with the future that its outcome resolves."""
-
-    performer_id: str
-    command: Command
-    idempotency: Idempotency | None = None
-    future: "asyncio.Future[Outcome] | None" = None
-
-
-@dataclass(slots=True, kw_only=True)
-class DatabaseTask:
-    """Work on the lane's connection that is not a room's command: claims and leases."""
-
-    run: Callable[[Connection], Any]
-    future: "asyncio.Future[Any] | None" = None
-
-
-Job = Envelope | DatabaseTask
+    LOCKED = "another process holds its room"
+    TROUBLE = "the database cannot be written"
 
 
 @dataclass(slots=True)
@@ -86,6 +63,8 @@ class _Batch:
 
     connection: Connection
     rooms: dict[str, Room]
+    held: set[str]
+    """The rooms that another process holds: nothing can be decided in them now."""
     known_answers: dict[tuple[str, str], Answer]
     held_escrows: dict[str, str]
     changes: Changes = field(default_factory=Changes)
@@ -101,54 +80,156 @@ class Writer:
         self.clock = clock
         self.new_id = new_id
         self._rooms: OrderedDict[str, Room] = OrderedDict()
+        self._failures = 0
+        """Batches in a row that the database did not take."""
+        self._held_up: dict[str, float] = {}
+        """By performer id, when to try a room again that has waited for a lock."""
+        self._lock_timeout_ms: int | None = None
+        """Of the transaction that is about to begin; None: the connection's own."""
 
     def peek(self, performer_id: str) -> Room | None:
         """The room as last committed here, if it is cached. Safe from any thread: a Room never changes."""
         return self._rooms.get(performer_id)
 
-    def process(self, batch: Sequence[Job]) -> list[Any]:
-        """Commit a batch; one result a job: an Outcome, or the value the database task
-        returned, or the exception it met.
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the database has not taken the last batch."""
+        return self._failures > 0
 
-        A batch that fails as a whole is replayed one by one, so that a bad command costs only itself.
+    def process(self, batch: Sequence[Job]) -> list[Any]:
+        """Commit a batch; one result a job: an Outcome, or the value the database task returned, or the exception it
+        met. What cannot be written just now is tried a few times, then refused.
         """
-        try:
-            return self._commit(batch)
-        except Exception as error:
-            # Nothing of this batch was committed, and its rooms may be stale.
-            self._forget(batch)
-            if len(batch) == 1:
-                return [self._alone(batch[0], failed=error)]
-        results: list[Any] = []
-        for job in batch:
-            # A database that has failed ATTEMPTS times for one command is in trouble: the others need not wait for it.
-            in_trouble = bool(results) and isinstance(results[-1], Unavailable)
-            results.append(_database_in_trouble() if in_trouble else self._alone(job))
+        results = self.attempt(batch)
+        failures, give_up_at = 1, monotonic() + LONGEST_LOCK_SECONDS
+        while later := [index for index, result in enumerate(results) if isinstance(result, Later)]:
+            if Later.TROUBLE in results:
+                failures += 1
+            if failures > ATTEMPTS or monotonic() > give_up_at:
+                return [database_in_trouble() if isinstance(result, Later) else result for result in results]
+            if Later.LOCKED in results:
+                sleep(LOCKED_PAUSE_SECONDS)
+            for index, result in zip(later, self.attempt([batch[index] for index in later]), strict=True):
+                results[index] = result
         return results
 
-    def _alone(self, job: Job, failed: Exception | None = None) -> Any:
+    def attempt(self, batch: Sequence[Job]) -> list[Any]:
+        """Commit what can be committed now; results as of `process`, and a Later for a job that is to be tried again.
+
+        The rooms of a batch share a transaction as long as all is well. Rooms with a row that somebody else keeps
+        locked have transactions of their own, so that the other rooms do not wait for them.
+        """
+        results: list[Any] = [Later.LOCKED] * len(batch)
+        together, apart = self._parted(batch)
+        began = monotonic()
+        try:
+            self._attempt_together(batch, together, results)
+            self._failures = 0
+        except TROUBLE as error:
+            self._failures += 1
+            fails_at_once = monotonic() - began < SLOW_SECONDS
+            if _is_lock_timeout(error) or (self._failures > WHOLE_FAILURES and fails_at_once):
+                # Some room's row is held, or one of the commands is what the database cannot bear.
+                apart = [*_by_room(batch, together), *apart]
+            else:
+                _set(results, together, Later.TROUBLE)
+            if self._failures == 1:
+                log.error("a command could not be committed; it is tried again until it is due", exc_info=error)
+        except Exception as error:
+            if len(together) == 1:
+                results[together[0]] = self._alone(batch[together[0]], error)
+            else:
+                apart = [*_by_room(batch, together), *apart]
+        failures = 0
+        for indexes in apart:
+            if failures >= FAILED_ROOMS:
+                _set(results, indexes, Later.TROUBLE)
+            else:
+                failures = 0 if self._attempt_apart(batch, indexes, results) else failures + 1
+        return results
+
+    def _attempt_together(self, batch: Sequence[Job], indexes: Sequence[int], results: list[Any]) -> None:
+        if not indexes:
+            return
+        jobs = [batch[index] for index in indexes]
+        try:
+            committed = self._commit(jobs)
+        except Exception:
+            # Nothing of it was committed, and its rooms may be stale.
+            self._forget(jobs)
+            raise
+        for index, result in zip(indexes, committed, strict=True):
+            results[index] = result
+
+    def _attempt_apart(self, batch: Sequence[Job], indexes: Sequence[int], results: list[Any]) -> bool:
+        """Commit the jobs of one room; returns whether the database is at work."""
+        room = _room_of(batch[indexes[0]])
+        try:
+            self._lock_timeout_ms = APART_LOCK_TIMEOUT_MS
+            self._attempt_together(batch, indexes, results)
+        except TROUBLE as error:
+            is_locked = _is_lock_timeout(error)
+            if is_locked and room is not None:
+                self._held_up[room] = monotonic() + HELD_UP_SECONDS
+            _set(results, indexes, Later.LOCKED if is_locked else Later.TROUBLE)
+            return is_locked
+        except Exception as error:
+            for index in indexes:
+                results[index] = self._alone(batch[index], error if len(indexes) == 1 else None)
+        finally:
+            self._lock_timeout_ms = None
+        if room is not None:
+            self._held_up.pop(room, None)
+        return True
+
+    def _parted(self, batch: Sequence[Job]) -> tuple[list[int], list[list[int]]]:
+        """The indexes of the jobs that share a transaction; and by room those of the rooms that had to wait for a
+        lock lately and are now tried again. Rooms whose turn it is not yet are in neither."""
+        if not self._held_up:
+            return list(range(len(batch))), []
+        now = monotonic()
+        together: list[int] = []
+        apart: list[int] = []
+        for index, job in enumerate(batch):
+            retry_at = self._held_up.get(_room_of(job) or "")
+            if retry_at is None:
+                together.append(index)
+            elif retry_at <= now:
+                apart.append(index)
+        return together, _by_room(batch, apart)
+
+    def _alone(self, job: Job, failed: Exception | None) -> Any:
+        """A job in a transaction of its own, so that a bad command costs only itself."""
         for _ in range(ATTEMPTS):
-            if failed is not None and not isinstance(failed, (IntegrityError, *TROUBLE)):
+            if failed is not None and not isinstance(failed, IntegrityError):
                 break
             try:
                 return self._commit([job])[0]
+            except TROUBLE:
+                self._forget([job])
+                return Later.TROUBLE
             except Exception as error:  # the caller gets it as the job's result
                 self._forget([job])
                 failed = error
         return _refusal_for(failed)
 
     def _commit(self, batch: Sequence[Job]) -> list[Any]:
+        """Decide and commit jobs in one transaction; Later.LOCKED for those whose room somebody else holds."""
         envelopes = [job for job in batch if isinstance(job, Envelope)]
         with self.store.writing() as connection:
+            if self._lock_timeout_ms is not None and self.store.shared:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {self._lock_timeout_ms}")
             current = self._open(connection, envelopes)
             results: list[Any] = []
             for job in batch:
                 try:
-                    if isinstance(job, Envelope):
-                        results.append(self._decide(current, job))
-                    else:
+                    if isinstance(job, DatabaseTask):
                         self._flush(current)
                         results.append(job.run(connection))
+                    elif job.performer_id in current.held:
+                        results.append(Later.LOCKED)
+                    else:
+                        results.append(self._decide(current, job))
                 except QueueError as refusal:
                     results.append(refusal)
             self._flush(current)
@@ -167,24 +248,27 @@ class Writer:
             for envelope in envelopes
             if isinstance(envelope.command, do.Intake)
         ]
-        rooms = self._load(connection, performer_ids)
+        rooms, held_rooms = self._load(connection, performer_ids)
         # A room that does not exist yet cannot be locked, so another process may commit between two of these reads.
         # Answers are read last: a request that finds its escrow held by itself then finds its answer, too.
         held = reading.held_escrows(connection, escrows)
-        return _Batch(connection, rooms, reading.find_answers(connection, keys), held)
+        return _Batch(connection, rooms, held_rooms, reading.find_answers(connection, keys), held)
 
-    def _load(self, connection: Connection, performer_ids: Collection[str]) -> dict[str, Room]:
+    def _load(self, connection: Connection, performer_ids: Collection[str]) -> tuple[dict[str, Room], set[str]]:
+        """The rooms, locked where others could write them; and those that others hold."""
         rooms = {performer_id: self._rooms.get(performer_id) for performer_id in performer_ids}
+        held: set[str] = set()
         if self.store.shared:
-            versions = reading.versions(connection, performer_ids, lock=True)
+            versions, held = reading.locked_versions(connection, performer_ids)
             rooms = {
                 performer_id: room if room is not None and room.version == versions.get(performer_id, 0) else None
                 for performer_id, room in rooms.items()
+                if performer_id not in held
             }
         missing = [performer_id for performer_id, room in rooms.items() if room is None]
         if missing:
             rooms |= reading.load_rooms(connection, self.store.policy, missing)
-        return {performer_id: room for performer_id, room in rooms.items() if room is not None}
+        return {performer_id: room for performer_id, room in rooms.items() if room is not None}, held
 
     def _decide(self, batch: _Batch, envelope: Envelope) -> Outcome:
         idempotency = envelope.idempotency
@@ -315,6 +399,28 @@ class Writer:
                 self._rooms.pop(job.performer_id, None)
 
 
+def _room_of(job: Job) -> str | None:
+    return job.performer_id if isinstance(job, Envelope) else None
+
+
+def _by_room(batch: Sequence[Job], indexes: Sequence[int]) -> list[list[int]]:
+    """The indexes of each room's jobs, in order; a database task has no room and is alone."""
+    rooms: dict[str | int, list[int]] = {}
+    for index in indexes:
+        rooms.setdefault(_room_of(batch[index]) or index, []).append(index)
+    return list(rooms.values())
+
+
+def _set(results: list[Any], indexes: Sequence[int], later: Later) -> None:
+    for index in indexes:
+        results[index] = later
+
+
+def _is_lock_timeout(error: Exception) -> bool:
+    """Whether PostgreSQL says that a lock was not to be had in time (55P03)."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
+
+
 def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
     """The items of a queue that are not, as they are now, in the one before."""
     if all(map(is_, before, after)):
@@ -331,8 +437,8 @@ def _refusal_for(error: Exception | None) -> QueueError:
     log.error("a command could not be committed", exc_info=error)
     if isinstance(error, IntegrityError):
         return Unavailable("Others change the same at the same time; try again.", retry_after_seconds=1)
-    return _database_in_trouble() if isinstance(error, TROUBLE) else Internal("Something went wrong here.")
+    return database_in_trouble() if isinstance(error, TROUBLE) else Internal("Something went wrong here.")
 
 
-def _database_in_trouble() -> Unavailable:
+def database_in_trouble() -> Unavailable:
     return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)

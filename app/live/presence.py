@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 
 from app.domain.command import SetPresence
 from app.domain.errors import QueueError
+from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
-from app.engine.writer import Outcome
 from app.store import reading, writing
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,14 @@ queue.
 """
 
 import fcntl
+import logging
 import os
+import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +23,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+log = logging.getLogger(__name__)
+
 BUSY_TIMEOUT_MS = 10_000
-CONNECT_SECONDS = 5
-LOCK_TIMEOUT_MS = 2_000
-"""How long to wait for another process that holds a room or an operation."""
+LANE_BUSY_TIMEOUT_MS = 500
+"""How long one attempt of a lane waits for SQLite's write lock. The lane tries again until its commands are due."""
+CONNECT_SECONDS = 2
+"""The least that PostgreSQL's client library takes."""
+LOCK_TIMEOUT_MS = 500
+"""How long one attempt waits for a row that another process holds."""
 SILENCE_MS = 10_000
 """When PostgreSQL gives up a process that has vanished in mid-transaction, and a process a PostgreSQL that has."""
 MENDED_SQLITE = (3, 51, 3)
@@ -35,20 +43,58 @@ class DatabaseRefusedError(Exception):
     """The database cannot be used as it is; `str()` is one line that says what to do."""
 
 
+class OpenConnections:
+    """The open connections of some engines, so that whoever is stuck in one can be freed from another thread."""
+
+    def __init__(self) -> None:
+        self._connections: dict[int, Any] = {}
+
+    def watch(self, engine: Engine) -> None:
+        def opened(connection: Any, record: Any) -> None:
+            self._connections[id(connection)] = connection
+
+        def closed(connection: Any, record: Any) -> None:
+            self._connections.pop(id(connection), None)
+
+        event.listen(engine, "connect", opened)
+        event.listen(engine, "close", closed)
+
+    def interrupt(self) -> None:
+        """Have every statement under way fail. A server that does not answer is disconnected, which is all that frees
+        a thread that waits for it; whether a commit took effect is not known then."""
+        for connection in list(self._connections.values()):
+            try:
+                if hasattr(connection, "interrupt"):
+                    connection.interrupt()
+                    continue
+                with socket.socket(fileno=os.dup(connection.fileno())) as way:
+                    way.shutdown(socket.SHUT_RDWR)
+            except Exception as error:  # it has been closed meanwhile: nobody is stuck in it
+                log.debug("a connection was not interrupted: %s", type(error).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """One engine for writers and one for readers; on PostgreSQL they share a pool."""
+    """One engine for the lanes and one for readers; on PostgreSQL they share a pool."""
 
     writer: Engine
     reader: Engine
+    patient_writer: Engine
+    """Waits for SQLite's write lock as long as it takes: migrations, the sandbox wallet."""
+    connections: OpenConnections = field(default_factory=OpenConnections)
 
     @property
     def is_sqlite(self) -> bool:
         return self.writer.dialect.name == "sqlite"
 
+    def interrupt(self) -> None:
+        """Free every thread that is stuck in one of these engines; see `OpenConnections.interrupt`."""
+        self.connections.interrupt()
+
     def dispose(self) -> None:
         self.reader.dispose()
         self.writer.dispose()
+        self.patient_writer.dispose()
 
 
 def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
@@ -75,14 +121,16 @@ def sqlite_driver() -> ModuleType:
     return driver
 
 
-def open_engines(database_url: str | URL, *, lanes: int = 1, readers: int = 4) -> Engines:
-    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet.
+def open_engines(
+    database_url: str | URL, *, lanes: int = 1, readers: int = 4, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+) -> Engines:
+    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet. `busy_timeout_ms`: of the writer.
 
     Raises DatabaseRefusedError where the database's driver is missing or must not be used.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
-        return _sqlite_engines(url, readers)
+        return _sqlite_engines(url, readers, busy_timeout_ms)
     return _postgres_engines(url, lanes + readers)
 
 
@@ -112,23 +160,27 @@ def _postgres_engines(url: URL, size: int) -> Engines:
     event.listen(engine, "connect", connect)
     # A reader's statements all see the database at one moment, as SQLite's do.
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return Engines(writer=engine, reader=reader)
+    connections = OpenConnections()
+    connections.watch(engine)
+    return Engines(writer=engine, reader=reader, patient_writer=engine, connections=connections)
 
 
-def _sqlite_engines(url: URL, readers: int) -> Engines:
+def _sqlite_engines(url: URL, readers: int, writer_busy_timeout_ms: int) -> Engines:
     driver = sqlite_driver()
 
-    def connect(dbapi_connection: Any, record: Any) -> None:
+    connections = OpenConnections()
+
+    def connect(busy_timeout_ms: int, dbapi_connection: Any, record: Any) -> None:
         # The driver's own implicit BEGIN is deferred and loses updates between two writers: we begin ourselves.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
 
-    def engine(begin: str, size: int) -> Engine:
+    def engine(begin: str, size: int, busy_timeout_ms: int = BUSY_TIMEOUT_MS) -> Engine:
         made = create_engine(
             url,
             module=driver,
@@ -138,12 +190,17 @@ def _sqlite_engines(url: URL, readers: int) -> Engines:
             max_overflow=0,
             connect_args={"check_same_thread": False},
         )
-        event.listen(made, "connect", connect)
+        event.listen(made, "connect", partial(connect, busy_timeout_ms))
         event.listen(made, "begin", lambda connection: driver_rows(connection, begin))
+        connections.watch(made)
         return made
 
-    # The second writer connection is for the sandbox wallet, which lives in the same file.
-    return Engines(writer=engine("BEGIN IMMEDIATE", 2), reader=engine("BEGIN", readers))
+    return Engines(
+        writer=engine("BEGIN IMMEDIATE", 2, writer_busy_timeout_ms),
+        reader=engine("BEGIN", readers),
+        patient_writer=engine("BEGIN IMMEDIATE", 1),
+        connections=connections,
+    )
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -84,14 +84,22 @@ def is_compact(connection: Connection) -> bool:
 
 # What is asked all the time is made into a statement once: that takes longer than the answer does.
 _VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
-_LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update()
+_LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update(skip_locked=True)
 
 
-def versions(connection: Connection, performer_ids: Collection[str], *, lock: bool = False) -> dict[str, int]:
-    """The committed version of each room that exists. With `lock` nobody else writes them meanwhile."""
-    statement = _LOCKED_VERSIONS if lock else _VERSIONS
-    rows = connection.execute(statement, {"performer_ids": list(performer_ids)})
+def versions(connection: Connection, performer_ids: Collection[str]) -> dict[str, int]:
+    """The committed version of each room that exists."""
+    rows = connection.execute(_VERSIONS, {"performer_ids": list(performer_ids)})
     return {row.performer_id: row.version for row in rows}
+
+
+def locked_versions(connection: Connection, performer_ids: Collection[str]) -> tuple[dict[str, int], set[str]]:
+    """The version of each room that exists and is locked here from now on; and the rooms that somebody else holds,
+    for whom nobody waits."""
+    rows = connection.execute(_LOCKED_VERSIONS, {"performer_ids": list(performer_ids)})
+    locked = {row.performer_id: row.version for row in rows}
+    missing = [performer_id for performer_id in performer_ids if performer_id not in locked]
+    return locked, set(versions(connection, missing)) if missing else set()
 
 
 ROOM_ROWS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))

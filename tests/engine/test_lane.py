@@ -13,8 +13,8 @@ from sqlalchemy import Connection, event
 from app.domain import command as do
 from app.domain.errors import QueueEmpty, Unavailable
 from app.engine import lane
+from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
-from app.engine.writer import Outcome
 from app.store import Store, reading
 from tests.support.builders import PERFORMER
 from tests.support.stores import (
@@ -54,8 +54,8 @@ def heard() -> Heard:
     return Heard()
 
 
-def lanes_on(store: Store, heard: Heard, count: int = 1) -> Lanes:
-    return Lanes(store, HandClock(), new_id, heard.publish, count=count, measure=heard.measure)
+def lanes_on(store: Store, heard: Heard, count: int = 1, **limits: Any) -> Lanes:
+    return Lanes(store, HandClock(), new_id, heard.publish, count=count, measure=heard.measure, **limits)
 
 
 @asynccontextmanager
@@ -153,11 +153,8 @@ async def test_a_caller_that_goes_away_takes_nothing_back(store: Store, heard: H
     assert [outcome.room.version for outcome in heard.outcomes] == [1, 2]
 
 
-async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(
-    store: Store, heard: Heard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lane, "MAILBOX_LIMIT", 3)
-    async with lanes_on(store, heard) as lanes:
+async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard, limit=3) as lanes:
         async with held_up(lanes):
             tasks = posted(lanes, *(intake_of() for _ in range(3)))
             await waiting(lanes, 3)

@@ -24,7 +24,7 @@ from app.domain.item import Reason, Status
 from app.domain.operation import OperationKind
 from app.domain.room import Policy
 from app.engine import writer as writer_module
-from app.engine.writer import DatabaseTask, Job, Outcome
+from app.engine.jobs import DatabaseTask, Job, Outcome
 from app.store import Store, reading, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (

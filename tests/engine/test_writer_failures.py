@@ -106,7 +106,8 @@ def test_a_database_in_trouble_is_not_asked_again_for_every_command_of_a_batch(s
     break_commit(store, count, OperationalError("COMMIT", {}, Exception("the server is away")))
     results = writer.process([job_of(intake_of(number)) for number in range(1, 51)])
     assert codes(results) == ["UNAVAILABLE"] * 50
-    assert len(asked) == 1 + writer_module.ATTEMPTS
+    # The first two times all together, then three rooms at most: here is only one.
+    assert len(asked) <= 2 * writer_module.ATTEMPTS
 
 
 def test_a_full_disk_is_unavailable_and_heals(sqlite_database: Database) -> None:

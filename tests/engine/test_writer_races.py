@@ -20,7 +20,8 @@ from app.domain.errors import QueueError
 from app.domain.item import Reason
 from app.domain.operation import Operation, OperationKind
 from app.domain.room import Policy
-from app.engine.writer import DatabaseTask, Envelope, Outcome, Writer
+from app.engine.jobs import DatabaseTask, Envelope, Outcome
+from app.engine.writer import Writer
 from app.store import Store, reading, records, writing
 from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS, ROOMS
 from tests.support.builders import ADMIN, PERFORMER, moment
@@ -380,7 +381,7 @@ def test_a_vanished_process_holds_a_room_up_for_a_bounded_time(
     queue_item(ours)
     vanished = theirs.engines.writer.connect()
     vanished.begin()
-    reading.versions(vanished, [PERFORMER.id], lock=True)
+    reading.locked_versions(vanished, [PERFORMER.id])
     assert send(ours, intake_of()).position == 2
     with pytest.raises(DBAPIError, match="idle-in-transaction"):
         vanished.execute(text("SELECT 1"))

@@ -57,7 +57,8 @@ def _queue_engines() -> Engines:
 
     # Everything happens in one thread and one piece after the other, so writer and reader can be one connection.
     connection = sqlite_driver().connect(":memory:", isolation_level=None, check_same_thread=False)
-    return Engines(writer=engine("BEGIN IMMEDIATE", lambda: connection), reader=engine("BEGIN", lambda: connection))
+    writer, reader = engine("BEGIN IMMEDIATE", lambda: connection), engine("BEGIN", lambda: connection)
+    return Engines(writer=writer, reader=reader, patient_writer=writer)
 
 
 def _drop_uniqueness(engine: Engine) -> None:

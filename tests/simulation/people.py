@@ -16,7 +16,7 @@ from app.access.auth import Principal
 from app.domain.command import Role
 from app.domain.errors import EscrowAlreadyQueued, QueueError, Unavailable
 from app.domain.operation import OperationStatus
-from app.engine.writer import Outcome
+from app.engine.jobs import Outcome
 from app.store import reading
 from app.wire.requests import (
     AbandonRequest,

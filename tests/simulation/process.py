@@ -19,10 +19,11 @@ from sqlalchemy.exc import OperationalError
 from app.actions import Actions
 from app.domain.errors import Conflict, Internal
 from app.engine import timers
+from app.engine.jobs import Job, Outcome
 from app.engine.lane import LARGEST_BATCH, Lane, Lanes
 from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
-from app.engine.writer import Job, Outcome, Writer
+from app.engine.writer import Writer
 from app.live import catch_up
 from app.live.hub import Hub
 from app.live.presence import Presence
@@ -292,8 +293,10 @@ class _Lane(Lane):
     def start(self) -> None:
         pass
 
-    async def stop(self) -> None:
+    def close(self) -> None:
         self._stopping = True
+
+    async def stop(self) -> None:
         # One that dies on the way takes what is in the mailbox with it.
         while self._process.alive and (self.waiting or self._untold):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)

@@ -11,7 +11,8 @@ from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus, Receipt
 from app.engine.heartbeat import Heartbeat
-from app.engine.writer import Envelope, Job, Outcome, Writer
+from app.engine.jobs import Envelope, Job, Outcome
+from app.engine.writer import Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
 from app.wallet.answers import Rejected, Retry, Succeeded

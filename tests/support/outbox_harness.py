@@ -11,9 +11,9 @@ from app.domain.command import Command
 from app.domain.event import Event
 from app.domain.item import Item, Reason
 from app.domain.operation import Operation
+from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.engine.writer import Idempotency, Outcome
 from app.store import Store, reading
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet

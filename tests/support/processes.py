@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.engine.writer import Outcome
 from app.live.presence import Presence
 from app.store import Store
 from tests.support.stores import HandClock, new_id

@@ -28,7 +28,8 @@ from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationKind
 from app.domain.room import Policy, Room, apply
-from app.engine.writer import Envelope, Idempotency, Outcome, Writer
+from app.engine.jobs import Envelope, Idempotency, Outcome
+from app.engine.writer import Writer
 from app.sandbox.tables import SANDBOX_TABLES
 from app.store import Store, reading, writing
 from app.store.engines import driver_many, driver_rows, open_engines

@@ -1,0 +1,86 @@
+"""The jobs of a lane: commands in envelopes and database tasks, and what comes of a command."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from threading import Lock
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.domain.command import Command
+from app.domain.errors import Unavailable
+from app.domain.event import Event
+from app.domain.item import Item
+from app.domain.operation import Operation
+from app.domain.room import Room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """The caller's key, within the caller's scope, and a digest of what was asked for."""
+
+    scope: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The result of a committed command."""
+
+    room: Room
+    events: tuple[Event, ...] = ()
+    item: Item | None = None
+    position: int = 0
+    replayed: bool = False
+    """The answer is the one given to the same key before; nothing was done now."""
+    operation: Operation | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Posted:
+    """What is posted to a lane: until when it may be begun, and who has it."""
+
+    deadline: float = inf
+    """By `time.monotonic`. A job that has not been committed by then is given up."""
+    _claim: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def claim(self) -> bool:
+        """Take the job, once: the lane does so to begin it, or the caller's side to withdraw it. Safe from any
+        thread."""
+        return self._claim.acquire(blocking=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Envelope(_Posted):
+    """A command with the future that its outcome resolves."""
+
+    performer_id: str
+    command: Command
+    idempotency: Idempotency | None = None
+    future: "asyncio.Future[Outcome] | None" = None
+
+
+@dataclass(slots=True, kw_only=True)
+class DatabaseTask(_Posted):
+    """Work on the lane's connection that is not a room's command: claims and leases."""
+
+    run: Callable[[Connection], Any]
+    future: "asyncio.Future[Any] | None" = None
+
+
+Job = Envelope | DatabaseTask
+
+
+def not_carried_out() -> Unavailable:
+    return Unavailable("The database could not take this in time; nothing was done. Try again.", retry_after_seconds=1)
+
+
+def perhaps_carried_out() -> Unavailable:
+    return Unavailable(
+        "The database has not confirmed this in time; it may still be carried out. "
+        "Repeat it with the same Idempotency-Key to learn what came of it.",
+        retry_after_seconds=1,
+    )

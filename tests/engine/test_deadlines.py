@@ -1,0 +1,246 @@
+"""Every command has a deadline, whatever the database does; and one locked row holds up nobody but its own room."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+
+from app.domain import command as do
+from app.domain.errors import Unavailable
+from app.engine.lane import Lanes
+from app.engine.queries import Queries
+from app.store import Store, reading
+from app.store.engines import open_engines
+from tests.support.builders import PERFORMER
+from tests.support.stores import (
+    Database,
+    HandClock,
+    assert_consistent,
+    build_writer,
+    idempotency_of,
+    intake_of,
+    new_id,
+    queue_item,
+)
+from tests.support.stores import database_fixture as database_fixture
+from tests.support.stores import postgres_database_fixture as postgres_database_fixture
+from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
+
+SHELL = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+SECONDS = 3.0
+"""The deadline in these tests."""
+
+
+def lanes_on(store: Store, seconds: float = SECONDS) -> Lanes:
+    """One lane, so that all rooms share it."""
+    return Lanes(store, HandClock(), new_id, lambda outcomes: None, seconds=seconds)
+
+
+def impatient(database: Database) -> Store:
+    """As the service opens it: an attempt waits for SQLite's lock a moment only."""
+    store = Store(open_engines(database.url, busy_timeout_ms=100), database.open().policy)
+    database.stores.append(store)
+    return store
+
+
+async def refused(lanes: Lanes, command: do.Intake, seconds: float = SECONDS) -> str:
+    """The detail of the refusal, which must come within the deadline."""
+    began = monotonic()
+    with pytest.raises(Unavailable) as caught:
+        await lanes.send(command.item.performer_id, command, idempotency_of(command))
+    assert monotonic() - began < seconds + 0.3
+    assert caught.value.retry_after_seconds == 1
+    return caught.value.detail
+
+
+@contextmanager
+def locked_by_a_shell(database: Database) -> Iterator[None]:
+    """Somebody has begun to write, in a process of their own, and is in no hurry."""
+    program = [sys.executable, "-c", SHELL, database.url.removeprefix("sqlite:///")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"locked\n"
+        yield
+        shell.stdin.close()
+
+
+async def test_a_database_locked_by_a_shell_is_unavailable_in_time_and_nothing_was_done(
+    sqlite_database: Database,
+) -> None:
+    store = impatient(sqlite_database)
+    async with lanes_on(store) as lanes:
+        with locked_by_a_shell(sqlite_database):
+            details = await asyncio.gather(*(refused(lanes, intake_of(number)) for number in (1, 2, 3)))
+            assert all("nothing was done" in detail for detail in details)
+        assert (await lanes.send(PERFORMER.id, intake_of(4))).position == 1
+    assert assert_consistent(store).version == 1
+
+
+async def test_a_lock_that_is_gone_in_time_is_not_noticed(sqlite_database: Database) -> None:
+    async with lanes_on(impatient(sqlite_database), seconds=30) as lanes:
+        with locked_by_a_shell(sqlite_database):
+            sent = asyncio.gather(*(lanes.send(PERFORMER.id, intake_of(number)) for number in (1, 2, 3)))
+            done, _ = await asyncio.wait([sent], timeout=1)
+            assert not done
+        assert [outcome.position for outcome in await sent] == [1, 2, 3]
+
+
+async def test_the_end_does_not_wait_for_a_lock(sqlite_database: Database) -> None:
+    lanes = lanes_on(impatient(sqlite_database), seconds=60)
+    await lanes.__aenter__()
+    with locked_by_a_shell(sqlite_database):
+        sent = asyncio.create_task(lanes.send(PERFORMER.id, intake_of()))
+        await asyncio.sleep(0)
+        began = monotonic()
+        await lanes.__aexit__(None, None, None)
+        assert monotonic() - began < 4
+        with pytest.raises(Unavailable):
+            await sent
+
+
+@contextmanager
+def held(database: Database, statement: str, *values: str) -> Iterator[None]:
+    """Somebody else keeps the rows locked that a statement finds."""
+    with psycopg.connect(database.url) as other:
+        other.execute(statement.encode(), values)
+        yield
+        other.rollback()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 1 FROM rooms WHERE performer_id = %s FOR UPDATE",
+        "SELECT 1 FROM items WHERE performer_id = %s FOR UPDATE",
+    ],
+    ids=["its room's row", "an item's row"],
+)
+async def test_one_locked_row_holds_up_its_room_and_no_other(postgres_database: Database, statement: str) -> None:
+    store = postgres_database.open()
+    writer = build_writer(store)
+    item = queue_item(writer, performer_id="held")
+    queue_item(writer, performer_id="free")
+    start = do.Start(actor=PERFORMER, item_id=item.item_id)
+    async with lanes_on(store) as lanes:
+        with held(postgres_database, statement, "held"):
+            stuck = asyncio.create_task(lanes.send("held", start))
+            waits = []
+            for _ in range(10):
+                began = monotonic()
+                await lanes.send("free", intake_of(performer_id="free"))
+                waits.append(monotonic() - began)
+            assert sorted(waits)[5] < 0.5
+            with pytest.raises(Unavailable):
+                await stuck
+            await lanes.send("free", intake_of(performer_id="free"))
+        assert (await lanes.send("held", start)).item is not None
+    for name in ("held", "free"):
+        assert_consistent(store, name)
+
+
+async def test_the_commands_of_a_held_room_keep_their_order(postgres_database: Database) -> None:
+    store = postgres_database.open()
+    queue_item(build_writer(store))
+    async with lanes_on(store, seconds=30) as lanes:
+        with held(postgres_database, "SELECT 1 FROM rooms WHERE performer_id = %s FOR UPDATE", PERFORMER.id):
+            sent = asyncio.gather(*(lanes.send(PERFORMER.id, intake_of()) for _ in range(20)))
+            await lanes.send("free", intake_of(performer_id="free"))
+            assert not sent.done()
+        assert [outcome.position for outcome in await sent] == list(range(2, 22))
+
+
+def backends(database: Database) -> Sequence[int]:
+    """The server's processes that serve this database."""
+    with psycopg.connect(database.url) as other:
+        rows = other.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return [pid for (pid,) in rows]
+
+
+@contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_server_that_does_not_answer_is_unavailable_in_time_and_a_repeat_says_what_came_of_it(
+    postgres_database: Database,
+) -> None:
+    store = postgres_database.open()
+    async with lanes_on(store) as lanes:
+        await lanes.send(PERFORMER.id, intake_of(1))
+        intake = intake_of(2)
+        with frozen(backends(postgres_database)):
+            detail = await refused(lanes, intake)
+            assert "Idempotency-Key" in detail
+            # Disconnected from the silent one, the lane works with another.
+            outcome = await lanes.send("free", intake_of(performer_id="free"))
+            assert outcome.position == 1
+        answer = await lanes.send(PERFORMER.id, intake, idempotency_of(intake))
+        assert answer.position == 2
+    assert assert_consistent(store).depth == 2
+
+
+async def test_the_end_does_not_wait_for_a_server_that_does_not_answer(postgres_database: Database) -> None:
+    store = postgres_database.open()
+    lanes = lanes_on(store, seconds=60)
+    await lanes.__aenter__()
+    await lanes.send(PERFORMER.id, intake_of(1))
+    with frozen(backends(postgres_database)):
+        sent = asyncio.create_task(lanes.send(PERFORMER.id, intake_of(2)))
+        await asyncio.sleep(0)
+        began = monotonic()
+        await lanes.__aexit__(None, None, None)
+        assert monotonic() - began < 5
+        with pytest.raises(Unavailable):
+            await sent
+
+
+async def test_a_query_is_answered_in_time_and_only_so_many_wait(database: Database) -> None:
+    store, released = database.open(), threading.Event()
+
+    def wait(connection: Connection) -> Any:
+        released.wait(30)
+        return reading.epoch(connection)
+
+    async with lanes_on(store) as lanes:
+        queries = Queries(store, lanes, seconds=1, limit=6)
+        tasks = [asyncio.create_task(queries.run(wait)) for _ in range(6)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="Too many"):
+            await queries.run(reading.epoch)
+        began = monotonic()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert monotonic() - began < 1.5
+        assert [type(result) for result in results] == [Unavailable] * 6
+        released.set()
+        while True:
+            try:
+                assert await queries.run(reading.epoch) == store.epoch
+                break
+            except Unavailable:
+                await asyncio.sleep(0)
+        queries.close()
