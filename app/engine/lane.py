@@ -64,9 +64,9 @@ class Lane:
         name: str,
         *,
         seconds: float = COMMAND_SECONDS,
-        limit: int = MAILBOX_LIMIT,
+        limit: Callable[[], int] = lambda: MAILBOX_LIMIT,
     ) -> None:
-        """`seconds`: within which every job is answered. `limit`: jobs that may wait."""
+        """`seconds`: within which every job is answered. `limit`: how many jobs may wait."""
         self.writer = writer
         self._publish = publish
         self._measure = measure
@@ -95,7 +95,7 @@ class Lane:
         """Raises Unavailable if the job cannot wait here."""
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
-        if self.waiting >= self._limit:
+        if self.waiting >= self._limit():
             raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
         job.deadline = monotonic() + self._seconds
         self._mailbox.put(job)
@@ -247,9 +247,17 @@ class Lanes:
         seconds: float = COMMAND_SECONDS,
         limit: int = MAILBOX_LIMIT,
     ) -> None:
-        """`seconds`: within which every command is answered. `limit`: jobs that may wait in one lane."""
+        """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane."""
+        self.limit = limit
         self._lanes = [
-            Lane(Writer(store, clock, new_id), publish, measure, f"lane-{number}", seconds=seconds, limit=limit)
+            Lane(
+                Writer(store, clock, new_id),
+                publish,
+                measure,
+                f"lane-{number}",
+                seconds=seconds,
+                limit=lambda: self.limit,
+            )
             for number in range(count)
         ]
 

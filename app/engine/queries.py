@@ -8,7 +8,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -59,17 +59,28 @@ class Queries:
         Raises Unavailable while the database is in trouble, and when too many queries wait already.
         """
 
-        def execute() -> T:
-            with self._store.reading() as connection:
-                return query(connection)
-
         if not self._places.acquire(blocking=False):
             raise Unavailable("Too many queries are waiting; try again shortly.", retry_after_seconds=1)
-        pending = self._threads.submit(execute)
-        pending.add_done_callback(lambda _: self._places.release())
+        begun = Lock()
+
+        def execute() -> T:
+            if not begun.acquire(blocking=False):
+                raise _database_in_trouble()  # nobody waits for it any more
+            try:
+                with self._store.reading() as connection:
+                    return query(connection)
+            finally:
+                self._places.release()
+
+        def never_begun(future: "asyncio.Future[T]") -> None:
+            if begun.acquire(blocking=False):
+                self._places.release()
+
+        pending = asyncio.get_running_loop().run_in_executor(self._threads, execute)
+        pending.add_done_callback(never_begun)
         try:
             async with asyncio.timeout(self._seconds):
-                return await asyncio.wrap_future(pending)
+                return await pending
         except TimeoutError:
             log.error("a query was not answered in time")
             raise _database_in_trouble() from None

@@ -11,11 +11,11 @@ from sqlalchemy import event
 from app.domain import command as do
 from app.domain.item import Item, Reason, Status
 from app.domain.room import Policy
-from app.engine import lane, timers
+from app.engine import timers
 from app.engine.timers import every, sweep
 from app.store import Store, reading, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
-from tests.support.processes import Process, running
+from tests.support.processes import Process, no_room, running
 from tests.support.stores import (
     Database,
     HandClock,
@@ -176,8 +176,7 @@ async def test_a_sweep_that_finds_the_lanes_closed_leaves_the_items_to_the_next(
     item = queue_item(build_writer(store, clock))
     clock.wait(10)
     async with running(store, clock) as process:
-        with pytest.MonkeyPatch.context() as full, caplog.at_level(logging.WARNING):
-            full.setattr(lane, "MAILBOX_LIMIT", 0)
+        with caplog.at_level(logging.WARNING), no_room(process.lanes):
             assert await sweep(process.queries, process.lanes, clock()) == 1
         assert "an overdue item was not dealt with: UNAVAILABLE" in caplog.text
         assert item_of(store, item).status is Status.CREATED

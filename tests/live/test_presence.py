@@ -9,11 +9,10 @@ import pytest
 from app.domain.command import SetPresence
 from app.domain.event import EventName, PauseReason
 from app.domain.room import Room
-from app.engine import lane
 from app.live.presence import LEASE
 from app.store import Store, reading
 from tests.support.builders import PERFORMER
-from tests.support.processes import Process, running
+from tests.support.processes import Process, no_room, running
 from tests.support.stores import (
     Database,
     HandClock,
@@ -192,20 +191,18 @@ async def test_a_room_wrongly_told_that_its_performer_left_is_put_right(postgres
 
 
 async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_reported_later(
-    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = database.open()
     queue_item(build_writer(store))
     async with running(store, HandClock()) as process:
-        with monkeypatch.context() as full, caplog.at_level(logging.WARNING):
-            full.setattr(lane, "MAILBOX_LIMIT", 0)
+        with caplog.at_level(logging.WARNING), no_room(process.lanes):
             await process.presence.arrived(STAR)
         assert told(store) == []
         assert "presence of star was not reported (UNAVAILABLE)" in caplog.text
         await process.presence.keep()
         assert told(store) == [EventName.PERFORMER_ONLINE]
-        with monkeypatch.context() as full:
-            full.setattr(lane, "MAILBOX_LIMIT", 0)
+        with no_room(process.lanes):
             await process.presence.left(STAR)
         assert told(store) == [EventName.PERFORMER_ONLINE]
         process.clock.wait(LEASE.total_seconds())

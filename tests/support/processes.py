@@ -1,7 +1,7 @@
 """What one process of the service has besides its sockets, wired as the composition wires it, on a test's database."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from app.engine.jobs import Outcome
@@ -21,6 +21,16 @@ class Process:
     presence: Presence
     outcomes: list[Outcome] = field(default_factory=list)
     """What was published."""
+
+
+@contextmanager
+def no_room(lanes: Lanes) -> Iterator[None]:
+    """Nothing more can wait in the mailboxes."""
+    limit, lanes.limit = lanes.limit, 0
+    try:
+        yield
+    finally:
+        lanes.limit = limit
 
 
 @asynccontextmanager
