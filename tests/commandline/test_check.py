@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from app.domain import command as do
 from app.domain.command import Mode
-from app.engine.writer import Idempotency
+from app.engine.jobs import Idempotency
 from tests.support.builders import PERFORMER
 from tests.support.command_line import run, the_line
 from tests.support.stores import (
