@@ -31,6 +31,7 @@ from app.api.responses import Refusals
 from app.api.rooms import Rooms
 from app.api.users import Users
 from app.engine import timers, upkeep
+from app.engine.heartbeat import STANDSTILL_SECONDS
 from app.live import catch_up
 from app.live.connections import POST_SECONDS
 from app.live.presence import RENEW_SECONDS
@@ -58,6 +59,8 @@ class Periods:
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0
     """Between two looks at whether there is slow work to do on the database."""
+    standstill: float = STANDSTILL_SECONDS
+    """Between two heartbeats, beyond which the rooms' clocks are taken to have stood."""
     drain: float = 3.0
     """Over which a stopping process closes its sockets."""
 
@@ -145,7 +148,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         hub.tidy()
 
     async def sweep() -> None:
-        await parts.heartbeat.keep()
+        await parts.heartbeat.keep(timedelta(seconds=periods.standstill))
         await timers.sweep(queries, lanes, parts.clock())
 
     async def check_positions() -> None:

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 
 BEAT = timedelta(seconds=1)
 """Between two heartbeats."""
-STANDSTILL = timedelta(seconds=5)
+STANDSTILL_SECONDS = 5.0
 """A gap between heartbeats that is no longer taken for a busy moment."""
+STANDSTILL = timedelta(seconds=STANDSTILL_SECONDS)
 STANDSTILL_AT_START = timedelta(seconds=1.5)
 """The same when a process starts: if others are at work, one of them has written within BEAT."""
 WRONG_CLOCK = timedelta(minutes=1)
@@ -72,14 +73,15 @@ class Heartbeat:
         """The first heartbeat of a process, before it serves anybody."""
         await self._beat(STANDSTILL_AT_START)
 
-    async def keep(self) -> None:
-        """Write the heartbeat if it is time. Called before every look at deadlines.
+    async def keep(self, standstill: timedelta = STANDSTILL) -> None:
+        """Write the heartbeat if it is time. Called before every look at deadlines. After a gap longer than
+        `standstill` the clocks restart.
 
         Raises Unavailable while the database takes no heartbeat.
         """
         since = BEAT if self._last is None else self._clock() - self._last
         if self.age_seconds >= BEAT.total_seconds() or not timedelta() <= since < BEAT:
-            await self._beat(STANDSTILL)
+            await self._beat(standstill)
         if self._elapsed() - self._corrected >= CORRECTION_SECONDS:
             await self._correct()
             self._corrected = self._elapsed()

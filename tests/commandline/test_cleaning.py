@@ -17,8 +17,9 @@ from app.domain.command import Actor, Role
 from app.domain.item import Item, Reason
 from app.domain.operation import OperationStatus, Receipt
 from app.engine import upkeep
-from app.engine.jobs import Idempotency, Writer
+from app.engine.jobs import Idempotency
 from app.engine.lane import Lanes
+from app.engine.writer import Writer
 from app.parts import utc_now
 from app.store import Store, reading
 from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS

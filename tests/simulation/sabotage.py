@@ -1,7 +1,7 @@
 """Rules broken on purpose, one at a time: a simulation that does not find them would find nothing."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import update
@@ -151,7 +151,7 @@ class CountDowntime(Sabotage):
             async def start(self) -> None:
                 pass
 
-            async def keep(self) -> None:
+            async def keep(self, standstill: timedelta = timedelta()) -> None:
                 pass
 
         return Silent(**parts)
