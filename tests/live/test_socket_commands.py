@@ -119,6 +119,13 @@ async def test_nobody_else_may(api: Api, server: Server, performer_id: str) -> N
                     refused(await live.command(name, **fields), code)
 
 
+async def test_who_asks_is_settled_before_what_is_asked(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id) as live:
+        await live.until("snapshot")
+        for name in COMMANDS:
+            refused(await live.command(name, surprise=1), "UNAUTHORIZED")
+
+
 async def test_an_owner_may_cancel_over_the_socket_as_over_http(api: Api, server: Server, performer_id: str) -> None:
     item = await api.intake(performer_id)
     async with server.live(performer_id, server.viewer(item["userId"])) as live:
