@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from app.server.run import DrainingServer
+from app.server.draining_server import DrainingServer
 from app.settings import InvalidSettings
 from app.simulate.demo import DRIVEN, ROOMS, VISITOR, YOURS, database, demo_settings
 

@@ -26,8 +26,9 @@ from app.access import auth
 from app.domain.command import Role
 from app.main import PERIODS, Periods, create_app
 from app.parts import utc_now
+from app.server.draining_server import DrainingServer
 from app.server.limits import Limits
-from app.server.run import DrainingServer, server_config
+from app.server.run import server_config
 from app.settings import Settings
 from tests.support.live_socket import LiveSocket, connected
 
