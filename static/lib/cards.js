@@ -10,7 +10,7 @@ export const length = (item) => item.durationSeconds && duration(item.durationSe
 export function queueRow(item, extra = null) {
   const parts = {
     place: el("span", { class: "row-place" }),
-    title: el("span"),
+    title: el("bdi"),
     tag: el("span", { class: "tag", hidden: true }),
     detail: el("p", { class: "row-detail muted" }),
     cost: el("span", { class: "row-tokens" }),

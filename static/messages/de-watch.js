@@ -43,4 +43,9 @@ export default {
   "cancel.named": "„{title}“ zurückziehen …",
   "cancel.title": "Wunsch zurückziehen?",
   "cancel.text": "Du verlierst deinen Platz und bekommst deine Token zurück.",
+  "room.unknown": "Eine Warteschlange namens {performer} gibt es noch nicht. Stimmt der Name?",
+  "room.modeOffServing": "Neue Wünsche werden sofort erfüllt. Wer schon wartet, kommt noch dran.",
+  "wait.dark": "bis {performer} wieder da ist",
+  "stage.dark": "Es geht weiter, wenn {performer} wieder da ist.",
+  "visitor.unknown": "Keine Warteschlange dieses Namens",
 };

@@ -43,4 +43,9 @@ export default {
   "cancel.named": "Cancel “{title}”…",
   "cancel.title": "Cancel your request?",
   "cancel.text": "You lose your place in line and get your tokens back.",
+  "room.unknown": "There is no queue called {performer} yet. Is the name spelled right?",
+  "room.modeOffServing": "New requests are performed straight away. Everybody already in line will still be served.",
+  "wait.dark": "until {performer} is back",
+  "stage.dark": "It goes on when {performer} is back.",
+  "visitor.unknown": "No queue of this name",
 };

@@ -5,7 +5,7 @@ import { toast } from "../lib/dialog.js";
 import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { icon } from "../lib/icons.js";
 import { renderList } from "../lib/lists.js";
-import { inLine, tokens } from "../lib/format.js";
+import { inLine, isolated, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
 import { moneyLine, showMoney } from "../lib/money.js";
 import { outcomeOf } from "../lib/outcome.js";
@@ -47,6 +47,8 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
       fill,
     );
     const from = el("span");
+    // In the place of the progress, so that nothing below it moves.
+    const notice = el("div", { class: "hero-notices" });
     return {
       eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
       main: el("div", { class: "hero-main" }, number, el("div", { class: "hero-words" }, ahead, eta)),
@@ -58,11 +60,16 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
       from,
       progress: el(
         "div",
-        { class: "progress" },
-        track,
-        el("p", { class: "progress-ends muted" }, from, el("span", {}, t("hero.stage"))),
+        { class: "hero-middle" },
+        el(
+          "div",
+          { class: "progress" },
+          track,
+          el("p", { class: "progress-ends muted" }, from, el("span", {}, t("hero.stage"))),
+        ),
+        notice,
       ),
-      notice: el("div", { class: "hero-notices" }),
+      notice,
       item: el("p", { class: "hero-item muted" }),
       actions: el(
         "div",
@@ -86,7 +93,7 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
   setAttribute(parts.track, "aria-label", t("hero.progress"));
   setAttribute(parts.track, "aria-valuetext", t("hero.progressText", { from: began, to: item.position }));
   setText(parts.from, t("hero.began", { n: began }));
-  setText(parts.item, inLine(item.title, tokens(item.tokens)));
+  setText(parts.item, inLine(isolated(item.title), tokens(item.tokens)));
   const cancelButton = parts.actions.lastChild;
   show(cancelButton, !started);
   cancelButton.disabled = !live;
@@ -97,6 +104,7 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
     () => el("p", { class: "notice", "data-testid": "notice" }, icon("bell"), el("span")),
     (node, notice) => setText(node.lastChild, notice.text),
   );
+  setAttribute(parts.progress, "data-notice", notices.length > 0);
   const words = notices.length ? notices[0].text : parts.ahead.textContent;
   say(t("spoken.place", { position: item.position, words }));
 }
@@ -142,11 +150,11 @@ export function outcomeHero(hero, item, close) {
   setText(text, words.detail);
   show(text, text.textContent !== "");
   showMoney(money, item);
-  setText(title, inLine(item.title, tokens(item.tokens)));
+  setText(title, inLine(isolated(item.title), tokens(item.tokens)));
   say(`${headline.textContent}. ${money.textContent}`);
 }
 
-export function visitorHero(hero, { depth, off, owner }) {
+export function visitorHero(hero, { depth, situation, owner }) {
   const parts = kindOfHero(hero, "visitor", () => ({
     eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
     main: el(
@@ -160,8 +168,9 @@ export function visitorHero(hero, { depth, off, owner }) {
   const [number, words] = parts.main.children;
   const [line, detail] = words.children;
   setText(parts.eyebrow, t(owner ? "visitor.ownEyebrow" : "visitor.eyebrow"));
-  pulse(number, off ? "–" : String(depth));
-  setText(line, t(off ? "visitor.off" : depth ? "visitor.line" : "visitor.none", { n: depth }));
+  const none = { off: "visitor.off", unknown: "visitor.unknown" }[situation];
+  pulse(number, none ? "–" : String(depth));
+  setText(line, t(none ?? (depth ? "visitor.line" : "visitor.none"), { n: depth }));
   setText(detail, t(owner ? "visitor.ownDetail" : "visitor.detail"));
   say("");
 }

@@ -6,7 +6,7 @@ import { t } from "../lib/messages.js";
 import { moneyLine, showMoney } from "../lib/money.js";
 
 const rowMain = () => {
-  const [title, detail] = [el("p", { class: "row-title" }), el("p", { class: "row-detail muted" })];
+  const [title, detail] = [el("p", { class: "row-title", dir: "auto" }), el("p", { class: "row-detail muted" })];
   return el("div", { class: "row-main" }, title, detail, moneyLine());
 };
 

@@ -1,16 +1,30 @@
 // The state a room is in, as its visitors should know it.
 import { count } from "../lib/format.js";
 import { t } from "../lib/messages.js";
+import { onStage } from "../lib/stage.js";
+
+/**
+ * "unknown": there never was such a room · "dark": the performer is away and nothing goes on · "break": all clocks
+ * stand · "off": no line, requests are performed at once · "open".
+ */
+export function situationOf(room, items) {
+  if (room.version === 0) return "unknown";
+  if (!room.performerOnline && (room.paused || !onStage(items))) return "dark";
+  if (room.paused) return "break";
+  return room.mode === "off" && !items.length ? "off" : "open";
+}
 
 /** The things about a room that its visitors should know, most important first: [{key, tone, text}]. */
-export function roomNotes(room, depth, { performer, waiting }) {
+export function roomNotes(room, items, { performer, waiting }) {
   if (!room) return [];
+  const depth = items.length;
   const notes = [];
   const add = (key, tone, params = {}) => notes.push({ key, tone, text: t(`room.${key}`, { performer, ...params }) });
+  if (room.version === 0) add("unknown", "warn");
   // The clocks of a performer who never opened a panel run on: such a room is driven from elsewhere.
-  if (!room.performerOnline && room.version > 0) add(waiting && room.paused ? "offlineSafe" : "offline", "warn");
+  else if (!room.performerOnline) add(waiting && room.paused ? "offlineSafe" : "offline", "warn");
   else if (room.paused) add("paused", "warn");
-  if (room.mode === "off") add("modeOff", "plain");
+  if (room.mode === "off") add(depth ? "modeOffServing" : "modeOff", "plain");
   if (!room.accepting) add(waiting || depth > 0 ? "closedServing" : "closed", "plain");
   else if (room.mode !== "off" && depth >= room.maxDepth)
     add("full", "plain", { depth: count(depth), max: count(room.maxDepth) });

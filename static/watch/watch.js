@@ -12,7 +12,8 @@ import { isMoneyMoving } from "../lib/outcome.js";
 import { showHistory, showRequests } from "./own-rows.js";
 import { isActive, itemPath } from "../lib/protocol.js";
 import { QueueClient } from "../queue-client.js";
-import { roomNotes } from "./room-notes.js";
+import { roomNotes, situationOf } from "./room-notes.js";
+import { drawClock, drawStage } from "./stage-card.js";
 import { Session } from "../lib/session.js";
 import { isNext, isStill, onStage, stageSeconds, standing } from "../lib/stage.js";
 import { browserStorage, tabStorage } from "../lib/storage.js";
@@ -60,7 +61,7 @@ const draw = oncePerFrame(() => {
   const items = mine();
   drawRoom(items);
   drawHero(items);
-  drawStage();
+  drawStage(client.state, performer, client.now());
   drawQueue(items);
   drawRequests(items);
   markTab(performer, items[0]?.position ?? null);
@@ -121,7 +122,7 @@ function noticeText({ template, params, position, itemId }) {
 function outlook(item) {
   const current = onStage(client.state.items);
   const wait = waitFor(item);
-  if (!current || !isNext(item, client.state.items) || !wait) return "";
+  if (!current || stands() || !isNext(item, client.state.items) || !wait) return "";
   return t("notice.outlook", { title: current.title, time: stopwatch((wait.low + wait.high) / 2) });
 }
 
@@ -187,13 +188,13 @@ async function loadHistory() {
 function drawRoom(items) {
   const { room, items: queue } = client.state;
   const online = Boolean(room?.performerOnline);
-  show(byId("presence"), room !== null);
+  show(byId("presence"), situationOf(room, queue) !== "unknown");
   setAttribute(byId("presence"), "data-online", online);
   setText(byId("presence"), t(online ? "presence.online" : "presence.offline"));
-  setText(byId("depth"), room && room.mode !== "off" ? t("depth", { n: queue.length, max: room.maxDepth }) : "");
+  setText(byId("depth"), room.version > 0 && room.mode !== "off" ? t("depth", { n: queue.length, max: room.maxDepth }) : "");
   setText(byId("announcement"), room?.announcement ?? "");
   show(byId("announcement"), Boolean(room?.announcement));
-  const notes = roomNotes(room, queue.length, { performer, waiting: items.length > 0 });
+  const notes = roomNotes(room, queue, { performer, waiting: items.length > 0 });
   renderList(
     byId("room-notes"),
     notes,
@@ -210,6 +211,7 @@ function drawHero(items) {
   const { room, items: queue } = client.state;
   const live = client.connection.status === "live";
   hero.removeAttribute("aria-busy");
+  document.documentElement.toggleAttribute("data-ready", true);
   notices = notices.filter(holds);
   if (items.length) {
     const [item] = items;
@@ -219,7 +221,7 @@ function drawHero(items) {
       ? { words: isStill(item) ? "" : t("hero.enjoy"), clock: "" }
       : {
           words: t("hero.wait", { wait: waitWords(item) }),
-          clock: room?.paused ? "" : waitClock(waitFor(item), Date.now(), words),
+          clock: stands() ? "" : waitClock(waitFor(item), Date.now(), words),
         };
     const told = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
     placeHero(hero, item, {
@@ -236,12 +238,17 @@ function drawHero(items) {
       draw();
     });
   } else {
-    visitorHero(hero, { depth: queue.length, off: room?.mode === "off", owner: isOwner() });
+    visitorHero(hero, { depth: queue.length, situation: situationOf(room, queue), owner: isOwner() });
   }
 }
 
-/** Nobody can promise a time while all clocks stand. */
-const waitWords = (item) => (client.state.room?.paused ? t("wait.standing") : waitText(waitFor(item), words));
+const stands = () => ["dark", "break"].includes(situationOf(client.state.room, client.state.items));
+
+/** Nobody can promise a time while all clocks stand or the performer is away. */
+function waitWords(item) {
+  if (!stands()) return waitText(waitFor(item), words);
+  return t(client.state.room.performerOnline ? "wait.standing" : "wait.dark", { performer });
+}
 
 const waitFor = (item) => waitOf(item, client.state.items, client.now());
 
@@ -278,61 +285,21 @@ async function cancel(item) {
   if (!answer) return;
   try {
     await session.post(`${itemPath(item.itemId)}/refund`, { reason: "user_cancelled" });
-    learn(item.itemId);
   } catch (error) {
     toast(errorText(error), "bad");
-    learn(item.itemId);
   }
+  await learn(item.itemId);
+  keepFocus();
 }
 
-// The stage and the queue
-
-function drawStage() {
-  const now = byId("now");
-  const item = onStage(client.state.items);
-  const kind = item ? "stage" : "free";
-  if (now.dataset.kind !== kind) {
-    now.dataset.kind = kind;
-    now.replaceChildren(
-      el("h2", { class: "eyebrow", id: "now-title" }, t("stage.title")),
-      el("p", { class: "now-title" }),
-      el("p", { class: "muted now-detail" }),
-      ...(item
-        ? [
-            el("div", { class: "meter" }, el("i")),
-            el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
-          ]
-        : []),
-    );
-  }
-  setText(now.children[1], item ? item.title : t("stage.free"));
-  setText(now.children[2], item ? inLine(featureName(item.sourceFeature), tokens(item.tokens)) : freeStage());
-  if (item) drawClock();
+/** The button that was pressed is gone with its request: the keyboard goes on at the card that tells the outcome. */
+function keepFocus() {
+  setTimeout(() => {
+    if (document.activeElement === document.body || !document.activeElement?.isConnected) byId("hero").focus();
+  }, 100);
 }
 
-/** What happens next, where that can be said. */
-function freeStage() {
-  const { room, items } = client.state;
-  if (room?.paused) return "";
-  if (items.length) return t("stage.soon");
-  return room?.accepting === false ? "" : t("stage.empty");
-}
-
-function drawClock() {
-  const now = byId("now");
-  const item = onStage(client.state.items);
-  if (now.dataset.kind !== "stage" || !item) return;
-  const elapsed = stageSeconds(item, client.now());
-  const still = isStill(item);
-  setAttribute(now, "data-paused", still);
-  const timer = now.querySelector(".timer");
-  const limit = item.durationSeconds && t("stage.of", { time: stopwatch(item.durationSeconds) });
-  setText(timer, stopwatch(elapsed));
-  setText(timer.nextSibling, (still ? t("stage.paused") : limit) || "");
-  const bar = now.querySelector(".meter");
-  show(bar, item.durationSeconds !== null);
-  bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);
-}
+// The queue
 
 function drawQueue(items) {
   const ids = new Set(items.map((item) => item.itemId));
@@ -348,7 +315,8 @@ function drawQueue(items) {
   show(byId("queue"), !empty);
   show(byId("queue-empty"), empty);
   const { room } = client.state;
-  const nobody = room?.mode === "off" ? "queue.off" : room?.accepting === false ? "queue.nobody" : "queue.empty";
+  const isFirst = room.accepting && situationOf(room, []) === "open";
+  const nobody = room.mode === "off" ? "queue.off" : isFirst ? "queue.empty" : "queue.nobody";
   setText(byId("queue-empty"), t(nobody));
 }
 
@@ -394,7 +362,7 @@ session.addEventListener("change", () => {
   outcome = null;
   client.setToken(session.token);
 });
-everySecond(drawClock);
+everySecond(() => client.state.version !== null && drawClock(client.state.items, client.now()));
 setInterval(draw, 15_000);
 setInterval(refine, REFINE_MS);
 client.connect();
