@@ -5,7 +5,6 @@ Nothing is decided about the state of a room; that is `decision`'s.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +12,10 @@ from app.access import rights
 from app.access.auth import Principal
 from app.access.rate_limit import Quota, Taken
 from app.domain import command as do
+from app.domain import payment
 from app.domain.command import Command
 from app.domain.errors import (
+    DuplicateIdempotencyKey,
     FieldError,
     InvalidRequest,
     InvalidTransition,
@@ -27,13 +28,16 @@ from app.domain.operation import Operation, OperationStatus
 from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading
-from app.wallet.answers import Rejected, Succeeded
+from app.store import reading, writing
+from app.store.records import Answer
+from app.wallet.answers import Escrow, Rejected, Succeeded, classify_escrow
+from app.wallet.dead_letters import retry_dead
 from app.wallet.hold_checks import HoldChecks
 from app.wallet.outbox import Outbox, confirmation
+from app.wallet.resolving import resolution_command
 from app.wire.commands import COMMANDS, Who
 from app.wire.encoding import fingerprint
-from app.wire.requests import IntakeRequest, RefundRequest, Request, is_identifier
+from app.wire.requests import IntakeRequest, RefundRequest, Request, ResolveRequest, is_identifier
 from app.wire.shapes import WholeItem, whole_item
 
 
@@ -101,10 +105,11 @@ class Actions:
 
     async def _is_known(self, idempotency: Idempotency | None) -> bool:
         """Whether this key has been answered before."""
-        if idempotency is None:
-            return False
-        keys = [(idempotency.scope, idempotency.key)]
-        return bool(await self._queries.run(lambda connection: reading.find_answers(connection, keys)))
+        return idempotency is not None and await self._answer_to(idempotency) is not None
+
+    async def _answer_to(self, idempotency: Idempotency) -> Answer | None:
+        key = (idempotency.scope, idempotency.key)
+        return (await self._queries.run(lambda connection: reading.find_answers(connection, [key]))).get(key)
 
     async def command(
         self, principal: Principal, name: str, target: str, request: Request, key: str | None = None
@@ -137,27 +142,76 @@ class Actions:
         return whole_item(item, room.position(item.item_id))
 
     async def retry_operation(self, principal: Principal, operation_id: str, key: str | None) -> tuple[Operation, bool]:
-        """Send a dead-lettered operation on its way again; returns it and whether the key had been used before.
+        """Try a dead operation again, or a retrying one now; returns it and whether the key had been used before.
 
-        The wallet is asked first how the escrow stands: it may have been resolved since, one way or the other.
+        About a dead one the wallet is asked first: its escrow may have been resolved since, one way or the other.
         """
         rights.may_administer(principal)
         operation = await self._operation(operation_id)
         idempotency = _idempotency(principal, key, "retry-operation", operation_id, {})
-        if await self._is_known(idempotency):
-            outcome = await self._lanes.send(operation.performer_id, self._requeue(principal, operation), idempotency)
-            return operation, outcome.replayed
-        if operation.status is not OperationStatus.DEAD:
-            raise InvalidTransition(f"Only a dead operation is retried by hand; this one is {operation.status}.")
-        answer = await self._outbox.find_out(operation)
-        if isinstance(answer, Rejected):
-            raise InvalidTransition(f"A retry cannot help: {answer.problem}.", item_id=operation.item_id)
-        if isinstance(answer, Succeeded):
-            command: Command = confirmation(operation, answer, self._clock())
-        else:
-            command = self._requeue(principal, operation)
-        await self._lanes.send(operation.performer_id, command, idempotency)
-        return await self._operation(operation_id), False
+        command: Command = do.RetryOperation(item_id=operation.item_id, actor=principal.actor)
+        if operation.status is OperationStatus.DEAD and not await self._is_known(idempotency):
+            found = await self._outbox.find_escrow(operation)
+            answer = classify_escrow(operation, found) if isinstance(found, Escrow) else None
+            if isinstance(answer, Rejected):
+                raise InvalidTransition(
+                    f"A retry cannot help: {answer.problem}. It can be resolved.", item_id=operation.item_id
+                )
+            if isinstance(answer, Succeeded):
+                command = confirmation(operation, answer, self._clock(), actor=principal.actor)
+        outcome = await self._lanes.send(operation.performer_id, command, idempotency)
+        return await self._operation(operation_id), outcome.replayed
+
+    async def retry_dead_operations(self, principal: Principal, key: str | None) -> tuple[int, bool]:
+        """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns how many, and whether the key
+        had been used before."""
+        rights.may_administer(principal)
+        idempotency = _idempotency(principal, key, "retry-operations", "dead", {})
+        if idempotency is not None and (known := await self._answer_to(idempotency)) is not None:
+            if known.fingerprint != idempotency.fingerprint:
+                raise DuplicateIdempotencyKey(
+                    "This idempotency key was used for a different request; use a new key for a new request."
+                )
+            return known.version, True
+        retried = await retry_dead(self._queries, self._lanes, actor=principal.actor, rejected_too=True)
+        if idempotency is not None:
+            # No room has an event for all of them: the number stands where another answer has its room's version.
+            answer = Answer(
+                scope=idempotency.scope,
+                key=idempotency.key,
+                fingerprint=idempotency.fingerprint,
+                performer_id="",
+                item_id="",
+                version=retried,
+                at=self._clock(),
+            )
+            await self._lanes.run(lambda connection: writing.remember_answer(connection, answer))
+        return retried, False
+
+    async def resolve_operation(
+        self, principal: Principal, operation_id: str, request: ResolveRequest, key: str | None
+    ) -> tuple[Operation, bool]:
+        """End a dead or retrying operation as an administrator wishes; the wallet is asked first. Returns the operation
+        and whether the key had been used before."""
+        rights.may_administer(principal)
+        operation = await self._operation(operation_id)
+        idempotency = _idempotency(principal, key, "resolve-operation", operation_id, request.model_dump(mode="json"))
+        command: Command = do.ResolveOperation(
+            actor=principal.actor, item_id=operation.item_id, resolution=request.resolution, reason=request.reason
+        )
+        is_open = payment.is_resolvable(operation) and not operation.is_under_way(self._clock())
+        # One that is not will be refused by the room, unless the key is known.
+        if is_open and not await self._is_known(idempotency):
+            command = resolution_command(
+                operation,
+                await self._outbox.find_escrow(operation),
+                request.resolution,
+                actor=principal.actor,
+                reason=request.reason,
+                now=self._clock(),
+            )
+        outcome = await self._lanes.send(operation.performer_id, command, idempotency)
+        return await self._operation(operation_id), outcome.replayed
 
     async def _operation(self, operation_id: str) -> Operation:
         if not is_identifier(operation_id):
@@ -166,11 +220,6 @@ class Actions:
         if operation is None:
             raise NotFound("There is no such wallet operation.")
         return operation
-
-    def _requeue(self, principal: Principal, operation: Operation) -> do.Report:
-        now = self._clock()
-        fresh = replace(operation, status=OperationStatus.PENDING, attempts=0, next_attempt_at=now, updated_at=now)
-        return do.Report(item_id=operation.item_id, operation=fresh, actor=principal.actor)
 
 
 def _one_key(in_body: str | None, in_header: str | None) -> str:

@@ -19,7 +19,7 @@ from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
 from app.store import Store, reading
 from app.wire import shapes
-from app.wire.requests import DisconnectRequest, EmptyRequest, read_body
+from app.wire.requests import DisconnectRequest, EmptyRequest, ResolveRequest, RetryOperationsRequest, read_body
 
 OPERATIONS_PATH = "/v1/admin/wallet-operations"
 
@@ -122,11 +122,28 @@ class Admin:
         )
         return json_response(shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
 
+    async def retry_operations(self, request: Request) -> Response:
+        principal = await self.callers.principal(request)
+        read_body(RetryOperationsRequest, await body_of(request))
+        retried, replayed = await self.actions.retry_dead_operations(principal, idempotency_key_of(request))
+        answer: shapes.RetriedShape = {"retried": retried}
+        return json_response(answer, headers=REPLAYED if replayed else None)
+
+    async def resolve_operation(self, request: Request) -> Response:
+        principal = await self.callers.principal(request)
+        body = read_body(ResolveRequest, await body_of(request))
+        operation, replayed = await self.actions.resolve_operation(
+            principal, request.path_params["operationId"], body, idempotency_key_of(request)
+        )
+        return json_response(shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
+
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
             Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
             Route("/v1/admin/sockets/disconnect", Endpoint(self.disconnect_sockets), methods=["POST"]),
             Route(OPERATIONS_PATH, Endpoint(self.wallet_operations), methods=["GET"]),
+            Route(f"{OPERATIONS_PATH}/retry", Endpoint(self.retry_operations), methods=["POST"]),
+            Route(f"{OPERATIONS_PATH}/{{operationId}}/resolve", Endpoint(self.resolve_operation), methods=["POST"]),
             Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", Endpoint(self.retry_operation), methods=["POST"]),
         ]

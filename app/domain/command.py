@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from app.domain.item import Item, Reason
-from app.domain.operation import Operation, Receipt
+from app.domain.operation import Operation, Receipt, Resolution
 
 
 class Role(StrEnum):
@@ -149,15 +149,35 @@ class Confirm:
     operation: Operation
     receipt: Receipt
     actor: Actor = field(default=WALLET)
+    reason: str | None = None
+    """Why an administrator asked, where one did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """An attempt failed, the operation was given up, or an administrator has sent it on its way again."""
+    """An attempt failed, or the operation was given up."""
 
     item_id: str
     operation: Operation
     actor: Actor = field(default=WALLET)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOperation:
+    """Try an item's dead operation again, or its retrying one now."""
+
+    item_id: str
+    actor: Actor = field(default=WALLET)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveOperation:
+    """End an item's dead or retrying operation in a way that an administrator has chosen."""
+
+    actor: Actor
+    item_id: str
+    resolution: Resolution
+    reason: str
 
 
 Command = (
@@ -175,7 +195,11 @@ Command = (
     | RestartClocks
     | Confirm
     | Report
+    | RetryOperation
+    | ResolveOperation
 )
 
-AboutItem = Start | Complete | Abandon | Refund | Pause | Resume | Expire | Confirm | Report
+AboutItem = (
+    Start | Complete | Abandon | Refund | Pause | Resume | Expire | Confirm | Report | RetryOperation | ResolveOperation
+)
 """The commands that name an item, which may have ended long ago."""

@@ -98,6 +98,10 @@ def decide(
             return payment.confirm(recorder, subject, command)
         case do.Report():
             return payment.report(recorder, subject, command.operation, operation)
+        case do.RetryOperation():
+            return payment.retry(recorder, subject, operation)
+        case do.ResolveOperation():
+            return payment.resolve(recorder, subject, operation, command)
 
 
 def _intake(recorder: EventRecorder, command: do.Intake) -> Decision:
@@ -258,7 +262,8 @@ def _refund(
         raise Forbidden(f"You can cancel an item only while it waits; it is {item.status}.", item_id=item.item_id)
     if item.status is Status.FINISHED and (claimed or item.wallet_status is not WalletStatus.PENDING):
         raise InvalidTransition(
-            "The settlement of this item has already been sent to the wallet; it can no longer be refunded.",
+            "The settlement of this item has already been sent to the wallet; it can no longer be refunded here. "
+            "An administrator may resolve its wallet operation.",
             item_id=item.item_id,
         )
     order = None

@@ -65,6 +65,8 @@ class WalletStatus(StrEnum):
     RETRYING = "retrying"
     DONE = "done"
     DEAD = "dead"
+    WRITTEN_OFF = "written_off"
+    """Ended by an administrator; what the wallet holds stays as it is."""
 
 
 class Reason(StrEnum):

@@ -21,13 +21,24 @@ class OperationKind(StrEnum):
     PARTIAL = "partial"
 
 
+class Resolution(StrEnum):
+    """How an administrator ends an operation that does not end by itself."""
+
+    SETTLE = "settle"
+    """The performer gets all tokens."""
+    REFUND = "refund"
+    """The user gets all tokens."""
+    WRITTEN_OFF = "written_off"
+    """Nothing is ordered from the wallet any more."""
+
+
 class OperationStatus(StrEnum):
     PENDING = "pending"
     """Ordered; no attempt has failed yet."""
     RETRYING = "retrying"
     """At least one attempt failed in a way that may pass."""
     DONE = "done"
-    """The wallet has confirmed."""
+    """The wallet has confirmed, or an administrator has written the operation off."""
     DEAD = "dead"
     """Given up: waits in the dead-letter list for an administrator."""
 
@@ -55,6 +66,8 @@ class Operation:
     updated_at: datetime
     lease_until: datetime | None = None
     """Until when an attempt is one process's alone; it tells one claim from another. None: nobody's."""
+    rejected: bool = False
+    """Dead because the wallet refused it for good; a dead operation without it ran out of attempts or time."""
 
     @property
     def tokens(self) -> int:
@@ -63,6 +76,10 @@ class Operation:
     @property
     def idempotency_key(self) -> str:
         return f"queue-{self.item_id}-{self.kind}"
+
+    def is_under_way(self, now: datetime) -> bool:
+        """Whether an attempt may be running."""
+        return self.lease_until is not None and self.lease_until > now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,24 +1,35 @@
 """The money side of an item: what the wallet's answers, and administrators, change about its operation and its status.
 
-An escrow is resolved once, at the wallet. A confirmation is therefore taken as it comes, whichever attempt brings it;
-everything else is taken only from the attempt that holds the operation's lease.
+An escrow is resolved once, at the wallet. A confirmation is therefore taken whichever attempt brings it; everything
+else is taken only from the attempt that holds the operation's lease.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from app.domain import command as do
 from app.domain.errors import InvalidTransition
 from app.domain.event import EventName
-from app.domain.item import Item, Move, Status, WalletStatus, after
-from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.item import Item, Move, Reason, Status, WalletStatus, after
+from app.domain.operation import (
+    PERFORMANCE_ABANDONED,
+    PERFORMANCE_COMPLETED,
+    Operation,
+    OperationKind,
+    OperationStatus,
+    Resolution,
+)
 from app.domain.recorder import Decision, EventRecorder
+
+ENDED = (WalletStatus.DONE, WalletStatus.WRITTEN_OFF)
 
 
 def confirm(recorder: EventRecorder, item: Item, command: do.Confirm) -> Decision:
+    """The wallet has resolved the escrow: the item says how, also where it had been written off meanwhile."""
     if item.wallet_status is WalletStatus.DONE:
         # A lease ran out and two attempts came back; the wallet's idempotency key made them one.
         return recorder.end(item)
-    operation, receipt = command.operation, command.receipt
+    receipt = command.receipt
     changes: dict[str, Any] = {"wallet_status": WalletStatus.DONE}
     if receipt.settled_tokens:
         changes |= {
@@ -29,30 +40,109 @@ def confirm(recorder: EventRecorder, item: Item, command: do.Confirm) -> Decisio
         }
     if receipt.refunded_tokens:
         changes |= {"refunded_tokens": receipt.refunded_tokens, "refund_transaction_id": receipt.transaction_id}
-    if operation.kind is not OperationKind.REFUND:
-        recorder.record(EventName.ITEM_SETTLED, item, **changes)
-    elif item.status is Status.ABANDONED:
-        reason, status = item.abandon_reason, after(item, Move.REFUND)
+    if receipt.settled_tokens:
+        recorder.record(EventName.ITEM_SETTLED, item, reason=command.reason, **changes)
+    elif item.status in (Status.ABANDONED, Status.FINISHED):
+        reason, status = item.abandon_reason or Reason.ADMIN_REFUND, after(item, Move.REFUND)
         changes |= {"status": status, "refunded_at": recorder.at, "refund_reason": reason}
-        recorder.record(EventName.ITEM_REFUNDED, item, reason=reason, **changes)
+        recorder.record(EventName.ITEM_REFUNDED, item, reason=command.reason or reason, **changes)
     else:
-        recorder.record(EventName.ITEM_WALLET_CHANGED, item, **changes)
-    return recorder.end(item, operation)
+        recorder.record(EventName.ITEM_WALLET_CHANGED, item, reason=command.reason, **changes)
+    return recorder.end(item, command.operation)
 
 
 def report(recorder: EventRecorder, item: Item, operation: Operation, current: Operation | None) -> Decision:
-    if current is None or item.wallet_status is WalletStatus.DONE:
-        return recorder.end(item)
-    if operation.status is OperationStatus.PENDING:
-        if current.status is not OperationStatus.DEAD:
-            # Of two administrators one was first; a second start would be a second attempt at the same time.
-            raise InvalidTransition(
-                f"Only a dead operation is retried by hand; this one is {current.status}.", item_id=item.item_id
-            )
-    elif operation.lease_until != current.lease_until:
+    """An attempt has failed: `operation` is the row as it leaves it, `current` the row as it is."""
+    if current is None or item.wallet_status in ENDED or operation.lease_until != current.lease_until:
         # The lease ran out during the attempt and somebody else is at it: what counts is what they report.
         return recorder.end(item)
     wallet_status = WalletStatus(operation.status)
     if wallet_status is not item.wallet_status:
         recorder.record(EventName.ITEM_WALLET_CHANGED, item, wallet_status=wallet_status)
     return recorder.end(item, operation)
+
+
+def retry(recorder: EventRecorder, item: Item, current: Operation | None) -> Decision:
+    """A dead operation begins anew; a retrying one is due now, unless an attempt is running."""
+    if current is not None and current.status is OperationStatus.DEAD:
+        operation = _anew(recorder, current)
+    elif current is not None and current.status is OperationStatus.RETRYING:
+        if current.is_under_way(recorder.at):
+            return recorder.end(item)
+        operation = replace(current, next_attempt_at=recorder.at, updated_at=recorder.at)
+    else:
+        state = "done" if current is None else current.status
+        raise InvalidTransition(
+            f"Only a dead or retrying operation is retried by hand; this one is {state}.", item_id=item.item_id
+        )
+    recorder.record(EventName.ITEM_WALLET_CHANGED, item, reason="retried", wallet_status=WalletStatus(operation.status))
+    return recorder.end(item, operation)
+
+
+def resolve(recorder: EventRecorder, item: Item, current: Operation | None, command: do.ResolveOperation) -> Decision:
+    """An administrator's decision about an escrow that the wallet still holds: another order under a key of its own,
+    or none at all. The item follows when the wallet has confirmed."""
+    if current is None or not is_resolvable(current) or current.is_under_way(recorder.at):
+        state = "done" if current is None else "under way" if is_resolvable(current) else current.status
+        raise InvalidTransition(
+            "Only an operation that is dead, or that retries and is not under way, is resolved by hand; "
+            f"this one is {state}.",
+            item_id=item.item_id,
+        )
+    match command.resolution:
+        case Resolution.WRITTEN_OFF:
+            operation = replace(
+                current,
+                status=OperationStatus.DONE,
+                last_problem=f"written off: {command.reason}",
+                updated_at=recorder.at,
+            )
+            wallet_status = WalletStatus.WRITTEN_OFF
+        case Resolution.SETTLE:
+            operation = replace(
+                _anew(recorder, current),
+                kind=OperationKind.SETTLE,
+                settle_tokens=item.tokens,
+                refund_tokens=0,
+                reason=PERFORMANCE_COMPLETED,
+            )
+            wallet_status = WalletStatus.PENDING
+        case Resolution.REFUND:
+            operation = replace(
+                _anew(recorder, current),
+                kind=OperationKind.REFUND,
+                settle_tokens=0,
+                refund_tokens=item.tokens,
+                reason=_refund_reason(item),
+            )
+            wallet_status = WalletStatus.PENDING
+    recorder.record(
+        EventName.ITEM_WALLET_CHANGED,
+        item,
+        reason=command.reason,
+        params={"resolution": command.resolution},
+        wallet_status=wallet_status,
+    )
+    return recorder.end(item, operation)
+
+
+def is_resolvable(operation: Operation) -> bool:
+    return operation.status in (OperationStatus.DEAD, OperationStatus.RETRYING)
+
+
+def _anew(recorder: EventRecorder, operation: Operation) -> Operation:
+    return replace(
+        operation,
+        status=OperationStatus.PENDING,
+        attempts=0,
+        rejected=False,
+        next_attempt_at=recorder.at,
+        updated_at=recorder.at,
+    )
+
+
+def _refund_reason(item: Item) -> str:
+    """Always the same for an item: whatever is sent twice under one idempotency key must be the same to the byte."""
+    if item.abandoned_at is not None:
+        return PERFORMANCE_ABANDONED
+    return item.refund_reason or Reason.ADMIN_REFUND

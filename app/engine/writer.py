@@ -346,7 +346,7 @@ class Writer:
         """An ended item with its outbox row, which stays as it is until this transaction ends."""
         item_id = command.item_id
         item = batch.ended.get(item_id) or reading.find_item(batch.connection, item_id)
-        if not isinstance(command, do.Refund | do.Report):
+        if not isinstance(command, do.Refund | do.Report | do.RetryOperation | do.ResolveOperation):
             return item, None, False
         self._flush(batch)
         found = reading.operation_of(batch.connection, item_id, lock=True)

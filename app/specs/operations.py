@@ -28,7 +28,14 @@ from app.domain.errors import (
 )
 from app.wire import shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
-from app.wire.requests import DisconnectRequest, EmptyRequest, IntakeRequest, Request
+from app.wire.requests import (
+    DisconnectRequest,
+    EmptyRequest,
+    IntakeRequest,
+    Request,
+    ResolveRequest,
+    RetryOperationsRequest,
+)
 
 HTML = "text/html"
 TEXT = "text/plain"
@@ -273,12 +280,38 @@ OPERATIONS: tuple[Operation, ...] = (
         method="POST",
         path="/v1/admin/wallet-operations/{operationId}/retry",
         name="retry_operation",
-        summary="Send a dead operation on its way again",
+        summary="Try a dead operation again, or a retrying one now",
         tag="Administration",
         who=ADMIN,
         body=EmptyRequest,
         answers={200: shapes.OperationShape},
         refuses=(*COMMAND, NotFound, InvalidTransition),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/admin/wallet-operations/retry",
+        name="retry_operations",
+        summary="Try all dead operations again",
+        tag="Administration",
+        who=ADMIN,
+        body=RetryOperationsRequest,
+        answers={200: shapes.RetriedShape},
+        refuses=COMMAND,
+        notes="At most 10,000 in one request; ask again until none is retried.",
+    ),
+    Operation(
+        method="POST",
+        path="/v1/admin/wallet-operations/{operationId}/resolve",
+        name="resolve_operation",
+        summary="End an operation by hand: settle, refund or write off",
+        tag="Administration",
+        who=ADMIN,
+        body=ResolveRequest,
+        answers={200: shapes.OperationShape},
+        refuses=(*COMMAND, NotFound, InvalidTransition),
+        notes="For an operation that is dead, or that retries and is not under way. The wallet is asked first: a held "
+        "escrow allows any resolution, one that was resolved meanwhile is confirmed as it is. Writing off changes "
+        "nothing at the wallet.",
     ),
     _get("/healthz", "healthz", "Whether the process is alive", "Service", shapes.HealthShape),
     Operation(

@@ -417,6 +417,25 @@ def operations_page(connection: Connection, *, status: str | None, limit: int, s
     return Page(rows=[records.operation_from(row) for row in rows], total=total)
 
 
+_DEAD_OPERATIONS = (
+    select(OPERATIONS)
+    .where(
+        OPERATIONS.c.status == OperationStatus.DEAD.value,
+        OPERATIONS.c.operation_id > bindparam("after"),
+    )
+    .order_by(OPERATIONS.c.operation_id)
+    .limit(bindparam("at_most"))
+)
+_EXHAUSTED_OPERATIONS = _DEAD_OPERATIONS.where(OPERATIONS.c.rejected.is_(False))
+
+
+def dead_operations(connection: Connection, *, after: str, at_most: int, rejected_too: bool) -> list[Operation]:
+    """Dead operations with an id beyond `after`, by id; `rejected_too`: also those that the wallet refused for good."""
+    statement = _DEAD_OPERATIONS if rejected_too else _EXHAUSTED_OPERATIONS
+    rows = connection.execute(statement, {"after": after, "at_most": at_most}).mappings()
+    return [records.operation_from(row) for row in rows]
+
+
 def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[str, int]:
     """How many operations are in each status, counted up to `at_most`: the cost does not grow with history."""
     counts = {}

@@ -7,7 +7,7 @@ databases, ordered, and without a time zone to lose.
 from datetime import UTC, datetime, timedelta
 from typing import Any, overload
 
-from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, Text, UniqueConstraint, false, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -221,6 +221,11 @@ class OperationRow(SQLModel, table=True):
     updated_at: datetime = Field(sa_type=Instant)
     claimed: bool = Field(default=False, description="taken up at least once: from then on it cannot be cancelled")
     lease_until: datetime | None = Field(default=None, sa_type=Instant)
+    rejected: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": false()},
+        description="dead because the wallet refused it for good",
+    )
 
 
 class AnswerRow(SQLModel, table=True):

@@ -284,6 +284,11 @@ def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> b
     return True
 
 
+def remember_answer(connection: Connection, answer: Answer) -> None:
+    """Keep the answer to a request that is no room's command. Raises sqlalchemy.exc.IntegrityError for a known key."""
+    _ADD_ANSWERS.run(connection, [records.answer_values(answer)])
+
+
 def release_claims(connection: Connection) -> None:
     """End every lease: the process that held them is known to be gone."""
     connection.execute(update(OPERATIONS).where(OPERATIONS.c.lease_until.is_not(None)).values(lease_until=None))

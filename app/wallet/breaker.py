@@ -58,11 +58,6 @@ class Breaker:
         """How often it has opened, failed probes included, since the process began."""
         return self._opened_count
 
-    @property
-    def probe_at(self) -> datetime | None:
-        """When the next probe may go; None unless open."""
-        return self._opened_at + self._pause if self._opened_at and self._state is BreakerState.OPEN else None
-
     def admit(self, now: datetime) -> Permit | None:
         """Leave to call, or None: not now. While open, the first caller after the pause gets the one probe."""
         if self._state is BreakerState.CLOSED:
@@ -94,7 +89,7 @@ class Breaker:
         self._enter(BreakerState.OPEN)
 
     def cancelled(self, permit: Permit) -> None:
-        """The call ended without a verdict on the wallet. A probe's place is free again at once."""
+        """The call ended and says nothing about the wallet. A probe's place is free again at once."""
         if permit.era == self._era and self._state is BreakerState.HALF_OPEN:
             self._enter(BreakerState.OPEN)
 

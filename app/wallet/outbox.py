@@ -14,21 +14,27 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from random import Random
 
-from app.domain.command import Command, Confirm, Report
+from app.domain.command import WALLET, Actor, Command, Confirm, Report
 from app.domain.errors import QueueError
 from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, writing
-from app.wallet.answers import Conflict, Rejected, Retry, Succeeded, classify_escrow
-from app.wallet.breaker import Breaker, Permit
+from app.wallet.answers import Conflict, Escrow, EscrowAnswer, Rejected, Retry, Succeeded, classify_escrow
+from app.wallet.breaker import Breaker, BreakerState, Permit
 from app.wallet.client import Wallet
+from app.wallet.dead_letters import retry_dead
 
 CONCURRENT_ATTEMPTS = 16
 POLL_SECONDS = 0.5
 """How soon an operation is noticed that became due by time or that another process wrote."""
 LEASE_SLACK_SECONDS = 10.0
 """What a lease lasts beyond the two calls an attempt may make."""
+
+UNREACHED_DAYS = 7
+"""The age at which an operation is given up whose wallet cannot be reached: its attempts do not count."""
+RETRY_DEAD_SECONDS = 60.0
+"""The least time between two times that dead operations are retried because the wallet has come back."""
 
 LAST_MOMENT_SECONDS = 2.0
 """How long a stopping process waits for attempts under way."""
@@ -63,6 +69,8 @@ class Outbox:
         self._lease = timedelta(seconds=2 * timeout_seconds + LEASE_SLACK_SECONDS)
         self._wake = asyncio.Event()
         self._attempts: set[asyncio.Task[None]] = set()
+        self._wallet_is_back = False
+        self._retried_dead_at: datetime | None = None
 
     def wake(self) -> None:
         """A hint that an operation may be due; a missed one costs at most a poll."""
@@ -76,6 +84,7 @@ class Outbox:
         try:
             while True:
                 self._wake.clear()
+                await self._retry_dead()
                 if not await self._take_up():
                     # Not wait_for: up to Python 3.11 it forgets that it was cancelled if it is woken just then.
                     with suppress(TimeoutError):
@@ -86,6 +95,18 @@ class Outbox:
                 _, late = await asyncio.wait(self._attempts, timeout=LAST_MOMENT_SECONDS)
                 for task in late:
                     task.cancel()
+
+    async def _retry_dead(self) -> None:
+        """Once the wallet is back: send what died while it was away on its way again."""
+        now, last = self._clock(), self._retried_dead_at
+        if not self._wallet_is_back or (
+            last is not None and last <= now < last + timedelta(seconds=RETRY_DEAD_SECONDS)
+        ):
+            return
+        self._wallet_is_back, self._retried_dead_at = False, now
+        retried = await retry_dead(self._queries, self._lanes, actor=WALLET, rejected_too=False)
+        if retried:
+            log.info("the wallet is back: %s dead operations are tried again", retried)
 
     async def _take_up(self) -> int:
         """Claim what is due, as much as may run at once, and begin on it; returns how many."""
@@ -121,7 +142,7 @@ class Outbox:
         self._wake.set()
 
     async def _attempt(self, operation: Operation, permit: Permit) -> None:
-        """One attempt, its outcome told to the room. If that cannot be told, the lease lapses and all is repeated."""
+        """One attempt, and its outcome sent to the room. If that fails, the lease lapses and all is repeated."""
         try:
             answer = await self._ask_wallet(operation, permit)
         except asyncio.CancelledError:
@@ -138,44 +159,59 @@ class Outbox:
             log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
 
     async def _ask_wallet(self, operation: Operation, permit: Permit) -> Succeeded | Retry | Rejected:
-        outcome = await self._wallet.execute(operation)
-        if isinstance(outcome, Retry):
+        answer = await self._wallet.execute(operation)
+        if isinstance(answer, Retry):
             self.breaker.failed(permit, self._clock())
-            if operation.attempts + 1 < self._max_attempts:
-                return outcome
+            if not answer.reached or operation.attempts + 1 < self._max_attempts:
+                return answer
             # Before it is given up: an attempt whose answer was lost may have had its effect.
-            found = await self.find_out(operation)
-            return outcome if isinstance(found, Retry) else found
+            found = await self.find_escrow(operation)
+            final = classify_escrow(operation, found) if isinstance(found, Escrow) else answer
+            return answer if isinstance(final, Retry) else final
         # Whatever else it answered, the wallet is alive.
+        was_away = self.breaker.state is not BreakerState.CLOSED
         self.breaker.succeeded(permit)
-        return await self.find_out(operation) if isinstance(outcome, Conflict) else outcome
+        if was_away and self.breaker.state is BreakerState.CLOSED:
+            self._wallet_is_back = True
+        if isinstance(answer, Conflict):
+            return classify_escrow(operation, await self.find_escrow(operation))
+        return answer
 
-    async def find_out(self, operation: Operation) -> Succeeded | Retry | Rejected:
-        """What the escrow's own status says about an operation whose outcome is not known."""
-        escrow = await self._wallet.escrow(
+    async def find_escrow(self, operation: Operation) -> EscrowAnswer:
+        """The wallet's own word about the escrow of an operation."""
+        return await self._wallet.escrow(
             operation.user_id, operation.escrow_transaction_id, idempotency_key=operation.idempotency_key
         )
-        return classify_escrow(operation, escrow)
 
     def _outcome(self, operation: Operation, answer: Succeeded | Retry | Rejected) -> Command:
         now = self._clock()
-        attempted = replace(operation, attempts=operation.attempts + 1, updated_at=now)
+        reached = not isinstance(answer, Retry) or answer.reached
+        attempted = replace(operation, attempts=operation.attempts + reached, updated_at=now)
         match answer:
             case Succeeded():
                 return confirmation(attempted, answer, now)
-            case Retry() if attempted.attempts < self._max_attempts:
+            case Retry(reached=True) if attempted.attempts < self._max_attempts:
                 pause = max(self._backoff(attempted.attempts), answer.retry_after_seconds or 0.0)
-                retrying = replace(
-                    attempted,
-                    status=OperationStatus.RETRYING,
-                    last_problem=answer.problem,
-                    next_attempt_at=now + timedelta(seconds=pause),
-                )
-                return Report(item_id=operation.item_id, operation=retrying)
+            case Retry(reached=False) if now - operation.created_at < timedelta(days=UNREACHED_DAYS):
+                # The pause grows with the age: that doubles it, too, without counting.
+                age = (now - operation.created_at).total_seconds()
+                pause = self._random.uniform(0, min(self._retry_max, max(self._retry_base, age)))
             case Retry() | Rejected():
                 log.warning("operation %s is dead-lettered: %s", operation.operation_id, answer.problem)
-                dead = replace(attempted, status=OperationStatus.DEAD, last_problem=answer.problem)
+                dead = replace(
+                    attempted,
+                    status=OperationStatus.DEAD,
+                    last_problem=answer.problem,
+                    rejected=isinstance(answer, Rejected),
+                )
                 return Report(item_id=operation.item_id, operation=dead)
+        retrying = replace(
+            attempted,
+            status=OperationStatus.RETRYING,
+            last_problem=answer.problem,
+            next_attempt_at=now + timedelta(seconds=pause),
+        )
+        return Report(item_id=operation.item_id, operation=retrying)
 
     def _backoff(self, attempts: int) -> float:
         """Seconds to wait after so many failures: doubling, capped, with full jitter, so that what failed together
@@ -184,6 +220,6 @@ class Outbox:
         return self._random.uniform(0, ceiling)
 
 
-def confirmation(operation: Operation, done: Succeeded, now: datetime) -> Confirm:
+def confirmation(operation: Operation, done: Succeeded, now: datetime, *, actor: Actor = WALLET) -> Confirm:
     kept = replace(operation, status=OperationStatus.DONE, last_problem=None, updated_at=now)
-    return Confirm(item_id=operation.item_id, operation=kept, receipt=done.receipt)
+    return Confirm(item_id=operation.item_id, operation=kept, receipt=done.receipt, actor=actor)

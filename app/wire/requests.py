@@ -6,7 +6,7 @@ Reading a request raises InvalidRequest (or InvalidMode) with one entry a field;
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import orjson
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic.alias_generators import to_camel
 from app.domain.command import Actor, Intake, Mode
 from app.domain.errors import FieldError, InvalidMode, InvalidRequest
 from app.domain.item import Item, Reason
+from app.domain.operation import Resolution
 from app.wire.encoding import decode
 
 LARGEST_METADATA_BYTES = 8 * 1024
@@ -140,6 +141,19 @@ class DisconnectRequest(Request):
         if (self.sub is None) == (self.performer_id is None):
             raise ValueError("name either sub or performerId")
         return self
+
+
+class RetryOperationsRequest(Request):
+    """Which wallet operations are to be tried again."""
+
+    status: Literal["dead"]
+
+
+class ResolveRequest(Request):
+    """How a wallet operation is to end, and why."""
+
+    resolution: Resolution
+    reason: Annotated[str, _TEXT, Field(max_length=500)]
 
 
 class SettingsRequest(Request):

@@ -236,7 +236,8 @@ class TransitionsShape(TypedDict):
 
 
 def transitions_shape(events: Sequence[Event]) -> TransitionsShape:
-    """An item's audit trail from its events: the ones that changed its status."""
+    """An item's audit trail from its events: the ones that changed its status, and what administrators did about its
+    payment."""
     return {
         "transitions": [
             {
@@ -249,7 +250,11 @@ def transitions_shape(events: Sequence[Event]) -> TransitionsShape:
                 "roomVersion": event.version,
             }
             for event in events
-            if event.item is not None and event.item.status is not event.from_status
+            if event.item is not None
+            and (
+                event.item.status is not event.from_status
+                or (event.name is EventName.ITEM_WALLET_CHANGED and event.actor.role is Role.ADMIN)
+            )
         ]
     }
 
@@ -347,6 +352,11 @@ def operation_shape(operation: Operation) -> OperationShape:
         "createdAt": operation.created_at,
         "updatedAt": operation.updated_at,
     }
+
+
+class RetriedShape(TypedDict):
+    retried: int
+    """How many operations were sent on their way again."""
 
 
 class OperationsPage(TypedDict):

@@ -37,7 +37,6 @@ def test_a_closed_breaker_admits_everybody() -> None:
     breaker = Breaker()
     assert state_of(breaker) is BreakerState.CLOSED
     assert all(breaker.admit(at(0)) for _ in range(100))
-    assert breaker.probe_at is None
 
 
 def test_a_run_of_failures_opens_it() -> None:
@@ -64,11 +63,9 @@ def test_a_success_ends_the_run() -> None:
 
 def test_nobody_is_admitted_before_the_pause_is_over() -> None:
     breaker = opened()
-    assert breaker.probe_at == at(10)
     assert breaker.admit(at(9.999)) is None
     assert breaker.admit(at(10)) is not None
     assert state_of(breaker) is BreakerState.HALF_OPEN
-    assert breaker.probe_at is None
 
 
 def test_half_open_admits_exactly_one_probe() -> None:
@@ -106,21 +103,20 @@ async def test_of_many_concurrent_callers_one_probes_and_its_success_lets_the_re
 
 def test_a_failed_probe_lengthens_the_pause_up_to_the_cap() -> None:
     breaker = opened()
-    now, pauses = 0.0, []
-    for _ in range(4):
-        assert breaker.probe_at is not None
-        now = (breaker.probe_at - NOON).total_seconds()
-        breaker.failed(admitted(breaker, now), at(now))
-        assert breaker.probe_at is not None
-        pauses.append((breaker.probe_at - at(now)).total_seconds())
-    assert pauses == [20, 35, 35, 35]
-    assert breaker.opened_count == 5
+    now = 0.0
+    for pause in (10, 20, 35, 35, 35):
+        assert breaker.admit(at(now + pause - 0.001)) is None
+        now += pause
+        permit = admitted(breaker, now)
+        breaker.failed(permit, at(now))
+    assert breaker.opened_count == 6
 
 
 def test_the_pause_counts_from_when_the_probe_failed() -> None:
     breaker = opened()
     breaker.failed(admitted(breaker, 10), at(14))
-    assert breaker.probe_at == at(34)
+    assert breaker.admit(at(33.999)) is None
+    assert breaker.admit(at(34)) is not None
 
 
 def test_a_success_makes_the_next_pause_short_again() -> None:
@@ -130,7 +126,8 @@ def test_a_success_makes_the_next_pause_short_again() -> None:
     assert breaker.failures == 0
     for _ in range(3):
         breaker.failed(admitted(breaker, 40), at(40))
-    assert breaker.probe_at == at(50)
+    assert breaker.admit(at(49.999)) is None
+    assert breaker.admit(at(50)) is not None
 
 
 def test_a_cancelled_probe_leaves_its_place_to_the_next_caller() -> None:
@@ -156,8 +153,8 @@ def test_what_calls_of_an_earlier_state_report_is_ignored() -> None:
     breaker.succeeded(late[3])
     assert state_of(breaker) is BreakerState.OPEN, "a success from before must not close it"
     breaker.failed(late[4], at(9))
-    assert breaker.probe_at == at(10), "a failure from before must not lengthen the pause"
-    probe = admitted(breaker, 10)
+    probe = breaker.admit(at(10))
+    assert probe is not None, "a failure from before must not lengthen the pause"
     breaker.failed(late[5], at(10))
     breaker.cancelled(late[6])
     breaker.succeeded(late[7])
@@ -193,7 +190,5 @@ def test_whatever_happens_one_probe_at_a_time_and_a_bounded_pause(steps: list[tu
                 case "cancel":
                     breaker.cancelled(permit)
         assert sum(admitted_in is BreakerState.HALF_OPEN for _, admitted_in in out) <= 1
-        assert breaker.probe_at is None or breaker.probe_at <= now + timedelta(seconds=8)
-        assert state_of(breaker) is not BreakerState.OPEN or breaker.probe_at is not None
     if state_of(breaker) is BreakerState.OPEN:
         assert breaker.admit(now + timedelta(seconds=8)) is not None, "it never stays shut"

@@ -10,13 +10,14 @@ import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.domain.errors import Unavailable
-from app.domain.item import Status, WalletStatus
-from app.domain.operation import OperationKind, OperationStatus
+from app.domain import command as do
+from app.domain.errors import InvalidTransition, Unavailable
+from app.domain.item import Item, Status, WalletStatus
+from app.domain.operation import OperationKind, OperationStatus, Resolution
 from app.store import Store, reading, writing
 from app.wallet import outbox
 from app.wallet.breaker import Breaker, BreakerState, Permit
-from tests.support.builders import NOON, moment
+from tests.support.builders import ADMIN, NOON, moment
 from tests.support.outbox_harness import (
     MAX_ATTEMPTS,
     RETRY_BASE_SECONDS,
@@ -110,7 +111,6 @@ class TestOutcomes:
             (answer(200), "without a transaction id"),
             (lambda asked: receipt(asked, settledAmount=99), "another amount"),
             (lambda asked: receipt(asked, transactionId=None), "without a transaction id"),
-            (httpx2.ConnectError("refused"), "could not be reached"),
             (httpx2.ReadTimeout("slow"), "did not answer in time"),
         ],
     )
@@ -132,6 +132,44 @@ class TestOutcomes:
         first, second = wallet.orders
         assert (first.key, first.body, first.path) == (second.key, second.body, second.path)
         assert first.key == f"queue-{item.item_id}-settle"
+
+    async def test_what_cannot_have_reached_the_wallet_uses_up_age_and_no_attempt(
+        self, stage: Stage, wallet: ScriptedWallet, clock: HandClock
+    ) -> None:
+        item = await stage.finished()
+        pauses = [RETRY_BASE_SECONDS, RETRY_BASE_SECONDS, 4, 8, 16, 32, RETRY_MAX_SECONDS]
+        wallet.script.extend(httpx2.ConnectError("refused") for _ in pauses)
+        async with stage.running():
+            for pause in pauses:
+                await stage.told()
+                row = stage.row(item)
+                assert (row.status, row.attempts) == (OperationStatus.RETRYING, 0)
+                assert row.last_problem == "the wallet could not be reached"
+                assert row.next_attempt_at == clock.now + timedelta(seconds=pause)
+                stage.later(pause)
+            await stage.told()
+        assert stage.item(item).settled
+
+    async def test_a_wallet_that_cannot_be_reached_for_days_is_given_up(
+        self, stage: Stage, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.extend(httpx2.ConnectError("refused") for _ in range(2))
+        async with stage.running():
+            await stage.told()
+            stage.later(7 * 24 * 3600)
+            await stage.told()
+        row = stage.row(item)
+        assert (row.status, row.attempts, row.rejected) == (OperationStatus.DEAD, 0, False)
+
+    async def test_a_day_long_retry_after_parks_nothing_for_a_day(self, stage: Stage, wallet: ScriptedWallet) -> None:
+        item = await stage.finished()
+        wallet.script.append(answer(503, Retry_After="86400"))
+        async with stage.running():
+            await stage.told()
+            stage.later(3600)
+            await stage.told()
+        assert stage.item(item).settled
 
     async def test_a_connection_that_breaks_twice_is_tried_again_later(
         self, stage: Stage, wallet: ScriptedWallet
@@ -206,6 +244,67 @@ class TestOutcomes:
             stage.later(RETRY_BASE_SECONDS)
             await stage.told()
         assert stage.item(item).settled
+
+
+class TestResolvedByHand:
+    async def test_a_settlement_that_the_wallet_refuses_for_good_can_be_refunded_under_a_key_of_its_own(
+        self, stage: Stage, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.append(answer(422))
+        async with stage.running():
+            await stage.told()
+            assert (stage.item(item).wallet_status, stage.row(item).rejected) == (WalletStatus.DEAD, True)
+            await stage.lanes.send(item.performer_id, resolve(item, Resolution.REFUND))
+            await stage.told()
+        refunded, row = stage.item(item), stage.row(item)
+        assert (refunded.status, refunded.refunded_tokens, refunded.settled) == (Status.REFUNDED, 100, False)
+        assert (row.kind, row.status, row.reason) == (OperationKind.REFUND, OperationStatus.DONE, "admin_refund")
+        assert [asked.key for asked in wallet.orders] == [
+            f"queue-{item.item_id}-settle",
+            f"queue-{item.item_id}-refund",
+        ]
+
+    async def test_the_same_order_is_the_same_to_the_byte_however_often_its_mind_was_changed(
+        self, stage: Stage, wallet: ScriptedWallet
+    ) -> None:
+        item = await stage.abandoned()
+        wallet.script.extend(answer(422) for _ in range(3))
+        async with stage.running():
+            for resolution in (Resolution.SETTLE, Resolution.REFUND, Resolution.SETTLE):
+                await stage.told()
+                await stage.lanes.send(item.performer_id, resolve(item, resolution))
+            await stage.told()
+        first, second, third, fourth = wallet.orders
+        assert (first.key, first.body) == (third.key, third.body)
+        assert (second.key, second.body) == (fourth.key, fourth.body)
+        assert stage.item(item).settled
+
+    @pytest.mark.parametrize("scripted", [receipt, answer(500), answer(422)])
+    async def test_a_late_answer_to_what_was_written_off_meanwhile_counts_only_if_it_is_a_receipt(
+        self, stage: Stage, wallet: ScriptedWallet, scripted: Scripted
+    ) -> None:
+        item = await stage.finished()
+        wallet.script.extend([answer(500), scripted])
+        async with stage.running():
+            await stage.told()
+            wallet.hold_back()
+            stage.later(RETRY_BASE_SECONDS)
+            await wallet.has_been_asked(2)
+            with pytest.raises(InvalidTransition):
+                await stage.lanes.send(item.performer_id, resolve(item, Resolution.WRITTEN_OFF))
+            stage.clock.wait(LEASE_SECONDS)
+            await stage.lanes.send(item.performer_id, resolve(item, Resolution.WRITTEN_OFF))
+            wallet.let_go()
+            await stage.told()
+        expected = WalletStatus.DONE if scripted is receipt else WalletStatus.WRITTEN_OFF
+        assert stage.item(item).wallet_status is expected
+        assert stage.item(item).settled is (scripted is receipt)
+        assert stage.row(item).status is OperationStatus.DONE
+
+
+def resolve(item: Item, resolution: Resolution) -> do.ResolveOperation:
+    return do.ResolveOperation(actor=ADMIN, item_id=item.item_id, resolution=resolution, reason="by hand")
 
 
 class TestWhenItIsTried:
@@ -451,10 +550,32 @@ class TestBreaker:
                 stage.later(20)
                 await stage.told()
                 assert sorted(stage.row(item).attempts for item in items) == [1, 2]
-                assert breaker.probe_at == moment(60)
-                stage.later(40)
+                stage.later(39.999)
+                assert await stage.outbox._take_up() == 0
+                stage.later(0.001)
                 await stage.told(2)
         assert all(stage.item(item).settled for item in items)
+
+    async def test_when_the_wallet_is_back_what_died_meanwhile_is_tried_again_but_nothing_it_has_refused(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        breaker = Breaker(threshold=2, pause_seconds=20)
+        async with stage_on(store, clock, wallet, max_attempts=1, breaker=breaker) as stage:
+            refused = await stage.finished()
+            wallet.script.append(answer(422))
+            async with stage.running():
+                await stage.told()
+                wallet.script.extend(answer(500) for _ in range(2))
+                items = [await stage.finished() for _ in range(2)]
+                await stage.told(2)
+                assert [stage.row(item).status for item in (refused, *items)] == [OperationStatus.DEAD] * 3
+                assert breaker.state is BreakerState.OPEN
+                stage.later(20)
+                probe = await stage.finished()
+                await stage.told(3)
+        assert str(breaker.state) == "closed"
+        assert all(stage.item(item).settled for item in (probe, *items))
+        assert (stage.row(refused).status, stage.row(refused).rejected) == (OperationStatus.DEAD, True)
 
     @pytest.mark.parametrize("scripted", [answer(400), answer(409), answer(404)], ids=repr)
     async def test_a_wallet_that_refuses_is_alive(

@@ -1,0 +1,11 @@
+"""Whether a dead operation was refused for good by the wallet; the others are tried again when the wallet is back."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    op.add_column("wallet_operations", sa.Column("rejected", sa.Boolean(), server_default=sa.false(), nullable=False))

@@ -1,0 +1,42 @@
+"""Sends dead operations on their way again, many at a time, in batches that leave room for other commands."""
+
+import asyncio
+
+from app.domain.command import Actor, RetryOperation
+from app.domain.errors import InvalidTransition
+from app.domain.operation import Operation
+from app.engine.lane import Lanes
+from app.engine.queries import Queries
+from app.store import reading
+
+BATCH = 200
+MAX_OPERATIONS = 10_000
+"""The most that one call retries; a caller that gets as many calls again."""
+
+
+async def retry_dead(queries: Queries, lanes: Lanes, *, actor: Actor, rejected_too: bool) -> int:
+    """Retries dead operations, each once; returns how many, at most MAX_OPERATIONS.
+
+    `rejected_too`: also those that the wallet refused for good. Raises Unavailable if the database cannot be used; what
+    was retried by then stays so.
+    """
+    retried, after = 0, ""
+    while retried < MAX_OPERATIONS:
+        batch = await queries.run(
+            lambda connection, after=after: reading.dead_operations(  # type: ignore[misc]
+                connection, after=after, at_most=BATCH, rejected_too=rejected_too
+            )
+        )
+        retried += sum(await asyncio.gather(*(_retry(lanes, operation, actor) for operation in batch)))
+        if len(batch) < BATCH:
+            break
+        after = batch[-1].operation_id
+    return retried
+
+
+async def _retry(lanes: Lanes, operation: Operation, actor: Actor) -> bool:
+    try:
+        await lanes.send(operation.performer_id, RetryOperation(item_id=operation.item_id, actor=actor))
+    except InvalidTransition:
+        return False  # somebody else was first
+    return True
