@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -24,7 +25,7 @@ from app.domain.errors import (
 )
 from app.domain.event import EventName
 from app.domain.item import Item, Reason, Status, WalletStatus
-from app.domain.operation import Operation, OperationKind, OperationStatus
+from app.domain.operation import Operation, OperationKind, OperationStatus, Resolution
 from app.domain.recorder import Decision
 from app.domain.room import Policy
 from tests.support.builders import (
@@ -580,17 +581,54 @@ class TestWalletOutcomes:
         stage = Stage()
         item = stage.in_status(Status.FINISHED)
         stage.report(item, OperationStatus.DEAD, 10)
-        assert item_of(stage.report(item, OperationStatus.PENDING, 0)).wallet_status is WalletStatus.PENDING
+        retried = stage.send(do.RetryOperation(item_id=item.item_id))
+        assert item_of(retried).wallet_status is WalletStatus.PENDING
+        assert retried.operation is not None
+        assert (retried.operation.attempts, retried.operation.next_attempt_at) == (0, stage.now)
         assert item_of(stage.confirm(item)).settled
 
-    @pytest.mark.parametrize("status", [OperationStatus.PENDING, OperationStatus.RETRYING])
-    def test_only_a_dead_operation_is_sent_on_its_way_by_hand(self, status: OperationStatus) -> None:
+    def test_what_is_pending_or_done_is_neither_retried_nor_resolved_by_hand(self) -> None:
+        stage = Stage()
+        pending, done = stage.in_status(Status.FINISHED), stage.in_status(Status.ABANDONED)
+        stage.confirm(done)
+        for item in (pending, done):
+            refused(stage, do.RetryOperation(item_id=item.item_id), InvalidTransition)
+            for resolution in Resolution:
+                refused(stage, resolve(item, resolution), InvalidTransition)
+
+    def test_a_retrying_operation_is_due_now_by_hand_unless_an_attempt_is_running(self) -> None:
         stage = Stage()
         item = stage.in_status(Status.FINISHED)
-        if status is OperationStatus.RETRYING:
-            stage.report(item, status)
-        operation = replace(stage.operations[item.item_id], status=OperationStatus.PENDING, attempts=0)
-        refused(stage, do.Report(item_id=item.item_id, operation=operation), InvalidTransition)
+        stage.report(item, OperationStatus.RETRYING, 3)
+        hurried = stage.send(do.RetryOperation(item_id=item.item_id)).operation
+        assert hurried is not None
+        assert (hurried.status, hurried.attempts, hurried.next_attempt_at) == (OperationStatus.RETRYING, 3, stage.now)
+        stage.operations[item.item_id] = replace(hurried, lease_until=stage.now + timedelta(seconds=1))
+        assert stage.send(do.RetryOperation(item_id=item.item_id)).operation is None
+        refused(stage, resolve(item, Resolution.REFUND), InvalidTransition)
+
+    @pytest.mark.parametrize("resolution", Resolution)
+    @pytest.mark.parametrize("status", [Status.FINISHED, Status.ABANDONED, Status.REFUNDED])
+    def test_a_resolution_changes_the_order_and_not_yet_the_item(self, status: Status, resolution: Resolution) -> None:
+        stage = Stage()
+        item = stage.in_status(status)
+        stage.report(item, OperationStatus.DEAD, 10)
+        decision = stage.send(resolve(item, resolution))
+        (event,) = decision.events
+        assert (event.name, event.actor, event.reason) == (EventName.ITEM_WALLET_CHANGED, ADMIN, "by hand")
+        assert item_of(decision).status is status
+        order = decision.operation
+        assert order is not None
+        assert order.tokens == item.tokens
+        if resolution is Resolution.WRITTEN_OFF:
+            assert (order.status, item_of(decision).wallet_status) == (OperationStatus.DONE, WalletStatus.WRITTEN_OFF)
+            assert stage.report(item, OperationStatus.DEAD).events == ()
+            return
+        assert (order.kind, order.attempts, order.status) == (str(resolution), 0, OperationStatus.PENDING)
+        after = item_of(stage.confirm(item))
+        assert after.wallet_status is WalletStatus.DONE
+        assert after.settled is (resolution is Resolution.SETTLE)
+        assert after.status is (status if resolution is Resolution.SETTLE else Status.REFUNDED)
 
     def test_a_report_from_an_attempt_whose_lease_ran_out_changes_nothing(self) -> None:
         stage = Stage()
@@ -606,6 +644,10 @@ class TestWalletOutcomes:
         operation = stage.operations[stage.in_status(Status.FINISHED).item_id]
         command = do.Report(item_id="nobody", operation=replace(operation, item_id="nobody"))
         refused(stage, command, ItemNotFound)
+
+
+def resolve(item: Item, resolution: Resolution) -> do.ResolveOperation:
+    return do.ResolveOperation(actor=ADMIN, item_id=item.item_id, resolution=resolution, reason="by hand")
 
 
 def test_an_ended_item_is_found_only_if_it_is_handed_in() -> None:
