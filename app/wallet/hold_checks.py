@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from app.domain.errors import EscrowNotFound, Unavailable
-from app.wallet.answers import Escrow, NoEscrow, Retry, is_held
+from app.wallet.answers import Escrow, NoEscrow, Rejected, Retry, is_held
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 
@@ -62,7 +62,7 @@ class HoldChecks:
         match found:
             case Escrow() as escrow if is_held(escrow, tokens=tokens):
                 return
-            case Escrow() | NoEscrow():
+            case Escrow() | NoEscrow() | Rejected(concerns_credentials=False):
                 raise EscrowNotFound("The wallet holds no such escrow for this user and amount.")
             case _:
                 raise _unavailable()

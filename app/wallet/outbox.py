@@ -21,7 +21,7 @@ from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, writing
 from app.wallet.answers import Conflict, Escrow, EscrowAnswer, Rejected, Retry, Succeeded, classify_escrow
-from app.wallet.breaker import Breaker, BreakerState, Permit
+from app.wallet.breaker import Breaker, Permit
 from app.wallet.client import Wallet
 from app.wallet.dead_letters import retry_dead
 
@@ -69,7 +69,7 @@ class Outbox:
         self._lease = timedelta(seconds=2 * timeout_seconds + LEASE_SLACK_SECONDS)
         self._wake = asyncio.Event()
         self._attempts: set[asyncio.Task[None]] = set()
-        self._wallet_is_back = False
+        self._absences_seen = breaker.opened_count
         self._retried_dead_at: datetime | None = None
 
     def wake(self) -> None:
@@ -169,10 +169,7 @@ class Outbox:
             final = classify_escrow(operation, found) if isinstance(found, Escrow) else answer
             return answer if isinstance(final, Retry) else final
         # Whatever else it answered, the wallet is alive.
-        was_away = self.breaker.state is not BreakerState.CLOSED
         self.breaker.succeeded(permit)
-        if was_away and self.breaker.state is BreakerState.CLOSED:
-            self._wallet_is_back = True
         if isinstance(answer, Conflict):
             return classify_escrow(operation, await self.find_escrow(operation))
         return answer
