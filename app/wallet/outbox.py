@@ -99,11 +99,12 @@ class Outbox:
     async def _retry_dead(self) -> None:
         """Once the wallet is back: send what died while it was away on its way again."""
         now, last = self._clock(), self._retried_dead_at
-        if not self._wallet_is_back or (
-            last is not None and last <= now < last + timedelta(seconds=RETRY_DEAD_SECONDS)
-        ):
+        recently = last is not None and last <= now < last + timedelta(seconds=RETRY_DEAD_SECONDS)
+        # Others use the breaker as well, and any of their calls may have closed it.
+        absences = self.breaker.opened_count
+        if absences == self._absences_seen or self.breaker.state is not BreakerState.CLOSED or recently:
             return
-        self._wallet_is_back, self._retried_dead_at = False, now
+        self._absences_seen, self._retried_dead_at = absences, now
         retried = await retry_dead(self._queries, self._lanes, actor=WALLET, rejected_too=False)
         if retried:
             log.info("the wallet is back: %s dead operations are tried again", retried)
