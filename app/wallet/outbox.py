@@ -21,7 +21,7 @@ from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, writing
 from app.wallet.answers import Conflict, Escrow, EscrowAnswer, Rejected, Retry, Succeeded, classify_escrow
-from app.wallet.breaker import Breaker, Permit
+from app.wallet.breaker import Breaker, BreakerState, Permit
 from app.wallet.client import Wallet
 from app.wallet.dead_letters import retry_dead
 
