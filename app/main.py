@@ -184,7 +184,11 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
 
 def _routes(parts: Parts) -> list[BaseRoute]:
     """Every route; tried from the top, so the most frequent come first."""
-    callers = Callers(parts.authenticator, public_rooms=parts.settings.public_rooms)
+    callers = Callers(
+        parts.authenticator,
+        public_rooms=parts.settings.public_rooms,
+        metrics_token=parts.settings.metrics_token,
+    )
     actions, queries, store, clock = parts.actions, parts.queries, parts.store, parts.clock
     commands = Commands(callers=callers, actions=actions, store=store)
     items = Items(
@@ -213,10 +217,13 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Events(callers=callers, log=parts.event_log).routes(),
         *admin.routes(),
         *Health(
-            queries=queries, can_write=lambda: parts.heartbeat.can_write, dependencies=_dependencies(parts)
+            callers=callers,
+            queries=queries,
+            can_write=lambda: parts.heartbeat.can_write,
+            dependencies=_dependencies(parts),
         ).routes(),
         WebSocketRoute(f"{ROOM_PATH}/live", parts.sockets.live),
-        *descriptions.routes(parts.metrics),
+        *descriptions.routes(parts.metrics, callers),
         *parts.sandbox_routes,
         *guides.routes(site),
         *pages.routes(site),

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Mount
 
 from app.access.auth import Authenticator
 from app.access.key_set import KeySet
+from app.access.origins import Origins
 from app.access.rate_limit import Quota
 from app.actions import Actions
 from app.api.event_stream import EventLog
@@ -335,7 +336,7 @@ def _sockets(
         presence=presence,
         clock=clock,
         public_rooms=settings.public_rooms,
-        allowed_origins=settings.allowed_origins,
+        origins=Origins(settings.allowed_origins),
         connected=Counter(),
         closes=metrics.closes,
         capacity=min(limits.sockets, descriptors.capacity().sockets),

@@ -49,10 +49,10 @@ DEFAULTS: dict[str, object] = {
     "ALLOWED_ORIGINS": (),
     "COALESCE_MS": 50,
 }
-OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False}
+OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False, "METRICS_TOKEN": None}
 """Variables that the contract leaves to us."""
 KEYS = ("AUTH_SECRET", "WALLET_QUEUE_SECRET")
-SECRETS = (*KEYS, "AUTH_SECRET_PREVIOUS", "WALLET_API_TOKEN", "DATABASE_URL", "REDIS_URL")
+SECRETS = (*KEYS, "AUTH_SECRET_PREVIOUS", "WALLET_API_TOKEN", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL")
 LONG_KEY = "k" * 32
 URLS = {
     "DATABASE_URL": "postgresql://queue:word@db.example/queue",

@@ -1,16 +1,25 @@
 """The caller of a request: its token checked, and kept in the request's scope for a refusal that shows an item."""
 
+from hmac import compare_digest
+
 from starlette.requests import Request
 from starlette.types import Scope
 
+from app.access import rights
 from app.access.auth import Authenticator, Principal
 from app.domain.errors import Unauthorized
+from app.settings.checks import is_loopback
+
+FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
+"""Headers by which a proxy says that it speaks for somebody else."""
 
 
 class Callers:
-    def __init__(self, authenticator: Authenticator, *, public_rooms: bool) -> None:
+    def __init__(self, authenticator: Authenticator, *, public_rooms: bool, metrics_token: str | None = None) -> None:
+        """`metrics_token`: a bearer token that is accepted where operators look."""
         self._authenticator = authenticator
         self._public_rooms = public_rooms
+        self._metrics_token = metrics_token
 
     async def principal(self, request: Request) -> Principal:
         """The caller, who must have a valid token. Raises Unauthorized, or Unavailable if keys cannot be had."""
@@ -26,6 +35,17 @@ class Callers:
         if self._public_rooms and "authorization" not in request.headers:
             return None
         return await self.principal(request)
+
+    async def check_operator(self, request: Request) -> None:
+        """Raises Unauthorized or Forbidden unless the caller may see the metrics and the details of readiness: a
+        program of this machine that no proxy speaks for, a bearer of the metrics token, an administrator."""
+        client = request.client
+        if client is not None and is_loopback(client.host) and not any(name in request.headers for name in FORWARDED):
+            return
+        _, _, token = request.headers.get("authorization", "").partition(" ")
+        if self._metrics_token is not None and compare_digest(token.strip().encode(), self._metrics_token.encode()):
+            return
+        rights.may_administer(await self.principal(request))
 
 
 def known_principal(scope: Scope) -> Principal | None:

@@ -9,17 +9,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from app.api.callers import Callers
 from app.metrics.registry import CONTENT_TYPE, Metrics
+from app.server.middleware import Endpoint
 from app.specs import asyncapi, openapi
 from app.wire.encoding import encode
 
 
-def routes(metrics: Metrics) -> list[BaseRoute]:
+def routes(metrics: Metrics, callers: Callers) -> list[BaseRoute]:
     async def figures(request: Request) -> Response:
+        await callers.check_operator(request)
         return Response(await metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return [
-        Route("/metrics", figures, methods=["GET"]),
+        Route("/metrics", Endpoint(figures), methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         Route("/asyncapi.json", _asyncapi, methods=["GET"]),
     ]

@@ -25,6 +25,9 @@ PAGES = {
     "/docs": "docs/docs.html",
 }
 
+FRAMED = frozenset({"watch/watch.html", "overlay/overlay.html"})
+"""Pages that other sites may show in a frame. In a foreign frame a click on any other could mean another thing."""
+
 ALWAYS_ASK = "no-cache"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_HOST_SITES = "public, max-age=600, stale-while-revalidate=604800"
@@ -34,7 +37,7 @@ _HASHED = re.compile(rf"([0-9a-f]{{{HASH_LENGTH}}})/(.+)")
 _OWN_ONLY = "script-src 'self'; style-src 'self'"
 _POLICY = (
     "default-src 'none'; {own}; img-src 'self' data:; connect-src 'self' ws: wss:; media-src 'self';"
-    " manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors *"
+    " manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors {framing}"
 )
 
 CurrentSite = Callable[[], Site]
@@ -67,15 +70,19 @@ def page_response(request: Request, site: Site, name: str) -> Response:
     """A page in its reader's language."""
     accepted = request.headers.get("accept-language", "")
     language = language_of(accepted, request.query_params.get("lang"), site.languages)
-    response = respond(request, site.pages[name, language], ALWAYS_ASK)
+    response = respond(request, site.pages[name, language], ALWAYS_ASK, may_be_framed=name in FRAMED)
     response.headers["vary"] = "Accept-Encoding, Accept-Language"
     return response
 
 
-def respond(request: Request, content: Content, cache_control: str, status: int = 200) -> Response:
+def respond(
+    request: Request, content: Content, cache_control: str, status: int = 200, *, may_be_framed: bool = False
+) -> Response:
     """The content, compressed where the client takes that; 304 without it where the client has it."""
     headers = {
-        "content-security-policy": _POLICY.format(own=content.policy or _OWN_ONLY),
+        "content-security-policy": _POLICY.format(
+            own=content.policy or _OWN_ONLY, framing="*" if may_be_framed else "'none'"
+        ),
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
         "cache-control": cache_control,

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from app.access import rights
 from app.access.auth import Authenticator, Principal
+from app.access.origins import Origins
 from app.actions import Actions
 from app.domain.command import Role
 from app.domain.errors import (
@@ -66,7 +66,7 @@ class Sockets:
     presence: Presence
     clock: Callable[[], Any]
     public_rooms: bool
-    allowed_origins: tuple[str, ...]
+    origins: Origins
     connected: Counter[str]
     """Sockets by principal, and under "" all of them."""
     capacity: int
@@ -87,7 +87,7 @@ class Sockets:
         """The endpoint of `/v1/performers/{performerId}/queue/live`."""
         performer_id = websocket.path_params["performerId"]
         await websocket.receive()
-        if not self._is_allowed_origin(websocket):
+        if not self.origins.allows(websocket.headers.get("origin"), websocket.headers.get("host")):
             await _refuse(websocket, Forbidden("This origin is not allowed."))
             return
         if not is_identifier(performer_id):
@@ -97,16 +97,6 @@ class Sockets:
         request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers.raw).encode())
         await websocket.accept(frames.SUBPROTOCOL if offered else None, headers=[request_id])
         await _Connection(self, websocket, performer_id).run()
-
-    def _is_allowed_origin(self, websocket: WebSocket) -> bool:
-        """No Origin (not a browser), our own, or one that is listed exactly."""
-        origin = websocket.headers.get("origin")
-        if origin is None or origin in self.allowed_origins:
-            return True
-        try:
-            return urlsplit(origin).netloc == websocket.headers.get("host")
-        except ValueError:
-            return False
 
 
 async def not_found(websocket: WebSocket) -> None:

@@ -6,7 +6,7 @@ its wrapping of every endpoint for the same purpose, are left out.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from time import perf_counter
 
@@ -75,6 +75,9 @@ async def body_of(request: Request) -> bytes:
     return body
 
 
+_DEFAULT_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
 class ErrorMiddleware:
     """ASGI middleware around everything: request ids, bodies' bounds, and an answer for every failure."""
 
@@ -110,7 +113,11 @@ class ErrorMiddleware:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (REQUEST_ID_HEADER, request_id.encode("latin-1"))]
+                message["headers"] = [
+                    *message["headers"],
+                    *_missing(message["headers"]),
+                    (REQUEST_ID_HEADER, request_id.encode("latin-1")),
+                ]
                 self._answered(scope, message["status"], perf_counter() - began)
             await send(message)
 
@@ -160,6 +167,12 @@ class ErrorMiddleware:
                 "milliseconds": round(seconds * 1000, 1),
             }
             log.warning("a request could not be answered as asked", extra=about)
+
+
+def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that an answer has unless it says otherwise: JSON is not sniffed for scripts, and is not kept."""
+    names = {name for name, _ in headers}
+    return [default for default in _DEFAULT_HEADERS if default[0] not in names]
 
 
 def _route(scope: Scope) -> str:

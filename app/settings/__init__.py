@@ -24,11 +24,12 @@ SECRETS = (
     "auth_secret_previous",
     "wallet_api_token",
     "wallet_queue_secret",
+    "metrics_token",
     "database_url",
     "redis_url",
 )
 """Settings that may also be given as NAME_FILE, the path of a file that holds the value; URLs may hold a password."""
-_KEYS = ("auth_secret", "auth_secret_previous", "wallet_queue_secret", "wallet_api_token")
+_KEYS = ("auth_secret", "auth_secret_previous", "wallet_queue_secret", "wallet_api_token", "metrics_token")
 _LISTS = ("notify_positions", "allowed_origins", "trusted_proxies", "webhook_hosts")
 LARGEST_SECRET_FILE = 64 * 1024
 
@@ -92,6 +93,8 @@ class Settings(BaseSettings):
     command_seconds: float = Field(5, gt=0, le=300)
     retention_days: int = Field(0, ge=0, le=36_500)
 
+    metrics_token: str | None = Field(None, repr=False)
+
     public_rooms: bool = True
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = ()
@@ -116,7 +119,7 @@ class Settings(BaseSettings):
     def _keys_are_long_enough(cls, value: str | None) -> str | None:
         return value if value is None else checks.check_key(value)
 
-    @field_validator("wallet_api_token")
+    @field_validator("wallet_api_token", "metrics_token")
     @classmethod
     def _bearer_token_fits_a_header(cls, value: str | None) -> str | None:
         return value if value is None else checks.check_bearer(value)

@@ -10,7 +10,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
@@ -25,6 +25,7 @@ from sqlalchemy.pool import QueuePool
 
 log = logging.getLogger(__name__)
 
+OWNER_ONLY = 0o600
 BUSY_TIMEOUT_MS = 10_000
 LANE_BUSY_TIMEOUT_MS = 500
 """How long one attempt of a lane waits for SQLite's write lock. The lane tries again until its commands are due."""
@@ -167,6 +168,7 @@ def _postgres_engines(url: URL, size: int) -> Engines:
 
 def _sqlite_engines(url: URL, readers: int, writer_busy_timeout_ms: int) -> Engines:
     driver = sqlite_driver()
+    _make_private(url)
 
     connections = OpenConnections()
 
@@ -201,6 +203,18 @@ def _sqlite_engines(url: URL, readers: int, writer_busy_timeout_ms: int) -> Engi
         patient_writer=engine("BEGIN IMMEDIATE", 1),
         connections=connections,
     )
+
+
+def _make_private(url: URL) -> None:
+    """Have the file and those beside it readable by their owner alone; SQLite makes the latter as the file is."""
+    if url.database in (None, "", ":memory:"):
+        return
+    # What cannot be done here is said by SQLite, which has to open the file.
+    with suppress(OSError):
+        os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, OWNER_ONLY))
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(OSError):
+            os.chmod(f"{url.database}{suffix}", OWNER_ONLY)
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -251,7 +265,7 @@ def sole_owner(database_url: str) -> Iterator[None]:
     path = Path(os.path.realpath(url.database) + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, OWNER_ONLY)
     except OSError as error:
         raise DatabaseRefusedError(f"Cannot open the database's folder: {error.strerror}.") from None
     try:

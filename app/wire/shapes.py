@@ -495,4 +495,5 @@ class HealthShape(TypedDict):
 
 class ReadinessShape(TypedDict):
     status: Literal["ok", "degraded", "unavailable"]
-    checks: dict[str, str]
+    checks: NotRequired[dict[str, str]]
+    """By dependency; only for a caller of this machine, the metrics token and administrators."""
