@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from tests.support.stores import (
     build_writer,
     idempotency_of,
     intake_of,
+    locked_by_a_shell,
     new_id,
     queue_item,
 )
@@ -36,13 +35,6 @@ from tests.support.stores import database_fixture as database_fixture
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture
 from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
 
-SHELL = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-sys.stdin.read()
-"""
 SECONDS = 3.0
 """The deadline in these tests."""
 
@@ -69,24 +61,12 @@ async def refused(lanes: Lanes, command: do.Intake, seconds: float = SECONDS) ->
     return caught.value.detail
 
 
-@contextmanager
-def locked_by_a_shell(database: Database) -> Iterator[None]:
-    """Somebody has begun to write, in a process of their own, and is in no hurry."""
-    program = [sys.executable, "-c", SHELL, database.url.removeprefix("sqlite:///")]
-    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
-        assert shell.stdin is not None
-        assert shell.stdout is not None
-        assert shell.stdout.readline() == b"locked\n"
-        yield
-        shell.stdin.close()
-
-
 async def test_a_database_locked_by_a_shell_is_unavailable_in_time_and_nothing_was_done(
     sqlite_database: Database,
 ) -> None:
     store = impatient(sqlite_database)
     async with lanes_on(store) as lanes:
-        with locked_by_a_shell(sqlite_database):
+        with locked_by_a_shell(sqlite_database.url):
             details = await asyncio.gather(*(refused(lanes, intake_of(number)) for number in (1, 2, 3)))
             assert all("nothing was done" in detail for detail in details)
         assert (await lanes.send(PERFORMER.id, intake_of(4))).position == 1
@@ -95,7 +75,7 @@ async def test_a_database_locked_by_a_shell_is_unavailable_in_time_and_nothing_w
 
 async def test_a_lock_that_is_gone_in_time_is_not_noticed(sqlite_database: Database) -> None:
     async with lanes_on(impatient(sqlite_database), seconds=30) as lanes:
-        with locked_by_a_shell(sqlite_database):
+        with locked_by_a_shell(sqlite_database.url):
             sent = asyncio.gather(*(lanes.send(PERFORMER.id, intake_of(number)) for number in (1, 2, 3)))
             done, _ = await asyncio.wait([sent], timeout=1)
             assert not done
@@ -105,7 +85,7 @@ async def test_a_lock_that_is_gone_in_time_is_not_noticed(sqlite_database: Datab
 async def test_the_end_does_not_wait_for_a_lock(sqlite_database: Database) -> None:
     lanes = lanes_on(impatient(sqlite_database), seconds=60)
     await lanes.__aenter__()
-    with locked_by_a_shell(sqlite_database):
+    with locked_by_a_shell(sqlite_database.url):
         sent = asyncio.create_task(lanes.send(PERFORMER.id, intake_of()))
         await asyncio.sleep(0)
         began = monotonic()

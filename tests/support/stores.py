@@ -5,6 +5,8 @@ it asks for under their long names; the names they are asked for by are short.
 """
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -132,6 +134,27 @@ def _migrate(url: str) -> None:
     engines = open_engines(url)
     migrate(engines.writer)
     engines.dispose()
+
+
+_SHELL = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked_by_a_shell(url: str) -> Iterator[None]:
+    """Somebody has begun to write to a SQLite database, in a process of their own, and is in no hurry."""
+    program = [sys.executable, "-c", _SHELL, url.removeprefix("sqlite:///")]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdin is not None
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == b"locked\n"
+        yield
+        shell.stdin.close()
 
 
 # Writers

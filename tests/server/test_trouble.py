@@ -1,0 +1,123 @@
+"""The service as a process whose database is locked, full or frozen: it says so in time, heals, and ends in time."""
+
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.store.engines import open_engines
+from app.store.migrating import migrate
+from tests.support.cluster import Node
+from tests.support.server import Api, intake_body, ok, problem
+from tests.support.stores import locked_by_a_shell
+
+pytestmark = pytest.mark.anyio
+
+COMMAND_SECONDS = 5
+ITEMS = "/v1/queue/items"
+
+
+@asynccontextmanager
+async def serving(folder: Path, url: str) -> AsyncIterator[tuple[Node, Api]]:
+    node = Node({**os.environ, "DATABASE_URL": url, "USER_INTAKES_PER_MINUTE": "0"}, folder / "log")
+    node.start()
+    try:
+        node.wait_until_ready()
+        async with node.server.api() as api:
+            yield node, api
+    finally:
+        node.kill()
+
+
+async def refused_in_time(api: Api, performer_id: str = "mira") -> dict[str, object]:
+    """An intake is refused within the deadline; returns its body, for a repeat."""
+    body, began = intake_body(performer_id), time.monotonic()
+    refusal = problem(await api.post(ITEMS, api.server.feature(), body), 503, "UNAVAILABLE")
+    assert time.monotonic() - began < COMMAND_SECONDS + 0.5
+    assert refusal["retryAfterSeconds"] >= 1
+    return body
+
+
+def becomes(node: Node, status: int, seconds: float = 10) -> None:
+    """/readyz answers with this status soon."""
+    deadline = time.monotonic() + seconds
+    while node.readiness() != status:
+        assert time.monotonic() < deadline, f"/readyz does not become {status}"
+        time.sleep(0.05)
+
+
+def ends_in_time(node: Node) -> None:
+    began = time.monotonic()
+    node.terminate()
+    assert node.wait() == 0
+    assert time.monotonic() - began < 10
+
+
+async def test_a_locked_database_is_told_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    async with serving(tmp_path, url) as (node, api):
+        item = await api.intake("mira")
+        with locked_by_a_shell(url):
+            body = await refused_in_time(api)
+            becomes(node, 503)
+            # What only reads is answered as ever.
+            assert (await api.queue("mira"))["items"][0]["itemId"] == item["itemId"]
+        becomes(node, 200)
+        ok(await api.post(ITEMS, api.server.feature(), body), 201)
+        with locked_by_a_shell(url):
+            ends_in_time(node)
+
+
+async def test_a_full_disk_is_told_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/queue.db"
+    async with serving(tmp_path, url) as (node, api):
+        await api.intake("mira")
+        assert node.process is not None
+        # No file of the process may grow any more: what is written to comes back as an error, as on a full disk.
+        limits = resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
+        body = await refused_in_time(api)
+        becomes(node, 503)
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, limits)
+        becomes(node, 200)
+        ok(await api.post(ITEMS, api.server.feature(), body), 201)
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
+        ends_in_time(node)
+
+
+def backends(url: str) -> list[int]:
+    with psycopg.connect(url) as other:
+        rows = other.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return [pid for (pid,) in rows]
+
+
+async def test_a_frozen_postgresql_is_told_in_time_and_does_not_hold_up_the_end(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    engines = open_engines(postgres_url)
+    migrate(engines.writer)
+    engines.dispose()
+    async with serving(tmp_path, postgres_url) as (node, api):
+        await api.intake("mira")
+        stopped = backends(postgres_url)
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            body = await refused_in_time(api)
+            ends_in_time(node)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+    async with serving(tmp_path, postgres_url) as (node, api):
+        # Whichever it was, the same request with the same key says now what came of it.
+        response = await api.post(ITEMS, api.server.feature(), body)
+        assert response.status_code in (200, 201)
+        assert (await api.queue("mira"))["room"]["depth"] == 2
