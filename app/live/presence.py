@@ -8,8 +8,9 @@ reports the differences again. `domain.decision` decides the consequences for a 
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -23,11 +24,21 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
 RENEW_SECONDS = 5.0
+RENEWAL_SECONDS = 30.0
+"""How long a panel whose token has run out still counts as connected."""
 CORRECTIONS_AT_ONCE = 200
 
 
 class Presence:
-    def __init__(self, lanes: Lanes, process_id: str, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        process_id: str,
+        clock: Callable[[], datetime],
+        *,
+        renewal_seconds: float = RENEWAL_SECONDS,
+    ) -> None:
+        self._renewal_seconds = renewal_seconds
         self._lanes = lanes
         self._process_id = process_id
         self._clock = clock
@@ -41,6 +52,15 @@ class Presence:
         if self._panels[performer_id] == 1:
             await self._reconcile(performer_id)
 
+    def expired(self, performer_id: str) -> None:
+        """A panel's token has run out, which is no absence: the panel counts for RENEWAL_SECONDS more, in which it may
+        come back with a new one."""
+        self._spawn(self._leave_unless_renewed(performer_id))
+
+    async def _leave_unless_renewed(self, performer_id: str) -> None:
+        await asyncio.sleep(self._renewal_seconds)
+        await self.left(performer_id)
+
     async def left(self, performer_id: str) -> None:
         """A panel has gone."""
         self._panels[performer_id] -= 1
@@ -52,9 +72,12 @@ class Presence:
         """Report presence to a room that has just been created while its performer's panel was already connected."""
         room = outcome.room
         if self._panels.get(room.performer_id) and not room.settings.performer_online:
-            task = asyncio.create_task(self._reconcile(room.performer_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._reconcile(room.performer_id))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reconcile(self, performer_id: str) -> None:
         """Make lease and room say whether a panel is connected now, whatever has changed meanwhile."""

@@ -121,6 +121,8 @@ class _Connection:
         self._subscriber: Subscriber | None = None
         self._present = False
         self._expiry: asyncio.TimerHandle | None = None
+        self._has_expired = False
+        """Whether the connection ends because its token has run out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._inbox = Inbox(websocket)
         exposed: QueueSocketProtocol | None = websocket.scope["extensions"].get(EXTENSION)
@@ -238,7 +240,11 @@ class _Connection:
             self._expiry.cancel()
         remaining = (principal.expires_at - self._shared.clock()).total_seconds()
         loop = asyncio.get_running_loop()
-        self._expiry = loop.call_later(max(0.0, remaining), self.close_soon, CloseCode.TOKEN_EXPIRED, "token expired")
+        self._expiry = loop.call_later(max(0.0, remaining), self._expire)
+
+    def _expire(self) -> None:
+        self._has_expired = True
+        self.close_soon(CloseCode.TOKEN_EXPIRED, "token expired")
 
     def _count(self, principal: Principal) -> None:
         connected = self._shared.connected
@@ -269,7 +275,8 @@ class _Connection:
         principal = self._principal
         role = principal.role if principal else Role.VIEWER
         sub = principal.sub if principal else None
-        self._write(frames.welcome(role, sub, self._shared.hub.epoch))
+        expires_at = principal.expires_at if principal else None
+        self._write(frames.welcome(role, sub, self._shared.hub.epoch, expires_at))
 
     async def _join(self, *, since: int | None) -> None:
         principal = self._principal
@@ -299,7 +306,12 @@ class _Connection:
             return
         self._present = self._is_performer
         presence = self._shared.presence
-        await (presence.arrived if self._present else presence.left)(self._performer_id)
+        if self._present:
+            await presence.arrived(self._performer_id)
+        elif self._has_expired:
+            presence.expired(self._performer_id)
+        else:
+            await presence.left(self._performer_id)
 
     @property
     def _is_performer(self) -> bool:

@@ -41,6 +41,8 @@ class Welcome(TypedDict):
     epoch: str
     pingSeconds: int
     retrySeconds: list[int]
+    expiresAt: datetime | None
+    """When the token runs out and the connection ends, unless `auth` comes with a new one; null without a token."""
 
 
 class MyItem(WholeItem, PositionShape):
@@ -112,7 +114,7 @@ class Pong(TypedDict):
     serverTime: datetime
 
 
-def welcome(role: str, sub: str | None, epoch: str) -> bytes:
+def welcome(role: str, sub: str | None, epoch: str, expires_at: datetime | None = None) -> bytes:
     frame: Welcome = {
         "type": "welcome",
         "role": role,
@@ -120,6 +122,7 @@ def welcome(role: str, sub: str | None, epoch: str) -> bytes:
         "epoch": epoch,
         "pingSeconds": PING_SECONDS,
         "retrySeconds": list(RETRY_SECONDS),
+        "expiresAt": expires_at,
     }
     return encode(frame)
 

@@ -9,7 +9,7 @@ import pytest
 from app.domain.command import SetPresence
 from app.domain.event import EventName, PauseReason
 from app.domain.room import Room
-from app.live.presence import LEASE
+from app.live.presence import LEASE, Presence
 from app.store import Store, reading
 from tests.support.builders import PERFORMER
 from tests.support.processes import Process, no_room, running
@@ -208,6 +208,22 @@ async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_reporte
         process.clock.wait(LEASE.total_seconds())
         await process.presence.keep()
         assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+
+
+async def test_a_panel_that_does_not_renew_its_token_in_time_has_left(database: Database) -> None:
+    store = database.open()
+    queue_item(build_writer(store))
+    async with running(store, HandClock()) as process:
+        presence = Presence(process.lanes, "two", process.clock, renewal_seconds=0.05)
+        await presence.arrived(STAR)
+        presence.expired(STAR)
+        await presence.arrived(STAR)
+        await asyncio.sleep(0.1)  # longer than the renewal may take
+        assert told(store) == [EventName.PERFORMER_ONLINE]
+        presence.expired(STAR)
+        while len(told(store)) < 2:  # noqa: ASYNC110 - it is the log that says so
+            await asyncio.sleep(0.01)
+        assert told(store)[-1] is EventName.PERFORMER_OFFLINE
 
 
 async def test_an_empty_look_changes_nothing(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
@@ -44,7 +45,8 @@ async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(
     await api.command("start", items[1])
     async with server.live(performer_id) as live:
         welcome, snapshot = await live.next(), await live.next()
-    assert set(welcome) == {"type", "role", "sub", "epoch", "pingSeconds", "retrySeconds"}
+    assert set(welcome) == {"type", "role", "sub", "epoch", "pingSeconds", "retrySeconds", "expiresAt"}
+    assert welcome["expiresAt"] is None
     assert (welcome["type"], welcome["role"], welcome["sub"]) == ("welcome", "viewer", None)
     assert welcome["pingSeconds"] > 0
     low, high = welcome["retrySeconds"]
@@ -208,6 +210,32 @@ async def test_a_refresh_in_time_keeps_the_connection(api: Api, server: Server, 
             await live.next(0.5)
         await api.intake(performer_id)
         assert (await live.next())["type"] == "update"
+
+
+async def test_the_welcome_says_until_when_the_token_is_valid(server: Server, performer_id: str) -> None:
+    async with server.live(performer_id, brief(server, "viewer", "ada", 900)) as live:
+        await live.until("snapshot")
+        (welcome,) = live.of("welcome")
+        left = datetime.fromisoformat(welcome["expiresAt"]) - datetime.now(UTC)
+        assert timedelta(seconds=880) < left <= timedelta(seconds=900)
+        await live.auth(brief(server, "viewer", "ada", 1800))
+        assert live.of("welcome")[-1]["expiresAt"] > welcome["expiresAt"]
+
+
+async def test_a_panel_whose_token_runs_out_is_not_absent_and_comes_back_unnoticed(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    await api.intake(performer_id)
+    async with server.live(performer_id) as viewer:
+        await viewer.until("snapshot")
+        async with server.live(performer_id, brief(server, "performer", performer_id, 0.5)) as panel:
+            await viewer.until_state(lambda live: live.room["performerOnline"])
+            assert await panel.closed() == 4002
+        async with server.live(performer_id, server.performer(performer_id)) as panel:
+            await panel.until("snapshot")
+            await viewer.settled()
+            seen = [event["event"] for frame in viewer.of("update") for event in frame["events"]]
+            assert seen == ["queue.performer.online"]
 
 
 async def test_a_refresh_may_also_shorten_it(server: Server, performer_id: str) -> None:
