@@ -302,6 +302,11 @@ def _wallets(
     return wallet_at, routes
 
 
+def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> Wallet:
+    """A client of the wallet for a command beside the service."""
+    return _wallets(settings, engines, clock)[0](connections=WALLET_CONNECTIONS)
+
+
 def _outbox(
     settings: Settings, lanes: Lanes, queries: Queries, wallet: Wallet, clock: Callable[[], datetime]
 ) -> Outbox:

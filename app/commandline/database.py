@@ -1,5 +1,6 @@
 """The commands about the database: migrate, backup, restore, check, prune, forget."""
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +15,17 @@ from rich.table import Table
 from app.commandline.cleaning import forget_user, prune_all
 from app.commandline.refusals import explained
 from app.domain.room import Policy
-from app.parts import utc_now
+from app.parts import utc_now, wallet_of
 from app.settings import InvalidSettings, Settings, read_settings
 from app.store import Store, copies
 from app.store.checking import Result, check_database
 from app.store.engines import open_engines, sole_owner
 from app.store.migrating import migrate as migrate_database
 from app.store.migrating import refuse_other_schema
+from app.wallet.comparison import compare_with_wallet
+
+RECENT = timedelta(days=7)
+"""How long ago an item may have changed whose escrow is compared with the wallet though it is resolved."""
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -79,12 +84,18 @@ def restore(
 
 
 @cli.command()
-def check() -> None:
+def check(
+    wallet: Annotated[
+        bool, typer.Option("--wallet", help="Also ask the wallet about every open or recent escrow")
+    ] = False,
+) -> None:
     """Read the whole database against the rules; exit code 1 if anything is wrong."""
     with explained():
         settings = read_settings()
         with _store(settings) as store:
             results = list(check_database(store))
+            if wallet:
+                results.append(asyncio.run(_ask_wallet(settings, store)))
     report(results)
     if any(result.wrong for result in results):
         raise typer.Exit(1)
@@ -127,6 +138,11 @@ def _store(settings: Settings) -> Iterator[Store]:
         yield Store(engines, Policy())
     finally:
         engines.dispose()
+
+
+async def _ask_wallet(settings: Settings, store: Store) -> Result:
+    async with wallet_of(settings, store.engines, utc_now) as wallet:
+        return await compare_with_wallet(store, wallet, since=utc_now() - RECENT)
 
 
 def report(results: list[Result]) -> None:

@@ -204,7 +204,7 @@ def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
             " items.escrow_transaction_id <> wallet_operations.escrow_transaction_id"
             " OR items.status IN ('created', 'started')"
             " OR settle_tokens + refund_tokens <> items.tokens"
-            " OR (items.wallet_status = 'done') <> (wallet_operations.status = 'done')"
+            " OR (items.wallet_status IN ('done', 'written_off')) <> (wallet_operations.status = 'done')"
             " OR coalesce(items.settled_tokens, 0) + coalesce(items.refunded_tokens, 0) > items.tokens",
             "item {item_id} and its wallet operation do not agree",
         )

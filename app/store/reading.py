@@ -144,6 +144,23 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
 _ITEM = select(ITEMS).where(ITEMS.c.item_id == bindparam("item_id"))
 
 
+_ITEMS_TO_COMPARE = (
+    select(ITEMS)
+    .where(
+        ITEMS.c.item_id > bindparam("after"),
+        ITEMS.c.wallet_status.not_in(["done", "written_off"]) | (ITEMS.c.updated_at >= bindparam("since")),
+    )
+    .order_by(ITEMS.c.item_id)
+    .limit(bindparam("at_most"))
+)
+
+
+def items_to_compare(connection: Connection, *, after: str, since: datetime, at_most: int) -> list[Item]:
+    """Items with an id beyond `after` whose escrow is open, or that have changed since `since`; by id."""
+    rows = connection.execute(_ITEMS_TO_COMPARE, {"after": after, "since": since, "at_most": at_most}).mappings()
+    return [records.item_from(row) for row in rows]
+
+
 def find_item(connection: Connection, item_id: str) -> Item | None:
     if "\0" in item_id:
         return None  # PostgreSQL refuses the question: no text of its holds a NUL
