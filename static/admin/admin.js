@@ -2,7 +2,7 @@
 // whole story. It asks again every few seconds while it can be seen, and says how old its answers are.
 import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
-import { toast } from "../lib/dialog.js";
+import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
@@ -330,20 +330,21 @@ const WALLET_COLUMNS = [
     title: t("wallet.action"),
     key: (row) => row.status,
     cell: (row) =>
-      row.status === "dead"
-        ? el(
-            "button",
-            {
-              class: "button small",
-              type: "button",
-              "data-command": "retry",
-              onclick: (event) => retry(row, event.currentTarget),
-            },
-            t("wallet.retry"),
-          )
+      ["dead", "retrying"].includes(row.status)
+        ? [
+            command("wallet.retry", "retry", (button) => post(button, `${row.id}/retry`, {}, "wallet.retried")),
+            command("wallet.resolve", "resolve", (button) => resolve(row, button)),
+          ]
         : "",
   },
 ];
+
+const command = (key, name, act) =>
+  el(
+    "button",
+    { class: "button small", type: "button", "data-command": name, onclick: (event) => act(event.currentTarget) },
+    t(key),
+  );
 
 async function refreshWallet() {
   const query = new URLSearchParams({
@@ -351,7 +352,7 @@ async function refreshWallet() {
     skip: operationsSkip,
     ...(wanted !== "all" && { status: wanted }),
   });
-  const page = await session.get(`/v1/admin/wallet-operations?${query}`);
+  const [page] = await Promise.all([session.get(`/v1/admin/wallet-operations?${query}`), refreshTrouble()]);
   drawTable(
     byId("wallet-table"),
     WALLET_COLUMNS,
@@ -365,11 +366,56 @@ async function refreshWallet() {
   });
 }
 
-async function retry(row, button) {
+/** One sentence for all payments that stick, with the button that tries them again. */
+async function refreshTrouble() {
+  const dead = await session.get("/v1/admin/wallet-operations?status=dead&limit=100");
+  show(byId("wallet-trouble"), dead.total > 0);
+  if (dead.total === 0) return;
+  const last = dead.operations.at(-1);
+  const oldest =
+    dead.total > dead.operations.length
+      ? (await session.get(`/v1/admin/wallet-operations?status=dead&limit=1&skip=${dead.total - 1}`)).operations[0]
+      : last;
+  const problems = new Map();
+  for (const { lastProblem } of dead.operations) problems.set(lastProblem, (problems.get(lastProblem) ?? 0) + 1);
+  const [problem] = [...problems].sort((a, b) => b[1] - a[1])[0];
+  const since = dayAndTime(Date.parse((oldest ?? last).createdAt));
+  setText(byId("wallet-trouble-text"), t("wallet.trouble", { n: dead.total, since, problem: problem ?? "" }));
+}
+
+byId("wallet-retry-all").addEventListener("click", (event) =>
+  post(event.currentTarget, "retry", { status: "dead" }, "wallet.retriedAll"),
+);
+
+const RESOLUTIONS = ["settle", "refund", "written_off"];
+
+async function resolve(row, button) {
+  const answer = await ask({
+    title: t("wallet.resolve.title"),
+    text: t("wallet.resolve.text"),
+    facts: [
+      [t("fact.item"), row.itemId],
+      [t("wallet.problem"), row.lastProblem ?? ""],
+    ],
+    choice: {
+      label: t("wallet.resolve.how"),
+      options: RESOLUTIONS.map((name) => [name, t(`wallet.resolve.${name}`)]),
+    },
+    note: { label: t("wallet.resolve.why"), most: 500 },
+    danger: true,
+    confirm: t("wallet.resolve.confirm"),
+  });
+  if (!answer) return;
+  await post(button, `${row.id}/resolve`, { resolution: answer.choice, reason: answer.note }, "wallet.resolved");
+}
+
+/** Posts to `wallet-operations/${what}`, says what came of it, and asks again. */
+async function post(button, what, body, said) {
   button.disabled = true;
   try {
-    await session.post(`/v1/admin/wallet-operations/${encodeURIComponent(row.id)}/retry`);
-    toast(t("wallet.retried"));
+    const result = await session.post(`/v1/admin/wallet-operations/${what}`, body);
+    toast(t(said, { n: result.retried ?? 1 }));
+    button.disabled = false;
   } catch (error) {
     button.disabled = false;
     toast(errorText(error), "bad");

@@ -8,7 +8,7 @@ let number = 0;
 /**
  * Resolves with the answers, or null when the reader backs out.
  * `facts`: [term, text] pairs that name the item; `reasons`: reason codes to choose from; `amount`: {label, min, max,
- * value}; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
+ * value}; `choice`: {label, options}, of [value, text] pairs; `note`: {label, most}, a text that must be given; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
  */
 export function pose({
   title,
@@ -16,6 +16,8 @@ export function pose({
   facts = [],
   reasons = null,
   amount = null,
+  choice = null,
+  note = null,
   typed = null,
   confirm,
   danger = false,
@@ -37,6 +39,17 @@ export function pose({
         reasons.map((code) => el("option", { value: code }, t(`reason.${code}`))),
       ),
     );
+  const chosen =
+    choice &&
+    field(
+      choice.label,
+      el(
+        "select",
+        {},
+        choice.options.map(([value, words]) => el("option", { value }, words)),
+      ),
+    );
+  const written = note && field(note.label, el("input", { maxlength: note.most, autocomplete: "off", required: true }));
   const share =
     amount &&
     field(
@@ -89,7 +102,7 @@ export function pose({
   }
   return new Promise((resolve) => {
     dialog.addEventListener("close", () => {
-      resolve(dialog.returnValue === "yes" ? { reason: reason?.value, amount: share?.valueAsNumber } : null);
+      resolve(dialog.returnValue === "yes" ? { reason: reason?.value, amount: share?.valueAsNumber, choice: chosen?.value, note: written?.value.trim() } : null);
     });
   });
 }

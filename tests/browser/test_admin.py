@@ -60,7 +60,7 @@ def test_a_dead_letter_is_listed_exported_and_sent_again(till: Till, windows: Wi
     row.get_by_role("button", name="Retry").click()
     expect(admin.get_by_text("Queued for another attempt.")).to_be_visible()
     wait_for(admin, lambda: till.room.item(item)["walletStatus"] == "done")
-    admin.get_by_role("button", name="All").click()
+    admin.get_by_role("button", name="All", exact=True).click()
     expect(row).to_contain_text("Done")
     expect(row.get_by_role("button", name="Retry")).to_have_count(0)
     assert till.wallet.books.available == 100
@@ -180,3 +180,30 @@ def test_whoever_is_no_administrator_is_told_so(room: Room, windows: Windows) ->
     expect(page.get_by_text("This link doesn’t give access to the administration")).to_be_visible()
     expect(page.locator("#desk")).to_be_hidden()
     assert "token" not in page.url
+
+
+def test_payments_that_stick_are_one_sentence_and_are_resolved_or_retried_all_at_once(
+    till: Till, windows: Windows
+) -> None:
+    item = dead_letter(till, windows.open(till.room.admin_url))
+    till.recovers()
+    admin = windows.open(till.room.admin_url)
+    go(admin, "Payments")
+    trouble = admin.get_by_test_id("wallet-trouble")
+    expect(trouble).to_contain_text("Payments stuck: 1, the oldest since")
+    admin.get_by_test_id("wallet-operations").get_by_role("button", name="Resolve…").click()
+    dialog = admin.get_by_role("dialog")
+    dialog.get_by_role("combobox").select_option("written_off")
+    dialog.get_by_role("textbox").fill("The viewer has been told.")
+    dialog.get_by_role("button", name="End it").click()
+    expect(admin.get_by_text("Ended by hand.")).to_be_visible()
+    assert till.room.item(item)["walletStatus"] == "written_off"
+    expect(trouble).to_be_hidden()
+
+    other = dead_letter(till, admin)
+    till.recovers()
+    look_again(admin)
+    trouble.get_by_role("button", name="Retry all").click()
+    wait_for(admin, lambda: till.room.item(other)["walletStatus"] == "done")
+    admin.set_viewport_size({"width": 360, "height": 780})
+    assert admin.evaluate(RUNS_OVER) <= 0
