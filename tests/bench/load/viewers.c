@@ -11,6 +11,7 @@
  *
  * A delivery is one event at one socket: a frame {"type":"update","from":4,"version":7,...} is three. A frame whose
  * `from` is not the version the socket has is a gap, one that is not newer is a repeat. A snapshot sets the version.
+ * A compressed frame is not looked into: the first one is the snapshot, each one after it is one delivery.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -34,8 +35,8 @@
 #define AT_ONCE 128        /* events taken from the kernel together */
 
 enum state { GONE, CONNECTING, UPGRADING, JOINING, READY };
-enum kind { OTHER, UPDATE, SNAPSHOT };
-enum flavour { PLAIN, LIVE, SOCKETIO };   /* ready after the upgrade, after a snapshot, after Socket.IO's own hello */
+enum kind { OTHER, UPDATE, SNAPSHOT, CONTROL };
+enum flavour { PLAIN, LIVE, SOCKETIO, DEFLATED };   /* ready after the upgrade, a snapshot, Socket.IO's hello, a snapshot */
 
 struct viewer {
     int fd;
@@ -100,8 +101,14 @@ static int64_t number_after(const unsigned char *p, size_t n, const char *name) 
 }
 
 /* What a frame is, from the beginning of its payload. */
-static void look(struct viewer *v, int opcode, const unsigned char *p, size_t n) {
-    v->kind = OTHER;
+static void look(struct viewer *v, int opcode, int compressed, const unsigned char *p, size_t n) {
+    v->kind = opcode < 8 ? OTHER : CONTROL;
+    if (compressed) {
+        v->kind = v->state == JOINING ? SNAPSHOT : UPDATE;
+        v->from = v->version;
+        v->to = v->version + 1;
+        return;
+    }
     if (opcode == 8) { leave(v); return; }
     if (opcode == 9) { tell(v, 10, p, n > 125 ? 125 : n); return; }
     if (opcode == 10) return;
@@ -117,6 +124,7 @@ static void look(struct viewer *v, int opcode, const unsigned char *p, size_t n)
 }
 
 static void finish(struct viewer *v) {
+    if (v->kind == CONTROL) return;
     frames++;
     if (v->kind == SNAPSHOT) {
         snapshots++;
@@ -149,7 +157,7 @@ static size_t begin(struct viewer *v, const unsigned char *p, size_t n) {
     size_t here = n - header;
     if (here < size && here < LOOKED_AT) return 0;
     if (here > size) here = size;
-    look(v, p[0] & 15, p + header, here);
+    look(v, p[0] & 15, p[0] & 64, p + header, here);
     v->left = size - here;
     if (v->state != GONE && !v->left) finish(v);
     return header + here;
@@ -200,7 +208,8 @@ static void request(struct viewer *v) {
     snprintf(target, sizeof target, path, v->room);
     int size = snprintf(text, sizeof text,
         "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", target, host, port);
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n", target, host, port,
+        flavour == DEFLATED ? "Sec-WebSocket-Extensions: permessage-deflate\r\n" : "");
     v->state = UPGRADING;
     if (send(v->fd, text, size, MSG_NOSIGNAL) != size) { leave(v); return; }
     watch(v, EPOLLIN, EPOLL_CTL_MOD);
@@ -331,7 +340,7 @@ static void settle(void) {
 
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "plain";
-    flavour = !strcmp(name, "live") ? LIVE : !strcmp(name, "socketio") ? SOCKETIO : PLAIN;
+    flavour = !strcmp(name, "live") ? LIVE : !strcmp(name, "socketio") ? SOCKETIO : !strcmp(name, "deflated") ? DEFLATED : PLAIN;
     setvbuf(stdout, NULL, _IOLBF, 0);
     poller = epoll_create1(0);
     struct epoll_event command = {.events = EPOLLIN, .data.ptr = NULL};

@@ -6,6 +6,7 @@ from tests.bench.scenarios import (
     growth,
     intake,
     latency,
+    life,
     memory,
     mixed,
     reads,
@@ -21,6 +22,7 @@ ALL: dict[str, Scenario] = {
     module.SCENARIO.name: module.SCENARIO
     for module in (
         fanout,
+        life,
         latency,
         memory,
         stalled,
