@@ -53,6 +53,8 @@ class Periods:
 
     tidy: float = 5.0
     """Between two looks at lagging sockets and at rooms that nobody watches any more."""
+    lag: float = 30.0
+    """How long a socket may lag before it is cut off."""
     outbox_restart: float = 1.0
     """Before the outbox is started again after a failure."""
     write_metrics: float = 1.0
@@ -145,7 +147,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     queries, lanes, hub = parts.queries, parts.lanes, parts.hub
 
     async def tidy() -> None:
-        hub.tidy()
+        hub.tidy(periods.lag)
 
     async def sweep() -> None:
         await parts.heartbeat.keep(timedelta(seconds=periods.standstill))

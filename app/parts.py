@@ -38,6 +38,7 @@ from app.live.disconnects import Disconnects
 from app.live.hub import Hub
 from app.live.presence import Presence
 from app.live.sockets import Sockets
+from app.live.watched_room import Fanout
 from app.metrics.registry import Metrics, Readings
 from app.metrics.workers import Figures
 from app.redis_link import RedisLink
@@ -140,12 +141,10 @@ def assemble(
 
     redis = _redis_link(settings, store.epoch)
     bus = _bus(redis, receive, receive_announcement)
+    fanout = Fanout(epoch=store.epoch, missed=queries.missed, clock=clock, coalesce_seconds=settings.coalesce_ms / 1000)
     hub = Hub(
-        epoch=store.epoch,
+        fanout,
         load=queries.room,
-        missed=queries.missed,
-        clock=clock,
-        coalesce_seconds=settings.coalesce_ms / 1000,
         watch=bus.watch if bus is not None else None,
         unwatch=bus.unwatch if bus is not None else None,
     )
@@ -213,7 +212,7 @@ def _subscribe(commits: Commits, parts: Parts) -> None:
 
     commits.subscribe(lambda outcome: parts.queries.observe(outcome.events))
     commits.subscribe(wake_outbox)
-    commits.subscribe(lambda outcome: parts.hub.publish(outcome.room.performer_id, outcome.events))
+    commits.subscribe(lambda outcome: parts.hub.publish(outcome.room.performer_id, outcome.events, outcome.room))
     commits.subscribe(lambda outcome: parts.event_log.wake(outcome.events))
     if (bus := parts.bus) is not None:
         commits.subscribe(lambda outcome: bus.publish(outcome.room.performer_id, outcome.events))

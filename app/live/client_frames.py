@@ -1,4 +1,4 @@
-"""What a client sends over its socket, frame by frame and within bounds, and the two ways in which that ends."""
+"""Reads what a client sends over its socket, frame by frame and within bounds; and the two ways in which that ends."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ NO_CODE = 1005
 FRAMES_A_MINUTE = 120
 
 
-class Closing(Exception):
+class CloseConnection(Exception):
     """Ends a connection with a code."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -23,7 +23,7 @@ class Closing(Exception):
         self.reason = reason
 
 
-class Gone(Exception):
+class Disconnected(Exception):
     """The client has closed or vanished, or has answered a close of ours."""
 
     def __init__(self, code: int) -> None:
@@ -31,28 +31,33 @@ class Gone(Exception):
         self.code = code
 
 
-class Inbox:
+class FrameReader:
+    """The frames of one connection, of which there may be FRAMES_A_MINUTE."""
+
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._frame_times: list[float] = []
         """Of the last minute."""
 
     async def next(self) -> Any:
-        """The next frame's JSON value. Raises Closing for a frame out of bounds, Gone when there is none to come."""
+        """The next frame's JSON value.
+
+        Raises CloseConnection for a frame out of bounds, Disconnected when there is none to come.
+        """
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
-            raise Gone(message.get("code") or NO_CODE)
+            raise Disconnected(message.get("code") or NO_CODE)
         now = time.monotonic()
         self._frame_times = [at for at in self._frame_times if now - at < 60]
         if len(self._frame_times) >= FRAMES_A_MINUTE:
-            raise Closing(CloseCode.TOO_MANY_FRAMES, "too many frames")
+            raise CloseConnection(CloseCode.TOO_MANY_FRAMES, "too many frames")
         self._frame_times.append(now)
         text = message.get("text")
         if text is None:
-            raise Closing(CloseCode.BAD_FRAME, "text frames only")
+            raise CloseConnection(CloseCode.BAD_FRAME, "text frames only")
         if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
-            raise Closing(CloseCode.BAD_FRAME, "frame too large")
+            raise CloseConnection(CloseCode.BAD_FRAME, "frame too large")
         try:
             return decode(text)
         except InvalidRequest:
-            raise Closing(CloseCode.BAD_FRAME, "not JSON") from None
+            raise CloseConnection(CloseCode.BAD_FRAME, "not JSON") from None

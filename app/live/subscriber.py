@@ -1,8 +1,8 @@
-"""A socket in a room, the line its frames take, and the groups in which sockets are told what happened."""
+"""A socket in a room: its connection, how much it sees of the room, and with which others it gets frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import NamedTuple, Protocol
 
 from app.domain.command import Role
 from app.domain.room import Room
@@ -11,10 +11,10 @@ from app.domain.view import View
 Send = Callable[[bytes], int]
 
 
-class Line(Protocol):
-    """A way to one client: a connection that frames are written to directly, or ordinary ASGI sends.
+class Connection(Protocol):
+    """A way to one client, to which complete frames are written.
 
-    Whoever holds it tells the hub when `is_open`, `is_lagging` or `send_at_once` changes: `Hub.line_changed`.
+    Whoever holds it calls `WatchedRoom.connection_changed` when `is_open`, `is_lagging` or `send_at_once` changes.
     """
 
     @property
@@ -29,20 +29,28 @@ class Line(Protocol):
 
     @property
     def send_at_once(self) -> Send:
-        """Sends what it can of a complete frame, on a line that is open and does not lag, and returns how many bytes.
-        What is left goes to `write` before anything else. May raise OSError, having sent nothing."""
+        """Sends what it can of a complete frame and returns how many bytes; the rest goes to `write` before anything
+        else. Only for a connection that is open and does not lag. May raise OSError, having sent nothing."""
 
     def write(self, data: bytes) -> None:
-        """Sends a frame, or what was left of one, at once or in its turn."""
+        """Sends a frame, or the rest of one, at once or in its turn."""
 
     def cut_off(self, code: int, reason: str) -> None: ...
 
 
+class Format(NamedTuple):
+    """How frames are made for a socket."""
+
+    view: View
+    deflates: bool
+    """Compressed."""
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class Subscriber:
-    """A socket in a room: who looks through it and how far it is behind."""
+    """A socket in a room, as whoever it speaks for."""
 
-    line: Line
+    connection: Connection
     close: Callable[[int, str], None]
     role: Role = Role.VIEWER
     sub: str | None = None
@@ -50,7 +58,7 @@ class Subscriber:
     lagging_since: float | None = None
     """Loop time at which it missed a frame that it could not take."""
     group: "Group | None" = field(init=False, default=None)
-    """With whom it is told, while it is in a room."""
+    """Whose frames it gets, while it is in a room."""
     send: Send | None = field(init=False, default=None)
     """What sends it a frame at once, while it is in a room and can take one."""
     owner_id: str | None = field(init=False)
@@ -59,32 +67,24 @@ class Subscriber:
     def __post_init__(self) -> None:
         self.owner_id = self.sub if self.role is Role.VIEWER else None
 
+    @property
+    def format(self) -> Format:
+        return Format(self.view, self.connection.deflates)
+
 
 @dataclass(eq=False, slots=True)
 class Group:
-    """Sockets of one audience that are told the same at the same time, and so have all been shown the same version of
-    their room."""
+    """Sockets of one format that hold the same version of their room."""
 
-    LIMIT: ClassVar[int] = 50
-    """Sockets written to before the event loop, and the lanes' threads, get a turn: a third of a millisecond. An intake
-    needs four or five turns; with twice as many sockets in each, the slowest wait half as long again, for 2 % less
-    CPU."""
-
-    shown: Room
+    format: Format
+    room: Room
     """The room as its members know it, as far as they may see it."""
     version: int
-    """What they hold: `shown`'s, less the last events that they may not see."""
-    view: View
-    deflates: bool
-    """Whether they take compressed frames."""
+    """What they hold: `room`'s, less the last events that they may not see."""
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
-    """Of them, those that can take a frame, by what sends it. Kept as lines change: a broadcast, which is what a
-    process does most, calls one after the other and looks at nobody."""
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.members) >= self.LIMIT
+    """Of them, those that can take a frame, by what sends it. Kept as connections change: a broadcast calls one after
+    the other and looks at nothing else."""
 
     @property
     def ready(self) -> int:
@@ -102,9 +102,10 @@ class Group:
         self._send_by(None, subscriber)
 
     def review(self, subscriber: Subscriber) -> None:
-        """See anew whether, and how, a line can take frames."""
-        line = subscriber.line
-        self._send_by(line.send_at_once if line.is_open and not line.is_lagging else None, subscriber)
+        """See anew whether, and how, a connection can take frames."""
+        connection = subscriber.connection
+        takes = connection.is_open and not connection.is_lagging
+        self._send_by(connection.send_at_once if takes else None, subscriber)
 
     def _send_by(self, send: Send | None, subscriber: Subscriber) -> None:
         if subscriber.send is not None:
@@ -122,7 +123,7 @@ class Group:
     def write(self, frame: bytes) -> int:
         """Send a frame to all that can take it; returns how many did."""
         size = len(frame)
-        # A list of its own: a line that changes by being written to changes what is ready.
+        # A list of its own: a connection that changes by being written to changes what is ready.
         ready = list(self._ready)
         for send in ready:
             try:
@@ -130,16 +131,14 @@ class Group:
             except OSError:
                 sent = 0
             if sent != size:
-                self._ready[send].line.write(frame[sent:])
+                self._ready[send].connection.write(frame[sent:])
         return len(ready)
 
-    def has_place_for(self, other: "Group") -> bool:
-        """Whether they may as well be one."""
-        same = self.shown is other.shown and self.version == other.version
-        return same and len(self.members) + len(other.members) <= self.LIMIT
+    def is_at(self, room: Room, version: int) -> bool:
+        return self.room is room and self.version == version
 
     def take_over(self, other: "Group") -> None:
-        """Take in the sockets of another, which `has_place_for` allows."""
+        """Take in the sockets of another group that is at the same room and version."""
         for subscriber in other.members:
             subscriber.group = self
         self.members |= other.members

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from app.live import sockets
+from app.live import live_connection
 from tests.support.server import PUBLIC_FIELDS, Api, Server, fresh, ok, problem, serving
 
 
@@ -51,8 +51,8 @@ async def test_a_token_in_the_header_is_as_good(private: Server, performer_id: s
 async def test_auth_must_come_within_five_seconds(
     private: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sockets.AUTH_SECONDS == 5
-    monkeypatch.setattr(sockets, "AUTH_SECONDS", 0.1)
+    assert live_connection.AUTH_SECONDS == 5
+    monkeypatch.setattr(live_connection, "AUTH_SECONDS", 0.1)
     async with private.live(performer_id) as live:
         assert await live.closed() == 4500
         assert live.frames == []

@@ -22,6 +22,7 @@ from app.live import catch_up
 from app.live.bus import Bus
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
+from app.live.watched_room import Fanout
 from app.redis_link import RedisLink
 from app.store import reading
 from app.store.records import event_to_json
@@ -381,18 +382,15 @@ async def post(database: Database, bus: Bus | None = None) -> AsyncIterator[Post
     clock = HandClock()
     async with running(database.open(), clock) as process:
         hub = Hub(
-            epoch="epoch",
+            Fanout(epoch="epoch", missed=process.queries.missed, clock=clock, coalesce_seconds=0),
             load=process.queries.room,
-            missed=process.queries.missed,
-            clock=clock,
-            coalesce_seconds=0,
             watch=bus.watch if bus is not None else None,
             unwatch=bus.unwatch if bus is not None else None,
         )
         line = FakeLine()
-        subscriber = Subscriber(line=line, close=lambda code, reason: None)
-        await hub.join(STAR, subscriber)
-        yield Post(process, build_writer(database.open(), clock), hub, line, lambda: hub.leave(STAR, subscriber))
+        subscriber = Subscriber(connection=line, close=lambda code, reason: None)
+        room = await hub.join(STAR, subscriber)
+        yield Post(process, build_writer(database.open(), clock), hub, line, lambda: hub.leave(room, subscriber))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import pytest
 
 from app.domain.command import Role
 from app.domain.view import View
-from app.live.subscriber import Group
 from tests.support.hub_harness import STAR, FakeLine, World, rest, until
 
 
@@ -137,18 +136,16 @@ async def test_a_read_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_
     assert line.told == [("snapshot", 0)]
 
 
-async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more() -> None:
     """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
-    monkeypatch.setattr(Group, "LIMIT", 2)
+    world = World(limits={"sockets_a_turn": 2})
     lines = [FakeLine() for _ in range(10)]
     subscribers = [await world.join(line) for line in lines]
     world.intake()
     world.publish()
     await until(lambda: len(lines[0].written) == 2)
     assert len(lines[8].written) == 1, "the broadcast is not over"
-    world.hub.leave(STAR, subscribers[8])
+    world.leave(subscribers[8])
     await until(lambda: len(lines[9].written) == 2)
     assert lines[8].told == [("snapshot", 0)]
     assert world.hub.traffic.lagged == 0
@@ -159,7 +156,7 @@ async def test_who_has_left_is_forgotten_with_the_next_frame(world: World) -> No
     subscriber = await world.join(line)
     await world.join(stays)
     gone = weakref.ref(line)
-    world.hub.leave(STAR, subscriber)
+    world.leave(subscriber)
     world.intake()
     world.publish()
     await until(lambda: len(stays.written) == 2)
@@ -179,10 +176,8 @@ async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_data
     assert world.reads == [1]
 
 
-async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Group, "LIMIT", 2)
+async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice() -> None:
+    world = World(limits={"sockets_a_turn": 2})
     lines = [FakeLine() for _ in range(10)]
     for line in lines:
         await world.join(line)
@@ -258,13 +253,13 @@ async def test_who_has_left_is_told_nothing_more_and_an_empty_room_is_forgotten(
     line, other = FakeLine(), FakeLine()
     gone, stays = await world.join(line, sub="viewer-1"), await world.join(other)
     assert (world.hub.sockets, world.hub.rooms) == (2, 1)
-    world.hub.leave(STAR, gone)
-    world.hub.leave(STAR, gone)
+    world.leave(gone)
+    world.leave(gone)
     world.intake()
     world.publish()
     await until(lambda: len(other.written) == 2)
     assert len(line.written) == 1
-    world.hub.leave(STAR, stays)
+    world.leave(stays)
     assert (world.hub.sockets, world.hub.rooms) == (0, 0)
     await world.join(line)
     assert world.loads == 2

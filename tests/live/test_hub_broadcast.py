@@ -2,30 +2,28 @@
 
 import asyncio
 import random
+from collections import Counter
 
 import pytest
 
 from app.domain.view import View
-from app.live import watched_room
-from app.live.subscriber import Group, Subscriber
-from tests.support.hub_harness import STAR, FakeLine, Frame, World, rest, until
+from app.live.subscriber import Subscriber
+from tests.support.hub_harness import FakeLine, Frame, World, rest, until
 
 VIEWS = [View.PUBLIC] * 4 + [View.FULL]
 
 
-@pytest.fixture(autouse=True)
-def two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "LIMIT", 2)
+TWO_AT_A_TIME = {"sockets_a_turn": 2}
 
 
 @pytest.fixture
 def world() -> World:
-    return World()
+    return World(limits=TWO_AT_A_TIME)
 
 
-def groups(world: World) -> list[int]:
-    """How many sockets each group of viewers has."""
-    return [len(group.members) for group in world.hub._rooms[STAR]._groups[View.PUBLIC, False]]
+def groups(subscribers: list[Subscriber]) -> list[int]:
+    """How many of these each group has that one of them is in."""
+    return list(Counter(subscriber.group for subscriber in subscribers if subscriber.group is not None).values())
 
 
 def items(world: World, after: int, last: int) -> list[str]:
@@ -69,7 +67,7 @@ async def test_what_is_committed_during_a_broadcast_is_told_at_once_to_those_it_
 
 
 async def test_those_who_have_been_told_wait_for_the_window() -> None:
-    world = World(window=0.05)
+    world = World(window=0.05, limits=TWO_AT_A_TIME)
     loop = asyncio.get_running_loop()
     crowd = await crowd_of(world)
     began = loop.time()
@@ -100,8 +98,8 @@ async def test_an_owner_is_told_of_their_item_once_and_after_the_frame(world: Wo
 async def test_one_who_asks_for_the_room_before_its_turn_is_not_told_what_it_shows(world: World) -> None:
     crowd = await crowd_of(world)
     await begin(world, crowd, "viewer-7")
-    subscriber = next(each for each in world.hub._rooms[STAR].subscribers if each.line is crowd[7])
-    world.hub.show(STAR, subscriber)
+    subscriber = next(each for each in world.room.subscribers if each.connection is crowd[7])
+    world.show(subscriber)
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
     assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
@@ -111,10 +109,8 @@ async def test_one_who_asks_for_the_room_before_its_turn_is_not_told_what_it_sho
     assert crowd[7].told[-1] == ("update", 2)
 
 
-async def test_events_are_kept_as_long_as_somebody_has_not_been_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watched_room, "RECENT_EVENTS", 2)
+async def test_events_are_kept_as_long_as_somebody_has_not_been_sent_them() -> None:
+    world = World(limits={**TWO_AT_A_TIME, "recent_events": 2})
     crowd = await crowd_of(world)
     await begin(world, crowd)
     for _ in range(5):
@@ -123,36 +119,40 @@ async def test_events_are_kept_as_long_as_somebody_has_not_been_told(
     await until(lambda: len(crowd[0].written) == 3)
     await rest()
     assert told_items(crowd[0].frames[2]) == items(world, 1, 6)
-    assert len(world.hub._rooms[STAR]._recent) == 2
+    for since, kind in ((4, "update"), (3, "snapshot")):
+        line = FakeLine()
+        await world.join(line, since=since)
+        assert line.frames[0]["type"] == kind, "only so many are kept"
+    assert world.reads == []
 
 
-async def test_groups_that_have_grown_small_become_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "LIMIT", 4)
+async def test_groups_that_have_grown_small_become_one() -> None:
+    world = World(limits={"sockets_a_turn": 4})
     lines = [FakeLine() for _ in range(12)]
     everyone = [await world.join(line) for line in lines]
-    assert groups(world) == [4, 4, 4]
+    assert groups(everyone) == [4, 4, 4]
     for number in (0, 1, 2, 5, 6, 8, 9, 10, 11):
-        world.hub.leave(STAR, everyone[number])
-    assert groups(world) == [1, 2], "one without sockets is gone"
-    world.hub.tidy()
-    assert groups(world) == [3]
+        world.leave(everyone[number])
+    assert groups(everyone) == [1, 2], "one without sockets is gone"
+    world.hub.tidy(30)
+    assert groups(everyone) == [3]
     world.intake(user_id="nobody")
     world.publish(1)
     await until(lambda: lines[7].told[-1] == ("update", 1))
     await rest()
     assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (3, 4, 7))
-    world.hub.leave(STAR, everyone[7])
-    assert groups(world) == [2]
+    world.leave(everyone[7])
+    assert groups(everyone) == [2]
 
 
 async def test_groups_are_made_one_while_a_broadcast_is_under_way(world: World) -> None:
     lines = [FakeLine() for _ in range(10)]
     everyone = [await world.join(line) for line in lines]
     for number in (3, 4, 7, 8):
-        world.hub.leave(STAR, everyone[number])
+        world.leave(everyone[number])
     await begin(world, lines)
-    world.hub.tidy()
-    assert groups(world) == [2, 2, 2]
+    world.hub.tidy(30)
+    assert groups(everyone) == [2, 2, 2]
     await until(lambda: lines[9].told[-1] == ("update", 1))
     await rest()
     assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (0, 1, 2, 5, 6, 9))
@@ -179,18 +179,18 @@ async def test_whatever_happens_everybody_is_told_everything_in_order(seed: int,
                 world.intake()
             world.publish()
         elif action == "tidy":
-            world.hub.tidy()
+            world.hub.tidy(30)
         elif action == "turn" or line is None:
             await asyncio.sleep(0)
         elif action == "leave":
-            world.hub.leave(STAR, inside.pop(line))
+            world.leave(inside.pop(line))
         elif action == "resync":
-            world.hub.show(STAR, inside[line])
+            world.show(inside[line])
         else:
             line.is_lagging = action == "lag"
     for line in inside:
         line.is_lagging = False
-    await until(lambda: not inside or not world.hub._rooms[STAR].has_untold)
+    await until(lambda: not inside or not world.room.has_unsent)
     await rest()
     for line in everyone:
         version = None

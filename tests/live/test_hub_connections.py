@@ -5,10 +5,7 @@ import asyncio
 import pytest
 
 from app.domain.view import View
-from app.live import hub as hub_module
-from app.live import watched_room
 from app.live.connections import Audience
-from app.live.subscriber import Group
 from app.wire.websocket import CloseCode
 from tests.support.hub_harness import STAR, FakeLine, World, rest, until
 
@@ -21,8 +18,8 @@ def world() -> World:
 # Resuming
 
 
-async def test_resuming_gives_all_that_was_missed_or_a_snapshot(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched_room, "RECENT_EVENTS", 4)
+async def test_resuming_gives_all_that_was_missed_or_a_snapshot() -> None:
+    world = World(limits={"recent_events": 4})
     await world.join(FakeLine())
     for _ in range(6):
         world.intake()
@@ -88,7 +85,7 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
     assert (audience.sockets, audience.lagging) == (2, 1)
     assert audience.longest_lag_seconds == pytest.approx(16)
     slow.is_lagging = False
-    world.hub.leave(STAR, subscriber)
+    world.leave(subscriber)
     assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=1, lagging=0, longest_lag_seconds=0)]
 
 
@@ -125,7 +122,7 @@ async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> 
     subscriber = await world.join(line)
     line.is_lagging = True
     for _ in range(100):
-        world.hub.show(STAR, subscriber)
+        world.show(subscriber)
     assert len(line.written) == 1
     line.is_lagging = False
     assert len(line.written) == 2
@@ -139,10 +136,12 @@ async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypat
     world.intake()
     world.publish()
     await until(lambda: len(quick.written) == 2)
-    assert world.hub.tidy() == 0
-    monkeypatch.setattr(hub_module, "LAG_LIMIT_SECONDS", -1.0)
-    assert world.hub.tidy() == 1
-    assert world.hub.tidy() == 0
+    assert world.hub.tidy(30) == 0
+    loop = asyncio.get_running_loop()
+    half_a_minute_on = loop.time() + 31
+    monkeypatch.setattr(loop, "time", lambda: half_a_minute_on)
+    assert world.hub.tidy(30) == 1
+    assert world.hub.tidy(30) == 0
     assert [code for code, _ in slow.cut] == [CloseCode.TOO_SLOW]
     assert quick.cut == []
 
@@ -155,7 +154,7 @@ async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
     world.intake()
     world.publish()
     await until(lambda: len(stays.written) == 2)
-    world.hub.show(STAR, subscriber)
+    world.show(subscriber)
     assert len(gone.written) == 1
 
 
@@ -173,16 +172,17 @@ async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
     joining.cancel()
     world.may_load.set()
     await until(lambda: world.hub.rooms == 1)
-    world.hub.tidy()
+    world.hub.tidy(30)
     assert world.hub.rooms == 0
 
 
 # Lines that change in the middle of a broadcast
 
+TWO_AT_A_TIME = {"sockets_a_turn": 2}
 
-async def half_told(world: World, monkeypatch: pytest.MonkeyPatch) -> list[FakeLine]:
+
+async def half_told(world: World) -> list[FakeLine]:
     """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
-    monkeypatch.setattr(Group, "LIMIT", 2)
     lines = [FakeLine() for _ in range(10)]
     for number, line in enumerate(lines):
         await world.join(line, sub=f"viewer-{number}")
@@ -193,10 +193,9 @@ async def half_told(world: World, monkeypatch: pytest.MonkeyPatch) -> list[FakeL
     return lines
 
 
-async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowd = await half_told(world, monkeypatch)
+async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead() -> None:
+    world = World(limits=TWO_AT_A_TIME)
+    crowd = await half_told(world)
     crowd[7].is_lagging = True
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
@@ -207,10 +206,9 @@ async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead
     assert all(line.told == [("snapshot", 0), ("update", 1)] for line in crowd if line is not crowd[7])
 
 
-async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowd = await half_told(world, monkeypatch)
+async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing() -> None:
+    world = World(limits=TWO_AT_A_TIME)
+    crowd = await half_told(world)
     crowd[7].is_lagging = True
     crowd[7].is_lagging = False
     await until(lambda: len(crowd[9].written) == 2)
@@ -218,10 +216,9 @@ async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing(
     assert crowd[7].told == [("snapshot", 0), ("update", 1), ("position", 1), ("notice", -1)]
 
 
-async def test_a_line_that_lags_after_its_turn_has_missed_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crowd = await half_told(world, monkeypatch)
+async def test_a_line_that_lags_after_its_turn_has_missed_nothing() -> None:
+    world = World(limits=TWO_AT_A_TIME)
+    crowd = await half_told(world)
     crowd[0].is_lagging = True
     await until(lambda: len(crowd[9].written) == 2)
     crowd[0].is_lagging = False
@@ -229,8 +226,9 @@ async def test_a_line_that_lags_after_its_turn_has_missed_nothing(
     assert crowd[0].told == [("snapshot", 0), ("update", 1)]
 
 
-async def test_a_line_that_closes_before_its_turn_is_left_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    crowd = await half_told(world, monkeypatch)
+async def test_a_line_that_closes_before_its_turn_is_left_out() -> None:
+    world = World(limits=TWO_AT_A_TIME)
+    crowd = await half_told(world)
     crowd[7].is_open = False
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
@@ -238,11 +236,10 @@ async def test_a_line_that_closes_before_its_turn_is_left_out(world: World, monk
     assert world.hub.lagging == 0
 
 
-async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_in_the_old_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_in_the_old_one() -> None:
+    world = World(limits=TWO_AT_A_TIME)
     """What waits in its buffer would be overtaken."""
-    crowd = await half_told(world, monkeypatch)
+    crowd = await half_told(world)
     await until(lambda: len(crowd[9].written) == 2)
     old_way: list[bytes] = []
     line = crowd[3]

@@ -2,17 +2,13 @@
 wakes or cut off when it does not."""
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from app.live import hub
 from app.main import Periods
 from app.server.websocket_protocol import HIGH_WATER, KERNEL_BUFFER
 from tests.support.live_socket import LiveSocket
@@ -25,22 +21,14 @@ LARGE_ITEM = 13_500
 """About the bytes of a frame that shows such an item whole."""
 
 
-class _PlainProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own, with the kernel's buffer as small as we make ours: else a test would have to fill megabytes."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
-
-
-@pytest.fixture(scope="module", params=[None, _PlainProtocol], ids=["own protocol", "plain uvicorn"])
-def patient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with tidying_often(tmp_path_factory.mktemp("slow"), request.param) as server:
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with tidying_often(tmp_path_factory.mktemp("slow")) as server:
         yield server
 
 
-def tidying_often(folder: Path, protocol: Any) -> AbstractContextManager[Server]:
-    return serving(folder, protocol=protocol, periods=Periods(tidy=0.05), disconnect_grace_seconds=0)
+def tidying_often(folder: Path, lag: float = 30.0) -> AbstractContextManager[Server]:
+    return serving(folder, periods=Periods(tidy=0.05, lag=lag), disconnect_grace_seconds=0)
 
 
 @pytest.fixture
@@ -138,26 +126,23 @@ async def test_updates_too_are_left_out_while_a_client_lags(api: Api, server: Se
             assert all(later["from"] == earlier["version"] for earlier, later in pairwise(run))
 
 
-async def test_a_client_that_does_not_wake_is_cut_off(
-    api: Api,
-    server: Server,
-    performer_id: str,
-    full: Json,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> None:
-    monkeypatch.setattr(hub, "LAG_LIMIT_SECONDS", 0.2)
-    async with (
-        server.live(performer_id) as live,
-        raw_live(server.port, performer_id, server.performer(performer_id)) as raw,
-    ):
-        await live.until_state(lambda live: bool(live.room.get("performerOnline")))
-        await stall(raw, resyncs=60)
-        await api.command("pause", full)
-        # That the performer's only panel is gone is how everybody else notices.
-        await live.until_state(lambda live: not live.room["performerOnline"])
-        assert await raw.close_code() == (4000 if "own" in request.node.name else None)
-        await live.settled()
+async def test_a_client_that_does_not_wake_is_cut_off(tmp_path: Path, performer_id: str) -> None:
+    with tidying_often(tmp_path, lag=0.2) as server:
+        async with (
+            server.api() as api,
+            server.live(performer_id) as live,
+            raw_live(server.port, performer_id, server.performer(performer_id)) as raw,
+        ):
+            for _ in range(ITEMS):
+                await api.intake(performer_id, **LARGE)
+            started = await api.start_next(performer_id)
+            await live.until_state(lambda live: bool(live.room.get("performerOnline")))
+            await stall(raw, resyncs=60)
+            await api.command("pause", started)
+            # That the performer's only panel is gone is how everybody else notices.
+            await live.until_state(lambda live: not live.room["performerOnline"])
+            assert await raw.close_code() == 4000
+            await live.settled()
 
 
 async def test_stalled_clients_among_others_are_only_their_own_loss(

@@ -1,19 +1,12 @@
 """The performer's commands over the socket: the same rights, rules, codes and effect as over HTTP."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.server import ROOM_FIELDS, WHOLE_FIELDS, Api, Json, Server, fresh, nothing_changes, ok, serving
-
-
-@pytest.fixture
-def server(either_server: Server) -> Iterator[Server]:
-    yield either_server
-    assert either_server.expected_errors() == []
 
 
 def refused(frame: Json, code: str) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from app.live import sockets
+from app.live import identity
 from app.main import Periods
 from app.server.limits import Limits
 from tests.support.live_socket import LiveSocket
@@ -20,9 +20,9 @@ LARGEST = 64 * 1024
 
 
 @pytest.fixture
-def server(either_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    yield either_server
-    assert either_server.expected_errors() == []
+def server(running_server: Server) -> Iterator[Server]:
+    yield running_server
+    assert running_server.expected_errors() == []
 
 
 async def send_until_closed(live: LiveSocket, message: Any) -> int:
@@ -128,7 +128,7 @@ async def test_control_frames_do_not_count(server: Server, performer_id: str) ->
 async def test_one_principal_has_only_so_many_connections(
     server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "SOCKETS_A_PRINCIPAL", 2)
+    monkeypatch.setattr(identity, "SOCKETS_A_PRINCIPAL", 2)
     ada = server.viewer(fresh("user"))
     async with server.live(performer_id, ada) as first, server.live(fresh("star"), ada) as second:
         await first.until("snapshot")

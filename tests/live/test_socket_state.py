@@ -3,7 +3,6 @@ what is not theirs to see: both under long runs of random commands, for every au
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from random import Random
 from typing import Any
@@ -15,12 +14,6 @@ from tests.support.server import PUBLIC_FIELDS, WHOLE_FIELDS, Api, Json, Server,
 
 USERS = ("ada", "bob", "cy")
 REASONS = ("performer_declined", "technical_error", "timeout", "admin_refund")
-
-
-@pytest.fixture
-def server(either_server: Server) -> Iterator[Server]:
-    yield either_server
-    assert either_server.expected_errors() == []
 
 
 class Director:

@@ -1,10 +1,7 @@
 """What a room tells its sockets as it happens: updates to everybody, positions and notices to their owners alone."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.support.live_socket import Frame, LiveSocket
 from tests.support.server import INSTANT, PUBLIC_FIELDS, WHOLE_FIELDS, Api, Json, Server, fresh, serving
@@ -22,12 +19,6 @@ POSITION_FIELDS = {
     "estimatedWaitRange",
     "version",
 }
-
-
-@pytest.fixture
-def server(either_server: Server) -> Iterator[Server]:
-    yield either_server
-    assert either_server.expected_errors() == []
 
 
 def told(live: LiveSocket) -> list[tuple[str, str | None]]:

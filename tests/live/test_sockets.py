@@ -23,12 +23,6 @@ from tests.support.server import (
 SUBPROTOCOL = "performance-queue.v1"
 
 
-@pytest.fixture
-def server(either_server: Server) -> Iterator[Server]:
-    yield either_server
-    assert either_server.expected_errors() == []
-
-
 def brief(server: Server, role: str, sub: str, seconds: float) -> str:
     """A token that ends within a moment."""
     claims = {"role": role, "sub": sub, "exp": time.time() + seconds}

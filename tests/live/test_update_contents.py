@@ -11,7 +11,7 @@ from app.domain.operation import OperationStatus
 from app.domain.view import View
 from app.live.subscriber import Subscriber
 from app.simulate import view as client
-from tests.support.hub_harness import STAR, FakeLine, World, rest, until
+from tests.support.hub_harness import FakeLine, World, rest, until
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_a_hidden_version_that_another_process_has_shown_can_be_resumed_fr
     await settled(world)
     subscriber = await world.join(back, since=4)
     assert (back.frames[0]["from"], back.frames[0]["version"]) == (4, 4)
-    world.hub.show(STAR, subscriber)
+    world.show(subscriber)
     assert back.told[-1] == ("snapshot", 4), "versions never go back"
     world.intake()
     await settled(world)
@@ -246,7 +246,7 @@ async def test_every_update_applied_to_a_snapshot_gives_exactly_a_fresh_snapshot
             case 1 if watching:
                 line, view, subscriber = watching.pop(draw.randrange(len(watching)))
                 read(line, view)
-                world.hub.leave(STAR, subscriber)
+                world.leave(subscriber)
                 act(world, draw)
                 line = FakeLine()
                 joined = await world.join(line, since=view.version, view=subscriber.view, sub="ada")

@@ -27,6 +27,7 @@ from app.engine.writer import Writer
 from app.live import catch_up
 from app.live.hub import Hub
 from app.live.presence import Presence
+from app.live.watched_room import Fanout
 from app.store import Store, writing
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
@@ -90,13 +91,13 @@ class Process:
             database_time=(lambda connection: world.true_time()) if climate.shared else None,
             elapsed=world.loop.time,
         )
-        self.hub = Hub(
+        fanout = Fanout(
             epoch=self.store.epoch,
-            load=self.queries.room,
             missed=sabotage.missed(self.queries.missed),
             clock=self.clock,
             coalesce_seconds=0.05,
         )
+        self.hub = Hub(fanout, load=self.queries.room)
         self.presence = Presence(self.lanes, f"process-{number}", self.clock)
         self.wallet = Wallet(
             base_url="http://wallet",

@@ -14,6 +14,7 @@ from app.domain.command import Role
 from app.domain.room import Room
 from app.domain.view import View
 from app.live.subscriber import Subscriber
+from app.live.watched_room import WatchedRoom
 from app.wire import frames
 from tests.simulation.process import Process
 
@@ -64,6 +65,7 @@ class Watcher:
         self._process: Process | None = None
         self._line: Line | None = None
         self._subscriber: Subscriber | None = None
+        self._watched: WatchedRoom | None = None
         self._asks = False
         self._is_announced = False
         """Whether this panel's process counts it as present."""
@@ -81,13 +83,13 @@ class Watcher:
         since = self.version if self._epoch == process.hub.epoch and self.version >= 0 else None
         line = Line(self, process)
         subscriber = Subscriber(
-            line=line, close=lambda code, reason: None, role=self.role, sub=self.sub, view=self.sees
+            connection=line, close=lambda code, reason: None, role=self.role, sub=self.sub, view=self.sees
         )
-        self._process, self._line, self._subscriber = process, line, subscriber
+        self._process, self._line, self._subscriber, self._watched = process, line, subscriber, None
 
         async def join(process: Process) -> None:
             try:
-                await process.hub.join(self.performer_id, subscriber, since=since)
+                self._watched = await process.hub.join(self.performer_id, subscriber, since=since)
                 if self.role is Role.PERFORMER:
                     self._is_announced = True
                     await process.presence.arrived(self.performer_id)
@@ -109,19 +111,20 @@ class Watcher:
 
     async def _leave(self, process: Process, line: Line, subscriber: Subscriber) -> None:
         line.is_cut = True
-        process.hub.leave(self.performer_id, subscriber)
+        if self._watched is not None:
+            process.hub.leave(self._watched, subscriber)
         if self._is_announced:
             self._is_announced = False
             await process.presence.left(self.performer_id)
 
     async def lag(self, seconds: float) -> None:
-        process, line, subscriber = self._process, self._line, self._subscriber
-        if process is None or line is None or subscriber is None:
+        line, subscriber, watched = self._line, self._subscriber, self._watched
+        if line is None or subscriber is None or watched is None:
             return
         for is_lagging in (True, False):
             line.is_lagging = is_lagging
             if line.is_open:
-                process.hub.line_changed(self.performer_id, subscriber)
+                watched.connection_changed(subscriber)
             if is_lagging:
                 await asyncio.sleep(seconds)
 
@@ -138,10 +141,10 @@ class Watcher:
             case "update" if frame["version"] > self.version and not self._asks:
                 self._asks = True
                 self._world.count("resync")
-                process, subscriber = self._process, self._subscriber
+                process, watched, subscriber = self._process, self._watched, self._subscriber
                 assert process is not None
-                assert subscriber is not None
-                process.later(0.05, process.hub.show, self.performer_id, subscriber)
+                assert watched is not None
+                process.later(0.05, watched.show, subscriber)
 
     def _apply(self, update: Mapping[str, Any]) -> None:
         for event in update["events"]:

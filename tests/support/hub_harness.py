@@ -12,6 +12,7 @@ from app.domain.item import Item
 from app.domain.room import Room
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
+from app.live.watched_room import Fanout, WatchedRoom
 from tests.support.builders import NOON, PERFORMER, Stage
 
 STAR = PERFORMER.id
@@ -86,21 +87,26 @@ class World:
 
     stage: Stage = field(default_factory=Stage)
     window: float = 0.0
+    limits: dict[str, Any] = field(default_factory=dict)
+    """Of `Fanout`, where a test needs others."""
     loads: int = 0
     reads: list[int] = field(default_factory=list)
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
     closed: list[tuple[int, str]] = field(default_factory=list)
+    room: WatchedRoom = field(init=False)
+    """As the last one to join got it."""
 
     def __post_init__(self) -> None:
         self.may_load.set()
-        self.hub = Hub(
+        fanout = Fanout(
             epoch="epoch-1",
-            load=self._load,
             missed=self._missed,
             clock=lambda: NOON,
             coalesce_seconds=self.window,
+            **self.limits,
         )
+        self.hub = Hub(fanout, load=self._load)
 
     async def _load(self, performer_id: str) -> Room:
         self.loads += 1
@@ -115,14 +121,20 @@ class World:
         return [event for event in self.stage.events if event.version > after]
 
     def subscriber(self, line: FakeLine, **fields: Any) -> Subscriber:
-        subscriber = Subscriber(line=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
-        line.on_change = lambda: self.hub.line_changed(STAR, subscriber)
-        return subscriber
+        return Subscriber(connection=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
 
     async def join(self, line: FakeLine, *, since: int | None = None, **fields: Any) -> Subscriber:
         subscriber = self.subscriber(line, **fields)
-        await self.hub.join(STAR, subscriber, since=since)
+        self.room = room = await self.hub.join(STAR, subscriber, since=since)
+        line.on_change = lambda: room.connection_changed(subscriber)
         return subscriber
+
+    def show(self, subscriber: Subscriber) -> None:
+        """As one asks for the room anew."""
+        self.room.show(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        self.hub.leave(self.room, subscriber)
 
     def intake(self, **fields: Any) -> Item:
         return self.stage.intake(**fields)

@@ -1,4 +1,4 @@
-"""What leads from one version of a room to a later one, as frames: each made once, for all that are told it."""
+"""What leads from one version of a room to a later one, as frames: each made once, for all that are sent it."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
 from app.domain.view import View
+from app.live.subscriber import Format
 from app.wire import frames
 from app.wire.websocket import compressed_frame, deflated, text_frame
 
@@ -17,8 +18,12 @@ def visible(events: Sequence[Event], view: View) -> list[Event]:
     return [event for event in events if view is View.FULL or event.is_public]
 
 
+def as_frame(payload: bytes, *, deflates: bool) -> bytes:
+    return compressed_frame(deflated(payload)) if deflates else text_frame(payload)
+
+
 @dataclass(slots=True, kw_only=True)
-class Update:
+class Step:
     """`events` are those that led from `before` to `after`; `now` is the time the frames say."""
 
     before: Room
@@ -27,21 +32,17 @@ class Update:
     epoch: str
     now: datetime
     _payloads: dict[tuple[View, int, int], bytes] = field(init=False, default_factory=dict)
-    _frames: dict[tuple[View, int, int, bool], bytes] = field(init=False, default_factory=dict)
-    _nothing_for: dict[View, bool] = field(init=False, default_factory=dict)
+    _frames: dict[tuple[Format, int, int], bytes] = field(init=False, default_factory=dict)
 
     def is_empty(self, view: View) -> bool:
         """Whether those of a view have nothing to be sent: nothing has happened that they may see."""
-        if view not in self._nothing_for:
-            self._nothing_for[view] = not visible(self.events, view)
-        return self._nothing_for[view]
+        return view is View.PUBLIC and not any(event.is_public for event in self.events)
 
-    def frame(self, view: View, since: int, version: int, *, deflates: bool) -> bytes:
-        """The update for all of a view that hold version `since`; they hold `version` after it."""
-        key = view, since, version, deflates
+    def frame(self, form: Format, since: int, version: int) -> bytes:
+        """The update for all of a format that hold version `since`; they hold `version` after it."""
+        key = form, since, version
         if key not in self._frames:
-            payload = self._payload(view, since, version)
-            self._frames[key] = compressed_frame(deflated(payload)) if deflates else text_frame(payload)
+            self._frames[key] = as_frame(self._payload(form.view, since, version), deflates=form.deflates)
         return self._frames[key]
 
     def _payload(self, view: View, since: int, version: int) -> bytes:
@@ -55,24 +56,24 @@ class Update:
     def private(self, owners: Container[str], version: int) -> dict[str, list[bytes]]:
         """Of these users, by user: where their items are now, and the milestones these have reached."""
         before, after = self.before, self.after
-        waits = after.waits(self.now)
         touched = {event.item.item_id: event.item for event in self.events if event.item is not None}
         old_position = {item.item_id: at for at, item in enumerate(before.items, start=1)}
-        told: dict[str, list[bytes]] = {}
+        waits = after.waits(self.now)
+        sent: dict[str, list[bytes]] = {}
 
-        def tell(item: Item, frame: bytes) -> None:
-            told.setdefault(item.user_id, []).append(text_frame(frame))
+        def send(item: Item, frame: bytes) -> None:
+            sent.setdefault(item.user_id, []).append(text_frame(frame))
 
         for at, item in enumerate(after.items, start=1):
             if item.user_id not in owners:
                 continue
             if item.item_id in touched or old_position.get(item.item_id) != at:
-                tell(item, frames.position(after, item, waits, version))
+                send(item, frames.position(after, item, waits, version))
             earlier = before.find(item.item_id)
             for milestone in item.notified:
                 if earlier is None or milestone not in earlier.notified:
-                    tell(item, frames.notice(after, item, milestone, waits))
+                    send(item, frames.notice(after, item, milestone, waits))
         for item in touched.values():
             if item.user_id in owners and after.find(item.item_id) is None:
-                tell(item, frames.position(after, item, waits, version))
-        return told
+                send(item, frames.position(after, item, waits, version))
+        return sent

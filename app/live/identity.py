@@ -1,0 +1,91 @@
+"""Who a socket speaks for: checks its token, counts it among its principal's, and says when the token has expired."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+
+from app.access.auth import Authenticator, Principal
+from app.domain.command import Role
+from app.domain.errors import QueueError, TokenExpired, Unauthorized
+from app.live.client_frames import CloseConnection
+from app.wire.websocket import CloseCode
+
+SOCKETS_A_PRINCIPAL = 100
+
+
+class Identity:
+    """Of one connection: an anonymous viewer's until `authenticate`, which may be called again."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        clock: Callable[[], datetime],
+        connected: Counter[str],
+        close: Callable[[int, str], None],
+    ) -> None:
+        """`connected`: the sockets of this process by principal. `close` ends the connection with a code."""
+        self._authenticator = authenticator
+        self._clock = clock
+        self._connected = connected
+        self._close = close
+        self._expiry: asyncio.TimerHandle | None = None
+        self.principal: Principal | None = None
+        self.has_expired = False
+        """Whether the connection ends because its token has run out."""
+
+    @property
+    def role(self) -> Role:
+        return self.principal.role if self.principal else Role.VIEWER
+
+    @property
+    def sub(self) -> str | None:
+        return self.principal.sub if self.principal else None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        return self.principal.expires_at if self.principal else None
+
+    def is_performer(self, performer_id: str) -> bool:
+        """Whether it speaks for this room's performer."""
+        return self.role is Role.PERFORMER and self.sub == performer_id
+
+    async def authenticate(self, token: str) -> None:
+        """Speak for the token's principal from now on, until it expires. Raises CloseConnection."""
+        try:
+            principal = await self._authenticator.principal(token)
+        except TokenExpired:
+            raise CloseConnection(CloseCode.TOKEN_EXPIRED, "token expired") from None
+        except Unauthorized:
+            raise CloseConnection(CloseCode.BAD_TOKEN, "bad token") from None
+        except QueueError:
+            raise CloseConnection(CloseCode.OVERLOADED, "tokens cannot be checked right now") from None
+        self.release()
+        name = _name(principal)
+        self._connected[name] += 1
+        self.principal = principal
+        if self._connected[name] > SOCKETS_A_PRINCIPAL:
+            raise CloseConnection(CloseCode.TOO_MANY_CONNECTIONS, "too many connections")
+        remaining = (principal.expires_at - self._clock()).total_seconds()
+        self._expiry = asyncio.get_running_loop().call_later(max(0.0, remaining), self._expire)
+
+    def _expire(self) -> None:
+        self.has_expired = True
+        self._close(CloseCode.TOKEN_EXPIRED, "token expired")
+
+    def release(self) -> None:
+        """Speak for nobody any more, and give back the place that was counted."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self.principal is None:
+            return
+        name = _name(self.principal)
+        self._connected[name] -= 1
+        if not self._connected[name]:
+            del self._connected[name]
+        self.principal = None
+
+
+def _name(principal: Principal) -> str:
+    return f"{principal.role}:{principal.sub}"
