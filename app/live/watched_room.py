@@ -286,6 +286,8 @@ class WatchedRoom:
         self._groups.add(subscriber, self.broadcast_room, self._versions[subscriber.view])
         if since is None or missed is None or not self._resume(subscriber, since, missed):
             self.show(subscriber)
+        # What has just been written may have changed the connection, and nobody can have reported that yet.
+        self.connection_changed(subscriber)
 
     def _resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
         room = self.broadcast_room

@@ -277,6 +277,25 @@ async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: Wor
     assert b"".join(begun) + line.written[1] == other.written[1]
 
 
+async def test_a_connection_that_changes_by_being_shown_the_room_is_sent_to_in_the_new_way(world: World) -> None:
+    """It cannot report that yet: the one who would has not got the room. What waits in a buffer would be overtaken."""
+    line = FakeLine()
+    old_way: list[bytes] = []
+    line.send_at_once = lambda frame: old_way.append(frame) or len(frame)  # type: ignore[func-returns-value,method-assign]
+    write = line.write
+
+    def write_and_change(frame: bytes) -> None:
+        write(frame)
+        line.__dict__.pop("send_at_once", None)
+
+    line.write = write_and_change  # type: ignore[method-assign]
+    await world.join(line)
+    world.intake()
+    world.publish(1)
+    await until(lambda: len(line.written) == 2)
+    assert old_way == []
+
+
 # The end
 
 
