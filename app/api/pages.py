@@ -5,10 +5,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
 
 from app.api.site import HASH_LENGTH, MODULES, Content, Site, language_of
 
@@ -27,6 +29,12 @@ PAGES = {
 
 FRAMED = frozenset({"watch/watch.html", "overlay/overlay.html"})
 """Pages that other sites may show in a frame. In a foreign frame a click on any other could mean another thing."""
+
+NOT_FOUND = "home/not-found.html"
+NO_PAGES = ("/v1/", "/static/", "/sandbox/")
+
+WORKERS = {"watch/worker.js": "/watch/"}
+"""Service workers, each with the addresses that it may answer for."""
 
 ALWAYS_ASK = "no-cache"
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -62,15 +70,29 @@ def routes(site: CurrentSite) -> list[BaseRoute]:
     async def file(request: Request) -> Response:
         return _file_response(request, site())
 
+    async def missing(request: Request) -> Response:
+        return page_response(request, site(), NOT_FOUND, status=404)
+
     pages = [page(path, name) for path, name in PAGES.items()]
-    return [*pages, Route("/static/{path:path}", file, methods=["GET"], name="static")]
+    return [*pages, Route("/static/{path:path}", file, methods=["GET"], name="static"), _MissingPage("/", missing)]
 
 
-def page_response(request: Request, site: Site, name: str) -> Response:
+class _MissingPage(Route):
+    """Matches what a person's browser asks for and no page is at. Programs get a problem document as everywhere."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(NO_PAGES):
+            return Match.NONE, {}
+        if "text/html" not in Headers(scope=scope).get("accept", ""):
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
+
+
+def page_response(request: Request, site: Site, name: str, status: int = 200) -> Response:
     """A page in its reader's language."""
     accepted = request.headers.get("accept-language", "")
     language = language_of(accepted, request.query_params.get("lang"), site.languages)
-    response = respond(request, site.pages[name, language], ALWAYS_ASK, may_be_framed=name in FRAMED)
+    response = respond(request, site.pages[name, language], ALWAYS_ASK, status, may_be_framed=name in FRAMED)
     response.headers["vary"] = "Accept-Encoding, Accept-Language"
     return response
 
@@ -110,6 +132,8 @@ def _file_response(request: Request, site: Site) -> Response:
     response = respond(request, content, FOR_EVER if hashed else FOR_HOST_SITES if for_host_sites else ALWAYS_ASK)
     # A host site's page may load the modules and the messages from here; nothing below static/ is secret.
     response.headers["access-control-allow-origin"] = "*"
+    if name in WORKERS:
+        response.headers["service-worker-allowed"] = WORKERS[name]
     return response
 
 

@@ -1,5 +1,7 @@
 // A chime and a desktop notification, for when the page is not in front. Loaded once the reader has asked for them.
 
+const registration = async () => navigator.serviceWorker?.getRegistration();
+
 export class Alerts {
   #audio = null;
 
@@ -8,26 +10,29 @@ export class Alerts {
     addEventListener("pointerdown", () => this.#wakeAudio(), { once: true });
   }
 
-  /** Call from a click. Resolves to "on", or "sound" where desktop notifications are refused or absent. */
+  /** Call from a click. Resolves to "on", or "sound" where notifications are refused or cannot be shown. */
   async enable() {
     this.#wakeAudio();
     this.chime();
     if (!("Notification" in window)) return "sound";
-    return (await Notification.requestPermission()) === "granted" ? "on" : "sound";
+    if ((await Notification.requestPermission()) !== "granted") return "sound";
+    // Phones show notifications only for a page's worker.
+    return !/Android/.test(navigator.userAgent) || (await registration()) ? "on" : "sound";
   }
 
   alert(title, body, tag) {
     this.chime();
     if (document.visibilityState === "visible" || !("Notification" in window)) return;
     if (Notification.permission !== "granted") return;
+    const details = { body, tag, icon: "/static/favicon.svg" };
     try {
-      const notification = new Notification(title, { body, tag, icon: "/static/favicon.svg" });
+      const notification = new Notification(title, details);
       notification.onclick = () => {
         window.focus();
         notification.close();
       };
     } catch {
-      // Phones allow notifications only to service workers; the chime and the title have to do there.
+      registration().then((worker) => worker?.showNotification(title, details));
     }
   }
 

@@ -21,4 +21,7 @@ export default {
   "index.embed": "Auf deiner eigenen Seite",
   "index.embedText":
     "Ein Element zeigt Zuschauern ihren Platz, wo immer du willst. Der Token kommt von deinem Server; Farben und Schrift folgen CSS-Variablen.",
+  "missing.title": "Hier ist keine Seite",
+  "missing.text": "Die Adresse ist vielleicht falsch geschrieben, oder der Link ist älter als die Seite, zu der er führte.",
+  "missing.home": "Zur Startseite",
 };

@@ -20,4 +20,7 @@ export default {
   "index.embed": "In your own site",
   "index.embedText":
     "One element shows viewers their place anywhere on your pages. The token comes from your server; colours and type follow CSS custom properties.",
+  "missing.title": "There is no page here",
+  "missing.text": "The address may be misspelled, or the link is older than the page it led to.",
+  "missing.home": "To the front page",
 };

@@ -16,6 +16,7 @@ import { roomNotes, situationOf } from "./room-notes.js";
 import { drawClock, drawStage } from "./stage-card.js";
 import { Session } from "../lib/session.js";
 import { isNext, isStill, onStage, stageSeconds, standing } from "../lib/stage.js";
+import { prepareNextVisit } from "./next-visit.js";
 import { browserStorage, tabStorage } from "../lib/storage.js";
 import { waitClock, waitOf, waitText } from "../lib/wait.js";
 
@@ -366,3 +367,4 @@ everySecond(() => client.state.version !== null && drawClock(client.state.items,
 setInterval(draw, 15_000);
 setInterval(refine, REFINE_MS);
 client.connect();
+client.ready.then(prepareNextVisit);

@@ -44,7 +44,7 @@ async def test_a_page_runs_and_wears_only_what_its_policy_names_by_hash(api: Api
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         inline[kind].append(f"'sha256-{digest}'")
     directives = policy(response.headers["Content-Security-Policy"])
-    assert directives["script-src"] == ["'self'", *inline["script"]]
+    assert sorted(directives["script-src"]) == sorted(["'self'", *inline["script"]])
     assert directives["style-src"] == ["'self'", *inline["style"]]
     markup = INLINE.sub("", response.text)
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\son\w+=|\sstyle=|javascript:", markup)
@@ -139,3 +139,14 @@ async def test_what_has_not_changed_is_not_sent_again(api: Api, path: str) -> No
 )
 async def test_a_file_that_is_not_there_is_a_problem_document(api: Api, path: str) -> None:
     problem(await api.get(path), 404, "NOT_FOUND")
+
+
+async def test_a_missing_page_is_a_page_to_a_browser_and_a_problem_to_a_program(api: Api) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    page = await api.send("GET", "/nothing", headers=browser)
+    assert (page.status_code, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+    problem(await api.get("/nothing"), 404, "NOT_FOUND")
+    problem(await api.send("POST", "/nothing", headers=browser), 404, "NOT_FOUND")
+    problem(await api.send("POST", "/panel", headers=browser), 405, "METHOD_NOT_ALLOWED")
+    problem(await api.send("GET", "/v1/queue/items", headers=browser), 405, "METHOD_NOT_ALLOWED")
+    problem(await api.send("GET", "/static/nothing.js", headers=browser), 404, "NOT_FOUND")

@@ -1,0 +1,81 @@
+"""How a viewer's page comes over a slow network: round trips, requests and bytes until it is live."""
+
+import re
+
+from playwright.sync_api import CDPSession, Page, expect
+
+from tests.support.browsing import PHONE, Room, Windows
+
+LATENCY_MS = 3_000
+"""Long beside whatever a busy machine needs to draw, so that round trips can be counted in it."""
+COLD_BYTES = 40_000
+
+LIVE_AT = """
+new MutationObserver(() => {
+  if (document.documentElement.dataset.connection === "live") window.liveAt ??= performance.now();
+}).observe(document, { attributes: true, subtree: true });
+"""
+
+
+class Traffic:
+    """What a page's network carried, by the browser's own account."""
+
+    def __init__(self, page: Page, *, latency_ms: int) -> None:
+        self.requests: list[str] = []
+        self.bytes = 0
+        session: CDPSession = page.context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.send(
+            "Network.emulateNetworkConditions",
+            {"offline": False, "latency": latency_ms, "downloadThroughput": 200_000, "uploadThroughput": 90_000},
+        )
+        session.on("Network.requestWillBeSent", lambda event: self.requests.append(event["request"]["url"]))
+        session.on("Network.loadingFinished", lambda event: self._add(event["encodedDataLength"]))
+        session.on("Network.webSocketFrameReceived", lambda event: self._add(len(event["response"]["payloadData"])))
+
+    def _add(self, count: float) -> None:
+        self.bytes += int(count)
+
+
+def live_after(page: Page) -> float:
+    """In round trips from the start of the navigation."""
+    page.wait_for_selector("html[data-connection=live]", state="attached")
+    return float(page.evaluate("liveAt")) / LATENCY_MS
+
+
+def test_a_first_visit_is_live_after_two_round_trips_and_a_second_after_one(room: Room, windows: Windows) -> None:
+    for number in range(5):
+        room.request(title=f"Wish {number}")
+    page = windows.blank(size=PHONE)
+    page.add_init_script(LIVE_AT)
+    traffic = Traffic(page, latency_ms=LATENCY_MS)
+    page.goto(room.watch_url())
+    assert 1 < live_after(page) < 3
+    documents = [url for url in traffic.requests if not re.search(r"favicon|^data:|^wss?:", url)]
+    assert documents[:1] == [room.watch_url()]
+    assert not [url for url in documents if url.endswith((".js", ".css"))]
+    assert traffic.bytes < COLD_BYTES
+    page.wait_for_selector("html[data-kept]", state="attached")
+    page.goto("about:blank")
+    page.goto(room.watch_url())
+    assert live_after(page) < 2
+    expect(page.get_by_test_id("queue-item")).to_have_count(5)
+
+
+def test_a_newer_page_replaces_the_kept_one_from_the_visit_after(room: Room, windows: Windows) -> None:
+    page = windows.open(room.watch_url())
+    page.wait_for_selector("html[data-kept]", state="attached")
+    old = """async () => {
+      const cache = await caches.open("queue-watch");
+      const headers = { "Content-Type": "text/html" };
+      await cache.put("/watch/?lang=", new Response("<!doctype html><title>old</title>", { headers }));
+    }"""
+    page.evaluate(old)
+    page.reload()
+    expect(page).to_have_title("old")
+    for _ in range(20):
+        page.reload()
+        if page.title() != "old":
+            break
+        page.wait_for_timeout(100)
+    expect(page).to_have_title(room.performer)
