@@ -401,6 +401,8 @@ def _readings(parts: Parts) -> Readings:
         watched_rooms=lambda: hub.rooms,
         lagging_sockets=lambda: hub.lagging,
         event_streams=lambda: parts.event_log.streams,
+        clock_skew_seconds=lambda: parts.heartbeat.skew_seconds,
+        heartbeat_age_seconds=lambda: parts.heartbeat.age_seconds,
         traffic=hub.traffic,
         breaker=parts.outbox.breaker,
         operations=lambda: parts.queries.run(reading.operation_counts),

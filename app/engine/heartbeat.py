@@ -65,6 +65,11 @@ class Heartbeat:
         return self._elapsed() - self._written
 
     @property
+    def skew_seconds(self) -> float:
+        """How far the database's clock and this process's differ; 0 on SQLite, which has no other clock."""
+        return abs(self._clock.skew.total_seconds())
+
+    @property
     def can_write(self) -> bool:
         """Whether the database has taken a heartbeat lately."""
         return self.age_seconds < STALE_SECONDS

@@ -64,6 +64,8 @@ class Readings:
     watched_rooms: Callable[[], int]
     lagging_sockets: Callable[[], int]
     event_streams: Callable[[], int]
+    clock_skew_seconds: Callable[[], float]
+    heartbeat_age_seconds: Callable[[], float]
     traffic: Traffic
     breaker: Breaker
     operations: Callable[[], Awaitable[Mapping[str, int]]]
@@ -197,12 +199,22 @@ class Metrics(Collector):
             yield from self._look(self._readings)
 
     def _look(self, readings: Readings) -> Iterator[Metric]:
-        gauges = (
+        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("queue_lane_waiting_commands", "Commands in the lanes' mailboxes.", readings.waiting_commands),
             ("queue_sockets", "Sockets in a room.", readings.sockets),
             ("queue_watched_rooms", "Rooms with a socket.", readings.watched_rooms),
             ("queue_lagging_sockets", "Sockets skipped because they lag.", readings.lagging_sockets),
             ("queue_event_streams", "Live readers of the event log.", readings.event_streams),
+            (
+                "queue_clock_skew_seconds",
+                "How far the clocks of the database and of each process differ, added up over the processes.",
+                readings.clock_skew_seconds,
+            ),
+            (
+                "queue_heartbeat_age_seconds",
+                "Since the database last took a heartbeat, added up over the processes.",
+                readings.heartbeat_age_seconds,
+            ),
             ("queue_connections", "TCP connections of clients.", readings.connections),
             ("queue_silent_connections", "Of these, without a request.", readings.silent_connections),
             ("queue_connection_capacity", "TCP connections there are descriptors for.", readings.connection_capacity),

@@ -252,12 +252,15 @@ async def test_the_processes_of_a_shared_database_go_by_its_clock(
     caplog.set_level(logging.WARNING)
     async with running(store, HandClock()) as process:
         right = RoomClock(utc_now)
-        await Heartbeat(process.lanes, process.queries, right, database_time=heartbeat.database_time).start()
+        beats = Heartbeat(process.lanes, process.queries, right, database_time=heartbeat.database_time)
+        await beats.start()
+        assert beats.skew_seconds < 1
         assert abs(right.skew) < timedelta(seconds=1)
         clock = RoomClock(wrong)
         beats = Heartbeat(process.lanes, process.queries, clock, database_time=heartbeat.database_time)
         await beats.start()
         assert abs(clock.skew + timedelta(hours=1)) < timedelta(seconds=1)
+        assert 3599 < beats.skew_seconds < 3601
         assert abs(clock() - utc_now()) < timedelta(seconds=1)
         await beats.keep()
         assert await sweep(process.queries, process.lanes, clock()) == 0

@@ -214,6 +214,8 @@ class Numbers:
             watched_rooms=lambda: 0,
             lagging_sockets=lambda: 0,
             event_streams=lambda: 0,
+            clock_skew_seconds=lambda: 0.25,
+            heartbeat_age_seconds=lambda: 0.5,
             traffic=Traffic(),
             breaker=self.breaker,
             operations=self.operations,
