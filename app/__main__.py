@@ -2,7 +2,9 @@
 
 import logging
 import secrets
+import socket
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,6 +24,7 @@ from app.parts import check_surroundings, utc_now
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.server import descriptors
+from app.server.listening import bound, url
 from app.server.run import serve as run_server
 from app.server.run import serve_workers
 from app.settings import InvalidSettings, Settings, read_settings
@@ -51,19 +54,20 @@ def serve() -> None:
         descriptors.raise_limit()
         if settings.is_public_development:
             log.warning("development settings on a public address: anybody can sign tokens; set ENVIRONMENT=production")
-        if settings.web_concurrency > 1:
-            check_surroundings(settings)
-            _announce(settings)
-            serve_workers("app.main:worker", settings)
-            return
-        with sole_owner(settings.database_url):
-            app = create_app(settings)
-            _announce(settings)
-            run_server(app, settings)
+        with bound(settings.host, settings.port) as sockets:
+            if settings.web_concurrency > 1:
+                check_surroundings(settings)
+                _announce(settings, sockets)
+                serve_workers("app.main:worker", settings, sockets)
+                return
+            with sole_owner(settings.database_url):
+                app = create_app(settings)
+                _announce(settings, sockets)
+                run_server(app, settings, sockets)
 
 
-def _announce(settings: Settings) -> None:
-    print(f"Performance Queue on http://{settings.host}:{settings.port}", file=sys.stderr)
+def _announce(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    print(f"Performance Queue on {url(sockets, settings.host)}", file=sys.stderr)
     each = " in each worker" if settings.web_concurrency > 1 else ""
     print(f"Places for {descriptors.capacity()}{each}", file=sys.stderr)
 
@@ -88,7 +92,8 @@ def demo(
                 console,
             )
             people.join(app)
-            run_server(app, settings)
+            with bound(settings.host, settings.port) as sockets:
+                run_server(app, settings, sockets)
             console.print(f"Stopped. {people.books()}".rstrip(), soft_wrap=True, highlight=False)
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import typer
 
+from app.server.listening import AddressRefusedError
 from app.settings import InvalidSettings
 from app.store.engines import DatabaseRefusedError
 
@@ -15,6 +16,6 @@ def explained() -> Iterator[None]:
     """Turn a wrong setting, a wrong argument or an unusable database into one line and exit code 2."""
     try:
         yield
-    except (InvalidSettings, DatabaseRefusedError) as problem:
+    except (InvalidSettings, DatabaseRefusedError, AddressRefusedError) as problem:
         print(f"performance-queue: {problem}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from tempfile import TemporaryDirectory
 
 import uvicorn
@@ -49,15 +50,15 @@ def server_config(app: Starlette | str, settings: Settings) -> uvicorn.Config:
     )
 
 
-def serve(app: Starlette, settings: Settings) -> None:
-    """Serve in this process until SIGTERM or SIGINT, then drain and return."""
+def serve(app: Starlette, settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve in this process on bound sockets until SIGTERM or SIGINT, then drain and return."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    DrainingServer(server_config(app, settings)).run()
+    DrainingServer(server_config(app, settings)).run(sockets)
 
 
-def serve_workers(factory: str, settings: Settings) -> None:
-    """Serve in several processes until SIGTERM or SIGINT; each drains by itself. Raises SystemExit with uvicorn's code
-    for a start that has failed if no worker could start.
+def serve_workers(factory: str, settings: Settings, sockets: list[socket.socket]) -> None:
+    """Serve in several processes on bound sockets until SIGTERM or SIGINT; each drains by itself. Raises SystemExit
+    with uvicorn's code for a start that has failed if no worker could start.
 
     `factory` is "module:function"; each worker reads its settings from the environment, as this process has. There it
     also finds the folder in which the workers leave their figures for each other.
@@ -66,7 +67,7 @@ def serve_workers(factory: str, settings: Settings) -> None:
     config = server_config(factory, settings)
     with TemporaryDirectory(prefix="performance-queue-") as folder:
         os.environ[FOLDER] = folder
-        workers = Workers(config, [config.bind_socket()])
+        workers = Workers(config, sockets)
         workers.run()
     if workers.could_not_start:
         raise SystemExit(STARTUP_FAILURE)

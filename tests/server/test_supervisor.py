@@ -16,13 +16,15 @@ from tests.support.environment import free_port
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, sys
+from app.server.listening import bound
 from app.server.run import serve_workers
 from app.settings import Settings
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     settings = Settings(port=int(sys.argv[2]), web_concurrency=2, database_url="postgresql://x/y", redis_url="redis://x")
-    serve_workers("tests.support.tiny_app:" + sys.argv[1], settings)
+    with bound(settings.host, settings.port) as sockets:
+        serve_workers("tests.support.tiny_app:" + sys.argv[1], settings, sockets)
 """
 
 
