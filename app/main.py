@@ -30,6 +30,7 @@ from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
 from app.api.users import Users
+from app.api.webhooks import Webhooks
 from app.engine import timers, upkeep
 from app.engine.heartbeat import STANDSTILL_SECONDS
 from app.live import catch_up
@@ -129,6 +130,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
         lanes,
         parts.wallet,
         parts.hold_checks or nullcontext(),
+        parts.webhooks.sender,
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:
@@ -168,6 +170,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(RENEW_SECONDS, "presence", parts.presence.keep),
         every(periods.tidy, "tidying", tidy),
         every(periods.outbox_restart, "the outbox", parts.outbox.run),
+        every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
         every(periods.upkeep, "compacting the log", compact_log),
     ]
     if parts.store.shared:
@@ -217,6 +220,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Reports(callers=callers, queries=queries, clock=clock).routes(),
         *Users(callers=callers, queries=queries).routes(),
         *Events(callers=callers, log=parts.event_log).routes(),
+        *Webhooks(callers=callers, endpoints=parts.webhooks).routes(),
         *admin.routes(),
         *Health(
             callers=callers,
@@ -258,7 +262,7 @@ def _middleware(parts: Parts) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=parts.settings.allowed_origins,
-        allow_methods=["GET", "POST", "PATCH"],
+        allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
         expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
     )

@@ -48,7 +48,7 @@ from app.server import descriptors
 from app.server.addresses import Proxies
 from app.server.admission import Admission
 from app.server.limits import Limits
-from app.settings import SANDBOX, InvalidSettings, Settings, WalletKeyFormat
+from app.settings import SANDBOX, Environment, InvalidSettings, Settings, WalletKeyFormat
 from app.store import Store, reading
 from app.store.engines import LANE_BUSY_TIMEOUT_MS, Engines, open_engines
 from app.store.heartbeat import database_time
@@ -58,6 +58,10 @@ from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.hold_checks import CHECKS_AT_ONCE, HoldChecks
 from app.wallet.outbox import Outbox
+from app.webhooks.deliverer import Deliverer
+from app.webhooks.endpoints import WebhookEndpoints
+from app.webhooks.sender import Sender
+from app.webhooks.targets import Targets
 from app.wire.websocket import CloseCode
 
 if TYPE_CHECKING:
@@ -100,6 +104,7 @@ class Parts:
     """Where features reach the built-in wallet; none if the wallet is another service."""
     outbox: Outbox
     hold_checks: HoldChecks | None
+    webhooks: WebhookEndpoints
     actions: Actions
     sockets: Sockets
     admission: Admission
@@ -193,6 +198,7 @@ def assemble(
         sandbox_routes=sandbox_routes,
         outbox=outbox,
         hold_checks=hold_checks,
+        webhooks=_webhooks(settings, lanes, queries, own_clock),
         actions=actions,
         sockets=sockets,
         disconnects=disconnects,
@@ -214,6 +220,7 @@ def _subscribe(commits: Commits, parts: Parts) -> None:
     commits.subscribe(wake_outbox)
     commits.subscribe(lambda outcome: parts.hub.publish(outcome.room.performer_id, outcome.events, outcome.room))
     commits.subscribe(lambda outcome: parts.event_log.wake(outcome.events))
+    commits.subscribe(lambda outcome: parts.webhooks.deliverer.wake())
     if (bus := parts.bus) is not None:
         commits.subscribe(lambda outcome: bus.publish(outcome.room.performer_id, outcome.events))
     commits.subscribe(parts.presence.observe)
@@ -320,6 +327,20 @@ def _outbox(
         retry_base_seconds=settings.wallet_retry_base_seconds,
         retry_max_seconds=settings.wallet_retry_max_seconds,
         timeout_seconds=settings.wallet_timeout_seconds,
+    )
+
+
+def _webhooks(settings: Settings, lanes: Lanes, queries: Queries, clock: Callable[[], datetime]) -> WebhookEndpoints:
+    targets = Targets(settings.webhook_hosts, production=settings.environment is Environment.PRODUCTION)
+    sender = Sender(targets, clock)
+    return WebhookEndpoints(
+        queries=queries,
+        lanes=lanes,
+        sender=sender,
+        deliverer=Deliverer(queries=queries, lanes=lanes, sender=sender, clock=clock, random=Random()),
+        targets=targets,
+        clock=clock,
+        new_id=new_id,
     )
 
 

@@ -55,6 +55,20 @@ def may_read_user(principal: Principal, user_id: str) -> None:
     raise Forbidden("Only the user or an administrator may read a user's history.")
 
 
+def webhook_owner(principal: Principal, source_feature: str | None, *, everybody: bool = False) -> str | None:
+    """The feature whose webhook endpoints a request is about: a feature's own, or the one that an administrator names.
+
+    For an administrator who names none: the administrators' own (empty), or everybody's (None).
+    """
+    if principal.role is Role.ADMIN:
+        return source_feature if source_feature is not None or everybody else ""
+    if principal.role is not Role.FEATURE:
+        raise Forbidden("Only a feature or an administrator may have webhooks.")
+    if source_feature not in (None, principal.sub):
+        raise Forbidden("A feature may only manage its own webhooks.")
+    return principal.sub
+
+
 def events_scope(principal: Principal, performer_id: str | None) -> tuple[str | None, str | None]:
     """The (performer_id, source_feature) that the event log is narrowed to; None does not narrow.
 

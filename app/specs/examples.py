@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from app.wire.requests import AbandonRequest, CompleteRequest, IntakeRequest, RefundRequest, Request, SettingsRequest
+from app.wire.requests import (
+    AbandonRequest,
+    CompleteRequest,
+    IntakeRequest,
+    RefundRequest,
+    Request,
+    SettingsRequest,
+    WebhookRequest,
+)
 
 EXAMPLES: Mapping[type[Request], dict[str, Any]] = {
     IntakeRequest: {
@@ -23,4 +31,5 @@ EXAMPLES: Mapping[type[Request], dict[str, Any]] = {
     AbandonRequest: {"reason": "technical_error"},
     RefundRequest: {"reason": "user_cancelled"},
     SettingsRequest: {"accepting": False, "maxDepth": 20, "announcement": "Back in ten minutes"},
+    WebhookRequest: {"url": "https://wheel.example/queue-events", "events": ["queue.item.finished"]},
 }

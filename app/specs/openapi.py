@@ -24,6 +24,7 @@ from app.wire.commands import Refusals
 from app.wire.paging import (
     DEEPEST_SKIP,
     DEFAULT_LIMIT,
+    LARGEST_DELIVERIES_LIMIT,
     LARGEST_EVENTS_LIMIT,
     LARGEST_LIMIT,
     LARGEST_VERSION,
@@ -72,6 +73,12 @@ PARAMETERS: Mapping[str, Schema] = {
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
     "to": _query("to", "The end of the span; by default now.", INSTANT),
     "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
+    "deliveries": _query("limit", "At most so many.", _whole_number(1, LARGEST_DELIVERIES_LIMIT, DEFAULT_LIMIT)),
+    "sourceFeature": _query(
+        "sourceFeature",
+        "For an administrator: the feature whose endpoints it is about, in place of the administrators' own.",
+        {"type": "string", "minLength": 1, "maxLength": 64},
+    ),
     "idempotencyKey": _header(
         "Idempotency-Key",
         "The same key and the same body get the first answer again; another body is refused.",
@@ -94,7 +101,7 @@ EVERYWHERE: Refusals = (
 
 HEADERS: Mapping[str, Schema] = {
     "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}},
-    "Location": {"description": "Where the item is.", "required": True, "schema": {"type": "string"}},
+    "Location": {"description": "Where it is.", "required": True, "schema": {"type": "string"}},
     "Idempotent-Replayed": {"description": "The key was known.", "schema": {"type": "string", "const": "true"}},
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {"description": "The scheme.", "required": True, "schema": {"type": "string"}},
@@ -182,6 +189,8 @@ def _parameters(operation: Operation) -> list[Schema]:
 
 def _answer(operation: Operation, status: int) -> Schema:
     answer = operation.answers[status]
+    if answer is None:
+        return {"description": HTTPStatus(status).phrase, "headers": _headers(["X-Request-ID"])}
     if isinstance(answer, str):
         content: Schema = {answer: {"schema": {"type": "string"}}}
     else:

@@ -26,7 +26,7 @@ from app.domain.errors import (
     Unavailable,
     UserLimitReached,
 )
-from app.wire import shapes
+from app.wire import shapes, webhook_shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
 from app.wire.requests import (
     DisconnectRequest,
@@ -35,6 +35,7 @@ from app.wire.requests import (
     Request,
     ResolveRequest,
     RetryOperationsRequest,
+    WebhookRequest,
 )
 
 HTML = "text/html"
@@ -57,8 +58,8 @@ class Operation:
     body: type[Request] | None = None
     parameters: Sequence[str] = ()
     """Of PARAMETERS, beside those of the path and the ones that every operation has."""
-    answers: Mapping[int, type | str]
-    """By status: the shape of the JSON, or a media type of its own."""
+    answers: Mapping[int, type | str | None]
+    """By status: the shape of the JSON, a media type of its own, or None for no content."""
     refuses: Refusals = ()
     notes: str = ""
 
@@ -68,6 +69,7 @@ TAGS: Mapping[str, str] = {
     "Rooms": "A performer's queue, its settings, its history and its figures.",
     "Users": "What one user has asked for, over all rooms.",
     "Event log": "Everything that has happened, durable and in order, by the page or as a stream.",
+    "Webhooks": "Endpoints that events are delivered to: signed (Standard Webhooks), at least once, in order by room.",
     "Administration": "All rooms, their sockets and figures, and the wallet operations.",
     "Service": "Health, metrics and these descriptions.",
     "Pages": "Pages for people; a token reaches one in the fragment of its address.",
@@ -81,6 +83,8 @@ LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
 
 OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
 ADMIN = "an administrator"
+WEBHOOK_OWNERS = "a feature, for its own endpoints; an administrator"
+WEBHOOK: Refusals = (*TOKEN, Forbidden, NotFound)
 
 
 def _command(spec: CommandSpec, tag: str, answer: type, *, notes: str = "") -> Operation:
@@ -220,6 +224,86 @@ OPERATIONS: tuple[Operation, ...] = (
         notes="With `Accept: text/event-stream` the log as it grows: each event as `id` (its cursor) and `data` (the "
         "event as JSON). The stream begins after `Last-Event-ID`, else after `after`, else at the beginning; a comment "
         "comes at least every 15 s; it ends when the token expires or the service stops, and goes on where it ended.",
+    ),
+    _get(
+        "/v1/webhooks",
+        "webhooks",
+        "A feature's webhook endpoints; for an administrator everybody's",
+        "Webhooks",
+        webhook_shapes.WebhooksShape,
+        who=WEBHOOK_OWNERS,
+        parameters=("sourceFeature",),
+        refuses=(*TOKEN, Forbidden),
+    ),
+    Operation(
+        method="PUT",
+        path="/v1/webhooks/{name}",
+        name="register_webhook",
+        summary="Make or change a webhook endpoint",
+        tag="Webhooks",
+        who=WEBHOOK_OWNERS,
+        body=WebhookRequest,
+        parameters=("sourceFeature",),
+        answers={201: webhook_shapes.WebhookShape, 200: webhook_shapes.WebhookShape},
+        refuses=(*TOKEN, Forbidden, InvalidRequest),
+        notes="A new endpoint gets what happens from now on, and its secret is in this answer only. `rotateSecret` "
+        "makes another secret for one that exists; the old one signs beside it for 24 hours. "
+        "A change resumes a parked endpoint.",
+    ),
+    _get(
+        "/v1/webhooks/{name}",
+        "webhook",
+        "A webhook endpoint and how deliveries to it go",
+        "Webhooks",
+        webhook_shapes.WebhookShape,
+        who=WEBHOOK_OWNERS,
+        parameters=("sourceFeature",),
+        refuses=WEBHOOK,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/webhooks/{name}",
+        name="delete_webhook",
+        summary="Delete a webhook endpoint",
+        tag="Webhooks",
+        who=WEBHOOK_OWNERS,
+        parameters=("sourceFeature",),
+        answers={204: None},
+        refuses=WEBHOOK,
+    ),
+    _get(
+        "/v1/webhooks/{name}/deliveries",
+        "webhook_deliveries",
+        "The last attempts to deliver to an endpoint, the newest first",
+        "Webhooks",
+        webhook_shapes.DeliveriesShape,
+        who=WEBHOOK_OWNERS,
+        parameters=("sourceFeature", "deliveries"),
+        refuses=(*WEBHOOK, InvalidRequest),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/webhooks/{name}/test",
+        name="test_webhook",
+        summary="Send one signed `webhook.test` now, and say how it went",
+        tag="Webhooks",
+        who=WEBHOOK_OWNERS,
+        body=EmptyRequest,
+        parameters=("sourceFeature",),
+        answers={200: webhook_shapes.DeliveryShape},
+        refuses=(*WEBHOOK, InvalidRequest),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/webhooks/{name}/resume",
+        name="resume_webhook",
+        summary="Try a parked or failing endpoint again now; nothing was skipped",
+        tag="Webhooks",
+        who=WEBHOOK_OWNERS,
+        body=EmptyRequest,
+        parameters=("sourceFeature",),
+        answers={200: webhook_shapes.WebhookShape},
+        refuses=(*WEBHOOK, InvalidRequest),
     ),
     _get(
         "/v1/admin/rooms",

@@ -40,17 +40,17 @@ LEARNT_FROM = 120
 """How many of the last ended items of a room its wait estimate is rebuilt from."""
 
 
-def _table(row: type[SQLModel]) -> Table:
+def table_of(row: type[SQLModel]) -> Table:
     return cast(Table, row.__table__)  # type: ignore[attr-defined]
 
 
-META = _table(MetaRow)
-ROOMS = _table(RoomRow)
-ITEMS = _table(ItemRow)
-EVENTS = _table(EventRow)
-OPERATIONS = _table(OperationRow)
-ANSWERS = _table(AnswerRow)
-PRESENCE = _table(PresenceRow)
+META = table_of(MetaRow)
+ROOMS = table_of(RoomRow)
+ITEMS = table_of(ItemRow)
+EVENTS = table_of(EventRow)
+OPERATIONS = table_of(OperationRow)
+ANSWERS = table_of(AnswerRow)
+PRESENCE = table_of(PresenceRow)
 
 # Spelt as in the partial indexes: SQLite takes one only for a condition it can see, not for bound values.
 ACTIVE_ITEMS = text("status IN ('created', 'started')")
@@ -351,11 +351,36 @@ def log_events(
     return [logged_from(row) for row in connection.execute(statement).mappings()]
 
 
-def logged_from(row: RowMapping) -> Logged:
-    """From a row of EVENT_ROWS. On SQLite, which has one writer, an event has no transaction's id."""
+def log_end(connection: Connection) -> str | None:
+    """The cursor of the newest event that `log_events` shows; None for an empty log.
+
+    Every event up to it is visible already, so a reader that found nothing for itself before it may go on behind it.
+    """
+    statement = select(EVENTS.c.transaction_id, EVENTS.c.cursor).limit(1)
+    if connection.dialect.name == "postgresql":
+        statement = statement.where(EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION).order_by(
+            EVENTS.c.transaction_id.desc(), EVENTS.c.cursor.desc()
+        )
+    else:
+        statement = statement.order_by(EVENTS.c.cursor.desc())
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else cursor_of(row)
+
+
+def cursor_of(row: RowMapping) -> str:
+    """On SQLite, which has one writer, an event has no transaction's id."""
     transaction, cursor = row["transaction_id"], row["cursor"]
-    place = str(cursor) if transaction is None else f"{transaction}.{cursor}"
-    return Logged(cursor=place, event=records.event_from(row))
+    return str(cursor) if transaction is None else f"{transaction}.{cursor}"
+
+
+def is_behind(cursor: str | None, other: str) -> bool:
+    """Whether a cursor of this log lies before another one."""
+    return cursor is None or [int(part) for part in cursor.split(".")] < [int(part) for part in other.split(".")]
+
+
+def logged_from(row: RowMapping) -> Logged:
+    """From a row of EVENT_ROWS."""
+    return Logged(cursor=cursor_of(row), event=records.event_from(row))
 
 
 def _cursor_parts(cursor: str, count: int) -> list[int]:

@@ -249,3 +249,44 @@ class PresenceRow(SQLModel, table=True):
     process_id: str = Field(primary_key=True)
     performer_id: str = Field(primary_key=True)
     expires_at: datetime = Field(sa_type=Instant)
+
+
+class WebhookEndpointRow(SQLModel, table=True):
+    """Where a feature, or the administrators (an empty owner), get events delivered, and how far that has got."""
+
+    __tablename__ = "webhook_endpoints"
+    owner: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    url: str = Field(sa_type=Text)
+    events: str | None = Field(sa_type=Text, description="names, separated by commas; NULL: all")
+    secret: str
+    previous_secret: str | None = None
+    previous_secret_until: datetime | None = Field(default=None, sa_type=Instant)
+    status: str
+    cursor: str | None
+    failures: int = 0
+    failing_since: datetime | None = Field(default=None, sa_type=Instant)
+    next_attempt_at: datetime = Field(sa_type=Instant)
+    last_problem: str | None = None
+    last_delivered_at: datetime | None = Field(default=None, sa_type=Instant)
+    created_at: datetime = Field(sa_type=Instant)
+    updated_at: datetime = Field(sa_type=Instant)
+    lease_until: datetime | None = Field(default=None, sa_type=Instant)
+
+
+class WebhookDeliveryRow(SQLModel, table=True):
+    """The last attempts of each endpoint."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index("ix_webhook_delivery_endpoint", "owner", "name", "number"),)
+    number: int | None = Field(default=None, sa_column=Column(Serial, primary_key=True, autoincrement=True))
+    owner: str
+    name: str
+    message_id: str
+    event: str
+    performer_id: str | None
+    version: int | None = Field(sa_type=BigInteger)
+    at: datetime = Field(sa_type=Instant)
+    milliseconds: int
+    status_code: int | None
+    problem: str | None

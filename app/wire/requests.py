@@ -22,6 +22,7 @@ from pydantic.alias_generators import to_camel
 
 from app.domain.command import Actor, Intake, Mode
 from app.domain.errors import FieldError, InvalidMode, InvalidRequest
+from app.domain.event import EventName
 from app.domain.item import Item, Reason
 from app.domain.operation import Resolution
 from app.wire.encoding import decode
@@ -154,6 +155,14 @@ class ResolveRequest(Request):
 
     resolution: Resolution
     reason: Annotated[str, _TEXT, Field(max_length=500)]
+
+
+class WebhookRequest(Request):
+    """Where events are to be delivered. Without `events`: all that the owner may see."""
+
+    url: Annotated[str, _TEXT, Field(max_length=2000)]
+    events: Annotated[list[EventName], Field(min_length=1, max_length=len(EventName))] | None = None
+    rotate_secret: Flag = Field(False, description="Give an existing endpoint a new secret, shown in the answer")
 
 
 class SettingsRequest(Request):

@@ -15,6 +15,7 @@ from tests.support.cluster import Node, clients, environment_of, faults, nodes, 
 from tests.support.cluster import database_url_fixture as database_url_fixture
 from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, fresh, intake_body, ok, problem
+from tests.webhooks.consumer import consumer
 
 ITEMS = "/v1/queue/items"
 PROCESSES = 3
@@ -210,3 +211,21 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
     now = [item["itemId"] for item in (await apis[0].queue(performer_id))["items"]]
     for task in viewers:
         assert [item["itemId"] for item in task.result().view()["items"]] == now
+
+
+async def test_exactly_one_process_delivers_to_a_webhook_endpoint(apis: list[Api]) -> None:
+    feature, performer_id = fresh("wheel"), fresh("star")
+    async with consumer() as hook:
+        body = {"url": hook.url}
+        ok(await apis[0].send("PUT", "/v1/webhooks/main", apis[0].server.feature(feature), body), 201)
+        await asyncio.gather(*(api.intake(performer_id, sourceFeature=feature) for api in apis * 5))
+        received = list(await hook.until(15))
+        versions = [each.place[1] for each in received]
+        assert versions == sorted(versions)
+
+        async def all_taken() -> bool:
+            path = "/v1/webhooks/main/deliveries"
+            return len(ok(await apis[1].get(path, apis[1].server.feature(feature)))["deliveries"]) == 15
+
+        await until(all_taken)
+        assert len(hook.received) == len({each.message_id for each in received}) == 15

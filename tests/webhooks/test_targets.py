@@ -1,0 +1,76 @@
+"""Where webhooks may go, on paper and at the moment of connecting."""
+
+import httpcore2
+import pytest
+
+from app.domain.errors import InvalidRequest
+from app.webhooks.targets import ForbiddenTarget, GuardedBackend, Targets
+
+PRODUCTION = Targets([], production=True)
+DEVELOPMENT = Targets([], production=False)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://127.0.0.1/hook",
+        "https://[::1]/hook",
+        "https://10.0.0.8/hook",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::ffff:10.0.0.8]/hook",
+        "https://[2002:7f00:1::]/hook",
+        "https://0.0.0.0/hook",
+        "https://224.0.0.1/hook",
+        "http://site.example/hook",
+    ],
+)
+def test_production_takes_https_to_public_addresses_only(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        PRODUCTION.check(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "site.example/hook",
+        "ftp://site.example/hook",
+        "https://",
+        "https://user:secret@site.example/hook",
+        "https://site.example/hook#part",
+        "https://site.example:99999/hook",
+        "https://site.example/a b",
+        "https://site.example/\n",
+        "https://site.example/" + "a" * 2000,
+    ],
+)
+def test_a_bad_address_is_refused_everywhere(url: str) -> None:
+    for targets in (PRODUCTION, DEVELOPMENT):
+        with pytest.raises(InvalidRequest):
+            targets.check(url)
+
+
+def test_hosts_that_the_operator_names_are_the_only_ones() -> None:
+    targets = Targets(["hooks.internal", "10.0.0.8"], production=True)
+    targets.check("https://hooks.internal/hook")
+    targets.check("https://HOOKS.internal/hook")
+    targets.check("https://10.0.0.8/hook")
+    with pytest.raises(InvalidRequest):
+        targets.check("https://site.example/hook")
+
+
+def test_public_addresses_and_development_are_free() -> None:
+    PRODUCTION.check("https://8.8.8.8/hook")
+    PRODUCTION.check("https://site.example:8443/hook?from=queue")
+    DEVELOPMENT.check("http://127.0.0.1:9000/hook")
+
+
+async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to() -> None:
+    with pytest.raises(ForbiddenTarget):
+        await GuardedBackend(PRODUCTION).connect_tcp("localhost", 9, timeout=5)
+
+
+async def test_named_hosts_may_be_private_and_unknown_names_are_a_plain_failure() -> None:
+    assert await Targets(["localhost"], production=True).address_of("localhost", 9) in ("127.0.0.1", "::1")
+    with pytest.raises(httpcore2.ConnectError):
+        await DEVELOPMENT.address_of("no-such-host.invalid", 9)
