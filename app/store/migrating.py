@@ -1,6 +1,7 @@
 """Bringing a database to the newest schema, and refusing one that this code does not know."""
 
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +11,26 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from app.store import indexes
 from app.store.compaction import DONE, PROGRESS
 from app.store.engines import DatabaseRefusedError
 from app.store.reading import COMPACT, EVENT_FORM, EVENTS, LOG_LEAP, META, is_compact
 
 MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
+TABLE_LOCK_TIMEOUT_MS = 1_000
+LOCKED = ("55P03", "40P01")
+"""PostgreSQL's codes for a lock that was not to be had in time, and for two that wait for each other."""
+LOCK_ATTEMPTS = 30
+LOCK_PAUSE_SECONDS = 0.5
+OLDEST_RELEASE = "oldest_release"
+"""In META: the newest revision that is known to the oldest release which may use the database. A release that finds a
+revision which it does not know looks here whether it may go on all the same."""
+PREVIOUS_HEAD = "0004"
+"""The newest revision of the previous release. Until `contract` its processes go on, and may be started again if they
+look at OLDEST_RELEASE."""
 LEAP = 2**32
 """More transactions, or events, than can have been lost with what was made since the backup was taken."""
 
@@ -31,27 +44,45 @@ def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -
     SQLite, which has one process, need not be told. Raises DatabaseRefusedError for a database made by newer code, or
     that cannot be opened.
     """
-    with _opened(engine) as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            # Several machines may start the same release at once; each statement after this sees what the first did.
-            connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
-            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        config = _config(connection)
-        _refuse_newer(connection, config)
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            with _opened(engine) as connection, connection.begin():
+                _upgrade(connection, restored=restored, contract=contract)
+            break
+        except OperationalError as error:
+            if attempt == LOCK_ATTEMPTS or getattr(error.orig, "sqlstate", None) not in LOCKED:
+                raise
+        time.sleep(LOCK_PAUSE_SECONDS)
+    indexes.build_missing(engine)
+
+
+def _upgrade(connection: Connection, *, restored: bool, contract: bool) -> None:
+    if connection.dialect.name == "postgresql":
+        # Several machines may start the same release at once; each statement after this sees what the first did.
+        connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
+        connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+        # Whoever waits for a table keeps all that come after from it: rather let them pass and try again.
+        connection.execute(text(f"SET LOCAL lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
+    config = _config(connection)
+    newer = _is_newer(connection, config)
+    if not newer:
         is_new = _revision(connection) is None
         command.upgrade(config, "head")
         if is_new or contract or connection.dialect.name == "sqlite":
             _contract(connection, is_new=is_new)
-        if restored:
-            connection.execute(delete(META).where(META.c.name == "epoch"))
-            _leap(connection)
-        if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
-            connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
+        elif not is_compact(connection):
+            _set(connection, OLDEST_RELEASE, PREVIOUS_HEAD)
+    if restored:
+        connection.execute(delete(META).where(META.c.name == "epoch"))
+        _leap(connection)
+    if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
+        connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
 
 
 def _contract(connection: Connection, *, is_new: bool) -> None:
     if not is_compact(connection):
         connection.execute(insert(META).values(name=EVENT_FORM, value=COMPACT))
+    _set(connection, OLDEST_RELEASE, str(_revision(connection)))
     if is_new:
         # Elsewhere it goes when the last event has been laid out anew; until then some items are found by it.
         connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
@@ -64,22 +95,26 @@ def _leap(connection: Connection) -> None:
     place = EVENTS.c.transaction_id if connection.dialect.name == "postgresql" else EVENTS.c.cursor
     newest = connection.execute(select(func.coalesce(func.max(place), 0))).scalar_one()
     known = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
-    connection.execute(delete(META).where(META.c.name == LOG_LEAP))
-    connection.execute(insert(META).values(name=LOG_LEAP, value=str(max(newest, int(known or 0)) + LEAP)))
+    _set(connection, LOG_LEAP, str(max(newest, int(known or 0)) + LEAP))
+
+
+def _set(connection: Connection, name: str, value: str) -> None:
+    connection.execute(delete(META).where(META.c.name == name))
+    connection.execute(insert(META).values(name=name, value=value))
 
 
 def refuse_unknown_schema(engine: Engine) -> None:
-    """Raise DatabaseRefusedError for a database made by newer code."""
+    """Raise DatabaseRefusedError for a database made by newer code that does not say that this code may use it."""
     with _opened(engine) as connection:
-        _refuse_newer(connection, _config(connection))
+        _is_newer(connection, _config(connection))
 
 
 def refuse_other_schema(engine: Engine) -> None:
-    """Raise DatabaseRefusedError unless the database has exactly the schema of this code."""
+    """Raise DatabaseRefusedError unless this code may use the database: its schema is this code's own, or a newer one
+    that says so."""
     with _opened(engine) as connection:
         config = _config(connection)
-        _refuse_newer(connection, config)
-        if _revision(connection) != ScriptDirectory.from_config(config).get_current_head():
+        if not _is_newer(connection, config) and _revision(connection) != _head(config):
             raise DatabaseRefusedError("The database has an older schema; run: python -m app migrate")
 
 
@@ -99,12 +134,21 @@ def _opened(engine: Engine) -> Iterator[Connection]:
         raise
 
 
-def _refuse_newer(connection: Connection, config: Config) -> None:
+def _is_newer(connection: Connection, config: Config) -> bool:
+    """Whether newer code made the database, and lets this code use it. Raises DatabaseRefusedError if it does not."""
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if (revision := _revision(connection)) is not None and revision not in known:
+    if (revision := _revision(connection)) is None or revision in known:
+        return False
+    oldest = connection.execute(select(META.c.value).where(META.c.name == OLDEST_RELEASE)).scalar_one_or_none()
+    if oldest not in known:
         raise DatabaseRefusedError(
             "The database has a newer schema than this version of the program; install the newer version."
         )
+    return True
+
+
+def _head(config: Config) -> str | None:
+    return ScriptDirectory.from_config(config).get_current_head()
 
 
 def _revision(connection: Connection) -> str | None:

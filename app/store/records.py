@@ -56,6 +56,26 @@ _own_item_values = attrgetter(*_OWN_ITEM_FIELDS)
 _ITEM_ENUMS = ("queue_mode", "status", "abandon_reason", "refund_reason", "wallet_status")
 _LATER_ITEM_TIMES = tuple(name for name in FRESH_ITEM if name.endswith("_at"))
 _SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
+_KNOWN_TO_PREVIOUS = {
+    Item: {*compact.FIXED, *compact.SHORT_NAMES, "status"},
+    RoomSettings: {
+        "mode",
+        "accepting",
+        "paused",
+        "pause_reason",
+        "strict_fifo",
+        "max_depth",
+        "notify_positions",
+        "announcement",
+        "performer_online",
+        "offline_since",
+    },
+}
+"""The fields of the previous release's records."""
+_NEW_ITEM_DEFAULTS, _NEW_SETTINGS_DEFAULTS = (
+    {field.name: field.default for field in fields(kind) if field.name not in known}
+    for kind, known in _KNOWN_TO_PREVIOUS.items()
+)
 _OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
 
 
@@ -235,8 +255,8 @@ def event_values(event: Event) -> Values:
         "reason": event.reason and str(event.reason),
         "position": event.position,
         "params": orjson.dumps(event.params).decode(),
-        "item": item and orjson.dumps(item).decode(),
-        "settings": event.settings and orjson.dumps(event.settings).decode(),
+        "item": item and _whole_item_json(item),
+        "settings": event.settings and _settings_json(event.settings),
     }
 
 
@@ -260,7 +280,7 @@ def compact_event_values(event: Event) -> Values:
         "position": event.position,
         "params": compact.compact_params(event, item),
         "item": compact.compact_item(item, event.at),
-        "settings": event.settings and orjson.dumps(event.settings).decode(),
+        "settings": event.settings and _settings_json(event.settings),
     }
 
 
@@ -351,6 +371,23 @@ def operation_from(row: RowMapping) -> Operation:
     values["kind"] = _member(OperationKind, values["kind"])
     values["status"] = _member(OperationStatus, values["status"])
     return Operation(**values)
+
+
+def _whole_item_json(item: Item) -> str:
+    return _json_for_previous(item, _NEW_ITEM_DEFAULTS)
+
+
+def _settings_json(settings: RoomSettings) -> str:
+    return _json_for_previous(settings, _NEW_SETTINGS_DEFAULTS)
+
+
+def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any]) -> str:
+    """As JSON. The previous release cannot read a field that it does not know: one at its default is left out."""
+    unused = [name for name, default in new_defaults.items() if getattr(record, name) == default]
+    if not unused:
+        return orjson.dumps(record).decode()
+    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name not in unused}
+    return orjson.dumps(values).decode()
 
 
 def _item_from_json(text: str) -> Item:

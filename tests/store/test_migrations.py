@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,7 @@ def make_newer(url: str) -> dict[str, list[Any]]:
         migrate(engine)
         with engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("UPDATE meta SET value = '9999' WHERE name = 'oldest_release'"))
         return contents(engine)
 
 
@@ -264,3 +266,78 @@ def test_a_second_process_on_the_same_sqlite_file_is_refused(tmp_path: Path) -> 
         " process.\n"
     )
     assert run("migrate", url).exit_code == 0
+
+
+# Two releases side by side
+
+
+def make_newer_by_one(url: str, oldest: str | None) -> None:
+    """As a next release would leave the database: `oldest` is the revision that may still use it."""
+    make_newer(url)
+    with engine_of(url) as engine, engine.begin() as connection:
+        connection.execute(text("DELETE FROM meta WHERE name = 'oldest_release'"))
+        if oldest is not None:
+            connection.execute(insert(META).values(name="oldest_release", value=oldest))
+
+
+def test_a_newer_schema_that_says_so_is_used_and_left_alone(empty_url: str) -> None:
+    make_newer_by_one(empty_url, revisions()[-1])
+    with engine_of(empty_url) as engine:
+        before = contents(engine)
+        refuse_other_schema(engine)
+        migrate(engine)
+        assert contents(engine) == before
+    store = Database(url=empty_url, shared=True).open()
+    queue_item(build_writer(store))
+    assert_consistent(store)
+    store.engines.dispose()
+    assert run("check", empty_url).exit_code == 0
+
+
+@pytest.mark.parametrize("oldest", [None, "9999"])
+def test_a_newer_schema_that_asks_for_a_newer_release_is_refused(empty_url: str, oldest: str | None) -> None:
+    make_newer_by_one(empty_url, oldest)
+    for command_line in ("serve", "migrate", "check"):
+        assert "newer schema" in the_line(run(command_line, empty_url))
+
+
+def test_an_old_postgresql_says_until_contract_that_the_previous_release_may_use_it(postgres_url: str) -> None:
+    def oldest() -> str:
+        with engine_of(postgres_url) as engine, engine.begin() as connection:
+            value = connection.execute(select(META.c.value).where(META.c.name == "oldest_release")).scalar_one()
+            return str(value)
+
+    with engine_of(postgres_url) as engine:
+        bring_to(engine, "0004")
+    for command_line, expected in (("migrate", "0004"), ("migrate", "0004"), ("migrate --contract", revisions()[-1])):
+        assert run(command_line, postgres_url).exit_code == 0
+        assert oldest() == expected
+
+
+def test_an_index_that_is_missing_or_was_broken_off_is_built_while_others_write(postgres_url: str) -> None:
+    with engine_of(postgres_url) as engine:
+        migrate(engine)
+        before = schema_of(engine)
+        with engine.begin() as connection:
+            connection.execute(text("DROP INDEX ix_item_user"))
+            connection.execute(
+                text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_item_due'::regclass")
+            )
+        writing = engine.connect()
+        begun = writing.begin()
+        writing.execute(text("LOCK TABLE items IN ROW EXCLUSIVE MODE"))
+        with ThreadPoolExecutor(1) as threads:
+            building = threads.submit(run, "migrate", postgres_url)
+            waits = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+                         " AND state = 'active' AND pid <> pg_backend_pid()")  # fmt: skip
+            with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as other:
+                while not other.execute(waits).scalar_one():
+                    assert not building.done(), building.result().output
+                # Whoever writes now does not wait for the build, which waits for the one who began before.
+                other.execute(text("SET lock_timeout = '1s'"))
+                other.execute(text("UPDATE items SET paused = paused"))
+                other.invalidate()
+            begun.rollback()
+            writing.close()
+            assert building.result().exit_code == 0
+        assert schema_of(engine) == before

@@ -36,6 +36,8 @@ class Node:
     environment: dict[str, str]
     log: Path
     port: int = field(default_factory=free_port)
+    root: Path = ROOT
+    """Where its release lies."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -47,7 +49,7 @@ class Node:
         command = [sys.executable, "-m", "app", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=ROOT, env={**self.environment, "PORT": str(self.port)}
+                command, stdout=log, stderr=log, cwd=self.root, env={**self.environment, "PORT": str(self.port)}
             )
 
     def wait_until_ready(self) -> None:
@@ -120,9 +122,9 @@ def environment_of(database_url: str, redis_url: str | None, **settings: Any) ->
     return ours | {name.upper(): str(value) for name, value in chosen.items() if value is not None}
 
 
-def migrate(environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "app", "migrate"]
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=START_SECONDS)
+def migrate(environment: dict[str, str], *options: str, root: Path = ROOT) -> None:
+    command = [sys.executable, "-m", "app", "migrate", *options]
+    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, timeout=START_SECONDS)
 
 
 @contextmanager

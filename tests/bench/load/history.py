@@ -140,7 +140,7 @@ def _copy(
     values = []
     for column in columns:
         value = f's."{column}"'
-        if column == "version":
+        if column in ("version", "first_version"):
             value = f"{value} + {version}"
         for old, new in replaced.items():
             query = f'SELECT count(*) FROM {seed} WHERE typeof("{column}") = \'text\' AND instr("{column}", ?)'

@@ -1,0 +1,54 @@
+"""Builds the indexes that the tables describe and a database lacks, without keeping anybody from a table.
+
+A migration that creates an index locks the table for as long as that takes. So a new index on a table that may be large
+stands in `tables` alone; PostgreSQL builds it here, concurrently, after the migrations.
+"""
+
+import time
+
+from sqlalchemy import Connection, Engine, Index, inspect, text
+from sqlalchemy.schema import CreateIndex
+
+from app.store import reading
+
+INDEX_LOCK = 0x5155455546  # any number that nobody else on this server would choose
+PAUSE_SECONDS = 0.2
+TABLES = [reading.META, reading.ROOMS, reading.ITEMS, reading.EVENTS, reading.OPERATIONS, reading.ANSWERS]
+DESCRIBED = [index for table in TABLES for index in table.indexes]
+
+
+def build_missing(engine: Engine) -> None:
+    """Of two processes one builds and the other waits until it has."""
+    if engine.dialect.name == "sqlite":
+        with engine.begin() as connection:
+            for index in DESCRIBED:
+                index.create(connection, checkfirst=True)
+        return
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        if not _missing(connection):
+            return
+        # Waiting in a statement would be waited for by the build itself.
+        while not connection.execute(text(f"SELECT pg_try_advisory_lock({INDEX_LOCK})")).scalar_one():
+            time.sleep(PAUSE_SECONDS)
+        try:
+            connection.execute(text("SET lock_timeout = 0"))
+            for index in _missing(connection):
+                # One that was broken off is there, and not valid.
+                connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"))
+                statement = str(CreateIndex(index).compile(dialect=engine.dialect))
+                connection.execute(text(statement.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)))
+        finally:
+            connection.execute(text(f"SELECT pg_advisory_unlock({INDEX_LOCK})"))
+            # Its settings are not those of the others.
+            connection.invalidate()
+
+
+def _missing(connection: Connection) -> list[Index]:
+    """The described indexes that are not there, or not finished."""
+    inspector = inspect(connection)
+    there: set[str | None] = set()
+    for table in TABLES:
+        there |= {index["name"] for index in inspector.get_indexes(table.name)}
+    unfinished = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid"
+    there -= set(connection.execute(text(unfinished)).scalars())
+    return [index for index in DESCRIBED if index.name not in there]
