@@ -2,6 +2,7 @@
 
 from tests.bench.bench import Scenario
 from tests.bench.scenarios import (
+    disk,
     fanout,
     growth,
     intake,
@@ -31,6 +32,7 @@ ALL: dict[str, Scenario] = {
         mixed,
         reads,
         growth,
+        disk,
         startup,
         reconnect,
         scaling,
