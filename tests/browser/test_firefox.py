@@ -1,0 +1,110 @@
+"""Every page in Firefox, driven over WebDriver BiDi: it shows its picture and no script fails."""
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.browsing import Room
+from tests.support.server import Json
+
+PROGRAM = shutil.which("firefox-esr") or shutil.which("firefox")
+START_SECONDS = 60
+ANSWER_SECONDS = 60
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Firefox is not installed")
+
+SHOWS = """words => new Promise((resolve) => {
+  const look = () => document.body?.innerText.includes(words) ? resolve(document.body.innerText) : setTimeout(look, 50);
+  look();
+  setTimeout(() => resolve(document.body.innerText), 20000);
+})"""
+
+
+class Firefox:
+    """One window of a headless Firefox."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self.errors: list[str] = []
+        self.send("session.new", capabilities={})
+        self.send("session.subscribe", events=["log.entryAdded"])
+        self._window = self.send("browsingContext.getTree")["contexts"][0]["context"]
+
+    def send(self, method: str, **params: Any) -> Json:
+        """The result of a command; errors that pages log meanwhile are kept."""
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            answer: Json = json.loads(self._socket.recv(timeout=ANSWER_SECONDS))
+            if answer.get("method") == "log.entryAdded" and answer["params"]["level"] == "error":
+                self.errors.append(answer["params"]["text"])
+            if answer.get("id") == number:
+                assert answer["type"] == "success", answer
+                result: Json = answer["result"]
+                return result
+
+    def shows(self, url: str, words: str) -> None:
+        self.send("browsingContext.navigate", context=self._window, url=url, wait="complete")
+        found = self.send(
+            "script.callFunction",
+            functionDeclaration=SHOWS,
+            arguments=[{"type": "string", "value": words}],
+            target={"context": self._window},
+            awaitPromise=True,
+        )
+        assert words in found["result"]["value"], found
+
+
+@pytest.fixture(scope="module")
+def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+    profile = tmp_path_factory.mktemp("firefox")
+    log = profile / "log"
+    command = [str(PROGRAM), "--headless", "--remote-debugging-port", "0", "--profile", str(profile), "--no-remote"]
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as program:
+        try:
+            with connect(_address(log, program), max_size=None, proxy=None) as socket:
+                yield Firefox(socket)
+        finally:
+            program.terminate()
+            program.wait(20)
+
+
+def _address(log: Path, program: "subprocess.Popen[bytes]") -> str:
+    """Where Firefox listens, once it has said so."""
+    for _ in range(START_SECONDS * 10):
+        if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", log.read_text()):
+            return f"{found[1]}/session"
+        try:
+            program.wait(0.1)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise AssertionError(f"Firefox did not start: {log.read_text()}")
+
+
+def test_every_page_shows_its_picture_in_firefox_and_no_script_fails(room: Room, firefox: Firefox) -> None:
+    room.request(title="Sing a song")
+    room.request(userId="ada", title="Dance")
+    room.start_next()
+    url = room.server.url
+    for address, words in (
+        (url, "Everybody sees their place"),
+        (room.watch_url("ada"), "You’re next, after this one"),
+        (room.panel_url, "Finish"),
+        (room.overlay_url, "Sing a song"),
+        (room.admin_url, room.performer),
+        (f"{url}/docs", "Live socket"),
+        (f"{url}/docs/guides/embed", "Embed a viewer's place"),
+        (f"{url}/nothing", "There is no page here"),
+    ):
+        firefox.shows(address, words)
+    assert firefox.errors == []
