@@ -71,6 +71,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._refusal: tuple[QueueError, Cause] | None = None
         self._serving: RequestResponseCycle | None = None
         """The request that the application is answering, or has answered last."""
+        self._current: RequestResponseCycle | None = None
+        """The request that is coming in, once its head is whole and good."""
         self._is_over = False
         """Nothing that comes is parsed any more."""
         self._leftover = 0
@@ -248,6 +250,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """uvicorn's, with our extension in the scope."""
         self._enter(_Phase.HEAD)
+        self._current = None
         super().on_message_begin()
         scope = cast(dict[str, Any], self.scope)
         scope.setdefault("extensions", {})[EXTENSION] = self.transport.abort
@@ -265,6 +268,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
+            self._current = self.cycle
             # Its task has not run yet.
             self.cycle.transport = cast(asyncio.Transport, ResponseTransport(self.transport, self.close))
             # A chunked body's trailers do not become headers of a request that is under way.
@@ -279,7 +283,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """uvicorn's. The last answer of a connection whose further input was refused ends it."""
         super().on_response_complete()
-        if self.pipeline or self.transport.is_closing():
+        if self._is_serving or self.transport.is_closing():
             return
         if self._is_over and self._end_timer is None:
             self._linger()
@@ -306,6 +310,11 @@ class QueueHttpProtocol(HttpToolsProtocol):
         if proxies.trusts(peer):
             self.scope["client"] = (proxies.client(peer, self.headers) or "", 0)
             self.scope["scheme"] = cast(Any, proxies.scheme(peer, self.headers) or self.scheme)
+
+    @property
+    def _is_serving(self) -> bool:
+        """An answer is under way."""
+        return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """uvicorn's; remembers which request is being answered."""
@@ -348,7 +357,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._refuse(HeadersTooLarge(f"A header can be at most {limits.line_bytes} bytes."), Cause.HEAD_SIZE)
         elif _announces_body(self.headers):
             self._refuse(BadRequest("A WebSocket handshake has no body."), Cause.HANDSHAKE)
-        elif self.cycle is not None and not self.cycle.response_complete:
+        elif self._is_serving:
             self._refuse(BadRequest("A WebSocket handshake waits for the answers before it."), Cause.HANDSHAKE)
         elif (seconds := self._too_often()) is not None:
             self._end_with(RateLimitExceeded("Too many handshakes.", retry_after_seconds=seconds))
@@ -389,14 +398,11 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _refuse(self, refusal: QueueError, cause: Cause) -> None:
         """End the connection because of what has come: with an answer, if one can be given in its turn."""
         self._admission.refuse(cause)
-        current = self.cycle if self._phase is _Phase.BODY else None
+        current = self._current if self._phase is _Phase.BODY else None
         if current is not None and any(cycle is current for cycle, _ in self.pipeline):
             self.pipeline = type(self.pipeline)(waiting for waiting in self.pipeline if waiting[0] is not current)
             current = None
-            self.cycle = None  # type: ignore[assignment]
-        others = bool(self.pipeline) or (
-            self.cycle is not None and self.cycle is not current and not self.cycle.response_complete
-        )
+        others = self._is_serving and self._serving is not current
         if current is not None and current.response_started:
             # Its answer, or the beginning of one, is out already.
             if current.response_complete:
@@ -414,19 +420,28 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._end_with(refusal)
 
     def _end_with(self, refusal: QueueError) -> None:
+        self._flush()
         is_head = (self.scope or {}).get("method") == "HEAD"
         if not self.transport.is_closing():
             self.transport.write(response_bytes(refusal, self.headers or (), with_body=not is_head))
         self._linger()
 
+    def _flush(self) -> None:
+        """Write what waits of the last answer: nothing can be written once the connection is half-closed."""
+        if self._serving is not None:
+            cast(ResponseTransport, self._serving.transport).flush()
+
     def _linger(self) -> None:
         """Half-close, and drop what the peer still sends until it has closed."""
         self._is_over = True
         self._unparsed = b""
+        # A request that waits behind a last answer gets none.
+        self.pipeline.clear()
         self._drop_deadline()
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
+        self._flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._reading.open()

@@ -30,15 +30,16 @@ class ResponseTransport:
             self._transport.write(held + data)
         else:
             self._held = data
-            asyncio.get_running_loop().call_soon(self._release)
+            asyncio.get_running_loop().call_soon(self.flush)
 
-    def _release(self) -> None:
+    def flush(self) -> None:
+        """Write what waits, and let nothing wait any more."""
         held, self._held = self._held, None
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
-        self._release()
+        self.flush()
         self._close()
 
     def is_closing(self) -> bool:

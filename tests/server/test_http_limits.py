@@ -313,3 +313,28 @@ async def test_an_address_may_ask_so_often_in_a_second(tmp_path_factory: pytest.
             assert (await get(server.port, "127.0.0.3", X_Forwarded_For=forwarded)).status == 200
         answers = [await get(server.port, "127.0.0.3", X_Forwarded_For="x, 192.0.2.1:99") for _ in range(8)]
         assert 429 in [answer.status for answer in answers]
+
+
+async def test_an_answer_without_a_body_leaves_before_the_connection_ends(raw: RawSocket) -> None:
+    await raw.send_bytes(b"HEAD /healthz HTTP/1.1\r\nHost: test\r\n\r\ngarbage\r\n\r\n")
+    assert (await raw.head()).startswith(b"HTTP/1.1 200")
+
+
+async def test_what_waits_behind_a_last_answer_gets_none(raw: RawSocket) -> None:
+    last = HEAD + b"Connection: close\r\n\r\n"
+    await raw.send_bytes(HEAD + b"\r\n" + last + HEAD + b"\r\n" + HEAD + b"Content-Length: 9\r\n\r\n")
+    for _ in range(2):
+        assert (await raw.answer()).status == 200
+    assert await raw.ended()
+
+
+async def test_a_broken_request_waits_for_the_answers_before_it(server: Server, raw: RawSocket) -> None:
+    intake = json.dumps(intake_body("mira")).encode()
+    head = f"POST /v1/queue/items HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {server.feature()}\r\n"
+    request = head.encode() + b"Content-Length: %d\r\n\r\n" % len(intake) + intake
+    await raw.send_bytes(
+        request + HEAD + b"\r\n" + b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    )
+    assert (await raw.answer()).status == 201
+    assert (await raw.answer()).status == 200
+    assert await raw.ended()

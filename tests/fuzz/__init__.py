@@ -1,0 +1,7 @@
+"""Structured noise against the real service: HTTP heads and bodies, handshakes and frames, each almost right.
+
+    grammar    makes one case from a seed     assault    sends cases, and looks at what comes back
+    __main__   hundreds of thousands          test_fuzz  some thousands, and the seeds that have found something
+
+`python -m tests.fuzz --cases 200000`; a case is made from its seed alone, so any can be tried again by itself.
+"""
