@@ -121,13 +121,20 @@ class IntakePublisher:
     def __init__(self, server: Server, rooms: int = 1, *, prefix: str = "room", connections: int = 8) -> None:
         self._port = server.port
         self._intakes = Intakes(rooms, prefix=prefix)
-        self._socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(connections)]
-        for sock in self._socks:
+        self._connections = connections
+        self._socks: list[socket.socket] = []
+
+    def _sock(self, number: int) -> socket.socket:
+        """Opened when it is first needed: the service closes a connection on which no request comes."""
+        while number >= len(self._socks):
+            sock = socket.create_connection(("127.0.0.1", self._port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(ANSWER_SECONDS)
+            self._socks.append(sock)
+        return self._socks[number]
 
     def publish(self, events: int) -> None:
-        asked = [self._socks[number % len(self._socks)] for number in range(events)]
+        asked = [self._sock(number % self._connections) for number in range(events)]
         for sock in asked:
             sock.sendall(self._intakes.next().request)
         for sock in dict.fromkeys(asked):
