@@ -38,6 +38,7 @@ from app.store.migrating import migrate as migrate_database
 from app.store.migrating import refuse_other_schema
 
 TOKEN_TTL_SECONDS = 3600
+FILES = Path(__file__).parent / "metrics" / "files"
 
 log = logging.getLogger("app.main")
 
@@ -70,6 +71,18 @@ def _announce(settings: Settings, sockets: Sequence[socket.socket]) -> None:
     print(f"Performance Queue on {url(sockets, settings.host)}", file=sys.stderr)
     each = " in each worker" if settings.web_concurrency > 1 else ""
     print(f"Places for {descriptors.capacity()}{each}", file=sys.stderr)
+
+
+@cli.command()
+def dashboard() -> None:
+    """Print a Grafana dashboard of the metrics, to import."""
+    print((FILES / "dashboard.json").read_text(), end="")
+
+
+@cli.command()
+def alerts() -> None:
+    """Print alert rules for Prometheus."""
+    print((FILES / "alerts.yml").read_text(), end="")
 
 
 @cli.command()

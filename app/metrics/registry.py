@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Protocol, TypeVar
 
@@ -24,6 +25,17 @@ from app.domain.operation import OperationStatus
 from app.metrics.workers import Figures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+
+def _version() -> str:
+    try:
+        return version("performance-queue")
+    except PackageNotFoundError:
+        return "source"
+
+
+VERSION = _version()
+"""The installed release; `source` for a source tree that is not installed."""
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 BATCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -167,7 +179,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Everything, for the registry."""
-        yield _gauge("queue_info", "What this process runs on.", {(self._database,): 1}, "database")
+        info = {(self._database, VERSION): 1}
+        yield _gauge("queue_info", "The database and the release of this process.", info, "database", "version")
         yield _counter("queue_http_requests_total", "Answered requests.", self._requests, "method", "route", "status")
         seconds = HistogramMetricFamily(
             "queue_http_request_seconds",

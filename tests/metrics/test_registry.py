@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.live.watched_room import Traffic
-from app.metrics.registry import Metrics, Readings
+from app.metrics.registry import VERSION, Metrics, Readings
 from app.wallet.breaker import Breaker, BreakerState
 from app.wire.websocket import CloseCode
 from tests.support.hub_harness import FakeLine, World, until
@@ -175,7 +175,7 @@ async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, per
     assert scraped.value("queue_wallet_operations", status="dead") == 0
     assert scraped.value("queue_wallet_breaker", state="closed") == 1
     assert scraped.value("queue_wallet_breaker", state="open") == 0
-    assert scraped.value("queue_info", database="sqlite") == 1
+    assert scraped.value("queue_info", database="sqlite", version=VERSION) == 1
     assert scraped.value("process_resident_memory_bytes") > 0
 
 
