@@ -61,6 +61,8 @@ export class PerformanceQueuePosition extends HTMLElement {
       close: act("close", () => this.#close()),
     };
     this.#parts = { ...parts, ...buttons, actions: part("actions", { tag: "div" }, Object.values(buttons)) };
+    // Until there is a picture there is nothing to show, and nothing to press, but the state of the connection.
+    for (const node of Object.values(this.#parts)) node.hidden = node !== parts.state;
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     root.append(part("card", { tag: "div" }, Object.values(parts), this.#parts.actions));
@@ -286,6 +288,7 @@ export class PerformanceQueuePosition extends HTMLElement {
     const parts = this.#parts;
     const asked = item?.status === "created" && this.#asked === item.itemId;
     const may = item?.status === "created" && !hidden.has("cancel") && this.#client.connection.status === "live";
+    show(parts.ahead, true);
     show(parts.position, item !== undefined);
     show(parts.wait, item?.status === "created" || Boolean(outcome && parts.wait.textContent));
     show(parts.title, Boolean(item ?? outcome) && !hidden.has("title"));

@@ -208,6 +208,7 @@ def test_a_site_whose_origin_is_not_allowed_is_told_so_with_what_to_do(
     assert problem["code"] == "FORBIDDEN"
     assert problem["hint"] == f"Add {site.origin} to ALLOWED_ORIGINS of the service."
     expect(element(page)).to_contain_text("This site can’t show the queue.")
+    expect(element(page).get_by_role("button")).to_have_count(0)
 
 
 def test_two_performers_on_one_page_know_nothing_of_each_other(mira: Room, site: Site, windows: Windows) -> None:
