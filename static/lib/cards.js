@@ -2,6 +2,7 @@
 import { el, setAttribute, setText, show } from "./dom.js";
 import { duration, featureName, inLine, tokens } from "./format.js";
 import { t } from "./messages.js";
+import { isStill } from "./stage.js";
 
 /** The declared length in words, if there is one. */
 export const length = (item) => item.durationSeconds && duration(item.durationSeconds);
@@ -35,7 +36,7 @@ export function updateQueueRow(row, item, { mine = false, detail = "" } = {}) {
   setText(cost, tokens(item.tokens));
   setAttribute(row, "data-status", item.status);
   setAttribute(row, "data-mine", mine);
-  const label = item.status === "started" ? t(item.paused ? "tag.paused" : "tag.stage") : mine ? t("tag.mine") : "";
+  const label = item.status === "started" ? t(isStill(item) ? "tag.paused" : "tag.stage") : mine ? t("tag.mine") : "";
   setText(tag, label);
   show(tag, label !== "");
 }

@@ -5,10 +5,13 @@ import { QueueError, claims } from "./protocol.js";
 import { tabStorage } from "./storage.js";
 
 const SLOT = `queue.token:${location.pathname}`;
+const RENEWAL_SLOT = `queue.renewal:${location.pathname}`;
 
 function takeFromFragment() {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  const link = new URLSearchParams(location.hash.slice(1));
+  const token = link.get("token");
   if (token === null) return null;
+  if (link.has("renew")) tabStorage.setItem(RENEWAL_SLOT, link.get("renew"));
   history.replaceState(history.state, "", location.pathname + location.search);
   return token;
 }
@@ -32,11 +35,24 @@ export class Session extends EventTarget {
     return claims(this.token ?? "");
   }
 
+  /** The site's address for a fresh link, which came with this one as `&renew=`: a URL, or null. */
+  get renewal() {
+    const address = tabStorage.getItem(RENEWAL_SLOT);
+    if (!address || !URL.canParse(address, location.href)) return null;
+    const url = new URL(address, location.href);
+    return ["http:", "https:"].includes(url.protocol) ? url : null;
+  }
+
   use(token) {
+    this.keep(token);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** Goes on with a newer token of the same person. */
+  keep(token) {
     this.token = token || null;
     if (token) tabStorage.setItem(SLOT, token);
     else tabStorage.removeItem(SLOT);
-    this.dispatchEvent(new Event("change"));
   }
 
   get(path) {

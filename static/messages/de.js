@@ -20,6 +20,7 @@ export default {
     "Dieses Fenster hat in kurzer Zeit zu viele Befehle gesendet. Warte einen Moment und verbinde dann neu.",
   "stopped.private": "Diese Warteschlange öffnet sich mit einem persönlichen Link.",
   "stopped.other": "Der Dienst hat die Verbindung beendet.",
+  "stopped.renew": "Neuen Link holen",
   "stopped.retry": "Neu verbinden",
   "presence.online": "Online",
   "presence.offline": "Offline",

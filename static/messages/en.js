@@ -19,6 +19,7 @@ export default {
   "stopped.4529": "This window sent too many commands in a short time. Wait a moment, then reconnect.",
   "stopped.private": "This queue opens with a personal link.",
   "stopped.other": "The service closed the connection.",
+  "stopped.renew": "Get a fresh link",
   "stopped.retry": "Reconnect",
   "presence.online": "Online",
   "presence.offline": "Offline",

@@ -1,24 +1,23 @@
 // The performer's panel: one button that matters, what is on stage, who waits, and the money of what has ended.
 import { alertReader, alertSwitch, markTab } from "../lib/attention.js";
-import { length, queueRow, updateQueueRow } from "../lib/cards.js";
+import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
 import { isDialogOpen, toast } from "../lib/dialog.js";
-import { button, byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
+import { button, byId, el, everySecond, oncePerFrame, setText, show } from "../lib/dom.js";
 import { icon } from "../lib/icons.js";
 import { renderList } from "../lib/lists.js";
-import { duration, featureName, inLine, stopwatch, tokens } from "../lib/format.js";
+import { duration, inLine, tokens } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
+import { watchLink } from "./link-life.js";
+import { nowCard } from "./now-card.js";
 import { showDay } from "./panel-day.js";
 import { QueueClient } from "../queue-client.js";
-import { roomSettings } from "./room-settings.js";
+import { breakBanner, roomSettings } from "./room-settings.js";
 import { Session } from "../lib/session.js";
-import { isStill, stageSeconds } from "../lib/stage.js";
+import * as stage from "../lib/stage.js";
 import { browserStorage } from "../lib/storage.js";
 import { Today } from "./today.js";
 
-const GUARD_MS = 400;
-const RED_AFTER = 0.1;
-const RED_AFTER_SECONDS = 10;
 const SHORTCUT_SLOT = "queue.shortcuts";
 const NEWS = new Set(["queue.item.started", "queue.item.finished", "queue.item.abandoned", "queue.item.refunded"]);
 
@@ -35,9 +34,8 @@ const today = new Today(performer, session);
 const expected = new Set();
 /** Commands under way: the same one is not sent twice. */
 const sending = new Set();
-let guardedUntil = 0;
 
-const onStage = () => (client.state.items[0]?.status === "started" ? client.state.items[0] : null);
+const onStage = () => stage.onStage(client.state.items);
 const waiting = () => client.state.items.filter((item) => item.status === "created");
 /** What the card is about: the item on stage, else the one that would be started next. */
 const subject = () => client.state.items[0] ?? null;
@@ -67,7 +65,15 @@ async function command(type, fields = {}, item = null) {
   }
 }
 
-const start = () => command("start-next", {}, subject());
+const change = (settings) => command("settings", settings);
+const onBreak = () => Boolean(client.state.room?.paused);
+
+/** Under a break the clock of what is started would stand: the button says that it ends the break, and does. */
+async function start(type = "start-next", item = subject()) {
+  if (onBreak()) await change({ paused: false });
+  await command(type, type === "start" ? { itemId: item.itemId } : {}, item);
+}
+
 const finish = () => command("complete", { itemId: subject().itemId }, subject());
 const pause = () => command(subject().paused ? "resume" : "pause", { itemId: subject().itemId }, subject());
 
@@ -92,16 +98,26 @@ async function emptyQueue() {
 
 // What the server tells
 
-const drawSettings = roomSettings(byId("settings"), (settings) => command("settings", settings), emptyQueue);
+const drawSettings = roomSettings(byId("switches"), byId("settings"), change, emptyQueue);
+const drawBreak = breakBanner(byId("break"), change);
+const card = nowCard(byId("now"), {
+  client,
+  isReady: usable,
+  isSending: () => sending.size > 0,
+  redraw: () => draw(),
+  acts: { start, finish, pause, split, abandon, refund, takeBreak: () => change({ paused: true }) },
+});
 
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
-  drawNow();
+  document.documentElement.removeAttribute("data-unknown");
+  card.draw();
   drawQueue();
   drawSettings(client.state, usable());
+  drawBreak(client.state, usable());
   showDay(today, usable(), (item, now) => menuButton(item, () => [refundChoice(now())]));
-  measureNote(byId("now").parts);
-  markTab(t("panel.tab", { performer }), waiting().length || null);
+  card.measure();
+  markTab(t(onBreak() ? "panel.tabBreak" : "panel.tab", { performer }), waiting().length || null);
 });
 
 client.addEventListener("change", ({ detail }) => {
@@ -135,130 +151,6 @@ async function reload() {
     // The numbers fill up from the events that follow.
   }
   draw();
-}
-
-// The card
-
-function drawNow() {
-  const now = byId("now");
-  const item = subject();
-  const kind = item === null ? "empty" : item.status === "started" ? "stage" : "next";
-  if (now.dataset.kind !== kind) {
-    const hadFocus = now.contains(document.activeElement);
-    if (now.dataset.kind) guardedUntil = Date.now() + GUARD_MS;
-    setTimeout(draw, GUARD_MS + 20);
-    now.dataset.kind = kind;
-    buildNow(now, kind);
-    if (hadFocus) now.refocus = true;
-  }
-  const { parts } = now;
-  setAttribute(now, "data-paused", Boolean(item?.paused));
-  setText(parts.title, item ? item.title : t("now.empty"));
-  setText(parts.viewer, item ? item.userId : "");
-  setText(
-    parts.detail,
-    item
-      ? inLine(featureName(item.sourceFeature), tokens(item.tokens), kind === "next" && length(item))
-      : t(emptyReason()),
-  );
-  const note = item?.description ?? "";
-  if (parts.note.textContent !== note || parts.note.hidden !== (note === "")) {
-    setText(parts.note, note);
-    show(parts.note, note !== "");
-    parts.unmeasured = true;
-  }
-  const ready = usable();
-  parts.primary.disabled = !ready || item === null || Date.now() < guardedUntil;
-  setAttribute(parts.primary, "aria-busy", sending.size > 0);
-  for (const button of parts.actions.children) button.disabled = !ready;
-  if (kind === "stage") {
-    setText(parts.pause.lastChild, t(item.paused ? "action.resume" : "action.pause"));
-    const sign = item.paused ? "play" : "pause";
-    if (parts.pause.dataset.sign !== sign) {
-      parts.pause.dataset.sign = sign;
-      parts.pause.firstChild.replaceWith(icon(sign));
-    }
-    show(parts.split, item.tokens > 1);
-    drawClock();
-  }
-  if (now.refocus && !parts.primary.disabled) {
-    now.refocus = false;
-    if (document.activeElement === document.body) parts.primary.focus();
-  }
-}
-
-/** What scrolls has to be reachable by keyboard. Measured last in a frame, when it costs no layout of its own. */
-function measureNote(parts) {
-  if (!parts.unmeasured) return;
-  parts.unmeasured = false;
-  setAttribute(parts.note, "tabindex", parts.note.scrollHeight > parts.note.clientHeight ? "0" : null);
-}
-
-function emptyReason() {
-  const { room } = client.state;
-  if (room?.mode === "off") return "now.modeOff";
-  return room && !room.accepting ? "now.closed" : "now.quiet";
-}
-
-function buildNow(now, kind) {
-  const main = "primary dominant";
-  const action = (key, name, act, kind = "") => button(kind, () => act(), icon(name), el("span", {}, t(key)));
-  const parts = {
-    eyebrow: el("h2", { class: "eyebrow", id: "now-title" }, t(`now.${kind}Title`)),
-    viewer: el("p", { class: "now-viewer" }),
-    title: el("p", { class: "now-title" }),
-    detail: el("p", { class: "muted now-detail" }),
-    note: el("blockquote", { class: "now-note" }),
-    clock: el(
-      "div",
-      { class: "now-time", hidden: kind !== "stage" },
-      el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
-      el("div", { class: "meter" }, el("i")),
-    ),
-    primary:
-      kind === "stage" ? action("action.finish", "check", finish, main) : action("action.start", "play", start, main),
-    actions: el("div", { class: "actions" }),
-  };
-  if (kind === "stage") {
-    parts.pause = action("action.pause", "pause", pause);
-    parts.split = action("action.split", "split", split);
-    parts.actions.append(parts.pause, parts.split);
-  }
-  if (kind !== "empty") {
-    parts.actions.append(action("action.abandon", "stop", abandon), action("action.refund", "undo", refund));
-  }
-  now.parts = parts;
-  now.replaceChildren(
-    el("div", { class: "now-head" }, parts.eyebrow, parts.viewer),
-    parts.title,
-    parts.detail,
-    parts.note,
-    parts.clock,
-    parts.primary,
-    parts.actions,
-  );
-}
-
-function drawClock() {
-  const now = byId("now");
-  const item = onStage();
-  if (now.dataset.kind !== "stage" || !item) return;
-  const elapsed = stageSeconds(item, client.now());
-  const declared = item.durationSeconds;
-  const used = declared ? elapsed / declared : 0;
-  const still = isStill(item);
-  const clock = now.parts.clock;
-  // What may be less than it says is never called too long.
-  const excess = declared ? elapsed - declared : -1;
-  const red = Math.max(RED_AFTER_SECONDS, declared * RED_AFTER);
-  setAttribute(clock, "data-over", excess < 0 ? null : excess < red ? "amber" : "red");
-  const [timer, note] = clock.firstChild.children;
-  setText(timer, stopwatch(elapsed));
-  const over = excess >= 1 ? t("now.over", { time: stopwatch(excess) }) : "";
-  const limit = declared ? t("stage.of", { time: stopwatch(declared) }) : t("now.noLimit");
-  setText(note, inLine(limit, over, still && t("stage.paused")));
-  show(clock.lastChild, declared !== null);
-  clock.lastChild.firstChild.style.setProperty("inline-size", `${Math.min(100, used * 100)}%`);
 }
 
 // The queue
@@ -311,7 +203,7 @@ function rowChoices(item) {
   const choices = [];
   const overtakes = waiting()[0]?.itemId !== item.itemId;
   if (item.status === "created" && !onStage() && !(overtakes && client.state.room?.strictFifo)) {
-    choices.push({ label: t("menu.start"), act: () => command("start", { itemId: item.itemId }, item) });
+    choices.push({ label: t(onBreak() ? "menu.startAfterBreak" : "menu.start"), act: () => start("start", item) });
   }
   choices.push({ label: t("menu.abandon"), act: () => abandon(item), danger: true });
   choices.push(refundChoice(item));
@@ -370,11 +262,18 @@ function describeChanges(before, after) {
 }
 
 setText(byId("performer"), performer ?? t("panel.title"));
-session.addEventListener("change", () => location.reload());
+session.addEventListener("change", () => {
+  // A fresh link of the same person goes on with what is on the screen.
+  const fresh = session.claims;
+  if (performer && fresh.role === role && fresh.sub === sub && fresh.performerId === performerId) {
+    client.setToken(session.token);
+  } else location.reload();
+});
 if (performer) {
   document.querySelector("queue-connection").bind(client, describeChanges);
-  stopNote(client, byId("stopped"));
-  everySecond(drawClock);
+  watchLink(client, session, byId("link-life"));
+  stopNote(client, byId("stopped"), { renewal: session.renewal });
+  everySecond(card.drawClock);
   setInterval(draw, 20_000);
   client.connect();
 } else {

@@ -1,16 +1,29 @@
 // What a performer sets for the room: the switches, the places, the announcement.
 import { button, el, setAttribute, setText, show } from "../lib/dom.js";
+import { icon } from "../lib/icons.js";
 import { t } from "../lib/messages.js";
 
-const SWITCHES = ["accepting", "paused", "mode", "strictFifo"];
+const AT_HAND = ["accepting", "paused"];
+const SELDOM = ["mode", "strictFifo"];
+const SWITCHES = [...AT_HAND, ...SELDOM];
 
 const isOn = (room, name) => (name === "mode" ? room.mode === "on" : Boolean(room[name]));
 
+/** Fills `banner`, which says loudly that there is a break. Returns what shows a state. */
+export function breakBanner(banner, change) {
+  const resume = button("", () => change({ paused: false }), icon("play"), el("span", {}, t("break.resume")));
+  banner.append(el("p", {}, el("strong", {}, t("break.title")), " ", t("break.text")), resume);
+  return ({ room }, ready) => {
+    show(banner, Boolean(room?.paused));
+    resume.disabled = !ready;
+  };
+}
+
 /**
- * Fills `card`; `change(settings)` sends, `emptyQueue` is the way to give all back. Returns what
- * shows a state of the room; `ready`: commands can be given.
+ * Fills `near` with the switches of every day, `card` with the others; `change(settings)` sends, `emptyQueue` is the way
+ * to give all back. Returns what shows a state of the room; `ready`: commands can be given.
  */
-export function roomSettings(card, change, emptyQueue) {
+export function roomSettings(near, card, change, emptyQueue) {
   let room = null;
   const flip = (name) => {
     const next = !isOn(room, name);
@@ -48,9 +61,10 @@ export function roomSettings(card, change, emptyQueue) {
   const clear = button("quiet small", () => announce(null), t("settings.clear"));
   const empty = button("quiet small empty-queue", emptyQueue, t("emptyQueue.button"));
   const full = el("p", { class: "note", "data-testid": "room-note" });
+  near.append(...AT_HAND.map((name) => switches[name].node));
   card.append(
     full,
-    ...SWITCHES.map((name) => switches[name].node),
+    ...SELDOM.map((name) => switches[name].node),
     el(
       "div",
       { class: "setting" },

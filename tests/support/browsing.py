@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
+from app.main import Periods
 from tests.support.server import Json, Server, fresh, intake_body, serving
 from tests.support.stores import HandClock
 from tests.support.wallet_harness import API_TOKEN, QUEUE_SECRET, WELL, WalletServer, real_clock, wallet_serving
@@ -158,6 +159,8 @@ def till_in(folder: Path) -> Iterator[Till]:
         serving(
             folder,
             clock=clock,
+            # What a test's clock leaps over is time in which the service is at work.
+            periods=Periods(standstill=10**8),
             wallet_url=wallet.url,
             wallet_api_token=API_TOKEN,
             wallet_queue_secret=QUEUE_SECRET,

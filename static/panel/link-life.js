@@ -1,0 +1,103 @@
+// The life of the panel's link: a warning ten minutes before its token ends, and the ways to a fresh one: the site that
+// frames the panel, asked by postMessage, and the renewal address that came with the link.
+import { button, el, setText, show } from "../lib/dom.js";
+import { duration } from "../lib/format.js";
+import { t } from "../lib/messages.js";
+import { claims } from "../lib/protocol.js";
+
+const WARN_MS = 600_000;
+const ANSWER_MS = 5_000;
+const TRY_AGAIN_MS = 30_000;
+
+export const NEEDED = "queue-token-needed";
+export const TOKEN = "queue-token";
+
+const isFramed = () => window.parent !== window;
+
+/** Is `token` the same person's and of a later end? Nobody but the site that frames the panel can hand one in. */
+function isNewer(token, than) {
+  const [is, was] = [claims(token ?? ""), claims(than)];
+  const isSame = ["role", "sub", "performerId"].every((name) => is[name] === was[name]);
+  return isSame && Number(is.exp) > Number(was.exp);
+}
+
+/** The token that the framing site posts as {type: "queue-token", token}; null if none comes in time. */
+function fromSite(current) {
+  if (!isFramed()) return null;
+  return new Promise((resolve) => {
+    const end = (token) => {
+      removeEventListener("message", hear);
+      clearTimeout(timer);
+      resolve(token);
+    };
+    const hear = ({ source, data }) => {
+      if (source === window.parent && data?.type === TOKEN) end(String(data.token));
+    };
+    const timer = setTimeout(() => end(null), ANSWER_MS);
+    addEventListener("message", hear);
+    // To whoever frames the page, and without a secret.
+    window.parent.postMessage({ type: NEEDED, expiresAt: new Date(claims(current).exp * 1000).toISOString() }, "*");
+  });
+}
+
+/** The token that a renewal address of this origin answers with: as text, or as JSON {token}. */
+async function fromAddress(renewal, current) {
+  if (renewal?.origin !== location.origin) return null;
+  const response = await fetch(renewal, { headers: { Authorization: `Bearer ${current}` }, cache: "no-store" });
+  if (!response.ok) return null;
+  const text = (await response.text()).trim();
+  return text.startsWith("{") ? (JSON.parse(text).token ?? null) : text;
+}
+
+/** Keeps the client's token fresh where that can be done, and says in `note` when it ends where it cannot. */
+export function watchLink(client, session, note) {
+  let triedAt = null;
+  let isTrying = false;
+  const { renewal } = session;
+  const canTry = () => isFramed() || renewal?.origin === location.origin;
+
+  client.refreshToken = async () => {
+    for (const way of [fromSite, (current) => fromAddress(renewal, current)]) {
+      const token = await Promise.resolve(way(client.token)).catch(() => null);
+      if (token && isNewer(token, client.token)) {
+        session.keep(token);
+        return token;
+      }
+    }
+    return null;
+  };
+
+  async function renew() {
+    triedAt = Date.now();
+    isTrying = true;
+    const token = await client.refreshToken();
+    if (token) client.setToken(token);
+    isTrying = false;
+    draw();
+  }
+
+  addEventListener("message", ({ source, data }) => {
+    const isTheirs = isFramed() && source === window.parent && data?.type === TOKEN;
+    if (!isTheirs || !isNewer(String(data.token), client.token)) return;
+    session.keep(String(data.token));
+    client.setToken(session.token);
+    draw();
+  });
+
+  const words = el("p");
+  const again = button("", renew, t("link.renew"));
+  const away = renewal && renewal.origin !== location.origin && el("a", { class: "button", href: renewal.href }, t("link.renew"));
+  note.append(words, ...[canTry() && again, away].filter(Boolean));
+
+  function draw() {
+    const rest = claims(client.token ?? "").exp * 1000 - client.now();
+    const isNear = rest > 0 && rest < WARN_MS && client.connection.status !== "stopped";
+    if (isNear && canTry() && !isTrying && (triedAt === null || Date.now() - triedAt > TRY_AGAIN_MS)) renew();
+    show(note, isNear && !(isTrying && note.hidden));
+    if (note.hidden) return;
+    setText(words, t(away || canTry() ? "link.endsRenew" : "link.ends", { time: duration(Math.max(60, rest / 1000)) }));
+    again.disabled = isTrying;
+  }
+
+  setInterval(draw, 1_000);
+}
