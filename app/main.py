@@ -232,7 +232,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *descriptions.routes(parts.metrics, callers),
         *parts.sandbox_routes,
         *guides.routes(site),
-        *pages.routes(site),
+        *pages.routes(site, parts.settings.allowed_origins),
         WebSocketRoute("/{path:path}", not_found),
     ]
 

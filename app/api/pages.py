@@ -1,7 +1,7 @@
 """The pages and the files of static/, under a strict Content-Security-Policy. What they show comes over the API."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +28,10 @@ PAGES = {
 }
 
 FRAMED = frozenset({"watch/watch.html", "overlay/overlay.html"})
-"""Pages that other sites may show in a frame. In a foreign frame a click on any other could mean another thing."""
+"""Pages that any site may show in a frame. In a foreign frame a click on any other could mean another thing."""
+
+FRAMED_BY_SITES = frozenset({"panel/panel.html"})
+"""Pages that the origins of ALLOWED_ORIGINS may show in a frame: they embed the panel and renew its token."""
 
 NOT_FOUND = "home/not-found.html"
 NO_PAGES = ("/v1/", "/static/", "/sandbox/")
@@ -45,7 +48,8 @@ _HASHED = re.compile(rf"([0-9a-f]{{{HASH_LENGTH}}})/(.+)")
 _OWN_ONLY = "script-src 'self'; style-src 'self'"
 _POLICY = (
     "default-src 'none'; {own}; img-src 'self' data:; connect-src 'self' ws: wss:; media-src 'self';"
-    " manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors {framing}"
+    " manifest-src 'self'; worker-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors {framing}"
 )
 
 CurrentSite = Callable[[], Site]
@@ -58,12 +62,12 @@ def current_site(*, reload: bool) -> CurrentSite:
     return lambda: _site(_newest_change() if reload else 0)
 
 
-def routes(site: CurrentSite) -> list[BaseRoute]:
-    """The routes of every page and file."""
+def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
+    """The routes of every page and file. `origins`: of the sites that may frame the panel."""
 
     def page(path: str, name: str) -> Route:
         async def answer(request: Request) -> Response:
-            return page_response(request, site(), name)
+            return page_response(request, site(), name, origins)
 
         return Route(path, answer, methods=["GET"], name=name)
 
@@ -88,23 +92,24 @@ class _MissingPage(Route):
         return Match.FULL, {"endpoint": self.endpoint, "path_params": {}}
 
 
-def page_response(request: Request, site: Site, name: str, status: int = 200) -> Response:
+def page_response(
+    request: Request, site: Site, name: str, origins: Sequence[str] = (), *, status: int = 200
+) -> Response:
     """A page in its reader's language."""
     accepted = request.headers.get("accept-language", "")
     language = language_of(accepted, request.query_params.get("lang"), site.languages)
-    response = respond(request, site.pages[name, language], ALWAYS_ASK, status, may_be_framed=name in FRAMED)
+    response = respond(request, site.pages[name, language], ALWAYS_ASK, status, framing=_framing(name, origins))
     response.headers["vary"] = "Accept-Encoding, Accept-Language"
     return response
 
 
 def respond(
-    request: Request, content: Content, cache_control: str, status: int = 200, *, may_be_framed: bool = False
+    request: Request, content: Content, cache_control: str, status: int = 200, *, framing: str = "'none'"
 ) -> Response:
-    """The content, compressed where the client takes that; 304 without it where the client has it."""
+    """The content, compressed where the client takes that; 304 without it where the client has it. `framing`: who may
+    show it in a frame."""
     headers = {
-        "content-security-policy": _POLICY.format(
-            own=content.policy or _OWN_ONLY, framing="*" if may_be_framed else "'none'"
-        ),
+        "content-security-policy": _POLICY.format(own=content.policy or _OWN_ONLY, framing=framing),
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
         "cache-control": cache_control,
@@ -118,6 +123,12 @@ def respond(
     if content.compressed is not None and _takes_gzip(request):
         body, headers["content-encoding"] = content.compressed, "gzip"
     return Response(body, status, {**headers, "content-type": content.type})
+
+
+def _framing(name: str, origins: Sequence[str]) -> str:
+    if name in FRAMED:
+        return "*"
+    return " ".join(("'self'", *origins)) if name in FRAMED_BY_SITES and origins else "'none'"
 
 
 def _file_response(request: Request, site: Site) -> Response:

@@ -1,5 +1,5 @@
 // The life of the panel's link: a warning ten minutes before its token ends, and the ways to a fresh one: the site that
-// frames the panel, asked by postMessage, and the renewal address that came with the link.
+// frames or has opened the panel, asked by postMessage, and the renewal address that came with the link.
 import { button, el, setText, show } from "../lib/dom.js";
 import { duration } from "../lib/format.js";
 import { t } from "../lib/messages.js";
@@ -9,34 +9,37 @@ const WARN_MS = 600_000;
 const ANSWER_MS = 5_000;
 const TRY_AGAIN_MS = 30_000;
 
-export const NEEDED = "queue-token-needed";
-export const TOKEN = "queue-token";
+const NEEDED = "queue-token-needed";
+const TOKEN = "queue-token";
 
-const isFramed = () => window.parent !== window;
+/** The windows of the site that frames the panel, or that has opened it. */
+const sites = () => [window.parent !== window && window.parent, window.opener].filter(Boolean);
+const isTheirs = ({ source, data }) => sites().includes(source) && data?.type === TOKEN;
 
-/** Is `token` the same person's and of a later end? Nobody but the site that frames the panel can hand one in. */
+/** Is `token` the same person's and of a later end? */
 function isNewer(token, than) {
-  const [is, was] = [claims(token ?? ""), claims(than)];
+  const [is, was] = [claims(token), claims(than)];
   const isSame = ["role", "sub", "performerId"].every((name) => is[name] === was[name]);
   return isSame && Number(is.exp) > Number(was.exp);
 }
 
-/** The token that the framing site posts as {type: "queue-token", token}; null if none comes in time. */
+/** The token that the site posts as {type: "queue-token", token}; null if none comes in time. */
 function fromSite(current) {
-  if (!isFramed()) return null;
+  if (sites().length === 0) return null;
   return new Promise((resolve) => {
     const end = (token) => {
       removeEventListener("message", hear);
       clearTimeout(timer);
       resolve(token);
     };
-    const hear = ({ source, data }) => {
-      if (source === window.parent && data?.type === TOKEN) end(String(data.token));
+    const hear = (message) => {
+      if (isTheirs(message) && isNewer(message.data.token, current)) end(message.data.token);
     };
     const timer = setTimeout(() => end(null), ANSWER_MS);
     addEventListener("message", hear);
-    // To whoever frames the page, and without a secret.
-    window.parent.postMessage({ type: NEEDED, expiresAt: new Date(claims(current).exp * 1000).toISOString() }, "*");
+    // To whoever that is, and without a secret.
+    const question = { type: NEEDED, expiresAt: new Date(claims(current).exp * 1000).toISOString() };
+    for (const site of sites()) site.postMessage(question, "*");
   });
 }
 
@@ -54,7 +57,7 @@ export function watchLink(client, session, note) {
   let triedAt = null;
   let isTrying = false;
   const { renewal } = session;
-  const canTry = () => isFramed() || renewal?.origin === location.origin;
+  const canTry = () => sites().length > 0 || renewal?.origin === location.origin;
 
   client.refreshToken = async () => {
     for (const way of [fromSite, (current) => fromAddress(renewal, current)]) {
@@ -76,10 +79,10 @@ export function watchLink(client, session, note) {
     draw();
   }
 
-  addEventListener("message", ({ source, data }) => {
-    const isTheirs = isFramed() && source === window.parent && data?.type === TOKEN;
-    if (!isTheirs || !isNewer(String(data.token), client.token)) return;
-    session.keep(String(data.token));
+  // A site may hand one in at any time, also when the old one has ended.
+  addEventListener("message", (message) => {
+    if (!isTheirs(message) || !isNewer(message.data.token, client.token)) return;
+    session.keep(message.data.token);
     client.setToken(session.token);
     draw();
   });

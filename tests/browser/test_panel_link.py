@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.support.browsing import Room, Windows, wait_for
+from tests.support.browsing import Room, Windows, room_of, wait_for
+from tests.support.environment import free_port
+from tests.support.server import serving
 
 GIVES = """([wrong, right]) => {
   window.asked = [];
@@ -53,31 +56,35 @@ def test_a_link_that_has_ended_says_so_and_offers_no_connection_that_cannot_be(r
     expect(panel.get_by_text("This link has expired.")).to_be_visible()
     expect(panel.get_by_role("button", name="Reconnect")).to_have_count(0)
     renewal = "https://site.example/renew?show=1"
-    other = windows.open(link(room, seconds=2, more=f"&renew={renewal.replace('?', '%3F')}"))
-    expect(other.get_by_test_id("link-life").get_by_role("link", name="Get a fresh link")).to_be_visible()
+    more = f"&renew={renewal.replace('?', '%3F')}"
+    early = windows.open(link(room, seconds=300, more=more)).get_by_test_id("link-life")
+    expect(early.get_by_role("link", name="Get a fresh link")).to_have_attribute("href", renewal)
+    other = windows.open(link(room, seconds=2, more=more))
     expect(other.locator("#stopped").get_by_role("link", name="Get a fresh link")).to_have_attribute("href", renewal)
     evil = windows.open(link(room, seconds=2, more="&renew=javascript:alert(1)"))
     expect(evil.get_by_text("This link has expired.")).to_be_visible()
     expect(evil.get_by_role("link", name="Get a fresh link")).to_have_count(0)
 
 
-def test_the_site_that_frames_the_panel_hands_it_a_fresh_token_of_the_same_performer(
-    room: Room, windows: Windows
+def test_a_site_of_the_allowed_origins_frames_the_panel_and_hands_it_a_fresh_token_of_the_same_performer(
+    windows: Windows, tmp_path: Path
 ) -> None:
-    right, wrong = room.server.performer(room.performer), room.server.performer("somebody-else")
-    site = windows.blank()
-    sent = tokens_sent(site)
-    site.goto(f"http://localhost:{room.server.port}/healthz")
-    site.evaluate(GIVES, [wrong, right])
-    frame = f'<iframe src="{link(room, seconds=300)}" width="600" height="600"></iframe>'
-    site.evaluate("html => (document.body.innerHTML = html)", frame)
-    wait_for(site, lambda: right in sent())
-    panel = site.frame_locator("iframe")
-    expect(panel.get_by_text("Up to date")).to_be_visible()
-    expect(panel.get_by_test_id("link-life")).to_be_hidden()
-    assert wrong not in sent()
-    asked = site.evaluate("asked[0]")
-    assert (asked["type"], sorted(asked)) == ("queue-token-needed", ["expiresAt", "type"])
+    port = free_port()
+    with serving(tmp_path, port=port, allowed_origins=f"http://localhost:{port}") as server, room_of(server) as room:
+        right, wrong = server.performer(room.performer), server.performer("somebody-else")
+        site = windows.blank()
+        sent = tokens_sent(site)
+        site.goto(f"http://localhost:{port}/healthz")
+        site.evaluate(GIVES, [wrong, right])
+        frame = f'<iframe src="{link(room, seconds=300)}" width="600" height="600"></iframe>'
+        site.evaluate("html => (document.body.innerHTML = html)", frame)
+        wait_for(site, lambda: right in sent())
+        panel = site.frame_locator("iframe")
+        expect(panel.get_by_text("Up to date")).to_be_visible()
+        expect(panel.get_by_test_id("link-life")).to_be_hidden()
+        assert wrong not in sent()
+        asked = site.evaluate("asked[0]")
+        assert (asked["type"], sorted(asked)) == ("queue-token-needed", ["expiresAt", "type"])
 
 
 def test_a_renewal_address_of_the_same_origin_is_asked_by_itself(room: Room, windows: Windows) -> None:
