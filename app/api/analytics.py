@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import fmean, quantiles
 
-from app.domain.item import Item
+from app.store.records import AnalysedItem
 from app.wire.shapes import Analytics, EstimateError, FeatureFigures, Percentiles
 
 
-def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+def analyse(items: Iterable[AnalysedItem], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
     """The figures of the span from `start` up to but not including `end`."""
     counts: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
@@ -21,6 +21,9 @@ def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id:
     waits: defaultdict[str, list[float]] = defaultdict(list)
     services: defaultdict[str, list[float]] = defaultdict(list)
     errors: list[float] = []
+
+    left: Counter[str] = Counter()
+    """Items that left the queue in the span, each once, by how: what became of one later does not count again."""
 
     def inside(moment: datetime | None) -> bool:
         return moment is not None and start <= moment < end
@@ -32,6 +35,8 @@ def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id:
             features[feature] += 1
         for name in ("started", "finished", "abandoned", "refunded", "settled"):
             counts[name] += inside(getattr(item, f"{name}_at"))
+        how, when = _end_of(item)
+        left[how] += inside(when)
         if inside(item.settled_at):
             tokens["settled"] += item.settled_tokens or 0
         # A split returns its part when it settles, everything else when it is refunded.
@@ -45,8 +50,8 @@ def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id:
             if item.quoted_wait_seconds is not None:
                 errors.append(wait - item.quoted_wait_seconds)
         if inside(item.finished_at):
-            services[feature].append(item.clock.used_seconds)
-    ended = counts["finished"] + counts["abandoned"] + counts["refunded"]
+            services[feature].append(item.clock_used_seconds)
+    ended = left.total()
     return {
         "performerId": performer_id,
         "from": start,
@@ -59,8 +64,8 @@ def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id:
             "refunded": counts["refunded"],
             "settled": counts["settled"],
         },
-        "abandonRate": counts["abandoned"] / ended if ended else None,
-        "refundRate": counts["refunded"] / ended if ended else None,
+        "abandonRate": left["abandoned"] / ended if ended else None,
+        "refundRate": left["refunded"] / ended if ended else None,
         "tokens": {"settled": tokens["settled"], "refunded": tokens["refunded"]},
         "waitSeconds": _percentiles([wait for each in waits.values() for wait in each]),
         "serviceSeconds": _percentiles([service for each in services.values() for service in each]),
@@ -70,6 +75,15 @@ def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id:
             for feature in sorted({*features, *waits, *services})
         ],
     }
+
+
+def _end_of(item: AnalysedItem) -> tuple[str, datetime | None]:
+    """How an item left the queue, and when: an abandoned or finished one may have been refunded afterwards."""
+    if item.abandoned_at is not None:
+        return "abandoned", item.abandoned_at
+    if item.finished_at is not None:
+        return "finished", item.finished_at
+    return "refunded", item.refunded_at
 
 
 def _feature(name: str, count: int, waits: Sequence[float], services: Sequence[float]) -> FeatureFigures:

@@ -41,7 +41,7 @@ class Reports:
 
     async def _report(self, request: Request, performer_id: str | None) -> Response:
         start, end = self._span(request)
-        figures = await self.queries.run(
+        figures = await self.queries.run_slow(
             lambda connection: analyse(
                 reading.items_of_span(connection, start, end, performer_id), start, end, performer_id
             )

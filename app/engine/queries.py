@@ -1,31 +1,29 @@
 """Reads: rooms and items as they are now, from memory where memory is current, else from the database.
 
-Every blocking query runs in a small pool of threads, each with a connection for that one query. Changes nothing.
+Blocking queries run in two small pools of threads, short ones and slow ones apart. Changes nothing.
 """
 
-import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore, Lock
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from app.domain.errors import ItemNotFound, PerformerNotFound, Unavailable
+from app.domain.errors import ItemNotFound, PerformerNotFound
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.lane import Lanes
-from app.store import TROUBLE, Store, reading
+from app.engine.reader_pool import ReaderPool
+from app.store import Store, reading
 from app.wire.requests import is_identifier
-
-log = logging.getLogger(__name__)
 
 READER_THREADS = 4
 QUERY_SECONDS = 5.0
 QUERIES_LIMIT = 1000
+REPORT_THREADS = 1
+"""One: a report computes in Python, and two would only share the interpreter's lock with everything else."""
+REPORTS_LIMIT = 8
 REMEMBERED_ITEMS = 100_000
 """Items whose room is remembered; on a shared database some end in another process, without notice here."""
 LONGEST_CATCH_UP = 500
@@ -41,52 +39,25 @@ class Queries:
         """`seconds`: within which every query is answered. `limit`: queries under way and waiting."""
         self._store = store
         self._lanes = lanes
-        self._seconds = seconds
-        self._places = BoundedSemaphore(limit)
-        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="reader")
+        self._pool = ReaderPool(store, threads=READER_THREADS, seconds=seconds, limit=limit, name="reader")
+        self._reports = ReaderPool(store, threads=REPORT_THREADS, seconds=seconds, limit=REPORTS_LIMIT, name="report")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
         """By item id, the performer id of active items committed here: saves a query. An OrderedDict, because finding
         the first key of a plain dict that has lost its first keys takes time in proportion to their number."""
 
     def close(self) -> None:
         """Drop the queries that wait; free the threads of those whose database does not answer."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
+        self._reports.close()
         self._store.engines.interrupt()
 
     async def run(self, query: Callable[[Connection], T]) -> T:
-        """The result of a function over a read-only connection, run in a reader thread.
+        """The result of a short query. Raises Unavailable as ReaderPool.run does."""
+        return await self._pool.run(query)
 
-        Raises Unavailable while the database is in trouble, and when too many queries wait already.
-        """
-
-        if not self._places.acquire(blocking=False):
-            raise Unavailable("Too many queries are waiting; try again shortly.", retry_after_seconds=1)
-        begun = Lock()
-
-        def execute() -> T:
-            if not begun.acquire(blocking=False):
-                raise _database_in_trouble()  # nobody waits for it any more
-            try:
-                with self._store.reading() as connection:
-                    return query(connection)
-            finally:
-                self._places.release()
-
-        def never_begun(future: "asyncio.Future[T]") -> None:
-            if begun.acquire(blocking=False):
-                self._places.release()
-
-        pending = asyncio.get_running_loop().run_in_executor(self._threads, execute)
-        pending.add_done_callback(never_begun)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await pending
-        except TimeoutError:
-            log.error("a query was not answered in time")
-            raise _database_in_trouble() from None
-        except TROUBLE as error:
-            log.error("a query failed", exc_info=error)
-            raise _database_in_trouble() from None
+    async def run_slow(self, query: Callable[[Connection], T]) -> T:
+        """The result of a query over many rows, in threads of its own. Raises Unavailable as ReaderPool.run does."""
+        return await self._reports.run(query)
 
     async def room(self, performer_id: str) -> Room:
         """The room as last committed; version 0 if it never was."""
@@ -145,7 +116,3 @@ class Queries:
     async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
         """A room's events after a version, as many as are read at once."""
         return await self.run(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))
-
-
-def _database_in_trouble() -> Unavailable:
-    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)

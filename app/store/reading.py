@@ -29,7 +29,7 @@ from app.domain.operation import Operation, OperationStatus
 from app.domain.room import Policy, Room
 from app.store import compact, records
 from app.store.engines import driver_rows
-from app.store.records import Answer
+from app.store.records import AnalysedItem, Answer
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
 
 T = TypeVar("T")
@@ -408,14 +408,22 @@ def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit:
     return Page(rows=rows, total=total)
 
 
-def items_of_span(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Item]:
+def items_of_span(
+    connection: Connection, start: datetime, end: datetime, performer_id: str | None
+) -> Iterator[AnalysedItem]:
     """Items that can have a moment between two times: created before the end, and at most a day before the start."""
     # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
-    statement = select(ITEMS).where(ITEMS.c.item_id >= first_id(start - LONGEST_LIFE), ITEMS.c.item_id < first_id(end))
+    columns = select(*(ITEMS.c[name] for name in records.ANALYSED_COLUMNS)).where(
+        ITEMS.c.item_id >= first_id(start - LONGEST_LIFE), ITEMS.c.item_id < first_id(end)
+    )
+    statement: Any = columns
     if performer_id is not None:
-        statement = statement.where(ITEMS.c.performer_id == performer_id)
-    for row in connection.execute(statement.execution_options(yield_per=1000)).mappings():
-        yield records.item_from(row)
+        # Two indexes of the room, in place of the primary key's range, which holds the items of all rooms.
+        room = columns.where(ITEMS.c.performer_id == performer_id)
+        ended = room.where(ITEMS.c.ended_at.is_not(None), ITEMS.c.ended_at >= start - LONGEST_LIFE)
+        statement = ended.union_all(room.where(ACTIVE_ITEMS))
+    for row in connection.execute(statement.execution_options(yield_per=1000)):
+        yield AnalysedItem(*row)
 
 
 def first_id(moment: datetime) -> str:

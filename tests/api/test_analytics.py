@@ -1,18 +1,31 @@
 """Figures over a span: each moment counts where it lies, and only what is known is told."""
 
+from collections.abc import Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from app.api.analytics import analyse
+from app.api import analytics
 from app.domain.item import Clock, Item, Status
+from app.store.records import ANALYSED_COLUMNS, AnalysedItem
+from app.wire.shapes import Analytics
 from tests.support.builders import build_item, moment
 from tests.support.server import Api, Server, fresh, ok, problem
 
 START, END = moment(1000), moment(2000)
+
+
+def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+    """The figures over items, each with the columns that the store reads of it."""
+    names = [name for name in ANALYSED_COLUMNS if name != "clock_used_seconds"]
+    rows = (
+        AnalysedItem(clock_used_seconds=item.clock.used_seconds, **{name: getattr(item, name) for name in names})
+        for item in items
+    )
+    return analytics.analyse(rows, start, end, performer_id)
 
 
 def served(number: int, *, came: float, started: float, finished: float, **fields: Any) -> Item:
@@ -108,6 +121,27 @@ def test_rates_are_shares_of_what_ended_in_the_span() -> None:
     refunded = replace(build_item(4, created_at=moment(1000), status=Status.REFUNDED), refunded_at=moment(1300))
     figures = analyse([*ended, abandoned, refunded], START, END, None)
     assert (figures["abandonRate"], figures["refundRate"]) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("end", "rates"),
+    [
+        ({"finished_at": moment(1300)}, (0, 0)),
+        ({"finished_at": moment(1300), "refunded_at": moment(1400)}, (0, 0)),
+        ({"abandoned_at": moment(1300)}, (1, 0)),
+        ({"abandoned_at": moment(1300), "refunded_at": moment(1400)}, (1, 0)),
+        ({"refunded_at": moment(1300)}, (0, 1)),
+        ({"started_at": moment(1200), "refunded_at": moment(1300)}, (0, 1)),
+        ({"started_at": moment(1200), "abandoned_at": moment(1300), "refunded_at": moment(2500)}, (1, 0)),
+        ({"abandoned_at": moment(900), "refunded_at": moment(1400)}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_an_item_counts_once_in_the_rates_by_how_it_left_the_queue(
+    end: dict[str, Any], rates: tuple[float | None, float | None]
+) -> None:
+    figures = analyse([replace(build_item(1, created_at=moment(800)), **end)], START, END, None)
+    assert (figures["abandonRate"], figures["refundRate"]) == rates
 
 
 # Over HTTP

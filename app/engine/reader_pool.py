@@ -1,0 +1,71 @@
+"""A bounded pool of threads for blocking queries, each with a read-only connection for one query.
+
+Short queries and slow ones have pools of their own: however many reports are asked for, a room is read in time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import BoundedSemaphore, Lock
+from typing import TypeVar
+
+from sqlalchemy import Connection
+
+from app.domain.errors import Unavailable
+from app.store import TROUBLE, Store
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class ReaderPool:
+    def __init__(self, store: Store, *, threads: int, seconds: float, limit: int, name: str) -> None:
+        """`seconds`: within which every query is answered. `limit`: queries under way and waiting."""
+        self._store = store
+        self._seconds = seconds
+        self._places = BoundedSemaphore(limit)
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
+
+    def close(self) -> None:
+        """Drop the queries that wait."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, query: Callable[[Connection], T]) -> T:
+        """The result of a function over a read-only connection.
+
+        Raises Unavailable while the database is in trouble, when too many queries wait, and when the time is up.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Unavailable("Too many queries are waiting; try again shortly.", retry_after_seconds=1)
+        begun = Lock()
+
+        def execute() -> T:
+            if not begun.acquire(blocking=False):
+                raise _database_in_trouble()  # nobody waits for it any more
+            try:
+                with self._store.reading() as connection:
+                    return query(connection)
+            finally:
+                self._places.release()
+
+        def never_begun(future: "asyncio.Future[T]") -> None:
+            if begun.acquire(blocking=False):
+                self._places.release()
+
+        pending = asyncio.get_running_loop().run_in_executor(self._threads, execute)
+        pending.add_done_callback(never_begun)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await pending
+        except TimeoutError:
+            log.error("a query was not answered in time")
+            raise _database_in_trouble() from None
+        except TROUBLE as error:
+            log.error("a query failed", exc_info=error)
+            raise _database_in_trouble() from None
+
+
+def _database_in_trouble() -> Unavailable:
+    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
