@@ -5,6 +5,8 @@ import { count, dayAndTime, exactClock, inLine, tokens } from "../lib/format.js"
 import { errorText, t, words } from "../lib/messages.js";
 import { moneyState } from "../lib/outcome.js";
 import { itemPath } from "../lib/protocol.js";
+import { search } from "./admin-search.js";
+import { drawTable } from "./table.js";
 
 const REASONS = [
   "admin_refund",
@@ -29,8 +31,23 @@ const SHOWN = [
   "refundedTokens",
 ];
 
+const FOUND_COLUMNS = [
+  {
+    title: t("fact.item"),
+    wide: true,
+    key: (item) => item.itemId,
+    cell: (item) => el("a", { href: `#item/${encodeURIComponent(item.itemId)}`, dir: "auto" }, item.title),
+  },
+  { title: t("fact.viewer"), cell: (item) => item.userId },
+  { title: t("field.performerId"), cell: (item) => item.performerId },
+  { title: t("wallet.status"), cell: (item) => t(`status.${item.status}`) },
+  { title: t("fact.tokens"), number: true, cell: (item) => count(item.tokens) },
+  { title: t("itemView.created"), cell: (item) => dayAndTime(Date.parse(item.createdAt)) },
+];
+
 export function openItem(session) {
   let itemId = "";
+  let looked = "";
 
   byId("item-search").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -44,16 +61,36 @@ export function openItem(session) {
       byId("item-body").replaceChildren(el("p", { class: "card empty" }, t("itemView.hint")));
       return;
     }
+    // What is no id has been looked for once: the way there is long.
+    if (!asked && looked === itemId) return;
     const path = itemPath(itemId);
     try {
       const [item, { transitions }] = await Promise.all([session.get(path), session.get(`${path}/transitions`)]);
+      looked = "";
       const stamp = JSON.stringify([item, transitions.length]);
       if (asked || byId("item-body").stamp !== stamp) draw(item, transitions);
       byId("item-body").stamp = stamp;
     } catch (error) {
       if (!["ITEM_NOT_FOUND", "NOT_FOUND", "VALIDATION_ERROR"].includes(error.code)) throw error;
-      byId("item-body").replaceChildren(el("p", { class: "card empty" }, t("itemView.unknown")));
+      looked = itemId;
+      await find(itemId);
     }
+  }
+
+  async function find(words) {
+    byId("item-body").stamp = null;
+    byId("item-body").replaceChildren(el("p", { class: "card empty", role: "status" }, t("itemView.searching")));
+    const found = await search(session, words);
+    if (words !== itemId) return;
+    if (found.length === 1) {
+      location.replace(`#item/${encodeURIComponent(found[0].itemId)}`);
+      return;
+    }
+    const table = el("div", { class: "card table-card", "data-testid": "found", "data-label": t("itemView.found") });
+    if (found.length) drawTable(table, FOUND_COLUMNS, found, (item) => item.itemId, "");
+    byId("item-body").replaceChildren(
+      found.length ? table : el("p", { class: "card empty", role: "status" }, t("itemView.unknown")),
+    );
   }
 
   function draw(item, transitions) {
@@ -73,7 +110,7 @@ export function openItem(session) {
           "div",
           { class: "card item-card" },
           el("p", { class: "muted" }, item.itemId),
-          el("h3", {}, item.title),
+          el("h3", { dir: "auto", tabindex: "-1" }, item.title),
           el(
             "p",
             { class: "item-line" },
@@ -86,7 +123,7 @@ export function openItem(session) {
               el("span", { class: "reference" }, reference ? t("money.reference", { reference }) : ""),
             ),
           ),
-          el("p", { class: "item-note" }, item.description),
+          el("p", { class: "item-note", dir: "auto" }, item.description),
           el("dl", { class: "facts" }, facts),
           Object.keys(item.metadata ?? {}).length > 0 &&
             el(
@@ -159,6 +196,8 @@ export function openItem(session) {
       toast(errorText(error), "bad");
     }
     await refresh(true, item.itemId);
+    // The button that asked is gone.
+    byId("item-body").querySelector("h3")?.focus();
   }
 
   return { refresh };

@@ -7,6 +7,7 @@ import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
 import { Session } from "../lib/session.js";
+import { stageSeconds } from "../lib/stage.js";
 import { downloadCsv, drawTable } from "./table.js";
 
 const REFRESH_MS = 5_000;
@@ -160,8 +161,9 @@ const roomState = (room) =>
     room.mode === "off" && tag(t("rooms.off"), "quiet"),
   ].filter(Boolean);
 
-/** Seconds that the longest waiting item of a room has waited, for the rooms that were looked into. */
+/** Of the rooms that were looked into: seconds that the first in line has waited, and the tokens of all in line. */
 const oldest = new Map();
+const tokensIn = new Map();
 
 /** Of the rooms shown: who watches each one that somebody watches; null while that cannot be had. */
 let audiences = null;
@@ -172,7 +174,16 @@ const watching = (room, words) =>
 const ROOM_COLUMNS = [
   {
     title: t("rooms.performer"),
-    cell: (room) => el("a", { href: `/watch/${encodeURIComponent(room.performerId)}` }, room.performerId),
+    sort: (room) => room.performerId,
+    cell: (room) => [
+      el("a", { href: `/watch/${encodeURIComponent(room.performerId)}` }, room.performerId),
+      el(
+        "button",
+        { class: "button quiet small", type: "button", onclick: () => openPanel(room.performerId) },
+        t("rooms.panel"),
+        el("span", { class: "visually-hidden" }, ` ${room.performerId}`),
+      ),
+    ],
     key: (room) => room.performerId,
   },
   {
@@ -180,13 +191,31 @@ const ROOM_COLUMNS = [
     cell: roomState,
     key: (room) => [room.performerOnline, room.paused, room.accepting, room.mode].join(),
   },
-  { title: t("rooms.depth"), number: true, cell: (room) => `${count(room.depth)} / ${count(room.maxDepth)}` },
+  {
+    title: t("rooms.depth"),
+    number: true,
+    sort: (room) => room.depth,
+    cell: (room) => `${count(room.depth)} / ${count(room.maxDepth)}`,
+  },
+  {
+    title: t("rooms.tokens"),
+    number: true,
+    sort: (room) => tokensIn.get(room.performerId) ?? 0,
+    cell: (room) =>
+      room.depth === 0 || tokensIn.has(room.performerId) ? count(tokensIn.get(room.performerId) ?? 0) : "–",
+  },
   {
     title: t("rooms.oldest"),
     number: true,
+    sort: (room) => oldest.get(room.performerId) ?? 0,
     cell: (room) => (oldest.has(room.performerId) ? duration(oldest.get(room.performerId)) : "–"),
   },
-  { title: t("health.sockets"), number: true, cell: (room) => watching(room, ({ sockets }) => count(sockets)) },
+  {
+    title: t("health.sockets"),
+    number: true,
+    sort: (room) => audiences?.get(room.performerId)?.sockets ?? 0,
+    cell: (room) => watching(room, ({ sockets }) => count(sockets)),
+  },
   {
     title: t("rooms.lagging"),
     number: true,
@@ -197,6 +226,12 @@ const ROOM_COLUMNS = [
   },
   { title: t("rooms.version"), number: true, cell: (room) => count(room.version) },
 ];
+
+/** An administrator's panel of a room, in a window of its own; the token travels in the fragment. */
+function openPanel(performerId) {
+  const query = new URLSearchParams({ performer: performerId });
+  open(`/panel?${query}#${new URLSearchParams({ token: session.token })}`, "_blank", "noopener");
+}
 
 byId("rooms-table").dataset.label = t("rooms.title");
 byId("stuck-table").dataset.label = t("stuck.title");
@@ -224,33 +259,49 @@ const STUCK_COLUMNS = [
   {
     title: t("fact.item"),
     wide: true,
-    cell: (entry) => [el("span", {}, entry.title), itemLink(entry.itemId)],
+    cell: (entry) => [el("bdi", {}, entry.title), itemLink(entry.itemId)],
     key: (entry) => entry.itemId,
   },
   { title: t("rooms.performer"), cell: (entry) => entry.performerId },
   { title: t("stuck.why"), cell: (entry) => tag(t(`stuck.${entry.why}`), "warn"), key: (entry) => entry.why },
+  { title: t("fact.tokens"), number: true, cell: (entry) => count(entry.tokens) },
   { title: t("stuck.since"), number: true, cell: (entry) => duration(entry.seconds) },
 ];
 
-/** The fullest rooms' queues: their longest waits, and items that have stood for longer than they should. */
+/** The service's own time, in milliseconds: this device's clock may be wrong. To the second, which is enough here. */
+async function serverNow() {
+  const response = await fetch("/healthz", { cache: "no-store" });
+  return Date.parse(response.headers.get("Date")) || Date.now();
+}
+
+/**
+ * The fullest rooms' queues: their longest waits, and items that have stood for longer than they should. In a room on a
+ * break all clocks stand: nothing of it needs a look.
+ */
 async function lookInside() {
   const full = rooms
     .filter((room) => room.depth > 0)
     .sort((a, b) => b.depth - a.depth)
     .slice(0, LOOKED_INTO);
-  const queues = await Promise.all(
-    full.map((room) =>
-      session.get(`/v1/performers/${encodeURIComponent(room.performerId)}/queue`).catch(() => ({ items: [] })),
+  const [now, ...queues] = await Promise.all([
+    serverNow(),
+    ...full.map((room) =>
+      session
+        .get(`/v1/performers/${encodeURIComponent(room.performerId)}/queue`)
+        .catch(() => ({ room, items: [] })),
     ),
-  );
-  const now = Date.now();
-  const age = (item) => (now - Date.parse(item.startedAt ?? item.createdAt)) / 1000;
+  ]);
+  const age = (item) =>
+    item.status === "started" ? stageSeconds(item, now) : (now - Date.parse(item.createdAt)) / 1000;
   oldest.clear();
-  full.forEach(({ performerId }, index) => {
-    const waiting = queues[index].items.filter((item) => item.status === "created");
-    if (waiting.length) oldest.set(performerId, age(waiting[0]));
-  });
+  tokensIn.clear();
+  for (const { room, items } of queues) {
+    const first = items.find((item) => item.status === "created");
+    if (first) oldest.set(room.performerId, age(first));
+    tokensIn.set(room.performerId, items.reduce((sum, item) => sum + item.tokens, 0));
+  }
   const stuck = queues
+    .filter(({ room }) => !room.paused)
     .flatMap(({ items }) => items)
     .flatMap((item) => {
       const started = item.status === "started";
@@ -411,15 +462,16 @@ async function resolve(row, button) {
 
 /** Posts to `wallet-operations/${what}`, says what came of it, and asks again. */
 async function post(button, what, body, said) {
-  button.disabled = true;
+  // Not disabled meanwhile: that would take the focus away.
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
   try {
     const result = await session.post(`/v1/admin/wallet-operations/${what}`, body);
     toast(t(said, { n: result.retried ?? 1 }));
-    button.disabled = false;
   } catch (error) {
-    button.disabled = false;
     toast(errorText(error), "bad");
   }
+  button.ariaBusy = null;
   refresh(true);
 }
 

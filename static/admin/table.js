@@ -3,10 +3,13 @@ import { el, setText } from "../lib/dom.js";
 import { renderList } from "../lib/lists.js";
 
 /**
- * Shows `records` in `container`. `columns`: {title, cell(record): string or node, number, wide}; a node is replaced only
- * when the text that `cell` stands for (`key(record)`) has changed, so that a button under the pointer stays.
+ * Shows `records` in `container`. `columns`: {title, cell(record): string or node, number, wide, sort(record)}; a node is
+ * replaced only when the text that `cell` stands for (`key(record)`) has changed, so that a button under the pointer stays.
+ * A column with `sort` orders the table by that, numbers the largest first, at a click on its head. The focus stays: in
+ * its cell while that has a button, else at the table.
  */
 export function drawTable(container, columns, records, keyOf, empty) {
+  container.redraw = () => drawTable(container, columns, records, keyOf, empty);
   if (!container.body) {
     container.body = el("tbody");
     container.words = el("p", { class: "table-empty muted" });
@@ -19,7 +22,13 @@ export function drawTable(container, columns, records, keyOf, empty) {
         el(
           "tr",
           {},
-          columns.map(({ title, number }) => el("th", { scope: "col", class: number ? "number" : null }, title)),
+          columns.map((column) =>
+            el(
+              "th",
+              { scope: "col", class: column.number ? "number" : null },
+              column.sort ? sortButton(container, column) : column.title,
+            ),
+          ),
         ),
       ),
       container.body,
@@ -36,9 +45,10 @@ export function drawTable(container, columns, records, keyOf, empty) {
   container.table.hidden = records.length === 0;
   container.words.hidden = records.length > 0;
   setText(container.words, empty);
+  const focused = container.body.contains(document.activeElement) ? document.activeElement.closest("td") : null;
   renderList(
     container.body,
-    records,
+    sorted(records, container.order),
     keyOf,
     () =>
       el(
@@ -59,6 +69,29 @@ export function drawTable(container, columns, records, keyOf, empty) {
         else td.replaceChildren(...[content].flat().filter(Boolean));
       }),
   );
+  if (focused && document.activeElement === document.body) {
+    const within = focused.isConnected && focused.querySelector("button, a");
+    (within || container.querySelector(".table-scroll")).focus();
+  }
+}
+
+function sorted(records, order) {
+  if (!order) return records;
+  const { sort, isDown } = order;
+  const compare = (a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b)));
+  return [...records].sort((a, b) => compare(sort(a), sort(b)) * (isDown ? -1 : 1));
+}
+
+function sortButton(container, column) {
+  const choose = (event) => {
+    const head = event.currentTarget.closest("th");
+    const again = container.order?.sort === column.sort;
+    container.order = { sort: column.sort, isDown: again ? !container.order.isDown : Boolean(column.number) };
+    for (const each of head.parentNode.children) each.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", container.order.isDown ? "descending" : "ascending");
+    container.redraw();
+  };
+  return el("button", { type: "button", class: "sort", onclick: choose }, column.title);
 }
 
 const quoted = (value) => {
