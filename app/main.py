@@ -171,6 +171,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(periods.tidy, "tidying", tidy),
         every(periods.outbox_restart, "the outbox", parts.outbox.run),
         every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
+        parts.loop_lag.run(),
         every(periods.upkeep, "compacting the log", compact_log),
     ]
     if parts.store.shared:

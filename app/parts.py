@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import uuid_utils
+from sqlalchemy import Connection
 from starlette.routing import BaseRoute, Mount
 
 from app.access.auth import Authenticator
@@ -39,7 +40,9 @@ from app.live.hub import Hub
 from app.live.presence import Presence
 from app.live.sockets import Sockets
 from app.live.watched_room import Fanout
-from app.metrics.registry import Metrics, Readings
+from app.metrics.loop_lag import LoopLag
+from app.metrics.readings import DatabaseReadings, Readings
+from app.metrics.registry import Metrics
 from app.metrics.workers import Figures
 from app.redis_link import RedisLink
 from app.sandbox import create_sandbox
@@ -49,7 +52,7 @@ from app.server.addresses import Proxies
 from app.server.admission import Admission
 from app.server.limits import Limits
 from app.settings import SANDBOX, Environment, InvalidSettings, Settings, WalletKeyFormat
-from app.store import Store, reading
+from app.store import Store, disk, reading, webhooks
 from app.store.engines import LANE_BUSY_TIMEOUT_MS, Engines, open_engines
 from app.store.heartbeat import database_time
 from app.store.migrating import migrate, refuse_other_schema
@@ -88,6 +91,7 @@ class Parts:
     engines: Engines
     store: Store
     metrics: Metrics
+    loop_lag: LoopLag
     lanes: Lanes
     queries: Queries
     heartbeat: Heartbeat
@@ -159,11 +163,13 @@ def assemble(
     key_set = KeySet(settings.auth_jwks_url, own_clock) if settings.auth_jwks_url is not None else None
     authenticator = _authenticator(settings, own_clock, key_set)
     wallet_at, sandbox_routes = _wallets(settings, engines, own_clock)
-    wallet = wallet_at(connections=WALLET_CONNECTIONS)
+    wallet = wallet_at(connections=WALLET_CONNECTIONS, observe=metrics.wallet_call)
     outbox = _outbox(settings, lanes, queries, wallet, clock)
     hold_checks = None
     if settings.wallet_verify_holds:
-        hold_checks = HoldChecks(wallet_at(connections=CHECKS_AT_ONCE), outbox.breaker, clock)
+        hold_checks = HoldChecks(
+            wallet_at(connections=CHECKS_AT_ONCE, observe=metrics.wallet_call), outbox.breaker, clock
+        )
     quota = Quota(settings.user_intakes_per_minute, redis) if settings.user_intakes_per_minute else None
     actions = Actions(
         lanes=lanes,
@@ -183,6 +189,7 @@ def assemble(
         engines=engines,
         store=store,
         metrics=metrics,
+        loop_lag=LoopLag(),
         lanes=lanes,
         queries=queries,
         heartbeat=heartbeat,
@@ -416,8 +423,20 @@ def _check_redis_driver(settings: Settings) -> None:
 def _readings(parts: Parts) -> Readings:
     """Where the metrics find the numbers that the parts keep."""
     hub = parts.hub
+
+    def database(connection: Connection) -> DatabaseReadings:
+        oldest = reading.oldest_open_operation(connection)
+        age = 0.0 if oldest is None else max(0.0, (parts.clock() - oldest).total_seconds())
+        return DatabaseReadings(
+            operations=reading.operation_counts(connection),
+            oldest_open_operation_seconds=age,
+            webhook_endpoints=webhooks.count_by_status(connection),
+        )
+
     return Readings(
         waiting_commands=lambda: parts.lanes.waiting,
+        lane_wait_seconds=lambda: parts.lanes.wait_seconds,
+        event_loop_lag_seconds=lambda: parts.loop_lag.seconds,
         sockets=lambda: hub.sockets,
         watched_rooms=lambda: hub.rooms,
         lagging_sockets=lambda: hub.lagging,
@@ -426,7 +445,9 @@ def _readings(parts: Parts) -> Readings:
         heartbeat_age_seconds=lambda: parts.heartbeat.age_seconds,
         traffic=hub.traffic,
         breaker=parts.outbox.breaker,
-        operations=lambda: parts.queries.run(reading.operation_counts),
+        deliveries=parts.webhooks.deliverer,
+        database=lambda: parts.queries.run(database),
+        disk=lambda: disk.usage(parts.engines),
         connections=lambda: parts.admission.connections,
         silent_connections=lambda: parts.admission.silent_connections,
         connection_capacity=lambda: parts.admission.capacity or 0,

@@ -108,6 +108,13 @@ class Lane:
     def waiting(self) -> int:
         return self._mailbox.qsize() + len(self._later)
 
+    @property
+    def wait_seconds(self) -> float:
+        """How long the oldest job has waited that is not answered yet; 0 if there is none."""
+        pending = (job for job in self._unanswered if job.future is not None and not job.future.done())
+        oldest = next(pending, None)
+        return 0.0 if oldest is None else max(0.0, self._seconds - (oldest.deadline - monotonic()))
+
     def hurry(self) -> None:
         """The process ends: from now on nothing waits long for the database."""
         self._seconds = min(self._seconds, HURRIED_SECONDS)
@@ -287,6 +294,11 @@ class Lanes:
     @property
     def waiting(self) -> int:
         return sum(lane.waiting for lane in self._lanes)
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the oldest command or database task has waited that is not answered yet."""
+        return max(lane.wait_seconds for lane in self._lanes)
 
     async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
         """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it.

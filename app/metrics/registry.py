@@ -9,19 +9,19 @@ others' are added up before they are `written`.
 import asyncio
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
-from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from app.domain.operation import OperationStatus
+from app.domain.operation import OperationKind
+from app.metrics.families import by_one, counter, gauge
+from app.metrics.readings import DatabaseReadings, Readings, metrics_of
 from app.metrics.workers import Figures
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -39,55 +39,16 @@ VERSION = _version()
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 BATCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+WALLET_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH_COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 LONGEST_QUESTION_SECONDS = 1.0
 """How long a scrape waits for the database; then it does without."""
 
-Labels = TypeVar("Labels", bound=tuple[object, ...])
-
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 OTHER = "other"
-
-
-class Traffic(Protocol):
-    """What has gone out to sockets."""
-
-    frames: int
-    events: int
-    lagged: int
-    cut_off: int
-
-
-class Breaker(Protocol):
-    @property
-    def state(self) -> StrEnum: ...
-
-    @property
-    def opened_count(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readings:
-    """Where the numbers are that others keep."""
-
-    waiting_commands: Callable[[], int]
-    sockets: Callable[[], int]
-    watched_rooms: Callable[[], int]
-    lagging_sockets: Callable[[], int]
-    event_streams: Callable[[], int]
-    clock_skew_seconds: Callable[[], float]
-    heartbeat_age_seconds: Callable[[], float]
-    traffic: Traffic
-    breaker: Breaker
-    operations: Callable[[], Awaitable[Mapping[str, int]]]
-    """Asks the database."""
-    connections: Callable[[], int]
-    silent_connections: Callable[[], int]
-    connection_capacity: Callable[[], int]
-    addresses: Callable[[], int]
-    refusals: Mapping[str, int]
-    """By cause."""
+ESCROW = "escrow"
+"""The kind of a wallet call that asks for an escrow; all other kinds are those of operations."""
 
 
 class _Distribution:
@@ -122,11 +83,14 @@ class Metrics(Collector):
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._commands: Counter[tuple[str, str]] = Counter()
         self._readings: Readings | None = None
-        self._operations: Mapping[str, int] | None = None
+        self._database_readings: DatabaseReadings | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._request_seconds: defaultdict[tuple[str, str], _Distribution] = defaultdict(
             lambda: _Distribution(REQUEST_SECONDS)
         )
+        self._wallet_calls: Counter[tuple[str, str]] = Counter()
+        # Each kind from the start: a rate over a series that begins with its first call would miss that call.
+        self._wallet_seconds = {kind: _Distribution(WALLET_SECONDS) for kind in (*map(str, OperationKind), ESCROW)}
         self._batch_commands = _Distribution(BATCH_COMMANDS)
         self._batch_seconds = _Distribution(BATCH_SECONDS)
         self._registry.register(self)
@@ -146,6 +110,11 @@ class Metrics(Collector):
         self._batch_commands.add(size)
         self._batch_seconds.add(seconds)
         self._commands.update(outcomes)
+
+    def wallet_call(self, kind: str, outcome: str, seconds: float) -> None:
+        """A call of the wallet: an operation's kind or ESCROW, and what came of it."""
+        self._wallet_calls[kind, outcome] += 1
+        self._wallet_seconds[kind].add(seconds)
 
     # Reading
 
@@ -167,12 +136,12 @@ class Metrics(Collector):
             await asyncio.to_thread(self._workers.leave, list(self._registry.collect()))
 
     async def _ask_the_database(self) -> None:
-        self._operations = None
+        self._database_readings = None
         if self._readings is None:
             return
         try:
             async with asyncio.timeout(LONGEST_QUESTION_SECONDS):
-                self._operations = await self._readings.operations()
+                self._database_readings = await self._readings.database()
         except Exception:
             # Whatever keeps the database from answering must not hide the rest: that is when it is looked at.
             return
@@ -180,8 +149,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Everything, for the registry."""
         info = {(self._database, VERSION): 1}
-        yield _gauge("queue_info", "The database and the release of this process.", info, "database", "version")
-        yield _counter("queue_http_requests_total", "Answered requests.", self._requests, "method", "route", "status")
+        yield gauge("queue_info", "The database and the release of this process.", info, "database", "version")
+        yield counter("queue_http_requests_total", "Answered requests.", self._requests, "method", "route", "status")
         seconds = HistogramMetricFamily(
             "queue_http_request_seconds",
             "From a request's arrival until its answer begins.",
@@ -202,61 +171,21 @@ class Metrics(Collector):
             buckets=self._batch_seconds.buckets(),
             sum_value=self._batch_seconds.total,
         )
-        yield _counter("queue_commands_total", "Decided commands.", self._commands, "command", "outcome")
-        yield _counter("queue_intakes_total", "Intakes over HTTP.", _by_one(self.intakes), "result")
+        yield counter("queue_commands_total", "Decided commands.", self._commands, "command", "outcome")
+        yield counter("queue_intakes_total", "Intakes over HTTP.", by_one(self.intakes), "result")
         known = Counter[str]()
         for code, number in self.closes.items():
             known[str(code) if code in self._close_codes else OTHER] += number
-        yield _counter("queue_socket_closes_total", "Sockets that have ended.", _by_one(known), "code")
+        yield counter("queue_socket_closes_total", "Sockets that have ended.", by_one(known), "code")
+        yield counter("queue_wallet_calls_total", "Calls of the wallet.", self._wallet_calls, "kind", "outcome")
+        calls = HistogramMetricFamily(
+            "queue_wallet_call_seconds", "From a call of the wallet until its answer or failure.", labels=("kind",)
+        )
+        for kind, distribution in self._wallet_seconds.items():
+            calls.add_metric((kind,), distribution.buckets(), distribution.total)
+        yield calls
         if self._readings is not None:
-            yield from self._look(self._readings)
-
-    def _look(self, readings: Readings) -> Iterator[Metric]:
-        gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
-            ("queue_lane_waiting_commands", "Commands in the lanes' mailboxes.", readings.waiting_commands),
-            ("queue_sockets", "Sockets in a room.", readings.sockets),
-            ("queue_watched_rooms", "Rooms with a socket.", readings.watched_rooms),
-            ("queue_lagging_sockets", "Sockets skipped because they lag.", readings.lagging_sockets),
-            ("queue_event_streams", "Live readers of the event log.", readings.event_streams),
-            (
-                "queue_clock_skew_seconds",
-                "How far the clocks of the database and of each process differ, added up over the processes.",
-                readings.clock_skew_seconds,
-            ),
-            (
-                "queue_heartbeat_age_seconds",
-                "Since the database last took a heartbeat, added up over the processes.",
-                readings.heartbeat_age_seconds,
-            ),
-            ("queue_connections", "TCP connections of clients.", readings.connections),
-            ("queue_silent_connections", "Of these, without a request.", readings.silent_connections),
-            ("queue_connection_capacity", "TCP connections there are descriptors for.", readings.connection_capacity),
-            ("queue_addresses", "Addresses of clients that are counted.", readings.addresses),
-        )
-        for name, meaning, read in gauges:
-            yield GaugeMetricFamily(name, meaning, value=read())
-        totals = (
-            ("queue_socket_frames_total", "Frames written to sockets of rooms.", readings.traffic.frames),
-            ("queue_room_events_total", "Events told to watched rooms, once a room.", readings.traffic.events),
-            ("queue_sockets_lagged_total", "How often a socket fell behind.", readings.traffic.lagged),
-            ("queue_sockets_cut_off_total", "Sockets cut off because they did not catch up.", readings.traffic.cut_off),
-            (
-                "queue_wallet_breaker_opened_total",
-                "How often the wallet was left alone.",
-                readings.breaker.opened_count,
-            ),
-        )
-        for name, meaning, total in totals:
-            yield CounterMetricFamily(name, meaning, value=total)
-        meaning = "Connections, handshakes, requests and frames that were refused or ended, by cause."
-        yield _counter("queue_refusals_total", meaning, _by_one(readings.refusals), "cause")
-        state = readings.breaker.state
-        states = {(str(other),): int(other is state) for other in type(state)}
-        yield _gauge("queue_wallet_breaker", "1 for the state the wallet's breaker is in.", states, "state")
-        if self._operations is not None:
-            meaning = "Wallet operations, counted up to a bound; the same in every process."
-            counts = {(str(status),): self._operations.get(status, 0) for status in OperationStatus}
-            yield _gauge("queue_wallet_operations", meaning, counts, "status")
+            yield from metrics_of(self._readings, self._database_readings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,21 +199,3 @@ class _Collected(Collector):
 def written(families: Sequence[Metric]) -> bytes:
     """The text of what was collected; some milliseconds' work."""
     return generate_latest(_Collected(families))
-
-
-def _by_one(numbers: Mapping[str, int]) -> dict[tuple[str], int]:
-    return {(label,): number for label, number in numbers.items()}
-
-
-def _counter(name: str, meaning: str, numbers: Mapping[Labels, int], *labels: str) -> Metric:
-    family = CounterMetricFamily(name, meaning, labels=labels)
-    for values, number in numbers.items():
-        family.add_metric([str(value) for value in values], number)
-    return family
-
-
-def _gauge(name: str, meaning: str, numbers: Mapping[Labels, int], *labels: str) -> Metric:
-    family = GaugeMetricFamily(name, meaning, labels=labels)
-    for values, number in numbers.items():
-        family.add_metric([str(value) for value in values], number)
-    return family

@@ -19,9 +19,16 @@ from prometheus_client import Metric
 FOLDER = "PERFORMANCE_QUEUE_FIGURES"
 """The environment variable by which a parent tells its workers where the folder is."""
 
-_OWN_ONLY = frozenset({"queue_wallet_operations"})
+_OWN_ONLY = frozenset(
+    {"queue_wallet_operations", "queue_wallet_oldest_open_operation_seconds", "queue_webhook_endpoints"}
+)
 """The same in every process, so one's own is the newest."""
-_NOT_ADDED: dict[str, Callable[[float, float], float]] = {"queue_info": max, "process_start_time_seconds": min}
+_NOT_ADDED: dict[str, Callable[[float, float], float]] = {
+    "queue_info": max,
+    "queue_lane_wait_seconds": max,
+    "queue_event_loop_lag_seconds": max,
+    "process_start_time_seconds": min,
+}
 """Gauges of which a sum says nothing."""
 
 

@@ -496,6 +496,23 @@ def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[s
     return counts
 
 
+_OLDEST_OPERATION = (
+    select(OPERATIONS.c.created_at)
+    .where(OPERATIONS.c.status == bindparam("status"))
+    .order_by(OPERATIONS.c.created_at)
+    .limit(1)
+)
+
+
+def oldest_open_operation(connection: Connection) -> datetime | None:
+    """When the oldest operation was ordered that is neither done nor dead; one look into the index a status."""
+    found = (
+        connection.execute(_OLDEST_OPERATION, {"status": str(status)}).scalar_one_or_none()
+        for status in (OperationStatus.PENDING, OperationStatus.RETRYING)
+    )
+    return min((created_at for created_at in found if created_at is not None), default=None)
+
+
 _DUE_OPERATION = (
     select(OPERATIONS.c.operation_id)
     .where(

@@ -49,6 +49,10 @@ _ENDPOINTS: Final[Mapping[OperationKind, str]] = {
     OperationKind.PARTIAL: "partial-settle",
 }
 
+Observe = Callable[[str, str, float], None]
+"""Called with a call's kind (an operation's, or `escrow`), its outcome (the class of the answer, in lower case, or
+`unreached`), and the seconds it took."""
+
 
 class Wallet:
     """One pool of connections to one wallet. Use as `async with`; safe for many concurrent calls."""
@@ -64,10 +68,13 @@ class Wallet:
         uuid_keys: bool = False,
         connections: int = 32,
         transport: httpx2.AsyncBaseTransport | None = None,
+        observe: Observe = lambda kind, outcome, seconds: None,
     ) -> None:
-        """`uuid_keys`: send the UUIDv5 of each idempotency key in place of the key itself (WALLET_KEY_FORMAT)."""
+        """`uuid_keys`: send the UUIDv5 of each idempotency key in place of the key itself (WALLET_KEY_FORMAT).
+        `observe`: told of every call that ended."""
         self._base_url = base_url.rstrip("/")
         self._uuid_keys = uuid_keys
+        self._observe = observe
         self._queue_secret = queue_secret
         self._timeout_seconds = timeout_seconds
         self._clock = clock
@@ -110,6 +117,7 @@ class Wallet:
         escrow = _path_segment(operation.escrow_transaction_id)
         if escrow is None:
             return Rejected(problem="the escrow id cannot be part of a URL")
+        began = _now()
         response = await self._call(
             "POST",
             f"/wallets/escrow/{escrow}/{_ENDPOINTS[operation.kind]}",
@@ -119,7 +127,9 @@ class Wallet:
             },
             order_body(operation),
         )
-        return response if isinstance(response, Retry) else classify(operation, response, self._clock())
+        answer = response if isinstance(response, Retry) else classify(operation, response, self._clock())
+        self._observe(operation.kind, _outcome(answer), _now() - began)
+        return answer
 
     async def escrow(self, user_id: str, escrow_id: str, *, idempotency_key: str | None = None) -> EscrowAnswer:
         """The escrow as the wallet has it now; `idempotency_key` is that of the operation it is asked for, if any."""
@@ -127,9 +137,13 @@ class Wallet:
         if user is None or escrow is None:
             return NoEscrow()
         headers = {} if idempotency_key is None else {"X-Idempotency-Key": self._sent_key(idempotency_key)}
+        began = _now()
         response = await self._call("GET", f"/wallets/{user}/escrow/{escrow}", headers)
-        if isinstance(response, Retry):
-            return response
+        answer = response if isinstance(response, Retry) else self._read_escrow(response, user_id, escrow_id)
+        self._observe("escrow", _outcome(answer), _now() - began)
+        return answer
+
+    def _read_escrow(self, response: WalletResponse, user_id: str, escrow_id: str) -> EscrowAnswer:
         if response.status == 404:
             return NoEscrow()
         if response.status != 200:
@@ -220,6 +234,15 @@ def authorisation(operation: Operation, queue_secret: str, now: datetime) -> str
         "exp": issued + TOKEN_SECONDS,
     }
     return jwt.encode(claims, queue_secret, algorithm="HS256")
+
+
+def _now() -> float:
+    """Seconds, for the time between two moments."""
+    return asyncio.get_running_loop().time()
+
+
+def _outcome(answer: WalletAnswer | EscrowAnswer) -> str:
+    return "unreached" if isinstance(answer, Retry) and not answer.reached else type(answer).__name__.lower()
 
 
 async def _read_bounded(response: httpx2.Response) -> bytes | None:

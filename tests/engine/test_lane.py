@@ -153,6 +153,16 @@ async def test_a_caller_that_goes_away_takes_nothing_back(store: Store, heard: H
     assert [outcome.room.version for outcome in heard.outcomes] == [1, 2]
 
 
+async def test_the_lanes_tell_how_long_the_oldest_command_has_waited(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard, count=2) as lanes:
+        assert lanes.wait_seconds == 0
+        async with held_up(lanes):
+            first = lanes.wait_seconds
+            assert first > 0
+            assert first < lanes.wait_seconds < 5
+        assert lanes.wait_seconds == 0
+
+
 async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(store: Store, heard: Heard) -> None:
     async with lanes_on(store, heard, limit=3) as lanes:
         async with held_up(lanes):

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: they name only metrics that there are."""
+"""The alert rules and the dashboard name only metrics that there are, and the guide names them all."""
 
 import json
 import re
@@ -30,3 +30,13 @@ async def test_every_metric_that_is_asked_for_is_there(api: Api, performer_id: s
     asked = {name for expression in expressions for name in METRIC.findall(expression)}
     assert len(asked) >= 12
     assert asked - known == set()
+
+
+async def test_the_guide_has_a_row_for_every_metric_and_for_no_other(api: Api) -> None:
+    text = (await api.get("/metrics")).text
+    shown = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    # `python_info` and the like would be of the client library, which nobody asked for.
+    assert all(name.startswith(("queue_", "process_")) for name in shown)
+    guide = (ROOT / "static" / "docs" / "guides" / "operate.md").read_text()
+    described = re.findall(r"^\| `((?:queue|process)_\w+)` \|", guide, re.MULTILINE)
+    assert sorted(described) == sorted(shown)

@@ -1,17 +1,20 @@
 """What a Prometheus server reads: each number moves when what it counts happens, and none carries an id."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.live.watched_room import Traffic
-from app.metrics.registry import VERSION, Metrics, Readings
+from app.metrics.loop_lag import LoopLag
+from app.metrics.readings import DatabaseReadings, Readings
+from app.metrics.registry import VERSION, Metrics
+from app.store.disk import DiskUsage
 from app.wallet.breaker import Breaker, BreakerState
 from app.wire.websocket import CloseCode
 from tests.support.hub_harness import FakeLine, World, until
@@ -121,6 +124,9 @@ async def test_intakes_are_counted_by_their_result(scraped: Scraped, performer_i
     ok(await api.post("/v1/queue/items", feature, body))
     problem(await api.post("/v1/queue/items", feature, {**body, "tokens": 0}), 422, "VALIDATION_ERROR")
     problem(await api.post("/v1/queue/items", feature, {**body, "tokens": 1}), 422, "DUPLICATE_IDEMPOTENCY_KEY")
+    # Only what was queued counts for the limit of three.
+    for _ in range(2):
+        ok(await api.post("/v1/queue/items", feature, intake_body(performer_id, userId="eager")), 201)
     problem(
         await api.post("/v1/queue/items", feature, intake_body(performer_id, userId="eager")),
         429,
@@ -132,7 +138,7 @@ async def test_intakes_are_counted_by_their_result(scraped: Scraped, performer_i
         dict(labels)["result"]: scraped.change(name, **dict(labels))
         for name, labels in scraped.now
         if name == "queue_intakes_total" and scraped.change(name, **dict(labels))
-    } == {"queued": 1, "replayed": 1, "VALIDATION_ERROR": 1, "DUPLICATE_IDEMPOTENCY_KEY": 1, "RATE_LIMIT_EXCEEDED": 1}
+    } == {"queued": 3, "replayed": 1, "VALIDATION_ERROR": 1, "DUPLICATE_IDEMPOTENCY_KEY": 1, "RATE_LIMIT_EXCEEDED": 1}
 
 
 async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, performer_id: str) -> None:
@@ -171,12 +177,28 @@ async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, per
     await scraped.api.command("complete", await scraped.api.start_next(performer_id))
     await scraped.scrape()
     # Settlement waits for an hour here.
+    assert 0 < scraped.value("queue_wallet_oldest_open_operation_seconds") < 3600
     assert scraped.change("queue_wallet_operations", status="pending") == 1
     assert scraped.value("queue_wallet_operations", status="dead") == 0
     assert scraped.value("queue_wallet_breaker", state="closed") == 1
     assert scraped.value("queue_wallet_breaker", state="open") == 0
     assert scraped.value("queue_info", database="sqlite", version=VERSION) == 1
     assert scraped.value("process_resident_memory_bytes") > 0
+    assert scraped.value("queue_database_bytes") > 4096
+    assert scraped.value("queue_disk_free_bytes") > 0
+
+
+async def test_calls_of_the_wallet_are_counted_by_kind_and_outcome(tmp_path: Path, performer_id: str) -> None:
+    with serving(tmp_path, settle_delay_seconds=0) as server:
+        async with server.api() as api:
+            scraped = Scraped(api)
+            await api.intake(performer_id)
+            await api.command("complete", await api.start_next(performer_id))
+            labels = {"kind": "settle", "outcome": "succeeded"}
+            await scraped.until(lambda: scraped.value("queue_wallet_calls_total", **labels) == 1)
+            assert scraped.value("queue_wallet_call_seconds_count", kind="settle") == 1
+            assert scraped.value("queue_wallet_call_seconds_count", kind="refund") == 0
+            await scraped.until(lambda: scraped.value("queue_wallet_oldest_open_operation_seconds") == 0)
 
 
 async def test_no_number_carries_an_id(scraped: Scraped, performer_id: str) -> None:
@@ -201,15 +223,24 @@ async def test_two_services_in_one_process_count_apart(tmp_path: Path, scraped: 
 
 
 @dataclass
+class Deliveries:
+    delivered: int = 5
+    failed: int = 2
+
+
+@dataclass
 class Numbers:
     """What is looked at, as the test has it."""
 
-    operations: Any
+    database: Callable[[], Awaitable[DatabaseReadings]]
+    disk: DiskUsage | None = None
     breaker: Breaker = field(default_factory=lambda: Breaker(threshold=1))
 
     def readings(self) -> Readings:
         return Readings(
             waiting_commands=lambda: 7,
+            lane_wait_seconds=lambda: 0.75,
+            event_loop_lag_seconds=lambda: 0.125,
             sockets=lambda: 0,
             watched_rooms=lambda: 0,
             lagging_sockets=lambda: 0,
@@ -218,7 +249,9 @@ class Numbers:
             heartbeat_age_seconds=lambda: 0.5,
             traffic=Traffic(),
             breaker=self.breaker,
-            operations=self.operations,
+            deliveries=Deliveries(),
+            database=self.database,
+            disk=lambda: self.disk,
             connections=lambda: 3,
             silent_connections=lambda: 2,
             connection_capacity=lambda: 100,
@@ -227,39 +260,45 @@ class Numbers:
         )
 
 
+def answer_of_the_database() -> DatabaseReadings:
+    return DatabaseReadings(
+        operations={"dead": 2}, oldest_open_operation_seconds=700.5, webhook_endpoints={"active": 3, "parked": 1}
+    )
+
+
 async def told(metrics: Metrics) -> Samples:
     return read((await metrics.text()).decode())
 
 
 async def test_a_database_that_is_away_hides_nothing_else() -> None:
-    async def operations() -> dict[str, int]:
+    async def database() -> DatabaseReadings:
         raise ConnectionError("away")
 
     metrics = Metrics(database="postgresql", close_codes=[])
-    metrics.watch(Numbers(operations).readings())
+    metrics.watch(Numbers(database).readings())
     samples = await told(metrics)
     assert samples["queue_lane_waiting_commands", ()] == 7
     assert not any(name == "queue_wallet_operations" for name, _ in samples)
 
 
 async def test_a_database_that_does_not_answer_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def operations() -> dict[str, int]:
+    async def database() -> DatabaseReadings:
         await asyncio.Event().wait()
-        return {"dead": 1}
+        return answer_of_the_database()
 
     monkeypatch.setattr("app.metrics.registry.LONGEST_QUESTION_SECONDS", 0.01)
     metrics = Metrics(database="postgresql", close_codes=[])
-    metrics.watch(Numbers(operations).readings())
+    metrics.watch(Numbers(database).readings())
     async with asyncio.timeout(WAIT_SECONDS):
         samples = await told(metrics)
     assert not any(name == "queue_wallet_operations" for name, _ in samples)
 
 
 async def test_an_open_breaker_is_shown() -> None:
-    async def operations() -> dict[str, int]:
-        return {"dead": 2}
+    async def database() -> DatabaseReadings:
+        return answer_of_the_database()
 
-    numbers = Numbers(operations)
+    numbers = Numbers(database)
     now = datetime(2026, 1, 31, tzinfo=UTC)
     permit = numbers.breaker.admit(now)
     assert permit is not None
@@ -275,6 +314,45 @@ async def test_an_open_breaker_is_shown() -> None:
     assert samples["queue_wallet_breaker_opened_total", ()] == 1
     assert samples["queue_wallet_operations", (("status", "dead"),)] == 2
     assert samples["queue_wallet_operations", (("status", "pending"),)] == 0
+
+
+async def test_what_a_pager_needs_is_shown() -> None:
+    async def database() -> DatabaseReadings:
+        return answer_of_the_database()
+
+    metrics = Metrics(database="sqlite", close_codes=[])
+    metrics.watch(Numbers(database, DiskUsage(used=4096, free=8192)).readings())
+    samples = await told(metrics)
+    assert samples["queue_wallet_oldest_open_operation_seconds", ()] == 700.5
+    assert samples["queue_webhook_endpoints", (("status", "parked"),)] == 1
+    assert samples["queue_webhook_deliveries_total", (("outcome", "delivered"),)] == 5
+    assert samples["queue_webhook_deliveries_total", (("outcome", "failed"),)] == 2
+    assert samples["queue_lane_wait_seconds", ()] == 0.75
+    assert samples["queue_event_loop_lag_seconds", ()] == 0.125
+    assert samples["queue_database_bytes", ()] == 4096
+    assert samples["queue_disk_free_bytes", ()] == 8192
+
+
+async def test_a_database_elsewhere_shows_no_disk() -> None:
+    async def database() -> DatabaseReadings:
+        return answer_of_the_database()
+
+    metrics = Metrics(database="postgresql", close_codes=[])
+    metrics.watch(Numbers(database).readings())
+    samples = await told(metrics)
+    assert not {name for name, _ in samples} & {"queue_database_bytes", "queue_disk_free_bytes"}
+
+
+async def test_the_event_loop_is_late_by_what_keeps_it_busy() -> None:
+    lag = LoopLag(seconds=0.01)
+    assert lag.seconds == 0
+    task = asyncio.create_task(lag.run())
+    await until(lambda: lag.seconds > 0)
+    busy_until = time.monotonic() + 0.3
+    while time.monotonic() < busy_until:
+        pass
+    await until(lambda: lag.seconds > 0.25)
+    task.cancel()
 
 
 async def test_a_histogram_counts_a_value_in_every_bucket_from_its_own_on() -> None:

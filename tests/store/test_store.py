@@ -165,6 +165,7 @@ def test_operations_are_listed_and_counted_by_status(store: Store) -> None:
         dead = reading.operations_page(connection, status="dead", limit=1, skip=0)
         every = reading.operations_page(connection, status=None, limit=10, skip=1)
         assert reading.operation_counts(connection) == {"pending": 1, "dead": 2, "done": 1}
+        assert reading.oldest_open_operation(connection) == moment(0)
     assert [operation.operation_id for operation in dead.rows] == ["operation-2"]
     assert dead.total == 2
     assert [operation.operation_id for operation in every.rows] == ["operation-2", "operation-1", "operation-0"]

@@ -1,5 +1,6 @@
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -359,6 +360,28 @@ async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) ->
         outcome = await wallet.execute(build_operation())
         found = await wallet.escrow("viewer-1", "escrow-1")
     assert outcome == found == Retry(problem="the wallet could not be reached", reached=False)
+
+
+async def test_every_call_is_told_with_its_kind_its_outcome_and_its_time(
+    clock: MovableClock, theirs: StrictWallet
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    def observe(kind: str, outcome: str, seconds: float) -> None:
+        assert 0 <= seconds < 30
+        told.append((kind, outcome))
+
+    async with build_wallet("http://wallet.test", clock, transport=theirs.transport(), observe=observe) as wallet:
+        for kind in KINDS:
+            await wallet.execute(build_operation(kind))
+        await wallet.execute(build_operation(escrow_transaction_id=".."))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        async with build_wallet(f"http://127.0.0.1:{taken.getsockname()[1]}", clock, observe=observe) as wallet:
+            await wallet.execute(build_operation())
+            await wallet.escrow("viewer-1", "escrow-1")
+    assert told[:3] == [(str(kind), "succeeded") for kind in KINDS]
+    assert told[3:] == [(str(build_operation().kind), "unreached"), ("escrow", "unreached")]
 
 
 async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: MovableClock) -> None:
