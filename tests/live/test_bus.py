@@ -177,7 +177,7 @@ async def test_a_message_of_another_release_is_passed_over(
     async with connected(redis_url, ear, epoch) as listener, Redis.from_url(redis_url) as redis:
         await watch(listener, redis_url, epoch, STAR)
         channel = f"performance-queue:{epoch}:room:{STAR}"
-        for unreadable in ("{", "7", "[7]", "[{}]", json.dumps([{**row, "name": "invented_later"}])):
+        for unreadable in ("{", "7", "[7]", "[{}]", json.dumps([{**row, "at": "yesterday"}])):
             await redis.spublish(channel, unreadable)
         await redis.spublish(channel, event_to_json([event]).decode())
         await until(lambda: bool(ear.heard))
