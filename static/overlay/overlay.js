@@ -1,6 +1,7 @@
 // The overlay for a stream: what is on stage and what comes next, on a transparent ground. It asks nothing and shows
 // nothing it cannot vouch for: after ten seconds without a connection it hides.
-//   ?max=4 (1–10)   ?theme=dark|light|clear   ?hide=now,next,tokens,feature,count,time,message
+//   ?max=4 (1–10)   ?theme=dark|light|clear   ?scale=100 (50–300, percent)
+//   ?hide=now,next,tokens,feature,count,time,message,life
 import { byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
 import { renderList } from "../lib/lists.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
@@ -21,6 +22,9 @@ const hidden = new Set(
 );
 const theme = query.get("theme");
 if (["dark", "light", "clear"].includes(theme)) document.documentElement.dataset.theme = theme;
+
+const scale = Number.parseInt(query.get("scale") ?? "", 10);
+if (scale >= 50 && scale <= 300) document.documentElement.style.setProperty("--scale", String(scale / 100));
 
 const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const session = new Session();
@@ -53,7 +57,7 @@ const draw = oncePerFrame(() => {
         "li",
         { "data-testid": "queue-item", "data-item-id": item.itemId },
         el("span", { class: "place" }),
-        el("span", { class: "what" }),
+        el("span", { class: "what", dir: "auto" }),
         el("span", { class: "cost" }),
       ),
     (row, item) => {
@@ -68,10 +72,13 @@ const draw = oncePerFrame(() => {
   const message = hidden.has("message") ? "" : room?.announcement || stateOf(room, items.length);
   show(byId("message"), message !== "");
   setText(byId("message"), message);
+  // A source that shows nothing at all looks broken to the streamer.
+  const isIdle = ["current", "next", "message"].every((id) => byId(id).hidden);
+  show(byId("life"), isIdle && !hidden.has("life"));
 });
 
 function stateOf(room, depth) {
-  if (!room || room.version === 0) return "";
+  if (!room) return "";
   if (room.paused && room.pauseReason !== "performer_disconnected") return t("overlay.paused");
   if (!room.accepting) return t("overlay.closed");
   return depth === 0 && room.mode !== "off" ? t("overlay.open") : "";

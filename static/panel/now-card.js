@@ -3,6 +3,7 @@
 import { length } from "../lib/cards.js";
 import { button, el, setAttribute, setText, show } from "../lib/dom.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
+import { holdable, isHoldWanted } from "./hold.js";
 import { icon } from "../lib/icons.js";
 import { t } from "../lib/messages.js";
 import { isStill, onStage, stageSeconds } from "../lib/stage.js";
@@ -56,7 +57,7 @@ export function nowCard(now, desk) {
         ? action("action.pause", "pause", acts.pause, "side")
         : action("action.break", "pause", acts.takeBreak, "side"),
       primary: isStage
-        ? action("action.finish", "check", acts.finish, "primary dominant")
+        ? holdable(action("action.finish", "check", () => {}, "primary dominant"), acts.finish)
         : action("action.start", "play", () => acts.start(), "primary dominant"),
       split: isStage && action("action.split", "split", () => acts.split(), "quiet small"),
     };
@@ -111,7 +112,7 @@ export function nowCard(now, desk) {
     const ready = desk.isReady();
     parts.primary.disabled = !ready || item === null || Date.now() < guardedUntil;
     setAttribute(parts.primary, "aria-busy", desk.isSending());
-    if (kind !== "stage") setText(parts.primary.lastChild, t(isOnBreak ? "action.startAfterBreak" : "action.start"));
+    setText(parts.primary.lastChild, t(mainWords(kind, isOnBreak)));
     parts.side.disabled = !ready || Date.now() < guardedUntil;
     // The banner's Resume comes first: under a break there is nothing to pause.
     setAttribute(parts.side, "data-away", isOnBreak);
@@ -156,6 +157,11 @@ export function nowCard(now, desk) {
   }
 
   return { draw, drawClock, measure };
+}
+
+function mainWords(kind, isOnBreak) {
+  if (kind === "stage") return isHoldWanted() ? "action.holdFinish" : "action.finish";
+  return isOnBreak ? "action.startAfterBreak" : "action.start";
 }
 
 const about = (item, kind) =>

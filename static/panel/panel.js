@@ -9,6 +9,7 @@ import { renderList } from "../lib/lists.js";
 import { duration, inLine, tokens } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
 import { watchLink } from "./link-life.js";
+import { isHoldWanted, wantHold } from "./hold.js";
 import { nowCard } from "./now-card.js";
 import { showDay } from "./panel-day.js";
 import { QueueClient } from "../queue-client.js";
@@ -100,13 +101,23 @@ async function emptyQueue() {
 
 const drawSettings = roomSettings(byId("switches"), byId("settings"), change, emptyQueue);
 const drawBreak = breakBanner(byId("break"), change);
-const card = nowCard(byId("now"), {
+const desk = {
   client,
   isReady: usable,
   isSending: () => sending.size > 0,
   redraw: () => draw(),
-  acts: { start, finish, pause, split, abandon, refund, takeBreak: () => change({ paused: true }) },
-});
+  acts: {
+    start,
+    finish,
+    pause,
+    split,
+    abandon,
+    refund,
+    takeBreak: () => change({ paused: true }),
+    resume: () => change({ paused: false }),
+  },
+};
+const card = nowCard(byId("now"), desk);
 
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
@@ -158,6 +169,8 @@ async function reload() {
 function drawQueue() {
   const { items, room } = client.state;
   setText(byId("depth"), room ? t("depth", { n: items.length, max: room.maxDepth }) : "");
+  show(byId("load"), items.length > 0);
+  setText(byId("load"), showLeft(items));
   renderList(
     byId("queue"),
     items,
@@ -176,6 +189,16 @@ function drawQueue() {
   show(byId("queue"), items.length > 0);
   show(byId("queue-empty"), items.length === 0);
   setText(byId("queue-empty"), t("panel.queueEmpty"));
+}
+
+/** How many tokens are in line, and how long they are by what was declared, a minute where nothing was. */
+function showLeft(items) {
+  const seconds = items.reduce((sum, item) => {
+    const used = item.status === "started" ? stage.stageSeconds(item, client.now()) : 0;
+    return sum + Math.max(0, (item.durationSeconds ?? 60) - used);
+  }, 0);
+  const total = tokens(items.reduce((sum, item) => sum + item.tokens, 0));
+  return t("panel.load", { total, time: duration(Math.max(60, seconds)) });
 }
 
 function buildRow(item) {
@@ -214,7 +237,7 @@ function rowChoices(item) {
 
 const SHORTCUTS = {
   s: ["action.start", () => subject() && !onStage() && start()],
-  f: ["action.finish", () => onStage() && finish()],
+  f: ["action.finish", () => onStage() && (isHoldWanted() ? toast(t("help.holdHint")) : finish())],
   p: ["shortcut.pause", () => onStage() && pause()],
   a: ["action.abandon", () => subject() && usable() && abandon()],
   r: ["action.refund", () => subject() && usable() && refund()],
@@ -238,11 +261,23 @@ addEventListener("keydown", (event) => {
 async function showHelp() {
   const { shortcutHelp } = await import("./shortcut-help.js");
   const keys = Object.entries(SHORTCUTS).map(([key, [label]]) => [key.toUpperCase(), t(label)]);
-  const turn = (on) => browserStorage.setItem(SHORTCUT_SLOT, on ? "on" : "off");
-  shortcutHelp([...keys, ["?", t("help.label")]], lettersOn, turn);
+  const turnLetters = (on) => browserStorage.setItem(SHORTCUT_SLOT, on ? "on" : "off");
+  const turnHold = (on) => {
+    wantHold(on);
+    draw();
+  };
+  shortcutHelp([...keys, ["?", t("help.label")]], [
+    { id: "letters", words: t("help.letters"), isOn: lettersOn, turn: turnLetters },
+    { id: "hold", words: t("help.hold"), isOn: isHoldWanted, turn: turnHold },
+  ]);
 }
 
 byId("help").addEventListener("click", showHelp);
+byId("glance").prepend(icon("expand"));
+byId("glance").addEventListener("click", async () => (await import("./glance.js")).glance(desk));
+byId("overlay-link").addEventListener("click", async () =>
+  (await import("./overlay-link.js")).overlayLink(performer),
+);
 
 byId("alerts").setAttribute("aria-label", t("panel.alerts"));
 alertSwitch(
@@ -277,6 +312,6 @@ if (performer) {
   setInterval(draw, 20_000);
   client.connect();
 } else {
-  document.querySelectorAll("#desk, queue-connection, #alerts, #help").forEach((node) => show(node, false));
+  document.querySelectorAll("#desk, queue-connection, #alerts, #help, #glance").forEach((node) => show(node, false));
   (await import("./panel-gate.js")).openGate(byId("gate"), role);
 }

@@ -9,6 +9,39 @@ const SWITCHES = [...AT_HAND, ...SELDOM];
 
 const isOn = (room, name) => (name === "mode" ? room.mode === "on" : Boolean(room[name]));
 
+/** Bounds that a performer may set or leave open, each as a person says it: the wait in minutes. */
+const LIMITS = [
+  { name: "maxPerUser", most: 1000, unit: 1 },
+  { name: "maxWaitSeconds", most: 1440, unit: 60 },
+];
+
+function limitField({ name, most, unit }, change) {
+  const hint = el("p", { class: "muted setting-hint", id: `hint-${name}` });
+  const input = el("input", {
+    type: "number",
+    id: name,
+    min: 1,
+    max: most,
+    step: 1,
+    inputmode: "numeric",
+    placeholder: t("settings.any"),
+    "aria-describedby": hint.id,
+  });
+  input.addEventListener("change", () => {
+    if (input.reportValidity()) change({ [name]: input.value ? Math.round(input.valueAsNumber * unit) : null });
+  });
+  const label = el("label", { class: "setting-name", for: name }, t(`settings.${name}`));
+  return {
+    node: el("div", { class: "setting" }, el("div", {}, label, hint), input),
+    draw(room, ready) {
+      const value = room[name] ?? null;
+      input.disabled = !ready;
+      if (document.activeElement !== input) input.value = value === null ? "" : String(Math.max(1, Math.round(value / unit)));
+      setText(hint, t(`settings.${name}.${value === null ? "off" : "on"}`, { n: value === null ? 0 : Math.round(value / unit) }));
+    },
+  };
+}
+
 /** Fills `banner`, which says loudly that there is a break. Returns what shows a state. */
 export function breakBanner(banner, change) {
   const resume = button("", () => change({ paused: false }), icon("play"), el("span", {}, t("break.resume")));
@@ -50,6 +83,7 @@ export function roomSettings(near, card, change, emptyQueue) {
   places.addEventListener("change", () => {
     if (places.reportValidity() && places.value) change({ maxDepth: places.valueAsNumber });
   });
+  const limits = LIMITS.map((limit) => limitField(limit, change));
   const words = el("textarea", {
     id: "announcement",
     maxlength: 280,
@@ -71,6 +105,7 @@ export function roomSettings(near, card, change, emptyQueue) {
       el("label", { class: "setting-name", for: "places" }, t("settings.places")),
       places,
     ),
+    ...limits.map(({ node }) => node),
     el(
       "div",
       { class: "field" },
@@ -90,6 +125,7 @@ export function roomSettings(near, card, change, emptyQueue) {
       switches[name].control.disabled = !ready;
       setText(switches[name].hint, t(`settings.${name}.${on ? "on" : "off"}`, { n: depth }));
     }
+    for (const limit of limits) limit.draw(room, ready);
     for (const control of [places, words, publish, clear]) control.disabled = !ready;
     empty.disabled = !ready || depth === 0;
     if (document.activeElement !== places) places.value = room.maxDepth;

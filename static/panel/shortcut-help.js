@@ -13,19 +13,23 @@ addStyle(`
   }
 `);
 
-/** `keys`: [[key, what it does]]; `isOn()` and `turn(on)`: whether single letters work. */
-export function shortcutHelp(keys, isOn, turn) {
+function option(id, words, isOn, turn) {
   const toggle = el("button", {
     class: "switch",
     type: "button",
     role: "switch",
     "aria-checked": String(isOn()),
-    "aria-labelledby": "letters",
+    "aria-labelledby": id,
   });
   toggle.addEventListener("click", () => {
     turn(!isOn());
     setAttribute(toggle, "aria-checked", String(isOn()));
   });
+  return el("div", { class: "setting" }, el("p", { class: "setting-name", id }, words), toggle);
+}
+
+/** `keys`: [[key, what it does]]; `options`: [{id, words, isOn, turn}], what is chosen for this browser. */
+export function shortcutHelp(keys, options) {
   const dialog = openModal(
     "help-title",
     el(
@@ -37,7 +41,11 @@ export function shortcutHelp(keys, isOn, turn) {
         { class: "keys" },
         keys.map(([key, text]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, text))),
       ),
-      el("div", { class: "setting" }, el("p", { class: "setting-name", id: "letters" }, t("help.letters")), toggle),
+      el(
+        "div",
+        {},
+        options.map(({ id, words, isOn, turn }) => option(id, words, isOn, turn)),
+      ),
       el(
         "div",
         { class: "dialog-actions" },

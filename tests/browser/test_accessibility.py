@@ -69,6 +69,32 @@ def _panel_asking(room: Room, look: Callable[[str], Page]) -> None:
     expect(panel.get_by_role("dialog")).to_be_visible()
 
 
+def _panel_on_a_break(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.settings(paused=True)
+    panel = look(room.panel_url.replace(room.server.performer(room.performer), _short_lived(room)))
+    expect(panel.get_by_test_id("break")).to_be_visible()
+    expect(panel.get_by_test_id("link-life")).to_be_visible()
+
+
+def _short_lived(room: Room) -> str:
+    return room.server.sign("performer", room.performer, ttl_seconds=500)
+
+
+def _panel_at_a_glance(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.start_next()
+    panel = look(room.panel_url)
+    panel.get_by_role("button", name="Glance mode").click()
+    expect(panel.get_by_test_id("glance").get_by_role("button", name="Finish")).to_be_enabled()
+
+
+def _panel_with_the_overlays_link(room: Room, look: Callable[[str], Page]) -> None:
+    panel = look(room.panel_url)
+    panel.get_by_role("button", name="Copy overlay link…").click()
+    expect(panel.get_by_label("Link")).to_have_value(room.overlay_url)
+
+
 def _overlay(room: Room, look: Callable[[str], Page]) -> None:
     room.request(title="Dance")
     expect(look(room.overlay_url).get_by_text("Dance")).to_be_visible()
@@ -96,6 +122,9 @@ STATES: list[State] = [
     _panel_idle,
     _panel_busy,
     _panel_asking,
+    _panel_on_a_break,
+    _panel_at_a_glance,
+    _panel_with_the_overlays_link,
     _overlay,
     _admin,
     _front,

@@ -1,0 +1,43 @@
+// A button that acts only when it is held, for performers who would rather not end a song by a slip of the thumb.
+import { browserStorage } from "../lib/storage.js";
+
+const SLOT = "queue.hold";
+const HOLD_MS = 600;
+
+export const isHoldWanted = () => browserStorage.getItem(SLOT) === "on";
+export const wantHold = (on) => browserStorage.setItem(SLOT, on ? "on" : "off");
+
+/** Has `button` call `act` when it is pressed or, while `isWanted`, once it has been held. */
+export function holdable(button, act, isWanted = isHoldWanted) {
+  let timer = null;
+  const end = () => {
+    clearTimeout(timer);
+    timer = null;
+    button.removeAttribute("data-holding");
+  };
+  const begin = () => {
+    if (!isWanted() || button.disabled || timer !== null) return;
+    button.setAttribute("data-holding", "");
+    timer = setTimeout(() => {
+      end();
+      if (!button.disabled) act();
+    }, HOLD_MS);
+  };
+  const isKey = (event) => isWanted() && (event.key === "Enter" || event.key === " ");
+  button.addEventListener("pointerdown", begin);
+  for (const name of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(name, end);
+  button.addEventListener("keydown", (event) => {
+    if (!isKey(event)) return;
+    event.preventDefault();
+    begin();
+  });
+  button.addEventListener("keyup", (event) => {
+    if (!isKey(event)) return;
+    event.preventDefault();
+    end();
+  });
+  button.addEventListener("contextmenu", (event) => isWanted() && event.preventDefault());
+  // Assistive technology cannot hold: its click comes without a pointer.
+  button.addEventListener("click", (event) => (!isWanted() || event.detail === 0) && act());
+  return button;
+}
