@@ -179,9 +179,13 @@ const ROOM_COLUMNS = [
       el("a", { href: `/watch/${encodeURIComponent(room.performerId)}` }, room.performerId),
       el(
         "button",
-        { class: "button quiet small", type: "button", onclick: () => openPanel(room.performerId) },
+        {
+          class: "button quiet small",
+          type: "button",
+          "aria-label": `${t("rooms.panel")} ${room.performerId}`,
+          onclick: () => openPanel(room.performerId),
+        },
         t("rooms.panel"),
-        el("span", { class: "visually-hidden" }, ` ${room.performerId}`),
       ),
     ],
     key: (room) => room.performerId,
