@@ -275,6 +275,7 @@ const STUCK_COLUMNS = [
 /** The service's own time, in milliseconds: this device's clock may be wrong. To the second, which is enough here. */
 async function serverNow() {
   const response = await fetch("/healthz", { cache: "no-store" });
+  await response.text(); // an answer that nobody reads keeps its connection
   return Date.parse(response.headers.get("Date")) || Date.now();
 }
 
