@@ -24,7 +24,9 @@ def figures_of(number: int) -> list[Metric]:
         "queue_seconds", "Seconds.", buckets=[("1.0", number), ("+Inf", 2 * number)], sum_value=number / 2
     )
     sockets = GaugeMetricFamily("queue_sockets", "Sockets.", value=number)
-    return [counter, info, started, operations, seconds, sockets]
+    lag = GaugeMetricFamily("queue_event_loop_lag_seconds", "Lag.", value=number / 4)
+    age = GaugeMetricFamily("queue_wallet_oldest_open_operation_seconds", "Age.", value=number)
+    return [counter, info, started, operations, seconds, sockets, lag, age]
 
 
 def lines(families: Sequence[Metric]) -> dict[str, float]:
@@ -49,6 +51,8 @@ def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> N
             "queue_seconds_count": 14,
             "queue_seconds_sum": 3.5,
             "queue_sockets": 7,
+            "queue_event_loop_lag_seconds": 1.25,
+            "queue_wallet_oldest_open_operation_seconds": 2,
         }
 
 
