@@ -270,7 +270,7 @@ def test_what_a_performer_sets_is_seen_by_everybody_at_once(room: Room, windows:
     for switch, key in (
         ("Accepting requests", "closedServing"),
         ("Take a break", "paused"),
-        ("Use the queue", "modeOff"),
+        ("Use the queue", "modeOffServing"),
     ):
         panel.get_by_role("switch", name=switch).click()
         expect(note).to_have_attribute("data-note", key)
