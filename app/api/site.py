@@ -95,7 +95,7 @@ class Site:
         html = self._sources[name].decode()
         named = _MESSAGES.search(html)
         catalogue = _catalogue(named[1].split() if named else [], language)
-        html = _MESSAGES.sub("", html).replace('<html lang="en">', f'<html lang="{language}">')
+        html = _MESSAGES.sub("", html).replace('<html lang="en"', f'<html lang="{language}"', 1)
         scripts: list[str] = []
         styles: list[str] = []
 
