@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from random import Random
 from time import monotonic, time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 import uuid_utils
@@ -127,15 +127,7 @@ def assemble(
     metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
     commits = Commits()
     own_clock, clock = clock, RoomClock(clock)
-    lanes = Lanes(
-        store,
-        clock,
-        new_id,
-        commits.publish,
-        count=lane_count(settings),
-        measure=metrics.batch,
-        seconds=settings.command_seconds,
-    )
+    lanes = _lanes(settings, store, clock, commits, metrics)
     queries = Queries(store, lanes, seconds=settings.command_seconds)
     heartbeat = Heartbeat(lanes, queries, clock, database_time=database_time if store.shared else None)
     event_log = EventLog(queries, clock)
@@ -162,24 +154,17 @@ def assemble(
     # Tokens are valid by the process's own clock, as their issuers and the wallet see it.
     key_set = KeySet(settings.auth_jwks_url, own_clock) if settings.auth_jwks_url is not None else None
     authenticator = _authenticator(settings, own_clock, key_set)
-    wallet_at, sandbox_routes = _wallets(settings, engines, own_clock)
-    wallet = wallet_at(connections=WALLET_CONNECTIONS, observe=metrics.wallet_call)
-    outbox = _outbox(settings, lanes, queries, wallet, clock)
-    hold_checks = None
-    if settings.wallet_verify_holds:
-        hold_checks = HoldChecks(
-            wallet_at(connections=CHECKS_AT_ONCE, observe=metrics.wallet_call), outbox.breaker, clock
-        )
+    money = _money(settings, engines, lanes, queries, metrics, own_clock, clock)
     quota = Quota(settings.user_intakes_per_minute, redis) if settings.user_intakes_per_minute else None
     actions = Actions(
         lanes=lanes,
         queries=queries,
-        outbox=outbox,
+        outbox=money.outbox,
         clock=clock,
         new_id=new_id,
         max_duration_seconds=settings.max_duration_seconds,
         quota=quota,
-        hold_checks=hold_checks,
+        hold_checks=money.hold_checks,
     )
     sockets = _sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits)
     disconnects = Disconnects(sockets.disconnect, bus, process_id=process_id)
@@ -201,10 +186,10 @@ def assemble(
         presence=presence,
         key_set=key_set,
         authenticator=authenticator,
-        wallet=wallet,
-        sandbox_routes=sandbox_routes,
-        outbox=outbox,
-        hold_checks=hold_checks,
+        wallet=money.wallet,
+        sandbox_routes=money.sandbox_routes,
+        outbox=money.outbox,
+        hold_checks=money.hold_checks,
         webhooks=_webhooks(settings, lanes, queries, own_clock),
         actions=actions,
         sockets=sockets,
@@ -318,6 +303,45 @@ def _wallets(
 def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> Wallet:
     """A client of the wallet for a command beside the service."""
     return _wallets(settings, engines, clock)[0](connections=WALLET_CONNECTIONS)
+
+
+def _lanes(settings: Settings, store: Store, clock: RoomClock, commits: Commits, metrics: Metrics) -> Lanes:
+    return Lanes(
+        store,
+        clock,
+        new_id,
+        commits.publish,
+        count=lane_count(settings),
+        measure=metrics.batch,
+        seconds=settings.command_seconds,
+    )
+
+
+class _Money(NamedTuple):
+    wallet: Wallet
+    sandbox_routes: Sequence[BaseRoute]
+    outbox: Outbox
+    hold_checks: HoldChecks | None
+
+
+def _money(
+    settings: Settings,
+    engines: Engines,
+    lanes: Lanes,
+    queries: Queries,
+    metrics: Metrics,
+    own_clock: Callable[[], datetime],
+    clock: RoomClock,
+) -> _Money:
+    """What talks to the wallet. The two clients have connections of their own: a check holds up no settlement."""
+    wallet_at, sandbox_routes = _wallets(settings, engines, own_clock)
+    wallet = wallet_at(connections=WALLET_CONNECTIONS, observe=metrics.wallet_call)
+    outbox = _outbox(settings, lanes, queries, wallet, clock)
+    hold_checks = None
+    if settings.wallet_verify_holds:
+        client = wallet_at(connections=CHECKS_AT_ONCE, observe=metrics.wallet_call)
+        hold_checks = HoldChecks(client, outbox.breaker, clock)
+    return _Money(wallet, sandbox_routes, outbox, hold_checks)
 
 
 def _outbox(
