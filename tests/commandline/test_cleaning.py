@@ -210,11 +210,45 @@ def test_a_prune_that_is_killed_loses_no_item(sqlite_database: Database, tmp_pat
         process.kill()
     with store.reading() as connection:
         left = {item.item_id for item in items if reading.find_item(connection, item.item_id)}
-    moved = {json.loads(line)["item"]["itemId"] for line in file.read_text().splitlines()}
+    # A line that was being written has no end. Its item does not count as moved: it has to be in the database.
+    moved = exported_ids(file.read_bytes().rpartition(b"\n")[0])
     assert left | moved == {item.item_id for item in items}
     assert run("check", sqlite_database.url).exit_code == 0
     assert run(f"prune --older-than 0 --export {file}", sqlite_database.url).exit_code == 0
     assert counts(store)["items"] == 0
+    assert file.read_bytes().endswith(b"\n")
+    assert exported_ids(file.read_bytes()) == {item.item_id for item in items}
+
+
+def exported_ids(lines: bytes) -> set[str]:
+    return {json.loads(line)["item"]["itemId"] for line in lines.splitlines()}
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"item":{"title":"' + 200_000 * b"x"], ids=["short", "long"])
+@pytest.mark.parametrize("before", [b"", b'{"item":{"itemId":"earlier"}}\n'], ids=["alone", "after a whole line"])
+def test_a_torn_last_line_of_an_export_is_cut_off(
+    sqlite_database: Database, tmp_path: Path, before: bytes, torn: bytes
+) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(before + torn)
+    assert_appends(sqlite_database, file, before)
+
+
+def test_a_whole_last_line_of_an_export_that_lacks_its_end_is_kept(sqlite_database: Database, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(b'{"item":{"itemId":"earlier"}}')
+    assert_appends(sqlite_database, file, b'{"item":{"itemId":"earlier"}}\n')
+
+
+def assert_appends(database: Database, file: Path, before: bytes) -> None:
+    """The next line of the export follows these."""
+    store, clock = database.open(), HandClock()
+    writer = build_writer(store, clock)
+    item = queue_item(writer)
+    settle(writer, clock, item)
+    assert run(f"prune --older-than 0 --export {file}", database.url).exit_code == 0
+    assert file.read_bytes().startswith(before)
+    assert exported_ids(file.read_bytes().removeprefix(before)) == {item.item_id}
 
 
 PERSON: dict[str, Any] = {

@@ -173,7 +173,7 @@ def test_postgresql_gives_up_a_process_that_vanished_in_mid_transaction(postgres
     for engine in (postgres_database.open().engines.writer, postgres_database.open().engines.reader):
         with engine.begin() as connection:
             assert connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "10s"
-            assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "2s"
+            assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "500ms"
 
 
 def test_a_second_owner_of_a_sqlite_file_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:

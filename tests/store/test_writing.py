@@ -18,7 +18,7 @@ from app.domain.room import Policy
 from app.store import Store, reading, writing
 from app.store.engines import driver_rows
 from app.store.writing import Changes, save
-from tests.support.builders import PERFORMER, build_item, moment
+from tests.support.builders import PERFORMER, build_item, item_id_of, moment
 from tests.support.stores import (
     Database,
     HandClock,
@@ -336,7 +336,7 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
         (lambda connection: reading.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
         (lambda connection: reading.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
         (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_user"),
-        (lambda connection: reading.item_events(connection, "item"), "ix_event_item"),
+        (lambda connection: reading.item_events(connection, item_id_of(7)), "sqlite_autoindex_events_1"),
         (lambda connection: reading.held_escrows(connection, ["one", "two"]), "sqlite_autoindex_items_2"),
     ],
 )
@@ -348,7 +348,7 @@ def test_a_frequent_question_on_sqlite_is_answered_by_its_index_without_a_sort_o
 ) -> None:
     store = sqlite_database.open()
     writer = build_writer(store)
-    item = queue_item(writer)
+    item = queue_item(writer, 7)
     send(writer, start_of(item))
     send(writer, complete_of(item))
     plans: list[str] = []

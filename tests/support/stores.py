@@ -122,11 +122,14 @@ def _postgres_database(request: pytest.FixtureRequest, folder: Path) -> Iterator
         request.session.addfinalizer(made.close)
         _migrate(free[0])
     url = free.pop()
+    with psycopg.connect(url) as connection:
+        meta = connection.execute("SELECT name, value FROM meta").fetchall()
     yield url
     with psycopg.connect(url, options="-c lock_timeout=5s") as connection:
         for table in (*SQLModel.metadata.sorted_tables, *SANDBOX_TABLES):
-            where = "WHERE name <> 'epoch'" if table.name == "meta" else ""
-            connection.execute(f"DELETE FROM {table.name} {where}".encode())
+            connection.execute(f"DELETE FROM {table.name}".encode())
+        # As it was after the migration: the epoch, and that events are written in the compact form.
+        connection.cursor().executemany("INSERT INTO meta (name, value) VALUES (%s, %s)", meta)
     free.append(url)
 
 
