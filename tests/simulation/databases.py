@@ -13,6 +13,7 @@ from sqlalchemy import Engine, StaticPool, create_engine, event
 
 from app.sandbox.tables import SANDBOX_TABLES
 from app.store.engines import Engines, sqlite_driver
+from app.store.heartbeat import HEARTBEAT
 from app.store.migrating import migrate
 from tests.support.sandbox_audit import memory_engine
 
@@ -31,6 +32,8 @@ class Databases:
         with self.queue.writer.begin() as connection:
             for table in QUEUE_TABLES:
                 connection.exec_driver_sql(f"DELETE FROM {table}")
+            # The rest of `meta` says which form the tables have.
+            connection.exec_driver_sql("DELETE FROM meta WHERE name = ?", (HEARTBEAT,))
         with self.wallet.begin() as connection:
             for emptied in SANDBOX_TABLES:
                 connection.exec_driver_sql(f"DELETE FROM {emptied.name}")
