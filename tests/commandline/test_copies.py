@@ -217,6 +217,7 @@ def test_a_copy_that_is_no_good_is_refused_and_nothing_changes(tmp_path: Path) -
     damage(copies["damaged"])
     os.truncate(copies["short"], good.stat().st_size // 2)
     sql("UPDATE alembic_version SET version_num = '9999'", copies["newer"])
+    sql("UPDATE meta SET value = '9999' WHERE name = 'oldest_release'", copies["newer"])
     sql("DROP TABLE events", copies["other"])
     copies["text"].write_text("Dear diary")
     with sole_owner(url_of(path)):
