@@ -87,6 +87,8 @@ async def test_an_answer_has_its_headers_and_its_requests_id() -> None:
         (b"location", b"/there"),
         (b"content-length", b"2"),
         (b"content-type", b"application/json"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
         (b"x-request-id", b"mine"),
     ]
     assert body["body"] == b"{}"
