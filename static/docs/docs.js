@@ -70,7 +70,7 @@ function operation(path, method, described, openapi) {
   const { schema: body, example } = described.requestBody?.content["application/json"] ?? {};
   const answers = Object.entries(described.responses).map(([status, described]) => {
     const answer = described.$ref ? openapi.components.responses[nameOf(described)] : described;
-    const shapes = Object.entries(answer.content).flatMap(([media, { schema }], index) => {
+    const shapes = Object.entries(answer.content ?? {}).flatMap(([media, { schema }], index) => {
       const plain = media.startsWith("application/") ? kind(schema) : [media];
       return [index ? ", " : "", ...plain];
     });
