@@ -75,6 +75,21 @@ def browser_program(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _provide(request, lambda say: nullcontext(environment.browser(say)))
 
 
+@pytest.fixture(scope="session")
+def firefox_program(request: pytest.FixtureRequest) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.firefox(say)))
+
+
+@pytest.fixture(scope="session")
+def node(request: pytest.FixtureRequest) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.node(say)))
+
+
+@pytest.fixture(scope="session")
+def npm(request: pytest.FixtureRequest, node: Path) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.npm(say)))
+
+
 @pytest.fixture(scope="module")
 def browser(browser_program: Path) -> Iterator[Browser]:
     """A headless browser. Playwright's loop runs as long as it does: no async tests in a module that uses it."""

@@ -3,7 +3,6 @@
 import html
 import os
 import re
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ EXAMPLES = {found["name"]: found["code"] for text in TEXTS.values() for found in
 INTERPRETERS = {
     "feature.sh": ["bash", "-euo", "pipefail"],
     "feature.py": [sys.executable],
-    **({"feature.mjs": ["node"]} if shutil.which("node") else {}),
+    "feature.mjs": ["node"],
 }
 
 
@@ -88,6 +87,7 @@ def surroundings(server: Server) -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("name", INTERPRETERS)
 async def test_a_feature_of_the_guide_queues_what_was_paid_for_once(
     server: Server, api: Api, tmp_path: Path, name: str

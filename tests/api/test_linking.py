@@ -1,26 +1,30 @@
 """The linker of the pages' modules: many files in, one module out, and a clear word for whatever it does not read."""
 
-import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from app.api.linking import LinkError, link, stripped
 
-needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+Run = Callable[[str], list[str]]
 
 
-def run(files: Mapping[str, str], entry: str = "main.js") -> list[str]:
-    """What the linked module prints in Node."""
-    node = ["node", "--input-type=module"]
-    done = subprocess.run(node, input=link(entry, files.get), capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+@pytest.fixture
+def run(node: Path) -> Run:
+    """What a module prints in Node."""
+
+    def run(module: str) -> list[str]:
+        command = [str(node), "--input-type=module"]
+        done = subprocess.run(command, input=module, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
 
 
-@needs_node
-def test_every_way_to_import_and_export_works_as_in_the_modules_themselves() -> None:
+def test_every_way_to_import_and_export_works_as_in_the_modules_themselves(run: Run) -> None:
     files = {
         "main.js": """
 import "./lib/effect.js";
@@ -54,7 +58,7 @@ export const { first, second } = words;
 """,
         "late/question.js": 'import { f } from "../lib/things.js";\nexport const pose = () => `posed ${f()}`;\n',
     }
-    assert run(files) == [
+    assert run(link("main.js", files.get)) == [
         "effect undefined",
         "helper runs once",
         "hallo 1 4 thing 1 [Function: f] 1 2",
@@ -62,26 +66,22 @@ export const { first, second } = words;
     ]
 
 
-@needs_node
-def test_a_library_exports_what_its_entry_exports() -> None:
+def test_a_library_exports_what_its_entry_exports(run: Run) -> None:
     files = {
         "client.js": 'import { b } from "./b.js";\nexport { b };\nexport class Client { name = b; }\n',
         "b.js": 'export const b = "b";\n',
     }
     module = link("client.js", files.get)
-    check = f"{module}\nconsole.log(b, new Client().name);"
-    done = subprocess.run(["node", "--input-type=module"], input=check, capture_output=True, text=True, check=False)
-    assert done.stdout == "b b\n", done.stderr
+    assert run(f"{module}\nconsole.log(b, new Client().name);") == ["b b"]
 
 
-@needs_node
-def test_a_circle_through_a_later_import_ends() -> None:
+def test_a_circle_through_a_later_import_ends(run: Run) -> None:
     files = {
         "main.js": 'import { a } from "./a.js";\nconsole.log(await a());\n',
         "a.js": 'export const name = "a";\nexport const a = async () => (await import("./b.js")).b;\n',
         "b.js": 'import { name } from "./a.js";\nexport const b = `b of ${name}`;\n',
     }
-    assert run(files) == ["b of a"]
+    assert run(link("main.js", files.get)) == ["b of a"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +14,8 @@ from websockets.sync.client import ClientConnection, connect
 from tests.support.browsing import Room
 from tests.support.server import Json
 
-PROGRAM = shutil.which("firefox-esr") or shutil.which("firefox")
 START_SECONDS = 60
 ANSWER_SECONDS = 60
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="Firefox is not installed")
 
 SHOWS = """words => new Promise((resolve) => {
   const look = () => document.body?.innerText.includes(words) ? resolve(document.body.innerText) : setTimeout(look, 50);
@@ -65,10 +61,18 @@ class Firefox:
 
 
 @pytest.fixture(scope="module")
-def firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
+def firefox(firefox_program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firefox]:
     profile = tmp_path_factory.mktemp("firefox")
     log = profile / "log"
-    command = [str(PROGRAM), "--headless", "--remote-debugging-port", "0", "--profile", str(profile), "--no-remote"]
+    command = [
+        str(firefox_program),
+        "--headless",
+        "--remote-debugging-port",
+        "0",
+        "--profile",
+        str(profile),
+        "--no-remote",
+    ]
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as program:
         try:
             with connect(_address(log, program), max_size=None, proxy=None) as socket:

@@ -27,13 +27,13 @@ LINTERS = ("@redocly/cli@2.77.0", "@stoplight/spectral-cli@6.16.3")
 
 # Fixtures, because an installation takes longer than a test may.
 @pytest.fixture(scope="module")
-def generators() -> Path:
-    return installed(GENERATORS)
+def generators(npm: Path) -> Path:
+    return installed(npm, GENERATORS)
 
 
 @pytest.fixture(scope="module")
-def linters() -> Path:
-    return installed(LINTERS)
+def linters(npm: Path) -> Path:
+    return installed(npm, LINTERS)
 
 
 @pytest.fixture

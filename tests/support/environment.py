@@ -85,14 +85,43 @@ def _playwrights_browser(say: Say) -> Path | None:
 
 
 def _debians_browser(say: Say) -> Path | None:
+    return _installed_browser(say) if _debians_package("chromium", say) else None
+
+
+# Programs found on the path
+
+
+def firefox(say: Say) -> Path:
+    return _program(("firefox-esr", "firefox"), "firefox-esr", say)
+
+
+def node(say: Say) -> Path:
+    return _program(("node",), "nodejs", say)
+
+
+def npm(say: Say) -> Path:
+    return _program(("npm",), "npm", say)
+
+
+def _program(names: tuple[str, ...], package: str, say: Say) -> Path:
+    """The first of the names that is on the path, after Debian's package has been installed where none was."""
+    if not any(map(shutil.which, names)):
+        _debians_package(package, say)
+    for found in filter(None, map(shutil.which, names)):
+        return Path(found)
+    raise Unobtainable(f"{names[0]} is not installed and could not be")
+
+
+def _debians_package(name: str, say: Say) -> bool:
+    """Install a package; False where this is not Debian, not root, or the package cannot be had."""
     if os.geteuid() != 0 or platform.freedesktop_os_release().get("ID") != "debian":
-        return None
-    say("browser: installing Debian's package chromium")
+        return False
+    say(f"installing Debian's package {name}")
     apt = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=300"]
-    if not (_run([*apt, "update"]) and _run([*apt, "install", "chromium"])):
-        say("browser: Debian's package could not be installed")
-        return None
-    return _installed_browser(say)
+    if _run([*apt, "update"]) and _run([*apt, "install", name]):
+        return True
+    say(f"Debian's package {name} could not be installed")
+    return False
 
 
 def _version(program: Path) -> str | None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -14,21 +13,18 @@ import pytest
 INSTALL_SECONDS = 100.0
 
 
-def installed(packages: Sequence[str]) -> Path:
+def installed(npm: Path, packages: Sequence[str]) -> Path:
     """The folder whose `node_modules` has these packages, each written as npm takes it (name@version).
 
-    Skips the test where there is no npm, and where npm cannot reach its registry, unless CI is set.
+    Skips the test where npm cannot reach its registry, unless CI is set.
     """
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed")
     version = blake2b(" ".join(packages).encode(), digest_size=6).hexdigest()
     folder = Path(tempfile.gettempdir()) / f"performance-queue-node-{os.getuid()}-{version}"
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "complete").exists():
-            command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", *packages]
+            command = [str(npm), "install", "--no-audit", "--no-fund", "--ignore-scripts", "--save-exact", *packages]
             (folder / "package.json").write_text('{"private": true}')
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS)
             if done.returncode != 0 and not os.environ.get("CI"):

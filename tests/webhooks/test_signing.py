@@ -31,8 +31,8 @@ def test_while_a_secret_is_changed_both_are_accepted() -> None:
         Webhook(secret).verify(BODY.decode(), headers)
 
 
-def test_the_javascript_reference_library_accepts_them(tmp_path: Path) -> None:
-    folder = node_tools.installed(["standardwebhooks@1.1.1"])
+def test_the_javascript_reference_library_accepts_them(node: Path, npm: Path, tmp_path: Path) -> None:
+    folder = node_tools.installed(npm, ["standardwebhooks@1.1.1"])
     secret = signing.new_secret()
     headers = signing.headers("evt_1", datetime.now(UTC), BODY, [signing.new_secret(), secret])
     script = tmp_path / "verify.cjs"
@@ -42,5 +42,5 @@ def test_the_javascript_reference_library_accepts_them(tmp_path: Path) -> None:
         "process.stdout.write(new Webhook(secret).verify(body, headers).type);"
     )
     arguments = json.dumps([secret, BODY.decode(), headers])
-    done = subprocess.run(["node", script, arguments], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([node, script, arguments], capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout) == (0, "queue.item.created"), done.stderr
