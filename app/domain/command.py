@@ -130,6 +130,8 @@ class RestartClocks:
     and run again from now."""
 
     stopped_at: datetime
+    set_after: datetime | None = None
+    """By the time as it is now, the earliest moment at which it can have been set; None: nothing was started since."""
     actor: Actor = field(default=TIMER)
 
 

@@ -73,7 +73,7 @@ def decide(
         case do.ChangeSettings():
             return _change_settings(recorder, command)
         case do.RestartClocks():
-            return _restart_clocks(recorder, command.stopped_at)
+            return _restart_clocks(recorder, command)
         case do.SetPresence():
             return _set_presence(recorder, command.online)
     subject = room.find(command.item_id) or item
@@ -316,7 +316,7 @@ def _change_settings(recorder: EventRecorder, command: do.ChangeSettings) -> Dec
     return recorder.end()
 
 
-def _restart_clocks(recorder: EventRecorder, stopped_at: datetime) -> Decision:
+def _restart_clocks(recorder: EventRecorder, command: do.RestartClocks) -> Decision:
     """At most one clock of a room runs, that of its first item. The grace of an absent performer begins anew: nobody
     could come back meanwhile."""
     # Even if the last event was stamped later: by a clock that has been set back since.
@@ -326,7 +326,7 @@ def _restart_clocks(recorder: EventRecorder, stopped_at: datetime) -> Decision:
         settings = replace(settings, offline_since=recorder.at)
     head = room.items[0] if room.items else None
     if head is not None and head.clock.since is not None:
-        clock = head.clock.restart(room.time(stopped_at), recorder.at)
+        clock = head.clock.restart(room.time(command.stopped_at), recorder.at, command.set_after)
         recorder.record_settings(EventName.ROOM_CHANGED, settings, changed(head, clock=clock))
     elif settings != room.settings:
         recorder.record_settings(EventName.ROOM_CHANGED, settings)

@@ -93,9 +93,18 @@ class Clock:
     def stop(self, now: datetime) -> "Clock":
         return self if self.since is None else Clock(used_seconds=self.elapsed(now))
 
-    def restart(self, stopped_at: datetime, now: datetime) -> "Clock":
-        """A running clock as if it had been stopped at `stopped_at` and started again now."""
-        return self if self.since is None else Clock(used_seconds=self.elapsed(stopped_at), since=now)
+    def restart(self, stopped_at: datetime, now: datetime, set_after: datetime | None = None) -> "Clock":
+        """A running clock as if it had been stopped at `stopped_at` and started again now.
+
+        If the time was set back, `stopped_at` lies ahead of now. A clock that was started between `set_after` and now,
+        by the time as it is since, was started after that: it has counted until now. One that was started by the time
+        as it was before cannot be told apart if it shows a time in there; it counts too little then, never too much.
+        """
+        if self.since is None:
+            return self
+        if set_after is not None and set_after <= self.since <= now:
+            stopped_at = min(stopped_at, now)
+        return Clock(used_seconds=self.elapsed(stopped_at), since=now)
 
     def elapsed(self, now: datetime) -> float:
         """Seconds counted until `now`. A `now` before the start (a skewed clock) counts nothing."""

@@ -99,17 +99,22 @@ class Heartbeat:
         stopped_at = await self._lanes.run(lambda connection: rows.beat(connection, now, tolerance))
         if stopped_at is not None:
             log.warning("the clocks of all rooms restart: the last heartbeat was %.1f s away", _away(now, stopped_at))
-            await self._restart_all(stopped_at)
+            await self._restart_all(RestartClocks(stopped_at=stopped_at, set_after=self._earliest_setting(now)))
             # Only now: a process that dies on the way leaves the rest to the next one.
             now = self._clock()
             await self._lanes.run(lambda connection: rows.write(connection, now))
         self._last = now
         self._written = self._elapsed()
 
-    async def _restart_all(self, stopped_at: datetime) -> None:
+    def _earliest_setting(self, now: datetime) -> datetime | None:
+        """The clock cannot have been set before that, by the time as it is now: at the last heartbeat it was right.
+        None for a process that has just started, in which nothing can have been started since."""
+        return None if self._last is None else now - timedelta(seconds=self.age_seconds) - BEAT
+
+    async def _restart_all(self, command: RestartClocks) -> None:
         after = ""
         while performer_ids := await self._rooms_with_clocks(after):
-            await self._restart(performer_ids, stopped_at)
+            await self._restart(performer_ids, command)
             after = performer_ids[-1]
 
     async def _rooms_with_clocks(self, after: str) -> list[str]:
@@ -117,8 +122,7 @@ class Heartbeat:
             await self._queries.run(lambda connection: rows.rooms_with_clocks(connection, after, ROOMS_AT_ONCE))
         )
 
-    async def _restart(self, performer_ids: list[str], stopped_at: datetime) -> None:
-        command = RestartClocks(stopped_at=stopped_at)
+    async def _restart(self, performer_ids: list[str], command: RestartClocks) -> None:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
     async def _correct(self) -> None:
@@ -131,7 +135,7 @@ class Heartbeat:
         ahead = await self._queries.run(
             lambda connection: rows.rooms_ahead(connection, now + WRONG_CLOCK, ROOMS_AT_ONCE)
         )
-        await self._restart(list(ahead), now)
+        await self._restart(list(ahead), RestartClocks(stopped_at=now))
         if await self._queries.run(lambda connection: rows.are_operations_ahead(connection, now + WRONG_CLOCK)):
             log.warning("%s wallet operations were due by a clock that was wrong", await self._lanes.run(correct))
 

@@ -13,7 +13,7 @@ from app.domain.item import STOPPED, Clock, Item, Reason, Status
 from app.domain.operation import OperationKind
 from app.domain.recorder import Decision
 from app.domain.room import Policy, Room, apply
-from tests.support.builders import FEATURE, PERFORMER, Stage, build_room, item_of, moment, order_of
+from tests.support.builders import FEATURE, NOON, PERFORMER, Stage, build_room, item_of, moment, order_of
 
 
 def stage_of(waiting: int, policy: Policy | None = None) -> tuple[Stage, list[Item]]:
@@ -373,6 +373,21 @@ class TestRestartOfTheClocks:
             assert stage.expire(item).events == ()
         stage.wait(30)
         assert item_of(stage.expire(items[0])).abandon_reason is Reason.PERFORMER_DISCONNECTED
+
+    @pytest.mark.parametrize(
+        ("began", "used"),
+        [
+            (-1800, 1800),  # before the clock was set back
+            (-3600, 3600),
+            (-3700, 3700),
+            (-3596.0, 3.0),  # by its time within the last seconds, as if it had been started since
+        ],
+    )
+    def test_a_clock_set_back_has_counted_what_was_counted_before(self, began: float, used: float) -> None:
+        stopped_at = NOON
+        now = NOON - timedelta(seconds=3600 - 7)
+        clock = Clock(since=NOON + timedelta(seconds=began))
+        assert clock.restart(stopped_at, now, now - timedelta(seconds=5)) == Clock(used_seconds=used, since=now)
 
     def test_clocks_that_stand_already_are_left_alone(self) -> None:
         stage, items = stage_of(1, ROPE)

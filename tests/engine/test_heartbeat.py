@@ -153,6 +153,25 @@ async def test_there_and_back_again_leaves_the_time_that_was_left(database: Data
         assert not item_of(store, item).is_active
 
 
+async def test_what_starts_between_a_clock_set_back_and_the_next_heartbeat_has_counted_only_that_time(
+    database: Database,
+) -> None:
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(20)
+        clock.wait(-3600)
+        await service.process.lanes.send(PERFORMER.id, start_of(item))
+        clock.wait(0.5)
+        service.seconds += 0.5
+        assert await service.look() == 0
+        assert item_of(store, item).clock == Clock(used_seconds=0.5, since=clock())
+        await service.work(249)
+        assert item_of(store, item).is_active
+        await service.work(1)
+        assert item_of(store, item).abandon_reason is Reason.TIMEOUT
+
+
 async def test_a_process_that_stood_still_finds_it_out_before_it_looks_at_a_deadline(database: Database) -> None:
     """Suspended, or without its database: the loop goes on where it was."""
     store, clock = database.open(POLICY), HandClock()
