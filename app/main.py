@@ -30,6 +30,7 @@ from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
 from app.api.users import Users
+from app.api.wallet_check import WalletCheckRoutes
 from app.api.webhooks import Webhooks
 from app.engine import timers, upkeep
 from app.engine.heartbeat import STANDSTILL_SECONDS
@@ -223,6 +224,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Events(callers=callers, log=parts.event_log).routes(),
         *Webhooks(callers=callers, endpoints=parts.webhooks).routes(),
         *admin.routes(),
+        *WalletCheckRoutes(callers=callers, checks=parts.wallet_checks).routes(),
         *Health(
             callers=callers,
             queries=queries,

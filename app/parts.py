@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
+from math import nan
 from random import Random
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,7 +53,7 @@ from app.server.addresses import Proxies
 from app.server.admission import Admission
 from app.server.limits import Limits
 from app.settings import SANDBOX, Environment, InvalidSettings, Settings, WalletKeyFormat
-from app.store import Store, disk, reading, webhooks
+from app.store import Store, disk, reading, wallet_check, webhooks
 from app.store.engines import LANE_BUSY_TIMEOUT_MS, Engines, open_engines
 from app.store.heartbeat import database_time
 from app.store.migrating import migrate, refuse_other_schema
@@ -61,6 +62,7 @@ from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.hold_checks import CHECKS_AT_ONCE, HoldChecks
 from app.wallet.outbox import Outbox
+from app.wallet.wallet_check import WalletChecks
 from app.webhooks.deliverer import Deliverer
 from app.webhooks.endpoints import WebhookEndpoints
 from app.webhooks.sender import Sender
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
 
 POSTGRESQL_LANES = 4
 WALLET_CONNECTIONS = 32
-"""Of the outbox, which has at most half as many attempts under way."""
+"""Of the outbox, which has at most half as many attempts under way; a comparison with the wallet asks by the rest."""
 
 
 def utc_now() -> datetime:
@@ -108,6 +110,7 @@ class Parts:
     """Where features reach the built-in wallet; none if the wallet is another service."""
     outbox: Outbox
     hold_checks: HoldChecks | None
+    wallet_checks: WalletChecks
     webhooks: WebhookEndpoints
     actions: Actions
     sockets: Sockets
@@ -190,6 +193,7 @@ def assemble(
         sandbox_routes=money.sandbox_routes,
         outbox=money.outbox,
         hold_checks=money.hold_checks,
+        wallet_checks=money.wallet_checks,
         webhooks=_webhooks(settings, lanes, queries, own_clock),
         actions=actions,
         sockets=sockets,
@@ -322,6 +326,7 @@ class _Money(NamedTuple):
     sandbox_routes: Sequence[BaseRoute]
     outbox: Outbox
     hold_checks: HoldChecks | None
+    wallet_checks: WalletChecks
 
 
 def _money(
@@ -341,7 +346,15 @@ def _money(
     if settings.wallet_verify_holds:
         client = wallet_at(connections=CHECKS_AT_ONCE, observe=metrics.wallet_call)
         hold_checks = HoldChecks(client, outbox.breaker, clock)
-    return _Money(wallet, sandbox_routes, outbox, hold_checks)
+    wallet_checks = WalletChecks(
+        queries=queries,
+        lanes=lanes,
+        wallet=wallet,
+        breaker=outbox.breaker,
+        clock=clock,
+        seconds=settings.command_seconds,
+    )
+    return _Money(wallet, sandbox_routes, outbox, hold_checks, wallet_checks)
 
 
 def _outbox(
@@ -448,13 +461,18 @@ def _readings(parts: Parts) -> Readings:
     """Where the metrics find the numbers that the parts keep."""
     hub = parts.hub
 
+    def since(moment: datetime) -> float:
+        return max(0.0, (parts.clock() - moment).total_seconds())
+
     def database(connection: Connection) -> DatabaseReadings:
         oldest = reading.oldest_open_operation(connection)
-        age = 0.0 if oldest is None else max(0.0, (parts.clock() - oldest).total_seconds())
+        compared = wallet_check.last(connection)
         return DatabaseReadings(
             operations=reading.operation_counts(connection),
-            oldest_open_operation_seconds=age,
+            oldest_open_operation_seconds=0.0 if oldest is None else since(oldest),
             webhook_endpoints=webhooks.count_by_status(connection),
+            wallet_differences=nan if compared is None else compared.different,
+            wallet_check_age_seconds=nan if compared is None else since(compared.at),
         )
 
     return Readings(

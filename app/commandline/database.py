@@ -2,30 +2,34 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Connection
 
 from app.commandline.cleaning import forget_user, prune_all
 from app.commandline.refusals import explained
 from app.domain.room import Policy
 from app.parts import utc_now, wallet_of
 from app.settings import InvalidSettings, Settings, read_settings
-from app.store import Store, copies
-from app.store.checking import Result, check_database
+from app.store import Store, copies, wallet_check
+from app.store.checking import LISTED, Result, check_database
 from app.store.engines import open_engines, sole_owner
 from app.store.migrating import migrate as migrate_database
 from app.store.migrating import refuse_other_schema
-from app.wallet.comparison import compare_with_wallet
+from app.store.wallet_check import WalletCheck
+from app.wallet.comparison import RECENT, Difference, compare
 
-RECENT = timedelta(days=7)
-"""How long ago an item may have changed whose escrow is compared with the wallet though it is resolved."""
+BATCH = 200
+"""Escrows that are read together for a comparison with the wallet."""
+
+T = TypeVar("T")
 
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -141,8 +145,32 @@ def _store(settings: Settings) -> Iterator[Store]:
 
 
 async def _ask_wallet(settings: Settings, store: Store) -> Result:
+    """Compares every escrow that is open or has changed of late, and records the result for the service's metrics."""
+    examined, unanswered, differences, after = 0, 0, list[Difference](), ""
+    since = utc_now() - RECENT
+
+    async def run(query: Callable[[Connection], T]) -> T:
+        with store.reading() as connection:
+            return query(connection)
+
     async with wallet_of(settings, store.engines, utc_now) as wallet:
-        return await compare_with_wallet(store, wallet, since=utc_now() - RECENT)
+        while True:
+            step = await compare(run, wallet, since=since, after=after, at_most=BATCH)
+            examined += step.examined
+            unanswered += step.unanswered
+            differences += step.differences
+            if step.after is None:
+                break
+            after = step.after
+    if unanswered < examined or not examined:
+        check = WalletCheck(at=utc_now(), examined=examined, different=len(differences))
+        with store.engines.patient_writer.begin() as connection:
+            wallet_check.record(connection, check)
+    findings = [
+        f"item {each.item.item_id}, escrow {each.item.escrow_transaction_id}: {each.problem}"
+        for each in differences[:LISTED]
+    ]
+    return Result(rule="wallet", examined=examined, wrong=len(differences), findings=findings)
 
 
 def report(results: list[Result]) -> None:

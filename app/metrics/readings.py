@@ -57,6 +57,10 @@ class DatabaseReadings:
     """Since the oldest operation was ordered that is neither done nor dead; 0 if there is none."""
     webhook_endpoints: Mapping[str, int]
     """By status."""
+    wallet_differences: float
+    """What the last comparison with the wallet found; NaN: there has been none."""
+    wallet_check_age_seconds: float
+    """Since that one ended; NaN: there has been none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +165,16 @@ def _of_database(database: DatabaseReadings) -> Iterator[Metric]:
         "queue_wallet_oldest_open_operation_seconds",
         "Since the oldest open wallet operation was ordered; the same in every process.",
         value=database.oldest_open_operation_seconds,
+    )
+    yield GaugeMetricFamily(
+        "queue_wallet_differences",
+        "Escrows on which the last comparison found queue and wallet to differ; NaN before the first one.",
+        value=database.wallet_differences,
+    )
+    yield GaugeMetricFamily(
+        "queue_wallet_check_age_seconds",
+        "Since the last comparison with the wallet ended; NaN before the first one.",
+        value=database.wallet_check_age_seconds,
     )
     meaning = "Webhook endpoints; the same in every process."
     endpoints = {(str(status),): database.webhook_endpoints.get(status, 0) for status in EndpointStatus}

@@ -20,7 +20,13 @@ FOLDER = "PERFORMANCE_QUEUE_FIGURES"
 """The environment variable by which a parent tells its workers where the folder is."""
 
 _OWN_ONLY = frozenset(
-    {"queue_wallet_operations", "queue_wallet_oldest_open_operation_seconds", "queue_webhook_endpoints"}
+    {
+        "queue_wallet_operations",
+        "queue_wallet_oldest_open_operation_seconds",
+        "queue_wallet_differences",
+        "queue_wallet_check_age_seconds",
+        "queue_webhook_endpoints",
+    }
 )
 """The same in every process, so one's own is the newest."""
 _NOT_ADDED: dict[str, Callable[[float, float], float]] = {

@@ -35,6 +35,7 @@ from app.wire.requests import (
     Request,
     ResolveRequest,
     RetryOperationsRequest,
+    WalletCheckRequest,
     WebhookRequest,
 )
 
@@ -396,6 +397,29 @@ OPERATIONS: tuple[Operation, ...] = (
         notes="For an operation that is dead, or that retries and is not under way. The wallet is asked first: a held "
         "escrow allows any resolution, one that was resolved meanwhile is confirmed as it is. Writing off changes "
         "nothing at the wallet.",
+    ),
+    _get(
+        "/v1/admin/wallet-check",
+        "last_wallet_check",
+        "What the last comparison with the wallet came to, wherever it was made",
+        "Administration",
+        shapes.WalletCheckShape,
+        who=ADMIN,
+        refuses=(*TOKEN, Forbidden),
+    ),
+    Operation(
+        method="POST",
+        path="/v1/admin/wallet-check",
+        name="wallet_check",
+        summary="Compare the open and recent escrows with the wallet's own word, part by part",
+        tag="Administration",
+        who=ADMIN,
+        body=WalletCheckRequest,
+        answers={200: shapes.WalletCheckPart},
+        refuses=LISTING,
+        notes="An answer holds the part that can be compared in time. Send its `next` until that is null: then the "
+        "result is recorded for the metrics. Nothing of the queue is changed. 503 while the wallet cannot be asked, "
+        "and while a process already compares.",
     ),
     _get("/healthz", "healthz", "Whether the process is alive", "Service", shapes.HealthShape),
     Operation(

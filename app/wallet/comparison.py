@@ -1,43 +1,114 @@
 """Compares the queue's escrows with the wallet's own word about each: those that are open, and those of late."""
 
 import asyncio
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
 
 from app.domain.item import Item, WalletStatus
-from app.store import Store, reading
-from app.store.checking import LISTED, Result
+from app.store import reading
 from app.wallet.answers import Escrow, EscrowAnswer, EscrowStatus, NoEscrow, Rejected, Retry
-from app.wallet.client import Wallet
 
-RULE = "wallet"
-BATCH = 200
+RECENT = timedelta(days=7)
+"""How long ago an item may have changed whose escrow is compared with the wallet though it is resolved."""
 QUESTIONS_AT_ONCE = 16
+LOOKS = 3
+"""How often an item is compared that changes while the wallet is asked."""
+
+T = TypeVar("T")
 
 
-async def compare_with_wallet(store: Store, wallet: Wallet, *, since: datetime) -> Result:
-    """Asks the wallet about every escrow that is not resolved, or whose item has changed since `since`.
+class EscrowSource(Protocol):
+    async def escrow(self, user_id: str, escrow_id: str) -> EscrowAnswer: ...
 
-    Reads in batches and asks QUESTIONS_AT_ONCE at a time. An escrow that the wallet says nothing about counts as wrong.
+
+class Run(Protocol):
+    """Runs a query over a read-only connection of its own."""
+
+    def __call__(self, query: Callable[[Connection], T], /) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """An escrow about which the wallet says something else than the queue, or nothing."""
+
+    item: Item
+    problem: str
+    is_answered: bool
+    """Whether the wallet has said anything about it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Some escrows, in order of their items' ids."""
+
+    examined: int
+    differences: Sequence[Difference]
+    after: str | None
+    """The last item's id: the rest has ids beyond it. None: this was the rest."""
+
+    @property
+    def unanswered(self) -> int:
+        """How many of them the wallet said nothing about."""
+        return sum(not each.is_answered for each in self.differences)
+
+
+async def compare(
+    run: Run, wallet: EscrowSource, *, since: datetime, after: str = "", at_most: int = QUESTIONS_AT_ONCE
+) -> Compared:
+    """Asks the wallet about escrows that are not resolved, or whose item has changed since `since`: the first `at_most`
+    of those with an item id beyond `after`, QUESTIONS_AT_ONCE at a time.
     """
-    examined, wrong, findings, after = 0, 0, list[str](), ""
+    items = await run(
+        lambda connection: reading.items_to_compare(connection, after=after, since=since, at_most=at_most)
+    )
+    return Compared(
+        examined=len(items),
+        differences=await _differences(run, wallet, items),
+        after=items[-1].item_id if len(items) == at_most else None,
+    )
+
+
+async def _differences(run: Run, wallet: EscrowSource, items: Sequence[Item]) -> list[Difference]:
+    """Items that change while the wallet is asked are compared again: the answer may be about their new state."""
+    found: list[Difference] = []
     places = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
-    async def ask(item: Item) -> str | None:
+    async def ask(item: Item) -> EscrowAnswer:
         async with places:
-            return difference(item, await wallet.escrow(item.user_id, item.escrow_transaction_id))
+            return await wallet.escrow(item.user_id, item.escrow_transaction_id)
 
-    while True:
-        with store.reading() as connection:
-            batch = reading.items_to_compare(connection, after=after, since=since, at_most=BATCH)
-        for item, found in zip(batch, await asyncio.gather(*map(ask, batch)), strict=True):
-            if found is not None:
-                wrong += 1
-                if len(findings) < LISTED:
-                    findings.append(f"item {item.item_id}, escrow {item.escrow_transaction_id}: {found}")
-        examined += len(batch)
-        if len(batch) < BATCH:
-            return Result(rule=RULE, examined=examined, wrong=wrong, findings=findings)
-        after = batch[-1].item_id
+    for _ in range(LOOKS):
+        answers = await asyncio.gather(*map(ask, items))
+        differing = [
+            Difference(item=item, problem=problem, is_answered=_is_answer(answer))
+            for item, answer in zip(items, answers, strict=True)
+            if (problem := difference(item, answer)) is not None
+        ]
+        if not differing:
+            break
+        current = await run(partial(_current, item_ids=[each.item.item_id for each in differing]))
+        found += [each for each in differing if current.get(each.item.item_id) == each.item]
+        asked = {each.item.item_id: each.item for each in differing}
+        items = [item for item in current.values() if item != asked[item.item_id]]
+    return sorted(found, key=lambda each: each.item.item_id)
+
+
+def _current(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]:
+    """By id; retention may have moved some out."""
+    found = (reading.find_item(connection, item_id) for item_id in item_ids)
+    return {item.item_id: item for item in found if item is not None}
+
+
+def _is_answer(answer: EscrowAnswer) -> bool:
+    match answer:
+        case Retry() | Rejected(concerns_credentials=True):
+            return False
+    return True
 
 
 def difference(item: Item, found: EscrowAnswer) -> str | None:

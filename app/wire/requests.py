@@ -150,6 +150,14 @@ class RetryOperationsRequest(Request):
     status: Literal["dead"]
 
 
+class WalletCheckRequest(Request):
+    """Which part of a comparison with the wallet is wanted."""
+
+    next: Annotated[str, _TEXT, Field(max_length=120)] | None = Field(
+        None, description="The `next` of the part before; without it a new comparison begins"
+    )
+
+
 class ResolveRequest(Request):
     """How a wallet operation is to end, and why."""
 

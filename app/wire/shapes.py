@@ -359,6 +359,33 @@ class RetriedShape(TypedDict):
     """How many operations were sent on their way again."""
 
 
+class EscrowDifferenceShape(TypedDict):
+    """An escrow about which the wallet says something else than the queue."""
+
+    itemId: str
+    performerId: str
+    escrowTransactionId: str
+    problem: str
+
+
+class WalletCheckPart(TypedDict):
+    """A part of a comparison with the wallet; `examined` and `different` are the sums up to its end."""
+
+    differences: list[EscrowDifferenceShape]
+    examined: int
+    different: int
+    next: str | None
+    """Asks for the next part; null: this was the last one."""
+
+
+class WalletCheckShape(TypedDict):
+    """The last comparison that got to its end, wherever it was made; all null: there has been none."""
+
+    comparedAt: datetime | None
+    examined: int | None
+    different: int | None
+
+
 class OperationsPage(TypedDict):
     operations: list[OperationShape]
     total: int

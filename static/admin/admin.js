@@ -2,6 +2,7 @@
 // whole story. It asks again every few seconds while it can be seen, and says how old its answers are.
 import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
+import { openWalletCheck } from "./admin-wallet-check.js";
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../lib/format.js";
@@ -24,6 +25,7 @@ translate(document);
 const session = new Session();
 const analytics = openAnalytics(session);
 const item = openItem(session);
+const walletCheck = openWalletCheck(session);
 
 let roomsSkip = 0;
 let operationsSkip = 0;
@@ -408,7 +410,11 @@ async function refreshWallet() {
     skip: operationsSkip,
     ...(wanted !== "all" && { status: wanted }),
   });
-  const [page] = await Promise.all([session.get(`/v1/admin/wallet-operations?${query}`), refreshTrouble()]);
+  const [page] = await Promise.all([
+    session.get(`/v1/admin/wallet-operations?${query}`),
+    refreshTrouble(),
+    walletCheck.refresh(),
+  ]);
   drawTable(
     byId("wallet-table"),
     WALLET_COLUMNS,

@@ -66,6 +66,31 @@ def test_a_dead_letter_is_listed_exported_and_sent_again(till: Till, windows: Wi
     assert till.wallet.books.available == 100
 
 
+def test_queue_and_wallet_are_compared_at_the_push_of_a_button(till: Till, windows: Windows) -> None:
+    admin = windows.open(till.room.admin_url)
+    go(admin, "Payments")
+    state, table = admin.get_by_test_id("wallet-check-state"), admin.get_by_test_id("wallet-check")
+    expect(state).to_contain_text("have not been compared")
+    expect(table).to_be_hidden()
+    item = till.request(title="Dance")
+    admin.get_by_role("button", name="Compare now").click()
+    expect(state).to_contain_text("all as the wallet has them")
+    expect(table).to_be_hidden()
+
+    till.wallet.resolve(item, settle=0, refund=100)
+    admin.get_by_role("button", name="Compare now").click()
+    expect(state).to_contain_text("escrows 1, of these different from the wallet: 1")
+    row = table.locator("tbody tr")
+    expect(row).to_have_count(1)
+    for words in (till.room.performer, item["itemId"][-8:], "refunded at the wallet"):
+        expect(row).to_contain_text(words)
+
+    till.wallet.faults.rates = AWAY
+    admin.get_by_role("button", name="Compare now").click()
+    expect(admin.locator("#toasts")).not_to_be_empty()
+    expect(state).to_contain_text("different from the wallet: 1")
+
+
 def test_a_wallet_that_is_away_shows_in_the_state_of_the_service(till: Till, windows: Windows) -> None:
     admin = windows.open(till.room.admin_url)
     health = admin.locator("#health")

@@ -33,12 +33,21 @@ async def test_the_wallet_s_word_is_compared_with_the_queue_s(
         waiting = await site.queued(performer_id)
         agreed = await check(tmp_path, wallet, "--wallet")
         assert agreed.exit_code == 0, agreed.output
+        assert await differences(site) == 0
         assert ["wallet", "3", "0"] in [line.split() for line in agreed.stdout.splitlines()]
         wallet.resolve(waiting, settle=0, refund=100)
         differs = await check(tmp_path, wallet, "--wallet")
         assert differs.exit_code == 1
+        assert await differences(site) == 1
         assert finding(differs.stdout, waiting).endswith("created, payment none here, refunded at the wallet")
         assert (await check(tmp_path, wallet)).exit_code == 0
+
+
+async def differences(site: Money) -> float:
+    """As the running service shows what the command has found."""
+    text = (await site.api.get("/metrics")).text
+    (line,) = [line for line in text.splitlines() if line.startswith("queue_wallet_differences ")]
+    return float(line.split()[1])
 
 
 def finding(output: str, item: Json) -> str:

@@ -262,7 +262,11 @@ class Numbers:
 
 def answer_of_the_database() -> DatabaseReadings:
     return DatabaseReadings(
-        operations={"dead": 2}, oldest_open_operation_seconds=700.5, webhook_endpoints={"active": 3, "parked": 1}
+        operations={"dead": 2},
+        oldest_open_operation_seconds=700.5,
+        webhook_endpoints={"active": 3, "parked": 1},
+        wallet_differences=4,
+        wallet_check_age_seconds=86400.0,
     )
 
 
@@ -324,6 +328,8 @@ async def test_what_a_pager_needs_is_shown() -> None:
     metrics.watch(Numbers(database, DiskUsage(used=4096, free=8192)).readings())
     samples = await told(metrics)
     assert samples["queue_wallet_oldest_open_operation_seconds", ()] == 700.5
+    assert samples["queue_wallet_differences", ()] == 4
+    assert samples["queue_wallet_check_age_seconds", ()] == 86400
     assert samples["queue_webhook_endpoints", (("status", "parked"),)] == 1
     assert samples["queue_webhook_deliveries_total", (("outcome", "delivered"),)] == 5
     assert samples["queue_webhook_deliveries_total", (("outcome", "failed"),)] == 2
