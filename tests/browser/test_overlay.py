@@ -167,7 +167,7 @@ def test_the_element_shows_a_place_in_a_page_of_another_site(windows: Windows, t
         item = room.start_next()
         expect(ahead).to_have_text("You’re on stage now")
         room.command("complete", item)
-        expect(ahead).to_have_text("Nothing of yours is waiting here.")
+        expect(ahead).to_have_text("That was yours")
         told = site.evaluate("told")
         assert [detail for name, detail in told if name == "queue-position"] == [2, 1, 1]
         assert ["queue-notice", "You’re next. Get ready!"] in told

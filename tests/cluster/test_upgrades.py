@@ -5,7 +5,9 @@ Where the history does not hold the previous release, these tests are not collec
 
 import asyncio
 import io
+import subprocess
 import tarfile
+import venv
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,16 +27,25 @@ from tests.support.live_socket import LiveSocket
 from tests.support.server import Api, Json, fresh, intake_body, ok
 
 RESTARTING = 1012
+INSTALL_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def previous_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source tree of the previous release, from the repository's history."""
+    """The source tree of the previous release, from the repository's history, with an environment of its own."""
     archive = previous.git("archive", previous.commit())
     folder = tmp_path_factory.mktemp("previous")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         tar.extractall(folder, filter="data")
+    venv.create(folder / ".venv", with_pip=True)
+    requirements = str(folder / "requirements.txt")
+    pip = [str(python_of(folder)), "-m", "pip", "install", "--quiet", "--requirement", requirements]
+    subprocess.run(pip, check=True, capture_output=True, timeout=INSTALL_SECONDS)
     return folder
+
+
+def python_of(release: Path) -> Path:
+    return release / ".venv" / "bin" / "python"
 
 
 @dataclass(eq=False)
@@ -135,8 +146,8 @@ async def test_a_rolling_upgrade_under_load_shows_nobody_an_error(
     previous_release: Path, postgres_url: str, redis_url: str, tmp_path: Path
 ) -> None:
     chosen = environment_of(postgres_url, redis_url)
-    migrate(chosen, root=previous_release)
-    old = Node(chosen, tmp_path / "old.log", root=previous_release)
+    migrate(chosen, root=previous_release, python=python_of(previous_release))
+    old = Node(chosen, tmp_path / "old.log", root=previous_release, python=python_of(previous_release))
     new = Node(chosen, tmp_path / "new.log")
     site = Site([fresh("star") for _ in range(3)])
     try:

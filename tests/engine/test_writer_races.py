@@ -230,7 +230,7 @@ def terminate(url: str) -> int:
     return int(ended[0])
 
 
-@pytest.mark.parametrize("statement_number", range(1, 9))
+@pytest.mark.parametrize("statement_number", range(1, 8))
 def test_a_connection_lost_at_any_statement_is_not_noticed_by_the_caller(
     postgres_database: Database, statement_number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from tests.support.environment import free_port
 from tests.support.server import Api, Server, _ErrorLog
 
 ROOT = Path(__file__).parents[2]
+PYTHON = Path(sys.executable)
 START_SECONDS = 60
 STOP_SECONDS = 15
 
@@ -38,6 +39,8 @@ class Node:
     port: int = field(default_factory=free_port)
     root: Path = ROOT
     """Where its release lies."""
+    python: Path = PYTHON
+    """The interpreter of the environment with the release's dependencies."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -46,7 +49,7 @@ class Node:
         return Server(port=self.port, settings=Settings(), stop=self.terminate, _errors=_ErrorLog("", is_plain=False))
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "app", "serve"]
+        command = [str(self.python), "-m", "app", "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.root, env={**self.environment, "PORT": str(self.port)}
@@ -122,8 +125,8 @@ def environment_of(database_url: str, redis_url: str | None, **settings: Any) ->
     return ours | {name.upper(): str(value) for name, value in chosen.items() if value is not None}
 
 
-def migrate(environment: dict[str, str], *options: str, root: Path = ROOT) -> None:
-    command = [sys.executable, "-m", "app", "migrate", *options]
+def migrate(environment: dict[str, str], *options: str, root: Path = ROOT, python: Path = PYTHON) -> None:
+    command = [str(python), "-m", "app", "migrate", *options]
     subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, timeout=START_SECONDS)
 
 

@@ -169,7 +169,7 @@ class Load:
             if self.is_over:
                 return
             name, user, tokens = f"{feature}-{number}", random.choice(USERS), random.randint(2, 50)
-            hold = {"amount": tokens, "reason": "a song", "featureType": feature}
+            hold = {"amount": tokens, "reason": "a song", "featureType": feature, "queueItemId": name}
             held = await self.ask(self.wallet, f"/wallets/{user}/escrow/hold", API_TOKEN, f"hold-{name}", hold)
             assert held.status_code == 201, held.text
             body = {
