@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from statistics import fmean, quantiles
 
+from app.store.estimates import ToldWaits
 from app.store.records import AnalysedItem
-from app.wire.shapes import Analytics, EstimateError, FeatureFigures, Percentiles
+from app.wire.shapes import EstimateByAhead, EstimateError, FeatureFigures, Percentiles, SpanFigures
 
 
-def analyse(items: Iterable[AnalysedItem], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+def analyse(items: Iterable[AnalysedItem], start: datetime, end: datetime, performer_id: str | None) -> SpanFigures:
     """The figures of the span from `start` up to but not including `end`."""
     counts: Counter[str] = Counter()
     tokens: Counter[str] = Counter()
@@ -113,3 +114,19 @@ def _estimate_error(errors: Sequence[float]) -> EstimateError:
         "meanAbsoluteSeconds": round(fmean(map(abs, errors)), 3),
         "biasSeconds": round(fmean(errors), 3),
     }
+
+
+def by_ahead(told: ToldWaits) -> EstimateByAhead:
+    return {
+        "aheadFrom": told.ahead_from,
+        "aheadTo": told.ahead_to,
+        "count": told.count,
+        "meanAbsoluteSeconds": _rounded(told.mean_absolute_seconds),
+        "biasSeconds": _rounded(told.bias_seconds),
+        "rangeRate": told.ranged / told.count if told.count else None,
+        "insideRate": told.inside / told.ranged if told.ranged else None,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -4,22 +4,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from app.access import rights
-from app.api.analytics import analyse
+from app.api.analytics import analyse, by_ahead
 from app.api.callers import Callers
 from app.api.parameters import bad_parameter, instant_of, performer_id_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
-from app.store import reading
+from app.store import estimates, reading
 from app.wire.commands import ROOM_PATH
+from app.wire.shapes import Analytics
 
 DEFAULT_SPAN = timedelta(days=1)
 LONGEST_SPAN = timedelta(days=31)
+
+
+def _figures(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+    items = reading.items_of_span(connection, start, end, performer_id)
+    told = estimates.told_waits(connection, start, end, performer_id)
+    return {
+        **analyse(items, start, end, performer_id),
+        "estimateByAhead": [by_ahead(each) for each in told],
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +52,9 @@ class Reports:
 
     async def _report(self, request: Request, performer_id: str | None) -> Response:
         start, end = self._span(request)
-        figures = await self.queries.run_slow(
-            lambda connection: analyse(
-                reading.items_of_span(connection, start, end, performer_id), start, end, performer_id
-            )
+        return json_response(
+            await self.queries.run_slow(lambda connection: _figures(connection, start, end, performer_id))
         )
-        return json_response(figures)
 
     def _span(self, request: Request) -> tuple[datetime, datetime]:
         """`from` and `to`: by default the last day."""

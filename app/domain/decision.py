@@ -115,18 +115,22 @@ def _intake(recorder: EventRecorder, command: do.Intake) -> Decision:
     _check_user_limit(room, command.item.user_id)
     arrival = _arrival(recorder, command.item)
     recorder.room = room = room.with_backlog()
-    wait = room.wait_of_next(recorder.at)
+    quote = room.quote(recorder.at)
     longest = room.settings.max_wait_seconds
-    if longest is not None and wait > longest:
-        raise QueueFull(f"A new item would wait about {round(wait)} s; this performer takes none beyond {longest} s.")
+    if longest is not None and quote.seconds > longest:
+        wait = round(quote.seconds)
+        raise QueueFull(f"A new item would wait about {wait} s; this performer takes none beyond {longest} s.")
+    low, high = quote.range_seconds or (None, None)
     item = recorder.record(
         EventName.ITEM_CREATED,
         command.item,
         queue_mode=Mode.ON,
         pass_through_mode=False,
         created_at=arrival,
-        quoted_wait_seconds=wait,
+        quoted_wait_seconds=quote.seconds,
         quoted_position=room.depth + 1,
+        quoted_low_seconds=low,
+        quoted_high_seconds=high,
     )
     return recorder.end(item)
 

@@ -15,6 +15,7 @@ the rate at which waiting items leave unserved, per second waited: of n items ah
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from math import erfc, exp, log, log1p, sqrt
 from statistics import median, quantiles
 from typing import Protocol
@@ -255,19 +256,19 @@ class History:
 
     def rest_of_gap_range(self, elapsed: float) -> tuple[float, float] | None:
         """The 10–90 % range of `rest_of_gap_seconds`; None while too few gaps of this length are known."""
-        longer = [gap - elapsed for gap in self.gaps if gap > elapsed]
+        longer = tuple(gap - elapsed for gap in self.gaps if gap > elapsed)
         if len(longer) < GAPS_NEEDED:
             return None
-        deciles = quantiles(longer, n=10)
-        return max(0.0, deciles[0]), deciles[-1]
+        first, last = _outer_deciles(longer)
+        return max(0.0, first), last
 
     def spread(self, ahead: int) -> tuple[float, float] | None:
         """The 10–90 % range of actual / quoted waits behind so many items; None while too few are known."""
         if len(self.scores) < SCORES_NEEDED:
             return None
-        deciles = quantiles(self.scores, n=10)
+        first, last = _outer_deciles(self.scores)
         precision = _precision(ahead)
-        return exp(deciles[0] / precision), exp(deciles[-1] / precision)
+        return exp(first / precision), exp(last / precision)
 
 
 _changed = replacing(History)
@@ -276,6 +277,13 @@ NOTHING_LEARNT = History()
 
 def _kind(item: Ended) -> Kind:
     return item.source_feature, item.duration_seconds is not None
+
+
+@lru_cache(maxsize=1024)
+def _outer_deciles(values: tuple[float, ...]) -> tuple[float, float]:
+    """The first and the last decile. A room's values change with a start, and every intake until the next one asks."""
+    deciles = quantiles(values, n=10)
+    return deciles[0], deciles[-1]
 
 
 def _precision(ahead: int) -> float:
@@ -317,6 +325,16 @@ def _gap_under_way(items: Sequence[Item], history: History, now: datetime) -> fl
     if history.last_end_at is not None:
         since = max(since, history.last_end_at)
     return max(0.0, (now - since).total_seconds())
+
+
+def range_seconds(
+    items: Sequence[Item], history: History, now: datetime, ahead: int, seconds: float
+) -> tuple[float, float] | None:
+    """The 10–90 % range of a wait of so many `seconds` behind `ahead` items; None while too little is known."""
+    if ahead == 0:
+        return history.rest_of_gap_range(_gap_under_way(items, history, now))
+    spread = history.spread(ahead)
+    return spread and (seconds * spread[0], seconds * spread[1])
 
 
 def wait_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> list[float]:
@@ -366,11 +384,7 @@ class Waits:
         item, seconds = self._items[index], self._seconds[index]
         if item.status is Status.STARTED:
             return Wait(seconds=seconds)
-        if index == 0:
-            elapsed = _gap_under_way(self._items, self._history, self._now)
-            return Wait(seconds=seconds, range_seconds=self._history.rest_of_gap_range(elapsed))
-        spread = self._history.spread(index)
-        return Wait(seconds=seconds, range_seconds=spread and (seconds * spread[0], seconds * spread[1]))
+        return Wait(seconds=seconds, range_seconds=range_seconds(self._items, self._history, self._now, index, seconds))
 
     def __iter__(self) -> Iterator[Wait]:
         return (self[index] for index in range(len(self)))

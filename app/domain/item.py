@@ -168,6 +168,9 @@ class Item:
     quoted_wait_seconds: float | None = None
     """The estimate the owner was given on arrival, kept to learn how good it was."""
     quoted_position: int | None = None
+    quoted_low_seconds: float | None = None
+    """The 10–90 % range of that estimate, from here to `quoted_high_seconds`; None where none was given."""
+    quoted_high_seconds: float | None = None
 
     @property
     def is_active(self) -> bool:

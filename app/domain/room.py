@@ -9,7 +9,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from app.domain.estimate import NOTHING_LEARNT, History, Waits, backlog_seconds, first_seconds, thinned
+from app.domain.estimate import (
+    NOTHING_LEARNT,
+    History,
+    Wait,
+    Waits,
+    backlog_seconds,
+    first_seconds,
+    range_seconds,
+    thinned,
+)
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
 from app.domain.fast_replace import replacing
 from app.domain.item import Item, Reason, Status, changed
@@ -112,6 +121,11 @@ class Room:
         """The estimated wait, in seconds, of one that would come now, after all the others."""
         first = first_seconds(self.items, self.history, now, self.policy.default_duration_seconds)
         return thinned(first, self.with_backlog().backlog_seconds or 0.0, self.history.leaving_rate)
+
+    def quote(self, now: datetime) -> Wait:
+        """The estimated wait of one that comes now, with its range."""
+        seconds = self.wait_of_next(now)
+        return Wait(seconds=seconds, range_seconds=range_seconds(self.items, self.history, now, self.depth, seconds))
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
         """When an active item becomes overdue and why; None while no clock of it runs."""

@@ -39,6 +39,8 @@ FIXED = (
     "created_at",
     "quoted_wait_seconds",
     "quoted_position",
+    "quoted_low_seconds",
+    "quoted_high_seconds",
 )
 """The fields of an item that never change once it is queued."""
 PREFIX = "of_"

@@ -72,6 +72,8 @@ _KNOWN_TO_PREVIOUS = {
     },
 }
 """The fields of the previous release's records."""
+_ONLY_IN_ITS_ROW = ("quoted_low_seconds", "quoted_high_seconds")
+"""Fields that an item's JSON leaves out: the previous release could not read it, and nobody looks for them there."""
 _NEW_ITEM_DEFAULTS, _NEW_SETTINGS_DEFAULTS = (
     {field.name: field.default for field in fields(kind) if field.name not in known}
     for kind, known in _KNOWN_TO_PREVIOUS.items()
@@ -395,16 +397,16 @@ def operation_from(row: RowMapping) -> Operation:
 
 
 def _whole_item_json(item: Item) -> str:
-    return _json_for_previous(item, _NEW_ITEM_DEFAULTS)
+    return _json_for_previous(item, _NEW_ITEM_DEFAULTS, _ONLY_IN_ITS_ROW)
 
 
 def _settings_json(settings: RoomSettings) -> str:
-    return _json_for_previous(settings, _NEW_SETTINGS_DEFAULTS)
+    return _json_for_previous(settings, _NEW_SETTINGS_DEFAULTS, ())
 
 
-def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any]) -> str:
+def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
     """As JSON. The previous release cannot read a field that it does not know: one at its default is left out."""
-    unused = [name for name, default in new_defaults.items() if getattr(record, name) == default]
+    unused = [*left_out, *(name for name, default in new_defaults.items() if getattr(record, name) == default)]
     if not unused:
         return orjson.dumps(record).decode()
     values = {field.name: getattr(record, field.name) for field in fields(record) if field.name not in unused}

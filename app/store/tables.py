@@ -152,6 +152,8 @@ class ItemRow(SQLModel, table=True):
     notified: str = Field(description="comma-separated positions")
     quoted_wait_seconds: float | None
     quoted_position: int | None
+    quoted_low_seconds: float | None
+    quoted_high_seconds: float | None
     ended_at: datetime | None = Field(sa_type=Instant, description="when it left the queue")
     due_at: datetime | None = Field(sa_type=Instant, description="when a timer must look at it")
     first_version: int | None = Field(sa_type=BigInteger, description="the version of its room that it was created at")

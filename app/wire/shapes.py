@@ -453,8 +453,20 @@ class FeatureFigures(TypedDict):
     serviceSeconds: Percentiles
 
 
-Analytics = TypedDict(
-    "Analytics",
+class EstimateByAhead(TypedDict):
+    """How good the waits told on arrival were to items that had so many ahead of them."""
+
+    aheadFrom: int
+    aheadTo: int | None
+    count: int
+    meanAbsoluteSeconds: float | None
+    biasSeconds: float | None
+    rangeRate: float | None
+    insideRate: float | None
+
+
+SpanFigures = TypedDict(
+    "SpanFigures",
     {
         "performerId": str | None,
         "from": datetime,
@@ -470,6 +482,13 @@ Analytics = TypedDict(
     },
 )
 """Rates are shares of the items that ended in the span; null where there is nothing to tell from."""
+
+
+class Analytics(SpanFigures):
+    """The figures of a span. `rangeRate` is the share of waits told with a range, `insideRate` the share of those that
+    came to lie within it: 0.8 is claimed."""
+
+    estimateByAhead: list[EstimateByAhead]  # noqa: N815
 
 
 class FieldProblem(TypedDict):

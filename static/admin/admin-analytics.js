@@ -31,8 +31,15 @@ function read(raw) {
     abandonRate: raw.abandonRate ?? null,
     refundRate: raw.refundRate ?? null,
     error: { mean: error.meanAbsoluteSeconds ?? null, bias: error.biasSeconds ?? null },
+    byAhead: raw.estimateByAhead ?? [],
     features: raw.features ?? [],
   };
+}
+
+/** "0", "2–3" or "11+": how many were ahead. */
+function sayPlaces({ aheadFrom, aheadTo }) {
+  if (aheadTo === null) return `${count(aheadFrom)}+`;
+  return aheadFrom === aheadTo ? count(aheadFrom) : `${count(aheadFrom)}–${count(aheadTo)}`;
 }
 
 export function openAnalytics(session) {
@@ -46,6 +53,7 @@ export function openAnalytics(session) {
     ["waits", "throughput", "refunds", "error"].map((name) => [name, new Plot(t(`analytics.${name}`))]),
   );
   const features = el("div", { class: "card table-card", "data-label": t("analytics.features") });
+  const promises = el("div", { class: "card table-card", "data-label": t("analytics.promises"), "data-testid": "promises" });
   const problem = el("p", { class: "card empty", hidden: true }, t("analytics.absent"));
   body.append(
     problem,
@@ -57,6 +65,9 @@ export function openAnalytics(session) {
     ),
     el("h2", { class: "table-title" }, t("analytics.features")),
     features,
+    el("h2", { class: "table-title" }, t("analytics.promises")),
+    promises,
+    el("p", { class: "muted" }, t("analytics.promisesHint")),
   );
 
   const choices = Object.keys(SPANS).map((name) =>
@@ -174,6 +185,7 @@ export function openAnalytics(session) {
       series: [series("mean", "accent", (part) => part.error.mean), series("bias", "soft", (part) => part.error.bias)],
     });
     const time = (value) => (value === null || value === undefined ? "–" : duration(value));
+    const rate = (value) => (value === null || value === undefined ? "–" : share(value));
     drawTable(
       features,
       [
@@ -186,6 +198,24 @@ export function openAnalytics(session) {
       ],
       whole.features,
       (row) => row.sourceFeature,
+      t("analytics.nothing"),
+    );
+    drawTable(
+      promises,
+      [
+        { title: t("analytics.ahead"), cell: sayPlaces },
+        { title: t("analytics.told"), number: true, cell: (row) => count(row.count) },
+        { title: t("analytics.meanError"), number: true, cell: (row) => time(row.meanAbsoluteSeconds) },
+        {
+          title: t("analytics.biasLong"),
+          number: true,
+          cell: (row) => (row.biasSeconds === null ? "–" : sayLength(row.biasSeconds)),
+        },
+        { title: t("analytics.rangeRate"), number: true, cell: (row) => rate(row.rangeRate) },
+        { title: t("analytics.insideRate"), number: true, cell: (row) => rate(row.insideRate) },
+      ],
+      whole.byAhead.filter((row) => row.count > 0),
+      (row) => row.aheadFrom,
       t("analytics.nothing"),
     );
   }

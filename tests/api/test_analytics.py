@@ -11,14 +11,14 @@ import pytest
 from app.api import analytics
 from app.domain.item import Clock, Item, Status
 from app.store.records import ANALYSED_COLUMNS, AnalysedItem
-from app.wire.shapes import Analytics
+from app.wire.shapes import SpanFigures
 from tests.support.builders import build_item, moment
 from tests.support.server import Api, Server, fresh, ok, problem
 
 START, END = moment(1000), moment(2000)
 
 
-def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> SpanFigures:
     """The figures over items, each with the columns that the store reads of it."""
     names = [name for name in ANALYSED_COLUMNS if name != "clock_used_seconds"]
     rows = (
@@ -160,6 +160,27 @@ async def test_a_performer_sees_the_last_day_of_their_own_room(api: Api, server:
     assert (figures["counts"]["created"], figures["counts"]["finished"]) == (2, 1)
     assert figures["features"][0]["sourceFeature"] == waiting["sourceFeature"]
     assert figures["from"] < finished["createdAt"] < figures["to"]
+
+
+async def test_the_waits_that_were_told_are_judged_by_the_places_ahead(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    for _ in range(3):
+        await api.intake(performer_id)
+    first = ok(await api.post(f"/v1/performers/{performer_id}/queue/start-next", server.performer(performer_id)))
+    await api.command("complete", first)
+    ok(await api.post(f"/v1/performers/{performer_id}/queue/start-next", server.performer(performer_id)))
+    by_ahead = ok(await api.get(path_of(performer_id), server.performer(performer_id)))["estimateByAhead"]
+    assert [(each["aheadFrom"], each["aheadTo"], each["count"]) for each in by_ahead] == [
+        (0, 0, 1),
+        (1, 1, 1),
+        (2, 3, 0),
+        (4, 6, 0),
+        (7, 10, 0),
+        (11, None, 0),
+    ]
+    assert by_ahead[1]["meanAbsoluteSeconds"] == pytest.approx(60, abs=20)
+    assert (by_ahead[1]["rangeRate"], by_ahead[1]["insideRate"]) == (0, None)
 
 
 async def test_an_administrator_sees_all_rooms_and_an_empty_span_holds_nothing(

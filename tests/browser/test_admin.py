@@ -168,6 +168,10 @@ def test_rooms_and_analytics_are_shown_and_exported(till: Till, windows: Windows
     records = exported(admin, "analytics-day")
     assert len(records) == 12
     assert sum(int(record["finished"]) for record in records) == 1
+    promised = admin.get_by_test_id("promises").locator("tbody tr")
+    expect(promised).to_have_count(1)
+    expect(promised.locator("[data-title=Ahead]")).to_have_text("0")
+    expect(promised.locator("[data-title=Waits]")).to_have_text("1")
     admin.locator(".plot-picture").nth(1).focus()
     admin.keyboard.press("End")
     expect(admin.locator(".plot-reading").nth(1)).to_contain_text("performed 1")

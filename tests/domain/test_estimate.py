@@ -1,5 +1,6 @@
 """The estimate: the contract's formula with nothing learnt, and what it makes of what has happened."""
 
+from dataclasses import replace
 from datetime import datetime
 from math import exp, log
 from random import Random
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.domain.estimate import NO_FIT, NOTHING_LEARNT, Fit, History, Wait, Waits, learn, thinned
 from app.domain.item import Clock, Item, Reason, Status
-from tests.support.builders import VIEWER, Stage, build_item, moment
+from tests.support.builders import VIEWER, Stage, build_item, build_room, moment
 
 DEFAULT = 60
 
@@ -298,6 +299,15 @@ class TestRanges:
         assert 0 < low < wait.seconds < high < 31
         few = History(gaps=(20.0,) * 9)
         assert next(iter(Waits([build_item(1)], few, moment(), DEFAULT))).range_seconds is None
+
+    def test_what_is_quoted_on_arrival_is_what_the_item_is_told_in_its_place(self) -> None:
+        history = replace(self.scored(30), gaps=tuple(map(float, range(1, 41))))
+        for queue in ([], [build_item(1)], [started()], [started(), build_item(2)]):
+            quote = build_room(items=tuple(queue), history=history).quote(moment())
+            arrived = build_room(items=(*queue, build_item(9, created_at=moment())), history=history)
+            told = arrived.waits(moment())[len(queue)]
+            assert quote.seconds == pytest.approx(told.seconds)
+            assert quote.range_seconds == pytest.approx(told.range_seconds)
 
     def test_the_started_item_has_no_range(self) -> None:
         history = History(scores=(1.0,) * 20, gaps=(1.0,) * 20)
