@@ -37,7 +37,8 @@ def test_everything_works_on_plain_http(room: Room, on_plain_http: Windows) -> N
     ada = on_plain_http.open(room.watch_url("ada").replace(here, there))
     ada.get_by_role("button", name="Cancel “Request").click()
     ada.get_by_role("dialog").locator("button[value=yes]").click()
-    expect(ada.locator(f"[data-item-id='{cancelled['itemId']}']")).to_contain_text("Cancelled by the viewer")
+    row = f"[data-testid='history-item'][data-item-id='{cancelled['itemId']}']"
+    expect(ada.locator(row)).to_contain_text("Cancelled by the viewer")
 
 
 @pytest.mark.parametrize("path", ["/watch/mira", "/"])
