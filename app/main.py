@@ -29,6 +29,7 @@ from app.api.items import Items
 from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
+from app.api.timeline import Timeline
 from app.api.users import Users
 from app.api.wallet_check import WalletCheckRoutes
 from app.api.webhooks import Webhooks
@@ -220,6 +221,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
         *commands.routes(),
         *Reports(callers=callers, queries=queries, clock=clock).routes(),
+        *Timeline(callers=callers, queries=queries, clock=clock).routes(),
         *Users(callers=callers, queries=queries).routes(),
         *Events(callers=callers, log=parts.event_log).routes(),
         *Webhooks(callers=callers, endpoints=parts.webhooks).routes(),

@@ -1,6 +1,6 @@
 """The parameters in a request's path, query and headers; a wrong one raises InvalidRequest with its name."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request
 
@@ -8,6 +8,9 @@ from app.domain.errors import FieldError, InvalidRequest, PerformerNotFound
 from app.specs.openapi import EVENT_STREAM
 from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_LIMIT, MOST_PERFORMERS
 from app.wire.requests import is_identifier
+
+DEFAULT_SPAN = timedelta(days=1)
+LONGEST_SPAN = timedelta(days=31)
 
 
 def performer_id_of(request: Request) -> str:
@@ -63,6 +66,15 @@ def instant_of(request: Request, name: str) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise bad_parameter(name, "must be a time such as 2026-01-31T12:00:00.000Z") from None
+
+
+def span_of(request: Request, now: datetime) -> tuple[datetime, datetime]:
+    """`from` and `to`: by default the last day."""
+    end = instant_of(request, "to") or now
+    start = instant_of(request, "from") or end - DEFAULT_SPAN
+    if not start < end <= start + LONGEST_SPAN:
+        raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
+    return start, end
 
 
 def bad_parameter(name: str, message: str) -> InvalidRequest:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -12,16 +12,13 @@ from starlette.routing import BaseRoute, Route
 from app.access import rights
 from app.api.analytics import analyse, by_ahead
 from app.api.callers import Callers
-from app.api.parameters import bad_parameter, instant_of, performer_id_of
+from app.api.parameters import performer_id_of, span_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
 from app.store import estimates, reading
 from app.wire.commands import ROOM_PATH
 from app.wire.shapes import Analytics
-
-DEFAULT_SPAN = timedelta(days=1)
-LONGEST_SPAN = timedelta(days=31)
 
 
 def _figures(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Analytics:
@@ -51,18 +48,10 @@ class Reports:
         return await self._report(request, None)
 
     async def _report(self, request: Request, performer_id: str | None) -> Response:
-        start, end = self._span(request)
+        start, end = span_of(request, self.clock())
         return json_response(
             await self.queries.run_slow(lambda connection: _figures(connection, start, end, performer_id))
         )
-
-    def _span(self, request: Request) -> tuple[datetime, datetime]:
-        """`from` and `to`: by default the last day."""
-        end = instant_of(request, "to") or self.clock()
-        start = instant_of(request, "from") or end - DEFAULT_SPAN
-        if not start < end <= start + LONGEST_SPAN:
-            raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
-        return start, end
 
     def routes(self) -> list[BaseRoute]:
         return [

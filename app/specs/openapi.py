@@ -62,6 +62,11 @@ PARAMETERS: Mapping[str, Schema] = {
         "The room as it was at this version, from the log and with the event log's rights.",
         {"type": "integer", "minimum": 1, "maximum": LARGEST_VERSION},
     ),
+    "afterVersion": _query(
+        "afterVersion",
+        "Only events above this version of the room: `next` of the page before.",
+        {"type": "integer", "minimum": 0, "maximum": LARGEST_VERSION},
+    ),
     "after": _query("after", "A cursor of this log: only what follows it.", CURSOR),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "performers": _query(

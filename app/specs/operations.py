@@ -26,7 +26,7 @@ from app.domain.errors import (
     Unavailable,
     UserLimitReached,
 )
-from app.wire import shapes, webhook_shapes
+from app.wire import shapes, timeline_shapes, webhook_shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
 from app.wire.requests import (
     DisconnectRequest,
@@ -201,6 +201,17 @@ OPERATIONS: tuple[Operation, ...] = (
         who=Who.STAGE,
         parameters=("from", "to"),
         refuses=(*LISTING, PerformerNotFound),
+    ),
+    _get(
+        f"{ROOM_PATH}/timeline",
+        "timeline",
+        "What happened in a room over a span: who did it, why, what was told, what money moved",
+        "Rooms",
+        timeline_shapes.TimelineShape,
+        who=Who.STAGE,
+        parameters=("from", "to", "events", "afterVersion"),
+        refuses=(*LISTING, PerformerNotFound),
+        notes="The room at any of its versions is `GET …/queue?version=V`.",
     ),
     _get(
         "/v1/users/{userId}/queue/items",

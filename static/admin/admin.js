@@ -2,6 +2,7 @@
 // whole story. It asks again every few seconds while it can be seen, and says how old its answers are.
 import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
+import { openReplay } from "./admin-replay.js";
 import { openWalletCheck } from "./admin-wallet-check.js";
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
@@ -9,6 +10,7 @@ import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../
 import { errorText, t, translate } from "../lib/messages.js";
 import { Session } from "../lib/session.js";
 import { stageSeconds } from "../lib/stage.js";
+import { roomState, tag } from "./room-state.js";
 import { downloadCsv, drawTable } from "./table.js";
 
 const REFRESH_MS = 5_000;
@@ -18,12 +20,13 @@ const EXPORT_MOST = 5_000;
 const LOOKED_INTO = 20;
 const OVERDUE = 1.5;
 const WAITS_LONG_SECONDS = 1_800;
-const VIEWS = ["rooms", "wallet", "analytics", "item"];
+const VIEWS = ["rooms", "wallet", "analytics", "replay", "item"];
 const STATUSES = ["dead", "retrying", "pending", "done"];
 
 translate(document);
 const session = new Session();
 const analytics = openAnalytics(session);
+const replay = openReplay(session);
 const item = openItem(session);
 const walletCheck = openWalletCheck(session);
 
@@ -56,6 +59,7 @@ const refreshing = {
   },
   wallet: refreshWallet,
   analytics: (asked) => analytics.refresh(asked),
+  replay: (asked) => replay.refresh(asked),
   item: (asked) => item.refresh(asked, decodeURIComponent(location.hash.split("/")[1] ?? "")),
 };
 
@@ -90,7 +94,6 @@ function drawFreshness() {
   for (const button of document.querySelectorAll("[data-command]")) button.disabled = lost;
 }
 
-const tag = (text, tone) => el("span", { class: `tag ${tone}` }, text);
 const itemLink = (itemId) => el("a", { href: `#item/${encodeURIComponent(itemId)}`, title: itemId }, shortId(itemId));
 
 function pager(node, total, limit, skip, go) {
@@ -155,14 +158,6 @@ async function refreshHealth() {
 
 let rooms = [];
 
-const roomState = (room) =>
-  [
-    tag(t(room.performerOnline ? "presence.online" : "presence.offline"), room.performerOnline ? "good" : "quiet"),
-    room.paused && tag(t("rooms.paused"), "warn"),
-    !room.accepting && tag(t("rooms.closed"), "warn"),
-    room.mode === "off" && tag(t("rooms.off"), "quiet"),
-  ].filter(Boolean);
-
 /** Of the rooms that were looked into: seconds that the first in line has waited, and the tokens of all in line. */
 const oldest = new Map();
 const tokensIn = new Map();
@@ -188,6 +183,15 @@ const ROOM_COLUMNS = [
           onclick: () => openPanel(room.performerId),
         },
         t("rooms.panel"),
+      ),
+      el(
+        "a",
+        {
+          class: "button quiet small",
+          href: `#replay/${encodeURIComponent(room.performerId)}`,
+          "aria-label": `${t("admin.replay")} ${room.performerId}`,
+        },
+        t("admin.replay"),
       ),
     ],
     key: (room) => room.performerId,

@@ -105,6 +105,22 @@ def _admin(room: Room, look: Callable[[str], Page]) -> None:
     expect(look(room.admin_url).get_by_text(room.performer)).to_be_visible()
 
 
+def _admin_replay(room: Room, look: Callable[[str], Page]) -> None:
+    room.request(title="Dance")
+    room.start_next()
+    admin = look(room.admin_url)
+    admin.evaluate(f"location.hash = 'replay/{room.performer}'")
+    expect(admin.get_by_test_id("replay-summary")).to_contain_text("1 in line")
+
+
+def _admin_analytics(room: Room, look: Callable[[str], Page]) -> None:
+    room.request()
+    room.start_next()
+    admin = look(room.admin_url)
+    admin.get_by_role("link", name="Analytics", exact=True).click()
+    expect(admin.get_by_test_id("promises").locator("tbody tr")).to_have_count(1)
+
+
 def _front(room: Room, look: Callable[[str], Page]) -> None:
     look(room.server.url)
 
@@ -127,6 +143,8 @@ STATES: list[State] = [
     _panel_with_the_overlays_link,
     _overlay,
     _admin,
+    _admin_replay,
+    _admin_analytics,
     _front,
     _api_reference,
 ]

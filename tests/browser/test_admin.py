@@ -162,7 +162,7 @@ def test_rooms_and_analytics_are_shown_and_exported(till: Till, windows: Windows
     assert (record["performerId"], record["depth"], record["accepting"]) == (room.performer, "1", "true")
 
     go(admin, "Analytics")
-    expect(admin.locator(".totals")).to_contain_text("Performed1")
+    expect(admin.locator("#analytics-body .totals")).to_contain_text("Performed1")
     expect(admin.locator(".plot svg")).to_have_count(4)
     expect(admin.locator(".plot rect")).to_have_count(1)
     records = exported(admin, "analytics-day")
