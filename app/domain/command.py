@@ -4,9 +4,10 @@ Whether the asker has the right to ask at all is settled before (`auth`); a comm
 room for that (a viewer's cancellation) is settled by `decision.decide`.
 """
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from app.domain.item import Item, Reason
 from app.domain.operation import Operation, Receipt, Resolution
@@ -22,8 +23,7 @@ class Role(StrEnum):
     """The service itself: timers and wallet outcomes. No token carries it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
+class Actor(Struct, frozen=True, kw_only=True):
     role: Role
     id: str
 
@@ -38,8 +38,7 @@ class Mode(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class Intake(Struct, frozen=True, kw_only=True):
     """Queue a draft item. `decide` gives it its mode, its times and its place."""
 
     actor: Actor
@@ -48,47 +47,40 @@ class Intake:
     """None: the room's mode."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Start(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartNext:
+class StartNext(Struct, frozen=True, kw_only=True):
     actor: Actor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete:
+class Complete(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
     refund_tokens: int | None = None
     """Split: this many tokens go back to the user, the rest to the performer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abandon:
+class Abandon(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
     reason: Reason = Reason.PERFORMER_DECLINED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refund:
+class Refund(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
+class Pause(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resume:
+class Resume(Struct, frozen=True, kw_only=True):
     actor: Actor
     item_id: str
 
@@ -102,8 +94,7 @@ class Keep(StrEnum):
 KEEP = Keep.KEEP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeSettings:
+class ChangeSettings(Struct, frozen=True, kw_only=True):
     actor: Actor
     mode: Mode | Keep = KEEP
     accepting: bool | Keep = KEEP
@@ -116,64 +107,57 @@ class ChangeSettings:
     announcement: str | Keep | None = KEEP
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
+class Expire(Struct, frozen=True, kw_only=True):
     """A timer's word that an item may be overdue; the room checks for itself."""
 
     item_id: str
-    actor: Actor = field(default=TIMER)
+    actor: Actor = TIMER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestartClocks:
+class RestartClocks(Struct, frozen=True, kw_only=True):
     """Nobody served the room for a while, or the service's clock was set: the room's clocks stopped at `stopped_at`
     and run again from now."""
 
     stopped_at: datetime
     set_after: datetime | None = None
     """By the time as it is now, the earliest moment at which it can have been set; None: nothing was started since."""
-    actor: Actor = field(default=TIMER)
+    actor: Actor = TIMER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetPresence:
+class SetPresence(Struct, frozen=True, kw_only=True):
     """The performer's first panel has connected, or the last one has gone."""
 
     online: bool
-    actor: Actor = field(default=PRESENCE)
+    actor: Actor = PRESENCE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Confirm:
+class Confirm(Struct, frozen=True, kw_only=True):
     """The wallet has carried an operation out. `operation` is its row as it is to be kept."""
 
     item_id: str
     operation: Operation
     receipt: Receipt
-    actor: Actor = field(default=WALLET)
+    actor: Actor = WALLET
     reason: str | None = None
     """Why an administrator asked, where one did."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """An attempt failed, or the operation was given up."""
 
     item_id: str
     operation: Operation
-    actor: Actor = field(default=WALLET)
+    actor: Actor = WALLET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryOperation:
+class RetryOperation(Struct, frozen=True, kw_only=True):
     """Try an item's dead operation again, or its retrying one now."""
 
     item_id: str
-    actor: Actor = field(default=WALLET)
+    actor: Actor = WALLET
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolveOperation:
+class ResolveOperation(Struct, frozen=True, kw_only=True):
     """End an item's dead or retrying operation in a way that an administrator has chosen."""
 
     actor: Actor

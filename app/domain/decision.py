@@ -5,8 +5,9 @@ one of `errors`. Which status may follow which is `item`'s; everything else a co
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain import payment
@@ -25,7 +26,7 @@ from app.domain.errors import (
     UserLimitReached,
 )
 from app.domain.event import EventName, PauseReason
-from app.domain.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after, changed
+from app.domain.item import STOPPED, Item, Move, Reason, Status, WalletStatus, after
 from app.domain.operation import (
     PARTIAL_PERFORMANCE,
     PERFORMANCE_ABANDONED,
@@ -331,7 +332,7 @@ def _restart_clocks(recorder: EventRecorder, command: do.RestartClocks) -> Decis
     head = room.items[0] if room.items else None
     if head is not None and head.clock.since is not None:
         clock = head.clock.restart(room.time(command.stopped_at), recorder.at, command.set_after)
-        recorder.record_settings(EventName.ROOM_CHANGED, settings, changed(head, clock=clock))
+        recorder.record_settings(EventName.ROOM_CHANGED, settings, replace(head, clock=clock))
     elif settings != room.settings:
         recorder.record_settings(EventName.ROOM_CHANGED, settings)
     return recorder.end()

@@ -13,14 +13,15 @@ the rate at which waiting items leave unserved, per second waited: of n items ah
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from math import erfc, exp, log, log1p, sqrt
 from statistics import median, quantiles
 from typing import Protocol
 
-from app.domain.fast_replace import replacing
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from app.domain.item import Clock, Item, Reason, Status
 
 SERVICE_MEMORY = 0.97
@@ -52,8 +53,7 @@ SCORE_EXPONENT = 0.3
 """Relative errors shrink with the number of items ahead, as ahead to the power of minus this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Wait(Struct, frozen=True, kw_only=True):
     """Seconds until an item is started: the expectation, and the 10–90 % range once enough is known."""
 
     seconds: float
@@ -89,8 +89,7 @@ class Ended(Protocol):
     def quoted_position(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class Fit(Struct, frozen=True, kw_only=True):
     """A shrunk regression of y = log(actual / declared) on x = log(declared), over the services of one kind of item.
 
     The slope keeps what a declaration says about its own item. The sums fade, so that the last thirty services or so
@@ -157,8 +156,7 @@ Kind = tuple[str, bool]
 """A feature, and whether its items declare a duration."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(Struct, frozen=True, kw_only=True):
     """What a room has taught so far."""
 
     fits: Mapping[Kind, Fit] = field(default_factory=dict)
@@ -180,13 +178,13 @@ class History:
         if self.last_end_at is not None:
             gap = (at - max(self.last_end_at, item.created_at)).total_seconds()
             if (at - self.last_end_at).total_seconds() > SESSION_GAP_SECONDS and item.created_at > self.last_end_at:
-                history = _changed(history, pace=0.0)
+                history = replace(history, pace=0.0)
             if 0 <= gap <= SESSION_GAP_SECONDS:
-                history = _changed(history, gaps=(*self.gaps, gap + self.paused_seconds)[-GAPS_KEPT:])
+                history = replace(history, gaps=(*self.gaps, gap + self.paused_seconds)[-GAPS_KEPT:])
         if item.quoted_wait_seconds is not None and item.quoted_position is not None and item.quoted_position > 1:
             actual = max(1.0, (at - item.created_at).total_seconds())
             score = log(actual / max(1.0, item.quoted_wait_seconds)) * _precision(item.quoted_position - 1)
-            history = _changed(history, scores=(*history.scores, score)[-SCORES_KEPT:])
+            history = replace(history, scores=(*history.scores, score)[-SCORES_KEPT:])
         return history
 
     def ended(self, item: Ended, at: datetime, default_seconds: float) -> "History":
@@ -195,14 +193,14 @@ class History:
         if item.started_at is not None:
             paused = max(0.0, (at - item.started_at).total_seconds() - item.clock.used_seconds)
         if item.finished_at is None:
-            return _changed(self, last_end_at=at, paused_seconds=paused)
+            return replace(self, last_end_at=at, paused_seconds=paused)
         actual = max(SHORTEST_SERVICE_SECONDS, item.clock.used_seconds)
         declared = item.duration_seconds or default_seconds
         kind = _kind(item)
         fit = self.fits.get(kind, NO_FIT)
         surprise = log(actual) - fit.log_service(declared)
         pace = (1 - PACE_WEIGHT) * self.pace + PACE_WEIGHT * surprise
-        return _changed(
+        return replace(
             self,
             fits={**self.fits, kind: fit.with_service(declared, actual)},
             pace=max(-PACE_LIMIT, min(PACE_LIMIT, pace)),
@@ -218,7 +216,7 @@ class History:
 
     def _waited(self, item: Ended, at: datetime, *, left: bool) -> "History":
         waited = max(0.0, (at - item.created_at).total_seconds())
-        return _changed(
+        return replace(
             self,
             leavers=self.leavers * LEAVING_MEMORY + left,
             waited_seconds=self.waited_seconds * LEAVING_MEMORY + waited,
@@ -271,7 +269,6 @@ class History:
         return exp(first / precision), exp(last / precision)
 
 
-_changed = replacing(History)
 NOTHING_LEARNT = History()
 
 

@@ -5,10 +5,11 @@ JSON (`wire`) and no table (`store`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct, field
 
 from app.domain.command import Actor, Mode
 from app.domain.item import Item, Status
@@ -54,8 +55,7 @@ class PauseReason(StrEnum):
     PERFORMER_DISCONNECTED = "performer_disconnected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomSettings:
+class RoomSettings(Struct, frozen=True, kw_only=True):
     """What the performer has set and whether one is there. None: the service's default applies."""
 
     mode: Mode = Mode.ON
@@ -78,8 +78,7 @@ class RoomSettings:
 DEFAULT_SETTINGS = RoomSettings()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     performer_id: str
     version: int
     """Counts a room's events from 1 without a gap."""
@@ -105,8 +104,7 @@ class Event:
         return self.name not in (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
+class Logged(Struct, frozen=True, kw_only=True):
     """An event with its place in the log over all rooms."""
 
     cursor: str

@@ -5,13 +5,14 @@ Everything that decides which status may follow which lives in this file. It kno
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct, field
+from msgspec.structs import replace
+
 from app.domain.errors import InvalidTransition
-from app.domain.fast_replace import replacing
 
 
 class Status(StrEnum):
@@ -80,8 +81,7 @@ class Reason(StrEnum):
     ADMIN_REFUND = "admin_refund"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
+class Clock(Struct, frozen=True, kw_only=True):
     """Counted time that can be stopped: seconds used so far, and since when it runs (None: stopped)."""
 
     used_seconds: float = 0.0
@@ -122,8 +122,7 @@ class Clock:
 STOPPED = Clock()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(Struct, frozen=True, kw_only=True):
     """A paid request. Times are UTC with whole milliseconds; its place in the queue is derived, never stored."""
 
     item_id: str
@@ -185,10 +184,6 @@ class Item:
     def order(self) -> tuple[bool, datetime, str]:
         """The sort key of the queue: the started item first, then by arrival, ties by id."""
         return (self.status is not Status.STARTED, self.created_at, self.item_id)
-
-
-changed = replacing(Item)
-"""Like `dataclasses.replace`."""
 
 
 def after(item: Item, move: Move) -> Status:

@@ -3,10 +3,11 @@
 Owns its kinds, statuses and the identity that makes it safe to repeat. Never calls a wallet and knows no database.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 PERFORMANCE_COMPLETED: Final = "performance_completed"
 PERFORMANCE_ABANDONED: Final = "performance_abandoned"
@@ -43,8 +44,7 @@ class OperationStatus(StrEnum):
     """Given up: waits in the dead-letter list for an administrator."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
+class Operation(Struct, frozen=True, kw_only=True):
     """One row of the outbox. Everything the wallet is told about is fixed when the operation is written."""
 
     operation_id: str
@@ -82,8 +82,7 @@ class Operation:
         return self.lease_until is not None and self.lease_until > now
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(Struct, frozen=True, kw_only=True):
     """What the wallet confirmed."""
 
     transaction_id: str | None

@@ -4,8 +4,9 @@ An escrow is resolved once, at the wallet. A confirmation is therefore taken whi
 else is taken only from the attempt that holds the operation's lease.
 """
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.errors import InvalidTransition

@@ -1,19 +1,20 @@
 """Records what one command leads to: the events, the room folded over them, and the order to the wallet."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from app.domain.command import Actor
 from app.domain.event import Event, EventName, RoomSettings
-from app.domain.item import Item, changed
+from app.domain.item import Item
 from app.domain.operation import Operation, OperationKind
 from app.domain.room import Room, fold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(Struct, frozen=True, kw_only=True):
     """What a command leads to: all of it is committed in one transaction, or none."""
 
     room: Room
@@ -46,7 +47,7 @@ class EventRecorder:
         **changes: Any,
     ) -> Item:
         """Records an event of `item`; `changes` are the fields that it changes. Returns the item after it."""
-        recorded = changed(item, updated_at=self.at, **changes)
+        recorded = replace(item, updated_at=self.at, **changes)
         self.room = fold(self.room, name, self.at, item=recorded)
         # As it is in the room now: the fold may have started its clock.
         recorded = self.room.find(item.item_id) or recorded

@@ -6,8 +6,11 @@ is never changed, the time is a parameter. No clock, no I/O, no asyncio here.
 
 from bisect import insort
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from operator import attrgetter
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from app.domain.estimate import (
     NOTHING_LEARNT,
@@ -20,16 +23,14 @@ from app.domain.estimate import (
     thinned,
 )
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, RoomSettings
-from app.domain.fast_replace import replacing
-from app.domain.item import Item, Reason, Status, changed
+from app.domain.item import Item, Reason, Status
 
 LARGEST_SKEW = timedelta(minutes=1)
 NEXT_UP = 1
 """The milestone of the item that is next to be served: at position 1, or at 2 behind the item on stage."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(Struct, frozen=True, kw_only=True):
     """The operator's rules, the same for every room. Durations in seconds; 0 switches a clock off."""
 
     max_depth: int = 50
@@ -41,8 +42,7 @@ class Policy:
     settle_delay_seconds: float = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(Struct, frozen=True, kw_only=True, eq=False):
     """A room at one version: its settings and its active items in queue order."""
 
     performer_id: str
@@ -52,11 +52,14 @@ class Room:
     """The time of the last event: a room's time does not run backwards because processes' clocks differ a little."""
     settings: RoomSettings = DEFAULT_SETTINGS
     items: tuple[Item, ...] = ()
-    history: History = field(default=NOTHING_LEARNT, compare=False)
-    """Compared apart: it is learnt from the last items only, so that a reload may know a little less."""
-    backlog_seconds: float | None = field(default=None, compare=False)
-    """What all who wait are expected to take, carried on from intake to intake: under a long queue the next one need
-    not add it all up. None where it is not known; see `with_backlog`."""
+    history: History = NOTHING_LEARNT
+    """Not compared: it is learnt from the last items only, so that a reload may know a little less."""
+    backlog_seconds: float | None = None
+    """The turns of all who wait, in seconds, carried on from intake to intake: under a long queue the next one need not
+    add it all up. None where it is not known; see `with_backlog`. Not compared."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Room) and _compared(self) == _compared(other)
 
     def time(self, now: datetime) -> datetime:
         """The time of the next event. A last one that lies further ahead than clocks can differ was stamped by a clock
@@ -115,7 +118,7 @@ class Room:
             return self
         waiting = self.items[1:] if self.started else self.items
         default = self.policy.default_duration_seconds
-        return _changed(self, backlog_seconds=backlog_seconds(waiting, self.history, default))
+        return replace(self, backlog_seconds=backlog_seconds(waiting, self.history, default))
 
     def wait_of_next(self, now: datetime) -> float:
         """The estimated wait, in seconds, of one that would come now, after all the others."""
@@ -143,7 +146,7 @@ class Room:
         return None if due is None else (due, Reason.TIMEOUT)
 
 
-_changed = replacing(Room)
+_compared = attrgetter("performer_id", "policy", "version", "last_at", "settings", "items")
 
 
 def apply(room: Room, event: Event) -> Room:
@@ -177,7 +180,7 @@ def fold(
         history = _learn(room, before, name, at, item)
     # One who came last has moved nobody.
     _attend(room, items, at, (len(items),) if came_last else {1, 2, *room.notify_positions})
-    return _changed(
+    return replace(
         room,
         version=room.version + 1,
         last_at=at,
@@ -220,4 +223,4 @@ def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int
             if position == next_position and NEXT_UP in milestones and NEXT_UP not in notified:
                 notified = (*notified, NEXT_UP)
         if clock is not item.clock or notified is not item.notified:
-            items[position - 1] = changed(item, clock=clock, notified=notified)
+            items[position - 1] = replace(item, clock=clock, notified=notified)

@@ -3,9 +3,10 @@
 Knows its status, its secrets and when it is tried next; never signs and never sends.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+from msgspec import Struct
 
 from app.domain.event import EventName
 
@@ -19,8 +20,7 @@ class EndpointStatus(StrEnum):
     """Given up after a day of failures, or gone (410): it waits for somebody to resume it. Nothing is skipped."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True, kw_only=True):
     owner: str
     """The sourceFeature whose events it gets, or ADMINISTRATORS."""
     name: str
@@ -54,8 +54,7 @@ class Endpoint:
         return (self.secret, self.previous_secret)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One attempt to deliver one event."""
 
     message_id: str

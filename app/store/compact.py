@@ -6,12 +6,13 @@ as there are such rows; a text that begins with MARK is compact.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 import orjson
+from msgspec import NODEFAULT
+from msgspec.structs import fields
 
 from app.domain.event import Event
 from app.domain.item import STOPPED, Clock, Item
@@ -70,7 +71,7 @@ _LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
 _CHANGING = tuple(field for field in fields(Item) if field.name not in (*FIXED, "status", "updated_at"))
 _CHANGING_NAMES = tuple(field.name for field in _CHANGING)
 _DEFAULTS = tuple(field.default for field in _CHANGING)
-assert MISSING not in _DEFAULTS, "a field of an item that can change has a default"  # noqa: S101
+assert NODEFAULT not in _DEFAULTS, "a field of an item that can change has a default"  # noqa: S101
 _values_of = attrgetter(*_CHANGING_NAMES)
 
 

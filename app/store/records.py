@@ -5,13 +5,14 @@ of enumerations become plain texts: the driver would look for an adapter for eac
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import asdict, fields
 from sqlalchemy import RowMapping
 
 from app.domain.command import Actor, Mode, Role
@@ -25,7 +26,7 @@ from app.store.tables import milliseconds, moment
 Values = dict[str, Any]
 E = TypeVar("E", bound=StrEnum)
 
-_ITEM_FIELDS = tuple(field.name for field in fields(Item))
+_ITEM_FIELDS = Item.__struct_fields__
 _ITEM_NAMES = frozenset(_ITEM_FIELDS)
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
 FRESH_ITEM: Mapping[str, Any] = {
@@ -55,8 +56,8 @@ _OWN_ITEM_FIELDS = tuple(name for name in _PLAIN_ITEM_FIELDS if name not in FRES
 _own_item_values = attrgetter(*_OWN_ITEM_FIELDS)
 _ITEM_ENUMS = ("queue_mode", "status", "abandon_reason", "refund_reason", "wallet_status")
 _LATER_ITEM_TIMES = tuple(name for name in FRESH_ITEM if name.endswith("_at"))
-_SETTINGS_FIELDS = tuple(field.name for field in fields(RoomSettings))
-_KNOWN_TO_PREVIOUS = {
+_SETTINGS_FIELDS = RoomSettings.__struct_fields__
+_KNOWN_TO_PREVIOUS: Mapping[type[Struct], set[str]] = {
     Item: {*compact.FIXED, *compact.SHORT_NAMES, "status"},
     RoomSettings: {
         "mode",
@@ -78,11 +79,10 @@ _NEW_ITEM_DEFAULTS, _NEW_SETTINGS_DEFAULTS = (
     {field.name: field.default for field in fields(kind) if field.name not in known}
     for kind, known in _KNOWN_TO_PREVIOUS.items()
 )
-_OPERATION_FIELDS = tuple(field.name for field in fields(Operation))
+_OPERATION_FIELDS = Operation.__struct_fields__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """The answer once given under an idempotency key."""
 
     scope: str
@@ -94,7 +94,7 @@ class Answer:
     at: datetime
 
 
-ANSWER_COLUMNS = tuple(field.name for field in fields(Answer))
+ANSWER_COLUMNS = Answer.__struct_fields__
 _answer_values = attrgetter(*ANSWER_COLUMNS)
 
 
@@ -406,11 +406,10 @@ def _settings_json(settings: RoomSettings) -> str:
 
 def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
     """As JSON. The previous release cannot read a field that it does not know: one at its default is left out."""
-    unused = [*left_out, *(name for name, default in new_defaults.items() if getattr(record, name) == default)]
-    if not unused:
-        return orjson.dumps(record).decode()
-    values = {field.name: getattr(record, field.name) for field in fields(record) if field.name not in unused}
-    return orjson.dumps(values).decode()
+    values = asdict(record)
+    for name in (*left_out, *(name for name, default in new_defaults.items() if values[name] == default)):
+        del values[name]
+    return orjson.dumps(values, default=asdict).decode()
 
 
 def _item_from_json(text: str) -> Item:

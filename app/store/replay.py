@@ -1,7 +1,6 @@
 """A room as it was at an earlier version, folded from its log."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, func, select
 
 from app.domain.room import Policy, Room, fold

@@ -1,10 +1,10 @@
 """Rows of webhook endpoints and their last deliveries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import asdict
 from sqlalchemy import Connection, RowMapping, Table, and_, delete, func, insert, or_, select, update
 
 from app.domain.event import EventName
@@ -17,7 +17,7 @@ DELIVERIES: Table = table_of(WebhookDeliveryRow)
 DELIVERIES_KEPT = 200
 """For each endpoint."""
 
-_DELIVERY_FIELDS = tuple(field.name for field in fields(Delivery))
+_DELIVERY_FIELDS = Delivery.__struct_fields__
 
 
 def endpoints(connection: Connection, owner: str | None = None) -> list[Endpoint]:
@@ -137,7 +137,7 @@ def _due(now: datetime) -> tuple[Any, ...]:
 
 
 def _values(endpoint: Endpoint) -> dict[str, Any]:
-    values = {field.name: getattr(endpoint, field.name) for field in fields(Endpoint)}
+    values = asdict(endpoint)
     values["status"] = str(endpoint.status)
     values["events"] = None if endpoint.events is None else ",".join(endpoint.events)
     return values

@@ -1,7 +1,7 @@
 """What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -10,6 +10,7 @@ from operator import itemgetter
 from types import ModuleType
 from typing import Any, cast
 
+from msgspec.structs import replace
 from sqlalchemy import (
     ClauseElement,
     Connection,

@@ -1,7 +1,8 @@
 """Turns an administrator's resolution of an operation, and the wallet's word about the escrow, into a command."""
 
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from app.domain.command import Actor, Command, Confirm, ResolveOperation
 from app.domain.errors import InvalidTransition, Unavailable

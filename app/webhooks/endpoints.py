@@ -5,9 +5,10 @@ administrator may manage a feature's too.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from app.domain.errors import InvalidRequest, NotFound

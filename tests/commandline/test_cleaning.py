@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from app.domain import command as do

@@ -2,10 +2,10 @@
 
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.command import Command, Mode

@@ -1,9 +1,9 @@
 """What a room holds and derives: order, positions, notices, clocks, presence and deadlines; and how events fold."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.command import KEEP, Mode
@@ -675,7 +675,7 @@ class TestSettings:
         expected = {name: value}
         if name == "paused":
             expected["pause_reason"] = PauseReason.REQUESTED
-        assert stage.room.settings == replace(DEFAULT_SETTINGS, **expected)  # type: ignore[arg-type]
+        assert stage.room.settings == replace(DEFAULT_SETTINGS, **expected)
         assert [(told.name, told.settings) for told in decision.events] == [
             (EventName.ROOM_CHANGED, stage.room.settings)
         ]

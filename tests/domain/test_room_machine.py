@@ -1,7 +1,7 @@
 """A room under random commands, step by step against a model of lists and numbers written from the contract alone."""
 
 import pickle
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.command import Actor, Command, Mode

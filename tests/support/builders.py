@@ -4,9 +4,11 @@
 wallet and which orders were taken up to be sent. It decides nothing itself.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.command import Actor, Command, Mode, Role

@@ -6,10 +6,11 @@ into rooms as the service does; those of a room whose first event is missing are
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from app.domain.command import Actor, Role
 from app.domain.event import Event, EventName
