@@ -61,6 +61,10 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Room) and _compared(self) == _compared(other)
 
+    def __ne__(self, other: object) -> bool:
+        # Struct brings one of its own, which does not ask `__eq__`.
+        return not self == other
+
     def time(self, now: datetime) -> datetime:
         """The time of the next event. A last one that lies further ahead than clocks can differ was stamped by a clock
         that was wrong: following it, all the room's clocks would stand until that time has come."""

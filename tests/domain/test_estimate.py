@@ -1,6 +1,5 @@
 """The estimate: the contract's formula with nothing learnt, and what it makes of what has happened."""
 
-from dataclasses import replace
 from datetime import datetime
 from math import exp, log
 from random import Random
@@ -9,6 +8,7 @@ from statistics import quantiles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from app.domain.estimate import NO_FIT, NOTHING_LEARNT, Fit, History, Wait, Waits, learn, thinned
 from app.domain.item import Clock, Item, Reason, Status

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from app.domain import command as do
 from app.domain.command import KEEP, Mode
 from app.domain.errors import QueueError
+from app.domain.estimate import History
 from app.domain.event import DEFAULT_SETTINGS, Event, EventName, PauseReason, RoomSettings, notice_template
 from app.domain.item import STOPPED, Clock, Item, Reason, Status
 from app.domain.operation import OperationKind
@@ -120,6 +121,16 @@ class TestDefaults:
     def test_a_cap_lowered_by_the_operator_holds_for_rooms_that_had_chosen_more(self) -> None:
         room = build_room(Policy(max_depth=7), settings=RoomSettings(max_depth=40))
         assert room.max_depth == 7
+
+
+def test_rooms_differ_by_what_they_hold_and_not_by_what_they_have_learnt() -> None:
+    room = build_room()
+    for same in (replace(room), replace(room, history=History(pace=0.5)), replace(room, backlog_seconds=7.0)):
+        assert room == same
+        assert not room != same  # noqa: SIM202
+    for other in (replace(room, version=1), replace(room, settings=RoomSettings(paused=True)), None):
+        assert room != other
+        assert not room == other  # noqa: SIM201
 
 
 class TestFolding:
