@@ -265,4 +265,4 @@ def _amount(value: object) -> int | None:
 
 
 def _is_transaction_id(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= MAX_TRANSACTION_ID_LENGTH and bool(value.strip())
+    return isinstance(value, str) and len(value) <= MAX_TRANSACTION_ID_LENGTH and bool(value.strip())

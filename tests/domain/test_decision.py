@@ -107,6 +107,30 @@ def test_a_command_about_an_unknown_item_is_refused(name: str) -> None:
     refused(Stage(), ABOUT_ITEM[name](build_item(99)), ItemNotFound)
 
 
+def test_a_refused_pause_says_which_of_the_two_was_asked_for_and_why_not() -> None:
+    stage = Stage()
+    waiting = stage.intake()
+    playing = stage.start(stage.intake())
+
+    def says(name: str, item: Item) -> str:
+        return str(refused(stage, ABOUT_ITEM[name](item), InvalidTransition))
+
+    assert says("pause", waiting).startswith("Cannot pause an item that is created")
+    assert says("resume", waiting).startswith("Cannot resume an item that is created")
+    assert says("resume", playing) == "This item is not paused."
+    stage.pause(playing)
+    assert says("pause", playing) == "This item is paused already."
+
+
+def test_a_refused_value_is_named_by_its_field() -> None:
+    stage = Stage(room=build_room(Policy(max_depth=5)))
+    item = stage.start(stage.intake())
+    split = do.Complete(actor=PERFORMER, item_id=item.item_id, refund_tokens=100)
+    deeper = do.ChangeSettings(actor=PERFORMER, max_depth=6)
+    assert [error.field for error in refused(stage, split, InvalidRequest).errors] == ["refundTokens"]
+    assert [error.field for error in refused(stage, deeper, InvalidRequest).errors] == ["maxDepth"]
+
+
 @pytest.mark.parametrize("status", Status)
 def test_the_time_of_each_step_stands_on_the_item(status: Status) -> None:
     stage = Stage()
@@ -311,6 +335,11 @@ class TestStart:
         assert stage.start_next().item_id == first.item_id
         stage.complete(first)
         assert stage.start_next().item_id == second.item_id
+
+    def test_start_next_while_the_last_one_is_on_stage_waits_for_its_end(self) -> None:
+        stage = Stage()
+        item = stage.start(stage.intake())
+        assert refused(stage, do.StartNext(actor=PERFORMER), AlreadyProcessing).item_id == item.item_id
 
     def test_start_next_in_an_empty_room_is_refused(self) -> None:
         stage = Stage()
@@ -629,6 +658,65 @@ class TestWalletOutcomes:
         assert after.wallet_status is WalletStatus.DONE
         assert after.settled is (resolution is Resolution.SETTLE)
         assert after.status is (status if resolution is Resolution.SETTLE else Status.REFUNDED)
+
+    @pytest.mark.parametrize("status", [Status.FINISHED, Status.ABANDONED, Status.REFUNDED])
+    def test_a_refund_by_hand_gives_the_wallet_the_reason_that_the_item_has(self, status: Status) -> None:
+        stage = Stage()
+        item = stage.intake()
+        match status:
+            case Status.FINISHED:
+                stage.complete(stage.start(item))
+            case Status.ABANDONED:
+                stage.abandon(item)
+            case Status.REFUNDED:
+                stage.refund(item, Reason.TECHNICAL_ERROR)
+        stage.report(item, OperationStatus.DEAD, 10)
+        order = stage.send(resolve(item, Resolution.REFUND)).operation
+        assert order is not None
+        assert (order.settle_tokens, order.refund_tokens) == (0, 100)
+        assert (
+            order.reason
+            == {
+                Status.FINISHED: "admin_refund",
+                Status.ABANDONED: "performance_abandoned",
+                Status.REFUNDED: "technical_error",
+            }[status]
+        )
+
+    def test_a_resolution_by_hand_is_an_event_that_names_it(self) -> None:
+        stage = Stage()
+        item = stage.in_status(Status.FINISHED)
+        stage.report(item, OperationStatus.RETRYING)
+        (event,) = stage.send(resolve(item, Resolution.SETTLE)).events
+        assert event.params["resolution"] == "settle"
+        assert (event.reason, event.actor) == ("by hand", ADMIN)
+
+    def test_an_operation_that_begins_anew_is_no_longer_refused_for_good(self) -> None:
+        stage = Stage()
+        item = stage.in_status(Status.FINISHED)
+        stage.report(item, OperationStatus.DEAD, 10)
+        stage.operations[item.item_id] = replace(stage.operations[item.item_id], rejected=True)
+        retried = stage.send(do.RetryOperation(item_id=item.item_id))
+        assert retried.operation is not None
+        assert retried.operation.rejected is False
+        assert [event.reason for event in retried.events] == ["retried"]
+
+    def test_a_refusal_by_hand_says_how_the_operation_is(self) -> None:
+        stage = Stage()
+        item = stage.in_status(Status.FINISHED)
+
+        def says(command: Command) -> str:
+            return str(refused(stage, command, InvalidTransition)).rpartition("; ")[2]
+
+        retry, settle = do.RetryOperation(item_id=item.item_id), resolve(item, Resolution.SETTLE)
+        assert says(retry) == says(settle) == "this one is pending."
+        stage.report(item, OperationStatus.RETRYING)
+        under_way = replace(stage.operations[item.item_id], lease_until=stage.now + timedelta(seconds=1))
+        stage.operations[item.item_id] = under_way
+        assert says(settle) == "this one is under way."
+        # Done operations are forgotten after a time.
+        del stage.operations[item.item_id]
+        assert says(retry) == says(settle) == "this one is done."
 
     def test_a_report_from_an_attempt_whose_lease_ran_out_changes_nothing(self) -> None:
         stage = Stage()

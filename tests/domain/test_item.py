@@ -61,7 +61,7 @@ def test_a_refusal_names_the_item_the_move_and_what_is_possible() -> None:
 
 
 def test_a_refusal_at_the_end_of_the_road_says_that_nothing_is_possible() -> None:
-    with pytest.raises(InvalidTransition, match="nothing"):
+    with pytest.raises(InvalidTransition, match=r"possible from here: nothing\.$"):
         after(build_item(status=Status.REFUNDED), Move.REFUND)
 
 

@@ -72,6 +72,13 @@ def test_a_receipt_may_say_more_than_it_must(extra: dict[str, Any]) -> None:
     assert isinstance(classify(SETTLE, ok(RECEIPTS[OperationKind.SETTLE] | extra), NOON), Succeeded)
 
 
+@pytest.mark.parametrize("transaction_id", ["7", "x" * 255])
+def test_a_transaction_id_has_up_to_255_characters(transaction_id: str) -> None:
+    done = classify(SETTLE, ok({"transactionId": transaction_id, "settledAmount": 100}), NOON)
+    assert isinstance(done, Succeeded)
+    assert done.receipt.transaction_id == transaction_id
+
+
 NOT_RECEIPTS: list[object] = [
     {"settledAmount": 100},
     {"transactionId": None, "settledAmount": 100},
@@ -367,3 +374,23 @@ def test_an_escrow_of_another_shape_is_not_read(change: dict[str, Any]) -> None:
 def test_times_are_compared_with_the_clock_given() -> None:
     later = datetime(2030, 1, 1, tzinfo=UTC)
     assert retry_after_seconds(format_datetime(later + timedelta(seconds=5), usegmt=True), later) == 5.0
+
+
+@pytest.mark.parametrize("status", EscrowStatus)
+def test_an_escrow_is_resolved_when_it_is_settled_or_refunded(status: EscrowStatus) -> None:
+    escrow = Escrow(escrow_id="escrow-1", user_id="viewer-1", amount=100, status=status)
+    assert escrow.is_resolved is (status in ("settled", "refunded"))
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
+def test_only_401_and_403_speak_of_our_credentials(status: int) -> None:
+    rejected = classify(SETTLE, WalletResponse(status=status), NOON)
+    assert isinstance(rejected, Rejected)
+    assert rejected.concerns_credentials is (status in (401, 403))
+
+
+def test_an_answer_means_that_the_wallet_was_reached() -> None:
+    tried = classify(SETTLE, WalletResponse(status=500), NOON)
+    assert isinstance(tried, Retry)
+    assert tried.reached is True
+    assert Rejected(problem="no such escrow").concerns_credentials is False

@@ -1,0 +1,234 @@
+"""Runs the tests of a module against each of its mutants, in processes forked after everything has been imported.
+
+A mutant within a function replaces the code of the imported function. One that takes effect at import (a constant, a
+class body, a default value) and one that survived so are tried once more by a process that imports the changed module.
+"""
+
+import ast
+import gc
+import importlib.abc
+import importlib.machinery
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, cast
+
+import hypothesis
+import pytest
+from _pytest.runner import runtestprotocol
+from sqlmodel import SQLModel
+
+from tests.mutation.mutants import Mutant, mutants
+
+KILLED, SURVIVED = 1, 0
+PYTEST_OPTIONS = (
+    "-p no:cacheprovider",
+    "--assert=plain",
+    "-o tmp_path_retention_policy=none",
+    "-o faulthandler_timeout=0",
+)
+SLOWEST_FACTOR, SLOWEST_SECONDS = 5, 20.0
+"""A mutant whose tests take so many times as long as without it, and so many seconds on top, hangs: it is killed."""
+
+
+@dataclass(slots=True)
+class Result:
+    """The mutants of one module: how many there are, and those that no test noticed."""
+
+    module: Path
+    count: int = 0
+    survivors: list[str] = field(default_factory=list)
+
+
+def run(module: Path, tests: Sequence[str]) -> Result:
+    """Try every mutant of `module` on the tests that execute its lines. Raises RuntimeError if these fail unchanged."""
+    with open(os.dup(1), "w", buffering=1) as shown, _quiet():
+        session = _Session(module, lambda line: print(line, file=shown))
+        status = pytest.main(_arguments(tests), plugins=[session])
+    if session.failed or status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        raise RuntimeError(f"the tests fail without a mutant: {session.failed or status}")
+    return session.result
+
+
+class _Session:
+    """A pytest plugin in place of the loop that runs tests: once to see which lines each executes, then for mutants."""
+
+    def __init__(self, module: Path, say: Callable[[str], None]) -> None:
+        self.module, self.say = module, say
+        self.result = Result(module)
+        self.failed = ""
+        self.lines: dict[pytest.Item, set[int]] = {}
+        self.seconds: dict[pytest.Item, float] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = session.items
+        for item in items:
+            began = time.perf_counter()
+            with _recorded(self.module) as self.lines[item]:
+                passed = _passes(item)
+            self.seconds[item] = time.perf_counter() - began
+            if not passed:
+                self.failed = item.nodeid
+                return True
+        path = str(self.module.resolve())
+        tree = ast.parse(self.module.read_text(), path)
+        # Unchanged code passes in a child, too: what fails there later is the mutant's doing.
+        for at_import in (False, True):
+            if self._is_killed("", at_import, compile(tree, path, "exec"), items):
+                self.failed = f"in a forked process ({'with' if at_import else 'without'} imports)"
+                return True
+        for mutant in mutants(tree):
+            self.result.count += 1
+            code = compile(ast.fix_missing_locations(tree), path, "exec")
+            if not self._is_killed(mutant.function, not mutant.function, code, self._touching(mutant)):
+                self.result.survivors.append(mutant.key)
+                self.say(f"  survives, line {mutant.lines[0]}: {mutant.key}")
+        return True
+
+    def _touching(self, mutant: Mutant) -> list[pytest.Item]:
+        """The tests that execute the mutant, the fastest first. What takes effect at import, all execute."""
+        wanted = range(mutant.lines[0], mutant.lines[1] + 1)
+        touching = [item for item, lines in self.lines.items() if not mutant.function or lines.intersection(wanted)]
+        return sorted(touching, key=self.seconds.__getitem__)
+
+    def _is_killed(self, function: str, at_import: bool, code: CodeType, items: Sequence[pytest.Item]) -> bool:
+        if not items:
+            return False
+        limit = SLOWEST_SECONDS + SLOWEST_FACTOR * sum(self.seconds[item] for item in items)
+        if at_import:
+            return _in_a_child(lambda: _run_imported(self.module, code, items), limit)
+        return _in_a_child(lambda: _run_in_place(function, code, items), limit)
+
+
+def _run_in_place(function: str, code: CodeType, items: Sequence[pytest.Item]) -> int:
+    changed = {(new.co_filename, new.co_qualname, new.co_firstlineno): new for new in _functions_in(code)}
+    for found in gc.get_objects():
+        if isinstance(found, FunctionType) and found.__code__.co_qualname == function:
+            old = found.__code__
+            found.__code__ = changed.get((old.co_filename, old.co_qualname, old.co_firstlineno), old)
+    return SURVIVED if all(map(_passes, items)) else KILLED
+
+
+def _run_imported(module: Path, code: CodeType, items: Sequence[pytest.Item]) -> int:
+    """Import everything of ours anew, with the changed module among it."""
+    ours = {Path(path).parts[0].partition(".")[0] for path in (str(module), *[item.nodeid for item in items])}
+    for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
+        del sys.modules[name]
+    # The tables are made anew, too.
+    SQLModel.metadata.clear()
+    SQLModel._sa_registry._class_registry.clear()
+    name = ".".join(module.with_suffix("").parts)
+    sys.meta_path.insert(0, _Changed(name, code))
+    files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
+    status = pytest.main(_arguments(["-x", *files]))
+    return SURVIVED if status == pytest.ExitCode.OK else KILLED
+
+
+class _Changed(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Imports one module from changed code."""
+
+    def __init__(self, name: str, code: CodeType) -> None:
+        self.name, self.code = name, code
+
+    def find_spec(self, fullname: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(fullname, self) if fullname == self.name else None
+
+    def get_source(self, fullname: str) -> str | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.code, module.__dict__)
+
+
+def _in_a_child(work: Callable[[], int], limit: float) -> bool:
+    """Whether a forked process that does `work` says KILLED, breaks down, or takes longer than `limit` seconds."""
+    child = os.fork()
+    if not child:
+        status = KILLED
+        try:
+            with _quiet():
+                status = work()
+        finally:
+            os._exit(status)
+    descriptor = os.pidfd_open(child)
+    try:
+        if not select.select([descriptor], [], [], limit)[0]:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != SURVIVED
+
+
+def _passes(item: pytest.Item) -> bool:
+    # Whatever follows belongs to the session: its fixtures live on, and the children find them.
+    follows = cast(pytest.Item, item.session)
+    return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=follows))
+
+
+@contextmanager
+def _recorded(module: Path) -> Iterator[set[int]]:
+    """The lines of `module` that are executed meanwhile, in any thread."""
+    path, lines = str(module.resolve()), set[int]()
+
+    def within(frame: FrameType, event: str, _: Any) -> Any:
+        lines.add(frame.f_lineno)
+        return within
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        return within(frame, event, argument) if frame.f_code.co_filename == path else None
+
+    before = sys.gettrace()
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+        threading.settrace(None)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is printed meanwhile, by any library or process."""
+    kept = os.dup(1), os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        for descriptor, former in enumerate(kept, 1):
+            os.dup2(former, descriptor)
+            os.close(former)
+
+
+def _arguments(tests: Sequence[str]) -> list[str]:
+    # A first failing example kills: a smaller one is looked for by nobody.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile(
+        "mutation",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        max_examples=40,
+        phases=phases,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    hypothesis.settings.load_profile("mutation")
+    return [*" ".join(PYTEST_OPTIONS).split(" "), *tests]
+
+
+def _functions_in(code: CodeType) -> Iterator[CodeType]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield constant
+            yield from _functions_in(constant)
