@@ -46,6 +46,8 @@ from app.server.middleware import ErrorMiddleware, Service
 from app.server.problems import REQUEST_ID
 from app.settings import Environment, Settings, read_settings
 from app.store import writing
+from app.tracing import HEADER as TRACEPARENT
+from app.tracing import ClosableTracer
 from app.wallet.breaker import BreakerState
 from app.wire.commands import ROOM_PATH
 
@@ -87,14 +89,15 @@ def create_app(
     workers: Figures | None = None,
     periods: Periods = PERIODS,
     limits: Limits = Limits(),
+    tracer: ClosableTracer | None = None,
 ) -> Service:
     """The service. `workers`: the place of this process among those of this machine, if it is one of several.
-    `limits`: of traffic, all but those that the settings have.
+    `limits`: of traffic, all but those that the settings have. `tracer`: in place of the one that the settings name.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
     driver is missing.
     """
-    parts = assemble(settings, clock, workers, limits)
+    parts = assemble(settings, clock, workers, limits, tracer)
 
     @asynccontextmanager
     async def lifespan(app: Service) -> AsyncIterator[None]:
@@ -109,6 +112,8 @@ def create_app(
         finally:
             parts.queries.close()
             parts.engines.dispose()
+            if parts.tracer is not None:
+                parts.tracer.close()
 
     async def drain() -> None:
         parts.lanes.hurry()
@@ -261,6 +266,7 @@ def _middleware(parts: Parts) -> list[Middleware]:
         observe=parts.metrics.request,
         refuse=Refusals(parts.actions).response,
         admit=parts.admission.request,
+        tracer=parts.tracer,
     )
     if not parts.settings.allowed_origins:
         return [errors]
@@ -268,7 +274,7 @@ def _middleware(parts: Parts) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=parts.settings.allowed_origins,
         allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID, TRACEPARENT],
         expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],
     )
     return [cors, errors]

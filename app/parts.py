@@ -53,11 +53,13 @@ from app.server.addresses import Proxies
 from app.server.admission import Admission
 from app.server.limits import Limits
 from app.settings import SANDBOX, Environment, InvalidSettings, Settings, WalletKeyFormat
+from app.specs.openapi import CONTRACT_VERSION
 from app.store import Store, disk, reading, wallet_check, webhooks
 from app.store.engines import LANE_BUSY_TIMEOUT_MS, Engines, open_engines
 from app.store.heartbeat import database_time
 from app.store.migrating import migrate, refuse_other_schema
 from app.store.tables import moment
+from app.tracing import ClosableTracer, Tracer
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.hold_checks import CHECKS_AT_ONCE, HoldChecks
@@ -116,21 +118,27 @@ class Parts:
     sockets: Sockets
     admission: Admission
     disconnects: Disconnects
+    tracer: ClosableTracer | None
 
 
 def assemble(
-    settings: Settings, clock: Callable[[], datetime], workers: Figures | None, limits: Limits = Limits()
+    settings: Settings,
+    clock: Callable[[], datetime],
+    workers: Figures | None,
+    limits: Limits = Limits(),
+    tracer: ClosableTracer | None = None,
 ) -> Parts:
     """Make every part. The committed outcomes of the lanes go to all that act on them, in the order given at the end.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
     driver is missing.
     """
+    tracer = tracer or _tracer(settings)
     engines, store = open_store(settings)
     metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
     commits = Commits()
     own_clock, clock = clock, RoomClock(clock)
-    lanes = _lanes(settings, store, clock, commits, metrics)
+    lanes = _lanes(settings, store, clock, commits, metrics, tracer)
     queries = Queries(store, lanes, seconds=settings.command_seconds)
     heartbeat = Heartbeat(lanes, queries, clock, database_time=database_time if store.shared else None)
     event_log = EventLog(queries, clock)
@@ -145,7 +153,13 @@ def assemble(
 
     redis = _redis_link(settings, store.epoch)
     bus = _bus(redis, receive, receive_announcement)
-    fanout = Fanout(epoch=store.epoch, missed=queries.missed, clock=clock, coalesce_seconds=settings.coalesce_ms / 1000)
+    fanout = Fanout(
+        epoch=store.epoch,
+        missed=queries.missed,
+        clock=clock,
+        coalesce_seconds=settings.coalesce_ms / 1000,
+        tracer=tracer,
+    )
     hub = Hub(
         fanout,
         load=queries.room,
@@ -157,7 +171,7 @@ def assemble(
     # Tokens are valid by the process's own clock, as their issuers and the wallet see it.
     key_set = KeySet(settings.auth_jwks_url, own_clock) if settings.auth_jwks_url is not None else None
     authenticator = _authenticator(settings, own_clock, key_set)
-    money = _money(settings, engines, lanes, queries, metrics, own_clock, clock)
+    money = _money(settings, engines, lanes, queries, metrics, own_clock, clock, tracer)
     quota = Quota(settings.user_intakes_per_minute, redis) if settings.user_intakes_per_minute else None
     actions = Actions(
         lanes=lanes,
@@ -169,7 +183,7 @@ def assemble(
         quota=quota,
         hold_checks=money.hold_checks,
     )
-    sockets = _sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits)
+    sockets = _sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits, tracer)
     disconnects = Disconnects(sockets.disconnect, bus, process_id=process_id)
     parts = Parts(
         settings=settings,
@@ -199,6 +213,7 @@ def assemble(
         sockets=sockets,
         disconnects=disconnects,
         admission=_admission(settings, metrics, limits),
+        tracer=tracer,
     )
     _subscribe(commits, parts)
     metrics.watch(_readings(parts))
@@ -242,6 +257,7 @@ def check_surroundings(settings: Settings) -> None:
     Raises app.store.engines.DatabaseRefusedError or app.settings.InvalidSettings.
     """
     _check_redis_driver(settings)
+    _check_opentelemetry(settings)
     engines = open_engines(settings.database_url)
     try:
         refuse_other_schema(engines.writer)
@@ -309,7 +325,9 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
     return _wallets(settings, engines, clock)[0](connections=WALLET_CONNECTIONS)
 
 
-def _lanes(settings: Settings, store: Store, clock: RoomClock, commits: Commits, metrics: Metrics) -> Lanes:
+def _lanes(
+    settings: Settings, store: Store, clock: RoomClock, commits: Commits, metrics: Metrics, tracer: Tracer | None
+) -> Lanes:
     return Lanes(
         store,
         clock,
@@ -318,6 +336,7 @@ def _lanes(settings: Settings, store: Store, clock: RoomClock, commits: Commits,
         count=lane_count(settings),
         measure=metrics.batch,
         seconds=settings.command_seconds,
+        tracer=tracer,
     )
 
 
@@ -337,11 +356,12 @@ def _money(
     metrics: Metrics,
     own_clock: Callable[[], datetime],
     clock: RoomClock,
+    tracer: Tracer | None,
 ) -> _Money:
     """What talks to the wallet. The two clients have connections of their own: a check holds up no settlement."""
     wallet_at, sandbox_routes = _wallets(settings, engines, own_clock)
     wallet = wallet_at(connections=WALLET_CONNECTIONS, observe=metrics.wallet_call)
-    outbox = _outbox(settings, lanes, queries, wallet, clock)
+    outbox = _outbox(settings, lanes, queries, wallet, clock, tracer)
     hold_checks = None
     if settings.wallet_verify_holds:
         client = wallet_at(connections=CHECKS_AT_ONCE, observe=metrics.wallet_call)
@@ -358,7 +378,12 @@ def _money(
 
 
 def _outbox(
-    settings: Settings, lanes: Lanes, queries: Queries, wallet: Wallet, clock: Callable[[], datetime]
+    settings: Settings,
+    lanes: Lanes,
+    queries: Queries,
+    wallet: Wallet,
+    clock: Callable[[], datetime],
+    tracer: Tracer | None,
 ) -> Outbox:
     return Outbox(
         lanes=lanes,
@@ -371,6 +396,7 @@ def _outbox(
         retry_base_seconds=settings.wallet_retry_base_seconds,
         retry_max_seconds=settings.wallet_retry_max_seconds,
         timeout_seconds=settings.wallet_timeout_seconds,
+        tracer=tracer,
     )
 
 
@@ -397,6 +423,7 @@ def _sockets(
     presence: Presence,
     metrics: Metrics,
     limits: Limits,
+    tracer: Tracer | None,
 ) -> Sockets:
     return Sockets(
         hub=hub,
@@ -408,6 +435,7 @@ def _sockets(
         origins=Origins(settings.allowed_origins),
         connected=Counter(),
         closes=metrics.closes,
+        tracer=tracer,
         capacity=min(limits.sockets, descriptors.capacity().sockets),
     )
 
@@ -455,6 +483,26 @@ def _check_redis_driver(settings: Settings) -> None:
         import_module("redis.asyncio")
     except ImportError:
         raise InvalidSettings("REDIS_URL needs the package redis; install performance-queue[cluster]") from None
+
+
+def _tracer(settings: Settings) -> ClosableTracer | None:
+    """What makes spans, where they are wanted."""
+    if settings.traces_url is None:
+        return None
+    _check_opentelemetry(settings)
+    from app.tracing.otel import open_tracer  # its libraries are an extra
+
+    return open_tracer(settings.traces_url, version=CONTRACT_VERSION)
+
+
+def _check_opentelemetry(settings: Settings) -> None:
+    """Raises InvalidSettings where traces are wanted and OpenTelemetry is not installed."""
+    if settings.traces_url is None:
+        return
+    try:
+        import_module("app.tracing.otel")
+    except ImportError:
+        raise InvalidSettings("TRACES_URL needs OpenTelemetry; install performance-queue[otel]") from None
 
 
 def _readings(parts: Parts) -> Readings:

@@ -49,7 +49,7 @@ DEFAULTS: dict[str, object] = {
     "ALLOWED_ORIGINS": (),
     "COALESCE_MS": 50,
 }
-OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False, "METRICS_TOKEN": None}
+OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False, "METRICS_TOKEN": None, "TRACES_URL": None}
 """Variables that the contract leaves to us."""
 KEYS = ("AUTH_SECRET", "WALLET_QUEUE_SECRET")
 SECRETS = (*KEYS, "AUTH_SECRET_PREVIOUS", "WALLET_API_TOKEN", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL")

@@ -67,6 +67,7 @@ WRONG = {
     "PORT": ["http"],
     "HOST": ["192.0.2.1", "nobody.invalid"],
     "WALLET_API_TOKEN": ["schlüssel"],
+    "TRACES_URL": ["collector:4318"],
 }
 
 
@@ -120,3 +121,22 @@ def test_a_token_that_would_be_refused_is_not_printed(tmp_path: Path) -> None:
     token = ("token", "--role", "viewer", "--sub", "ada")
     assert "longer than 600" in refused(tmp_path, *token, "--ttl", "601", MAX_TOKEN_SECONDS="600")
     assert refused(tmp_path, *token, AUTH_JWKS_URL="https://site.example/keys").startswith("AUTH_JWKS_URL")
+
+
+@pytest.fixture
+def without_opentelemetry(tmp_path: Path) -> str:
+    """A PYTHONPATH on which OpenTelemetry is not to be had, as where the extra is not installed."""
+    absent = tmp_path / "path" / "opentelemetry"
+    absent.mkdir(parents=True)
+    (absent / "__init__.py").write_text("raise ImportError('not installed')\n")
+    return os.pathsep.join([str(absent.parent), str(ROOT)])
+
+
+def test_without_its_extra_the_service_starts_and_a_wish_for_traces_names_it(
+    tmp_path: Path, without_opentelemetry: str
+) -> None:
+    with started(tmp_path, PORT="0", PYTHONPATH=without_opentelemetry) as url:
+        assert reaches("127.0.0.1", int(url.rsplit(":", 1)[1]))
+    wish = {"PORT": "0", "TRACES_URL": "http://127.0.0.1:4318/v1/traces"}
+    said = refused(tmp_path, PYTHONPATH=without_opentelemetry, **wish)
+    assert said == "TRACES_URL needs OpenTelemetry; install performance-queue[otel]"

@@ -68,6 +68,8 @@ class Operation(Struct, frozen=True, kw_only=True):
     """Until when an attempt is one process's alone; it tells one claim from another. None: nobody's."""
     rejected: bool = False
     """Dead because the wallet refused it for good; a dead operation without it ran out of attempts or time."""
+    traceparent: str | None = None
+    """The place in a trace of what has brought it about, as W3C Trace Context writes it."""
 
     @property
     def tokens(self) -> int:

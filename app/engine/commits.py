@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from app.engine.jobs import Outcome
+from app.tracing import within
 
 
 class Commits:
@@ -16,5 +17,12 @@ class Commits:
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
-            for subscriber in self._subscribers:
-                subscriber(outcome)
+            if outcome.traceparent is None:
+                self._pass_on(outcome)
+            else:
+                with within(outcome.traceparent):
+                    self._pass_on(outcome)
+
+    def _pass_on(self, outcome: Outcome) -> None:
+        for subscriber in self._subscribers:
+            subscriber(outcome)

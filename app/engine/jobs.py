@@ -37,6 +37,8 @@ class Outcome:
     replayed: bool = False
     """The answer is the one given to the same key before; nothing was done now."""
     operation: Operation | None = None
+    traceparent: str | None = None
+    """The span that the command belongs to, where it is traced."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +63,8 @@ class Envelope(_Posted):
     command: Command
     idempotency: Idempotency | None = None
     future: "asyncio.Future[Outcome] | None" = None
+    traceparent: str | None = None
+    """The span that it belongs to, where it is traced."""
 
 
 @dataclass(slots=True, kw_only=True)

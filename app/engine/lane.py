@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic, sleep
+from time import monotonic, sleep, time_ns
 from types import TracebackType
 from typing import Any, TypeVar
 from zlib import crc32
@@ -24,9 +24,11 @@ from sqlalchemy import Connection
 from app.domain.command import Command
 from app.domain.errors import QueueError, Unavailable
 from app.domain.room import Room
+from app.engine.batch_trace import Times, trace_batch
 from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome, not_carried_out, perhaps_carried_out
 from app.engine.writer import Later, Writer
 from app.store import Store
+from app.tracing import Tracer, current
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Lane:
         *,
         seconds: float = COMMAND_SECONDS,
         limit: Callable[[], int] = lambda: MAILBOX_LIMIT,
+        tracer: Tracer | None = None,
     ) -> None:
         """`seconds`: within which every job is answered. `limit`: how many jobs may wait."""
         self.writer = writer
@@ -72,6 +75,7 @@ class Lane:
         self._measure = measure
         self._seconds = seconds
         self._limit = limit
+        self._tracer = tracer
         self._mailbox: SimpleQueue[Job | None] = SimpleQueue()
         self._later: list[Job] = []
         """Begun, and to be tried again. Only the thread changes it."""
@@ -175,6 +179,8 @@ class Lane:
             self._busy_since = began = monotonic()
             results = self._results_of(batch)
             seconds, self._busy_since = monotonic() - began, inf
+            if self._tracer is not None:
+                results = self._trace(self._tracer, batch, results, seconds)
             done = [(job, result) for job, result in zip(batch, results, strict=True) if not isinstance(result, Later)]
             self._later = [job for job, result in zip(batch, results, strict=True) if isinstance(result, Later)]
             if done:
@@ -211,6 +217,12 @@ class Lane:
         is_due = [job.deadline <= latest for job in batch]
         attempted = iter(self.writer.attempt([job for job, due in zip(batch, is_due, strict=True) if not due]))
         return [not_carried_out() if due else next(attempted) for due in is_due]
+
+    def _trace(self, tracer: Tracer, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> list[Any]:
+        ended, now = time_ns(), monotonic()
+        posted = [ended - int((now - (job.deadline - self._seconds)) * 1e9) for job in batch]
+        times = Times(began=ended - int(seconds * 1e9), commit_began=self.writer.commit_began, ended=ended)
+        return trace_batch(tracer, batch, results, posted, times)
 
     def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> None:
         """On the event loop: answer the callers, then let everybody else know."""
@@ -253,9 +265,11 @@ class Lanes:
         measure: Measure | None = None,
         seconds: float = COMMAND_SECONDS,
         limit: int = MAILBOX_LIMIT,
+        tracer: Tracer | None = None,
     ) -> None:
         """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane."""
         self.limit = limit
+        self._tracer = tracer
         self._lanes = [
             Lane(
                 Writer(store, clock, new_id),
@@ -264,6 +278,7 @@ class Lanes:
                 f"lane-{number}",
                 seconds=seconds,
                 limit=lambda: self.limit,
+                tracer=tracer,
             )
             for number in range(count)
         ]
@@ -307,9 +322,10 @@ class Lanes:
         so, the same command with the same idempotency key is answered with what came of it.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._lane(performer_id).post(
-            Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
-        )
+        envelope = Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
+        if self._tracer is not None:
+            envelope.traceparent = current.get()
+        self._lane(performer_id).post(envelope)
         return await future
 
     async def run(self, task: Callable[[Connection], T]) -> T:

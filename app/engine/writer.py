@@ -7,11 +7,11 @@ compares their versions; everywhere the table's unique (performer, version) refu
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from operator import is_
-from time import monotonic, sleep
+from time import monotonic, sleep, time_ns
 from typing import Any
 
 from sqlalchemy import Connection
@@ -84,6 +84,8 @@ class Writer:
         """Batches in a row that the database did not take."""
         self._held_up: dict[str, float] = {}
         """By performer id, when to try a room again that has waited for a lock."""
+        self.commit_began = 0
+        """When the last transaction began to commit, in nanoseconds since 1970."""
         self._lock_timeout_ms: int | None = None
         """Of the transaction that is about to begin; None: the connection's own."""
 
@@ -233,6 +235,7 @@ class Writer:
                 except QueueError as refusal:
                     results.append(refusal)
             self._flush(current)
+            self.commit_began = time_ns()
         for performer_id, room in current.rooms.items():
             self._rooms[performer_id] = room
             self._rooms.move_to_end(performer_id)
@@ -295,7 +298,8 @@ class Writer:
             claimed=claimed,
             new_id=self.new_id,
         )
-        self._record(batch, room, decision.room, decision.events, decision.operation)
+        operation = _traced(decision.operation, envelope.traceparent)
+        self._record(batch, room, decision.room, decision.events, operation)
         if isinstance(command, do.Expire) and not decision.events and (early := room.find(command.item_id)) is not None:
             # Its row was written under another policy; put right, it is not swept again before it is due.
             due = room.deadline(early)
@@ -322,7 +326,7 @@ class Writer:
             events=decision.events,
             item=decision.item,
             position=decision.room.position(decision.item.item_id) if decision.item else 0,
-            operation=decision.operation,
+            operation=operation,
         )
 
     def _replay(self, batch: _Batch, idempotency: Idempotency, answer: Answer) -> Outcome:
@@ -442,3 +446,10 @@ def _refusal_for(error: Exception | None) -> QueueError:
 
 def database_in_trouble() -> Unavailable:
     return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
+
+
+def _traced(operation: Operation | None, traceparent: str | None) -> Operation | None:
+    """The operation, belonging to the span that has brought it about: the first one, if it is known to several."""
+    if traceparent is None or operation is None or operation.traceparent is not None:
+        return operation
+    return replace(operation, traceparent=traceparent)

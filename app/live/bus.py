@@ -18,7 +18,8 @@ from redis.exceptions import RedisError
 
 from app.domain.event import Event
 from app.redis_link import RedisAway, RedisLink
-from app.store.records import event_from_json, event_to_json
+from app.store.records import event_from_json, event_to_json, traceparent_from_json
+from app.tracing import current, within
 
 WAITING_LIMIT = 10_000
 """Rooms' messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
@@ -65,7 +66,7 @@ class Bus:
     def publish(self, performer_id: str, events: Sequence[Event]) -> None:
         """Tell the other processes what has been committed here. Never waits."""
         if self._subscriptions is not None:
-            self._waiting.append((performer_id, event_to_json(events)))
+            self._waiting.append((performer_id, event_to_json(events, current.get())))
             self._wake.set()
 
     async def announce(self, payload: bytes) -> int | None:
@@ -164,11 +165,13 @@ class Bus:
             return
         try:
             events = event_from_json(payload)
+            traceparent = traceparent_from_json(payload)
         except (ValueError, TypeError, KeyError):
             # Another release's, say: the room will be found behind, and reads the event from the database.
             log.warning("a message on the bus could not be read")
             return
-        self._receive(channel.removeprefix(self._channel), events)
+        with within(traceparent):
+            self._receive(channel.removeprefix(self._channel), events)
 
     async def _send(self, redis: Redis) -> None:
         while _goes_on():

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from app.access import rights
 from app.access.auth import Authenticator, Principal
 from app.actions import Actions
-from app.domain.errors import InvalidRequest, QueueError, Unauthorized
+from app.domain.errors import Internal, InvalidRequest, QueueError, Unauthorized
 from app.live.client_frames import CloseConnection, Disconnected, FrameReader
 from app.live.hub import Hub
 from app.live.identity import Identity
@@ -24,6 +24,7 @@ from app.live.presence import Presence
 from app.live.subscriber import Subscriber
 from app.live.watched_room import WatchedRoom
 from app.server.websocket_protocol import QueueSocketProtocol
+from app.tracing import Kind, Tracer, traceparent_of, within
 from app.wire import frames
 from app.wire.client_frames import (
     AuthFrame,
@@ -60,6 +61,7 @@ class SocketContext:
     """Sockets that this process takes; whoever comes after is told to try another."""
     closes: Counter[int]
     """Ended sockets, by the code each was closed with."""
+    tracer: Tracer | None = None
     connections: set["LiveConnection"] = field(default_factory=set)
     """The open ones."""
 
@@ -209,12 +211,36 @@ class LiveConnection:
                     if self._room is not None and self._subscriber is not None:
                         self._room.show(self._subscriber)
                 case CommandFrame() as command if principal is not None:
-                    await self._command(principal, command)
+                    if self._shared.tracer is None:
+                        await self._command(principal, command)
+                    else:
+                        await self._command_traced(self._shared.tracer, principal, command)
         except UnknownFrame:
             raise CloseConnection(CloseCode.BAD_FRAME, "not a frame of this protocol") from None
         except QueueError as refusal:
             item = await self._shared.actions.item_of(self._identity.principal, refusal)
             self._write(frames.error(_id_of(value), refusal, item))
+
+    async def _command_traced(self, tracer: Tracer, principal: Principal, command: CommandFrame) -> None:
+        """Each frame begins a trace, linked to the one that the client opened its connection in."""
+        opened_in = traceparent_of(self._websocket.headers.raw)
+        span = tracer.begin(
+            f"frame {command.type}",
+            kind=Kind.SERVER,
+            links=[] if opened_in is None else [opened_in],
+            queue__performer_id=self._performer_id,
+            queue__item_id=command.item_id if isinstance(command, ItemCommandFrame) else None,
+        )
+        problem: str | None = Internal.code
+        try:
+            with within(span.traceparent):
+                await self._command(principal, command)
+            problem = None
+        except QueueError as refusal:
+            problem = refusal.code
+            raise
+        finally:
+            span.end(problem=problem)
 
     async def _command(self, principal: Principal, command: CommandFrame) -> None:
         target = command.item_id if isinstance(command, ItemCommandFrame) else self._performer_id

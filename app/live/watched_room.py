@@ -17,12 +17,14 @@ from app.domain.errors import QueueError
 from app.domain.event import Event
 from app.domain.room import Room, apply
 from app.domain.view import View
+from app.live.broadcast_trace import BroadcastTrace
 from app.live.connections import Audience
 from app.live.groups import Groups
 from app.live.recent_events import RecentEvents
 from app.live.snapshots import Snapshots
 from app.live.step import Step, visible
 from app.live.subscriber import Group, Subscriber
+from app.tracing import Tracer
 from app.wire.websocket import CloseCode
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Fanout:
     recent_events: int = 256
     """Events a room keeps for sockets that come back."""
     traffic: Traffic = field(default_factory=Traffic)
+    tracer: Tracer | None = None
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class WatchedRoom:
         self._versions = dict.fromkeys(View, room.version)
         """By view: the version of the last event up to `broadcast_room` that it shows."""
         self.pending: list[Event] = []
+        self._trace = BroadcastTrace(fanout.tracer) if fanout.tracer is not None else None
         self._recent = RecentEvents(fanout.recent_events)
         self._groups = Groups(fanout.sockets_a_turn)
         self._snapshots = Snapshots(fanout.epoch, fanout.clock)
@@ -102,6 +106,8 @@ class WatchedRoom:
 
     def publish(self, events: Sequence[Event], room: Room | None = None) -> None:
         """Events were committed. They may come late, twice or with a gap before them. `room`: the room after them."""
+        if self._trace is not None:
+            self._trace.published()
         follows_on = bool(events) and events[0].version == self.room.version + 1
         if room is not None and follows_on and room.version == events[-1].version:
             # Folded by the lane already. To fold it again is a fifth of what an event costs the hub in a room of five
@@ -195,6 +201,8 @@ class WatchedRoom:
             if id(group.room) not in sendings:
                 sendings[id(group.room)] = self._sending_from(group.room)
             written += self._send(group, sendings[id(group.room)])
+        if self._trace is not None:
+            self._trace.sent()
         if self._recent.are_many:
             self._recent.forget(
                 min((group.room.version for group in self._groups), default=self.broadcast_room.version)
@@ -203,6 +211,8 @@ class WatchedRoom:
     def _take_pending(self) -> None:
         """Makes the pending events part of `broadcast_room`; sockets that join later get them in their snapshot."""
         events, self.pending = self.pending, []
+        if self._trace is not None:
+            self._trace.taken(self.room.performer_id, events, len(self._groups))
         self._recent.extend(events)
         self.broadcast_room = self.room
         for view in View:

@@ -7,6 +7,7 @@ its wrapping of every endpoint for the same purpose, are left out.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 
@@ -19,6 +20,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.domain.errors import BodyIncomplete, Internal, PayloadTooLarge, QueueError, RateLimitExceeded
 from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_routing, request_id_of
+from app.tracing import Kind, Tracer, traceparent_of, within
 
 Observe = Callable[[str, str, int, float], None]
 """Told of every answer as it begins: method, template of the path, status, seconds since the request came."""
@@ -75,18 +77,22 @@ async def body_of(request: Request) -> bytes:
     return body
 
 
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _DEFAULT_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class ErrorMiddleware:
     """ASGI middleware around everything: request ids, bodies' bounds, and an answer for every failure."""
 
-    def __init__(self, app: ASGIApp, observe: Observe, refuse: Refuse, admit: Admit) -> None:
+    def __init__(
+        self, app: ASGIApp, observe: Observe, refuse: Refuse, admit: Admit, tracer: Tracer | None = None
+    ) -> None:
         """`refuse` makes the answer to a refusal; `admit` counts the requests of an address."""
         self._app = app
         self._observe = observe
         self._refuse = refuse
         self._admit = admit
+        self._http = self._plain_http if tracer is None else partial(self._traced_http, tracer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -103,7 +109,33 @@ class ErrorMiddleware:
             # The client went away during the handshake: that can be had by the thousand and is no failure.
             return
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _traced_http(self, tracer: Tracer, scope: Scope, receive: Receive, send: Send) -> None:
+        """A span for the request, in the caller's trace. Probes and scrapes, which come all the time, have none."""
+        if scope["path"] in _UNTRACED:
+            await self._plain_http(scope, receive, send)
+            return
+        method = scope["method"]
+        span = tracer.begin(
+            method, kind=Kind.SERVER, parent=traceparent_of(scope["headers"]), http__request__method=method
+        )
+        status = 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            with within(span.traceparent):
+                await self._plain_http(scope, receive, send_noting)
+        finally:
+            route = _route(scope)
+            span.rename(f"{method} {route}")
+            span.note(http__route=route, http__response__status_code=status or None)
+            span.end(problem=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR or not status else None)
+
+    async def _plain_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id
         began = perf_counter()

@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     retention_days: int = Field(0, ge=0, le=36_500)
 
     metrics_token: str | None = Field(None, repr=False)
+    traces_url: str | None = None
 
     public_rooms: bool = True
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
@@ -147,6 +148,13 @@ class Settings(BaseSettings):
     @field_validator("auth_jwks_url")
     @classmethod
     def _keys_are_reachable_by_http(cls, value: str | None) -> str | None:
+        if value is not None:
+            checks.http_url(value)
+        return value
+
+    @field_validator("traces_url")
+    @classmethod
+    def _traces_go_by_http(cls, value: str | None) -> str | None:
         if value is not None:
             checks.http_url(value)
         return value

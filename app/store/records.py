@@ -98,6 +98,9 @@ ANSWER_COLUMNS = Answer.__struct_fields__
 _answer_values = attrgetter(*ANSWER_COLUMNS)
 
 
+TRACEPARENT = "traceparent"
+_TRACED = b'"traceparent":'
+
 INTAKE_SCOPE = "intake:"
 """Begins the scope of an intake's key; the source feature follows."""
 PASS_THROUGH_EVENTS = 3
@@ -307,9 +310,17 @@ def compact_event_values(event: Event) -> Values:
     }
 
 
-def event_to_json(events: Sequence[Event]) -> bytes:
-    """Events as they travel between processes."""
-    return orjson.dumps([event_values(event) for event in events])
+def event_to_json(events: Sequence[Event], traceparent: str | None = None) -> bytes:
+    """Events as they travel between processes, and the span that has brought them about, where it is known."""
+    rows = [event_values(event) for event in events]
+    if traceparent is not None and rows:
+        rows[0][TRACEPARENT] = traceparent
+    return orjson.dumps(rows)
+
+
+def traceparent_from_json(payload: bytes) -> str | None:
+    """The span that came with events."""
+    return orjson.loads(payload)[0].get(TRACEPARENT) if _TRACED in payload else None
 
 
 def event_from_json(payload: bytes) -> list[Event]:

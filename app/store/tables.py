@@ -228,6 +228,7 @@ class OperationRow(SQLModel, table=True):
         sa_column_kwargs={"server_default": false()},
         description="dead because the wallet refused it for good",
     )
+    traceparent: str | None = Field(default=None, description="what has brought it about, where that was traced")
 
 
 class AnswerRow(SQLModel, table=True):

@@ -20,6 +20,8 @@ import orjson
 import uuid_utils
 
 from app.domain.operation import Operation, OperationKind
+from app.tracing import HEADER as TRACEPARENT
+from app.tracing import current
 from app.wallet.answers import (
     MAX_ANSWER_BYTES,
     EscrowAnswer,
@@ -160,6 +162,8 @@ class Wallet:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
     ) -> WalletResponse | Retry:
         sent = {**headers, "X-Request-ID": str(uuid_utils.uuid7())}
+        if (traceparent := current.get()) is not None:
+            sent[TRACEPARENT] = traceparent
         if body is not None:
             sent["Content-Type"] = "application/json"
         broke = False

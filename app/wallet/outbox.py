@@ -21,6 +21,7 @@ from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, writing
+from app.tracing import Kind, Tracer, within
 from app.wallet.answers import Conflict, Escrow, EscrowAnswer, Rejected, Retry, Succeeded, classify_escrow
 from app.wallet.breaker import Breaker, BreakerState, Permit
 from app.wallet.client import Wallet
@@ -57,6 +58,7 @@ class Outbox:
         retry_base_seconds: float,
         retry_max_seconds: float,
         timeout_seconds: float,
+        tracer: Tracer | None = None,
     ) -> None:
         self._lanes = lanes
         self._queries = queries
@@ -64,6 +66,7 @@ class Outbox:
         self.breaker = breaker
         self._clock = clock
         self._random = random
+        self._tracer = tracer
         self._max_attempts = max_attempts
         self._retry_base = retry_base_seconds
         self._retry_max = retry_max_seconds
@@ -134,7 +137,8 @@ class Outbox:
             for unused in permits[len(operations) :]:
                 self.breaker.cancelled(unused)
         for operation, permit in zip(operations, permits, strict=False):
-            task = asyncio.create_task(self._attempt(operation, permit), name=f"wallet {operation.operation_id}")
+            attempt = self._attempt if self._tracer is None else self._traced_attempt
+            task = asyncio.create_task(attempt(operation, permit), name=f"wallet {operation.operation_id}")
             self._attempts.add(task)
             task.add_done_callback(self._finished)
         return len(operations)
@@ -159,6 +163,24 @@ class Outbox:
             await self._lanes.send(operation.performer_id, self._outcome(operation, answer))
         except QueueError as refusal:
             log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
+
+    async def _traced_attempt(self, operation: Operation, permit: Permit) -> None:
+        """In the trace of what has brought the operation about, however long ago."""
+        assert self._tracer is not None  # noqa: S101 - the caller has looked
+        span = self._tracer.begin(
+            f"wallet {operation.kind}",
+            kind=Kind.CLIENT,
+            parent=operation.traceparent,
+            queue__performer_id=operation.performer_id,
+            queue__item_id=operation.item_id,
+            queue__operation_id=operation.operation_id,
+            queue__attempt=operation.attempts + 1,
+        )
+        try:
+            with within(span.traceparent):
+                await self._attempt(operation, permit)
+        finally:
+            span.end()
 
     async def _ask_wallet(self, operation: Operation, permit: Permit) -> Succeeded | Retry | Rejected:
         answer = await self._wallet.execute(operation)

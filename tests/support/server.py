@@ -30,6 +30,7 @@ from app.server.draining_server import DrainingServer
 from app.server.limits import Limits
 from app.server.run import server_config
 from app.settings import Settings
+from app.tracing import ClosableTracer
 from tests.support.live_socket import LiveSocket, connected
 
 START_SECONDS = 20.0
@@ -236,6 +237,7 @@ def serving(
     clock: Callable[[], datetime] = utc_now,
     periods: Periods = PERIODS,
     limits: Limits = Limits(),
+    tracer: ClosableTracer | None = None,
     **settings: Any,
 ) -> Iterator[Server]:
     """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class, and
@@ -250,7 +252,7 @@ def serving(
         "coalesce_ms": 0,
     }
     chosen = Settings(**{**defaults, **settings})
-    config = server_config(create_app(chosen, clock, periods=periods, limits=limits), chosen)
+    config = server_config(create_app(chosen, clock, periods=periods, limits=limits, tracer=tracer), chosen)
     if protocol is not None:
         config.http, config.ws, config.ws_max_size = HttpToolsProtocol, protocol, 16 * 1024 * 1024
     if ping_seconds is not None:

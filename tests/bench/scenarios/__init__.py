@@ -17,6 +17,7 @@ from tests.bench.scenarios import (
     scaling,
     stalled,
     startup,
+    tracing,
     waits,
 )
 
@@ -38,6 +39,7 @@ ALL: dict[str, Scenario] = {
         startup,
         reconnect,
         scaling,
+        tracing,
         waits,
     )
 }

@@ -1,0 +1,74 @@
+"""The spans of a batch: each traced command's time in its lane, and the transaction that it shares with others.
+
+Made once the batch is over, from the times that it took, so that without a tracer nothing is noted down meanwhile. The
+span of the batch belongs to the trace of its first traced command and is linked to all of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.domain.errors import QueueError
+from app.engine.jobs import Envelope, Job, Outcome
+from app.engine.writer import Later
+from app.tracing import Span, Tracer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Nanoseconds since 1970."""
+
+    began: int
+    commit_began: int
+    ended: int
+
+
+def trace_batch(
+    tracer: Tracer, batch: Sequence[Job], results: Sequence[Any], posted: Sequence[int], times: Times
+) -> list[Any]:
+    """Makes the spans of the jobs that are done; `posted` says when each came. Returns the results; the outcomes among
+    them know the trace that they belong to."""
+    done = [
+        (job, result, at)
+        for job, result, at in zip(batch, results, posted, strict=True)
+        if isinstance(job, Envelope) and job.traceparent is not None and not isinstance(result, Later)
+    ]
+    if not done:
+        return list(results)
+    first, *others = done
+    lanes = [_lane_span(tracer, *first)]
+    links = [job.traceparent for job, _, _ in others if job.traceparent is not None]
+    span = tracer.begin(
+        "batch", parent=lanes[0].traceparent, links=links, at=times.began, queue__batch__commands=len(batch)
+    )
+    commit = tracer.begin("commit", parent=span.traceparent, at=max(times.began, times.commit_began))
+    commit.end(at=times.ended)
+    span.end(at=times.ended)
+    lanes += [_lane_span(tracer, *each, links=[span.traceparent]) for each in others]
+    for lane, (_, result, _) in zip(lanes, done, strict=True):
+        lane.end(at=times.ended, problem=_problem(result))
+    return [
+        replace(result, traceparent=job.traceparent)
+        if isinstance(result, Outcome) and isinstance(job, Envelope)
+        else result
+        for job, result in zip(batch, results, strict=True)
+    ]
+
+
+def _lane_span(tracer: Tracer, job: Envelope, result: Any, posted: int, links: Sequence[str] = ()) -> Span:
+    item = result.item if isinstance(result, Outcome) else None
+    return tracer.begin(
+        f"lane {type(job.command).__name__}",
+        parent=job.traceparent,
+        links=links,
+        at=posted,
+        queue__performer_id=job.performer_id,
+        queue__item_id=item.item_id if item is not None else None,
+        queue__version=result.room.version if isinstance(result, Outcome) else None,
+    )
+
+
+def _problem(result: Any) -> str | None:
+    if not isinstance(result, Exception):
+        return None
+    return result.code if isinstance(result, QueueError) else type(result).__name__
