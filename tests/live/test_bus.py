@@ -26,6 +26,7 @@ from app.live.watched_room import Fanout
 from app.redis_link import RedisLink
 from app.store import reading
 from app.store.records import event_to_json
+from app.tracing import current, within
 from tests.support.builders import PERFORMER, Stage
 from tests.support.environment import free_port
 from tests.support.hub_harness import FakeLine
@@ -454,3 +455,21 @@ async def test_over_a_real_bus_a_socket_follows_another_process(
         told.assert_shown_once()
         told.leave()
         await heard_by(0, redis_url, epoch, STAR)
+
+
+async def test_the_span_that_has_brought_events_about_goes_with_them(redis_url: str, epoch: str) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    ear, spans = Ear(), list[str | None]()
+
+    def receive(performer_id: str, events: Sequence[Event]) -> None:
+        ear(performer_id, events)
+        spans.append(current.get())
+
+    async with connected(redis_url, receive, epoch) as listener, connected(redis_url, Ear(), epoch) as speaker:
+        await watch(listener, redis_url, epoch, STAR)
+        first, second = events_of(2)
+        with within(traceparent):
+            speaker.publish(STAR, [first])
+        speaker.publish(STAR, [second])
+        await until(lambda: len(ear.heard[STAR]) == 2)
+    assert spans == [traceparent, None]

@@ -1,8 +1,7 @@
 """Finding a span of time in a room's log by its versions."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from app.domain.event import EventName
 from app.domain.room import Policy, Room
