@@ -138,7 +138,8 @@ class Crowd:
 
 @contextmanager
 def crowd(command: list[str], core: int, *, flavour: str = "live") -> Iterator[Crowd]:
-    """Viewers on a core. `flavour`: "live", "deflated" (ours: in once the snapshot has come), "plain", "socketio"."""
+    """Viewers on a core. `flavour`: "live", "deflated" (ours: in once the snapshot has come), "plain",
+    "socketio", "centrifuge"."""
     with machine.born_on(core):
         process = subprocess.Popen(
             [*command, flavour], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

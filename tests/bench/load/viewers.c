@@ -36,7 +36,8 @@
 
 enum state { GONE, CONNECTING, UPGRADING, JOINING, READY };
 enum kind { OTHER, UPDATE, SNAPSHOT, CONTROL };
-enum flavour { PLAIN, LIVE, SOCKETIO, DEFLATED };   /* ready after the upgrade, a snapshot, Socket.IO's hello, a snapshot */
+enum flavour { PLAIN, LIVE, SOCKETIO, CENTRIFUGE, DEFLATED };
+                           /* ready after the upgrade, a snapshot, Socket.IO's hello, the answer to our connect, a snapshot */
 
 struct viewer {
     int fd;
@@ -118,9 +119,20 @@ static void look(struct viewer *v, int opcode, int compressed, const unsigned ch
         if (p[0] == '2') { tell(v, 1, "3", 1); return; }
         if (n >= 2 && p[0] == '4' && p[1] == '0') { if (v->state == JOINING) ready(v); return; }
     }
+    if (flavour == CENTRIFUGE && v->state == JOINING) {
+        if (memmem(p, n, "\"id\":1", 6)) ready(v);
+        return;
+    }
     v->to = number_after(p, n, "\"version\":");
     if ((v->from = number_after(p, n, "\"from\":")) >= 0) v->kind = UPDATE;
     else if (memmem(p, n, "\"snapshot\"", 10)) v->kind = SNAPSHOT;
+}
+
+/* Centrifuge puts messages that are due together into one frame: a newline with something behind it begins another. */
+static void look_for_more(struct viewer *v, const unsigned char *p, size_t n) {
+    if (flavour != CENTRIFUGE || v->kind != UPDATE) return;
+    if (n == v->left) n--;
+    for (const unsigned char *end = p + n; p < end && (p = memchr(p, '\n', end - p)); p++) v->to++;
 }
 
 static void finish(struct viewer *v) {
@@ -157,8 +169,10 @@ static size_t begin(struct viewer *v, const unsigned char *p, size_t n) {
     size_t here = n - header;
     if (here < size && here < LOOKED_AT) return 0;
     if (here > size) here = size;
+    v->left = size;
     look(v, p[0] & 15, p[0] & 64, p + header, here);
-    v->left = size - here;
+    look_for_more(v, p + header, here);
+    v->left -= here;
     if (v->state != GONE && !v->left) finish(v);
     return header + here;
 }
@@ -167,6 +181,7 @@ static void feed(struct viewer *v, const unsigned char *p, size_t n) {
     while (n && v->state != GONE) {
         if (v->left) {
             size_t k = n < v->left ? n : v->left;
+            look_for_more(v, p, k);
             p += k; n -= k; v->left -= k;
             if (!v->left) finish(v);
             continue;
@@ -199,6 +214,7 @@ static void upgrade(struct viewer *v, const unsigned char *p, size_t n) {
     v->held = 0;
     v->state = JOINING;
     if (flavour == PLAIN) ready(v);
+    if (flavour == CENTRIFUGE) tell(v, 1, "{\"id\":1}", 8);
     feed(v, rest, over);
     if (v->state != GONE) feed(v, p + k, n - k);
 }
@@ -340,7 +356,8 @@ static void settle(void) {
 
 int main(int argc, char **argv) {
     const char *name = argc > 1 ? argv[1] : "plain";
-    flavour = !strcmp(name, "live") ? LIVE : !strcmp(name, "socketio") ? SOCKETIO : !strcmp(name, "deflated") ? DEFLATED : PLAIN;
+    flavour = !strcmp(name, "live") ? LIVE : !strcmp(name, "socketio") ? SOCKETIO
+            : !strcmp(name, "centrifuge") ? CENTRIFUGE : !strcmp(name, "deflated") ? DEFLATED : PLAIN;
     setvbuf(stdout, NULL, _IOLBF, 0);
     poller = epoll_create1(0);
     struct epoll_event command = {.events = EPOLLIN, .data.ptr = NULL};

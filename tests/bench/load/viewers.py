@@ -235,6 +235,8 @@ class Crowd:
             viewer.state = "joining"
             if self._flavour == "plain":
                 self._ready(viewer)
+            elif self._flavour == "centrifuge":
+                self._tell(viewer, 1, b'{"id":1}')
         self._feed(viewer, data)
 
     def _request(self, viewer: Viewer) -> None:
@@ -276,6 +278,11 @@ class Crowd:
             self._counts.frames += 1
             if self._flavour == "socketio" and self._is_hello(viewer, payload):
                 return
+            if self._flavour == "centrifuge" and viewer.state == "joining":
+                # The answer to our connect.
+                if b'"id":1' in payload[:LOOKED_AT]:
+                    self._ready(viewer)
+                return
             self._count(viewer, payload)
 
     def _is_hello(self, viewer: Viewer, payload: bytes) -> bool:
@@ -304,6 +311,9 @@ class Crowd:
     def _count(self, viewer: Viewer, payload: bytes) -> None:
         before, after = _number_after(payload, b'"from":'), _number_after(payload, b'"version":')
         counts = self._counts
+        if self._flavour == "centrifuge" and after is not None:
+            # Messages that are due together come in one frame: a newline with something behind it begins another.
+            after += payload.rstrip(b"\n").count(b"\n")
         if before is None and after is not None and b'"snapshot"' in payload:
             counts.snapshots += 1
             viewer.version = after

@@ -11,6 +11,7 @@ class Runtime(StrEnum):
     BUN = "Bun"
     C = "a C compiler"
     NGINX = "nginx with Nchan"
+    GO = "Go with the libraries that Debian packages"
 
 
 class Wire(StrEnum):
@@ -19,6 +20,7 @@ class Wire(StrEnum):
     WEBSOCKET = "websocket"
     SOCKETIO = "socketio"
     NCHAN = "nchan"
+    CENTRIFUGE = "centrifuge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ FANOUT = (
     ),
     Peer(name="Bun", runtime=Runtime.BUN, source="bun_fanout.cjs", packages=("bun",), proof="bun"),
     Peer(name="Nchan", runtime=Runtime.NGINX, source="nchan.conf", wire=Wire.NCHAN),
+    Peer(name="Centrifuge", runtime=Runtime.GO, source="centrifuge_fanout.go", wire=Wire.CENTRIFUGE),
     Peer(name="Node ws", runtime=Runtime.NODE, source="ws_fanout.cjs", packages=("ws",), proof="ws"),
     Peer(name="websockets.broadcast", runtime=Runtime.OWN, source="websockets_broadcast.py"),
     Peer(name="Starlette loop", runtime=Runtime.OWN, source="starlette_fanout.py", arguments=("loop",)),
@@ -93,8 +96,3 @@ BULLMQ = Peer(
 )
 
 ALL = (*FANOUT, NO_DATABASE, NAIVE, BULLMQ)
-
-UNOBTAINABLE = {
-    "Centrifuge": "a Go program: its toolchain is on none of the package indexes that peers are installed from",
-}
-"""Peers worth naming that this benchmark cannot install; they are listed as absent."""

@@ -19,6 +19,8 @@ from tests.bench.servers import Server
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 600
+GO_LIBRARIES = "/usr/share/gocode"
+"""Where Debian lays the sources of Go libraries."""
 NCHAN_MODULE = "ngx_nchan_module.so"
 NGINX_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")
 
@@ -54,6 +56,8 @@ def prepare(peer: Peer, cache: Path) -> Prepared:
             if program is None:
                 raise Absent("no C compiler (cc, gcc or clang)")
             return Prepared(peer=peer, command=(str(program),))
+        case Runtime.GO:
+            return Prepared(peer=peer, command=(_go_program(HERE / peer.source, cache / "bin"),))
         case Runtime.NGINX:
             return Prepared(peer=peer, command=(_found("nginx", "/usr/sbin/nginx"), str(_nchan_folder())))
 
@@ -63,6 +67,17 @@ def _found(*names: str) -> str:
         if (path := shutil.which(name)) is not None:
             return path
     raise Absent(f"{names[0]} is not installed")
+
+
+def _go_program(source: Path, folder: Path) -> str:
+    """The compiled program, as old as its source at most."""
+    go, program = _found("go"), folder / source.stem
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {"GO111MODULE": "off", "GOFLAGS": "", "GOPATH": GO_LIBRARIES}
+        what = f"{source.stem} (Debian: golang-github-centrifugal-centrifuge-dev and what it names)"
+        _run([go, "build", "-o", str(program), str(source)], what, environment)
+    return str(program)
 
 
 def _nchan_folder() -> Path:
@@ -106,9 +121,10 @@ def _bun(peer: Peer, cache: Path) -> str:
     raise Absent("npm's package has no Bun for this machine")
 
 
-def _run(command: list[str], what: str) -> None:
+def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+        environment = {**os.environ, **(env or {})}
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS, env=environment)
     except subprocess.CalledProcessError as problem:
         said = problem.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise Absent(f"{what} could not be installed: {said[0][:200]}") from None

@@ -47,6 +47,9 @@ def _name(viewers: int, in_flight: int) -> str:
     return f"fanout {viewers} × {in_flight}"
 
 
+FLAVOURS = {Wire.SOCKETIO: "socketio", Wire.CENTRIFUGE: "centrifuge"}
+
+
 def _case(bench: Bench, viewers: int, in_flight: int) -> Case:
     flight = "one event in flight" if in_flight == 1 else f"bursts of {in_flight}"
     return bench.ledger.case(
@@ -67,8 +70,6 @@ def _turns(bench: Bench) -> list[Turn]:
             prepared.append(preparing.prepare(peer, bench.cache))
         except preparing.Absent as reason:
             bench.absent(NAME, peer.name, str(reason))
-    for name, why in catalogue.UNOBTAINABLE.items():
-        bench.absent(NAME, name, why)
     turns = []
     for viewers in bench.scale.crowds:
         turns.append(Turn(subject=OURS, take=partial(_ours, bench, viewers)))
@@ -102,11 +103,10 @@ def _intake_alone(server: Server, in_flight: int, times: int) -> float:
 
 def _peer(bench: Bench, viewers: int, prepared: Prepared, round_number: int) -> None:
     peer = prepared.peer
-    socketio = peer.wire is Wire.SOCKETIO
-    path = "/socket.io/?EIO=4&transport=websocket" if socketio else "/live"
+    path = "/socket.io/?EIO=4&transport=websocket" if peer.wire is Wire.SOCKETIO else "/live"
     with (
         preparing.running(prepared, bench.data, bench.server_core) as server,
-        crowd(bench.viewers, bench.load_core, flavour="socketio" if socketio else "plain") as watching,
+        crowd(bench.viewers, bench.load_core, flavour=FLAVOURS.get(peer.wire, "plain")) as watching,
     ):
         empty = server.memory()
         watching.connect(server.port, path, viewers)
