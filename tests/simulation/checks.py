@@ -20,6 +20,7 @@ from app.sandbox.tables import ESCROW, POSTING
 from app.store import reading, records
 from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS
 from app.store.tables import milliseconds
+from app.wire import frames
 from tests.simulation.people import USERS
 from tests.simulation.wallet import POCKET_MONEY
 
@@ -88,6 +89,7 @@ def check(world: "World") -> None:
     world.report.escrows_resolved += len(resolutions_of(world.databases.wallet))
     for violation in (
         *logs(policy, rooms, tables.events),
+        *replays(world.published, tables.events),
         *(timeouts(policy, tables.events) if world.climate.steady_clocks else ()),
         *_promises(world, tables),
         *_screens(world, rooms),
@@ -140,6 +142,27 @@ def logs(policy: Policy, rooms: Mapping[str, Room], events: Sequence[Event]) -> 
                 statuses[event.item.item_id] = event.item.status
         if folded != room:
             yield f"{performer_id}: the log does not come to what the tables say"
+
+
+def replays(published: Sequence[Event], logged: Sequence[Event]) -> Iterator[str]:
+    """The log gives the frames that were sent, to the byte, and so does the layout of the release before."""
+    log = {(event.performer_id, event.version): event for event in logged}
+    for event in published:
+        name = f"{event.performer_id}: version {event.version}"
+        if (kept := log.get((event.performer_id, event.version))) is None:
+            yield f"{name} is not in the log"
+        elif _frames(kept) != _frames(event):
+            yield f"{name} is replayed otherwise than it was sent"
+    whole = records.event_from_json(records.event_to_json(logged)) if logged else []
+    for event, other in zip(logged, whole, strict=True):
+        if _frames(event) != _frames(other):
+            yield f"{event.performer_id}: version {event.version} differs in the earlier layout"
+
+
+def _frames(event: Event) -> list[bytes]:
+    return [
+        frames.update([event], event.at, since=event.version - 1, version=event.version, view=view) for view in View
+    ]
 
 
 def timeouts(policy: Policy, events: Sequence[Event]) -> Iterator[str]:

@@ -238,6 +238,7 @@ class Process:
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """What `app.parts` subscribes to what has been committed."""
         for outcome in outcomes:
+            self.world.published.extend(outcome.events)
             self.queries.observe(outcome.events)
             if outcome.operation is not None:
                 self.outbox.wake()

@@ -85,6 +85,8 @@ class World:
         self._later = timedelta()
         """How far the true time has been moved beyond the loop's."""
         self.people = People(self)
+        self.published: list[Event] = []
+        """As they were sent to the screens; those of a process that died before it could are not among them."""
         self.is_over = False
 
     # What everything draws from
