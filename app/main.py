@@ -66,6 +66,8 @@ class Periods:
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0
     """Between two looks at whether there is slow work to do on the database."""
+    activity: float = 10.0
+    """Between two counts of what has come to the log, for analytics."""
     standstill: float = STANDSTILL_SECONDS
     """Between two heartbeats, beyond which the rooms' clocks are taken to have stood."""
     drain: float = 3.0
@@ -168,6 +170,9 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     async def compact_log() -> None:
         await upkeep.compact_log(lanes, parts.store)
 
+    async def count_activity() -> None:
+        await upkeep.count_activity(queries, lanes)
+
     async def prune() -> None:
         await upkeep.prune(lanes, parts.clock() - timedelta(days=parts.settings.retention_days))
 
@@ -180,6 +185,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
         parts.loop_lag.run(),
         every(periods.upkeep, "compacting the log", compact_log),
+        every(periods.activity, "counting activity", count_activity),
     ]
     if parts.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))

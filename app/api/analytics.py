@@ -1,93 +1,85 @@
 """Figures over a span of time, for one performer or for all: what came, what became of it, and how long it took.
 
 A moment counts where it lies: an item that came before the span and ended in it counts as an end only. Pure arithmetic
-over the rows that `store.reading` has picked; reads nothing itself and changes nothing.
+over what `store.activity` has read; reads nothing itself and changes nothing.
 """
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from statistics import fmean, quantiles
+from itertools import accumulate
 
-from app.store.estimates import ToldWaits
-from app.store.records import AnalysedItem
-from app.wire.shapes import EstimateByAhead, EstimateError, FeatureFigures, Percentiles, SpanFigures
+from app.domain import activity
+from app.domain.activity import Life
+from app.store.tables import milliseconds
+from app.wire.shapes import Analytics, EstimateByAhead, EstimateError, FeatureFigures, Percentiles
+
+Key = tuple[str, str, int]
+"""Feature, kind, number."""
 
 
-def analyse(items: Iterable[AnalysedItem], start: datetime, end: datetime, performer_id: str | None) -> SpanFigures:
-    """The figures of the span from `start` up to but not including `end`."""
+def total_of(lives: Iterable[Life], start: datetime, end: datetime) -> Counter[Key]:
+    """What these items count for from `start` up to but not including `end`."""
+    first, behind = milliseconds(start), milliseconds(end)
+    total: Counter[Key] = Counter()
+    for life in lives:
+        feature = life.source_feature
+        for at, kind, number, value in activity.of_item(life):
+            if first <= at < behind:
+                total[feature, kind, number] += value
+    return total
+
+
+def report(total: Mapping[Key, int], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
     counts: Counter[str] = Counter()
-    tokens: Counter[str] = Counter()
+    by_place: defaultdict[int, Counter[str]] = defaultdict(Counter)
     features: Counter[str] = Counter()
-    waits: defaultdict[str, list[float]] = defaultdict(list)
-    services: defaultdict[str, list[float]] = defaultdict(list)
-    errors: list[float] = []
-
-    left: Counter[str] = Counter()
-    """Items that left the queue in the span, each once, by how: what became of one later does not count again."""
-
-    def inside(moment: datetime | None) -> bool:
-        return moment is not None and start <= moment < end
-
-    for item in items:
-        feature = item.source_feature
-        if inside(item.created_at):
-            counts["created"] += 1
-            features[feature] += 1
-        for name in ("started", "finished", "abandoned", "refunded", "settled"):
-            counts[name] += inside(getattr(item, f"{name}_at"))
-        how, when = _end_of(item)
-        left[how] += inside(when)
-        if inside(item.settled_at):
-            tokens["settled"] += item.settled_tokens or 0
-        # A split returns its part when it settles, everything else when it is refunded.
-        if inside(item.settled_at or item.refunded_at):
-            tokens["refunded"] += item.refunded_tokens or 0
-        if item.pass_through_mode or item.started_at is None:
+    durations: defaultdict[str, defaultdict[str, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
+    """By kind and feature, how many items had each."""
+    overall: defaultdict[str, Counter[int]] = defaultdict(Counter)
+    for (feature, kind, number), value in total.items():
+        if kind in activity.DURATIONS:
+            durations[kind][feature][number] += value
+            overall[kind][number] += value
             continue
-        if inside(item.started_at):
-            wait = (item.started_at - item.created_at).total_seconds()
-            waits[feature].append(wait)
-            if item.quoted_wait_seconds is not None:
-                errors.append(wait - item.quoted_wait_seconds)
-        if inside(item.finished_at):
-            services[feature].append(item.clock_used_seconds)
-    ended = left.total()
+        counts[kind] += value
+        if kind in activity.BY_PLACE:
+            by_place[number][kind] += value
+        if kind == activity.CREATED:
+            features[feature] += value
+    waits, services = durations[activity.WAIT], durations[activity.SERVICE]
+    abandoned, refunded = counts[activity.LEFT_ABANDONED], counts[activity.LEFT_REFUNDED]
+    ended = abandoned + refunded + counts[activity.LEFT_FINISHED]
     return {
         "performerId": performer_id,
         "from": start,
         "to": end,
         "counts": {
-            "created": counts["created"],
-            "started": counts["started"],
-            "finished": counts["finished"],
-            "abandoned": counts["abandoned"],
-            "refunded": counts["refunded"],
-            "settled": counts["settled"],
+            "created": counts[activity.CREATED],
+            "started": counts[activity.STARTED],
+            "finished": counts[activity.FINISHED],
+            "abandoned": counts[activity.ABANDONED],
+            "refunded": counts[activity.REFUNDED],
+            "settled": counts[activity.SETTLED],
         },
-        "abandonRate": left["abandoned"] / ended if ended else None,
-        "refundRate": left["refunded"] / ended if ended else None,
-        "tokens": {"settled": tokens["settled"], "refunded": tokens["refunded"]},
-        "waitSeconds": _percentiles([wait for each in waits.values() for wait in each]),
-        "serviceSeconds": _percentiles([service for each in services.values() for service in each]),
-        "estimateError": _estimate_error(errors),
+        "abandonRate": abandoned / ended if ended else None,
+        "refundRate": refunded / ended if ended else None,
+        "tokens": {"settled": counts[activity.SETTLED_TOKENS], "refunded": counts[activity.REFUNDED_TOKENS]},
+        "waitSeconds": _percentiles(overall[activity.WAIT]),
+        "serviceSeconds": _percentiles(overall[activity.SERVICE]),
+        "estimateError": _estimate_error(counts),
         "features": [
             _feature(feature, features[feature], waits[feature], services[feature])
             for feature in sorted({*features, *waits, *services})
         ],
+        "estimateByAhead": [
+            _by_ahead(first, last, by_place[number]) for number, (first, last) in enumerate(activity.PLACES_AHEAD)
+        ],
     }
 
 
-def _end_of(item: AnalysedItem) -> tuple[str, datetime | None]:
-    """How an item left the queue, and when: an abandoned or finished one may have been refunded afterwards."""
-    if item.abandoned_at is not None:
-        return "abandoned", item.abandoned_at
-    if item.finished_at is not None:
-        return "finished", item.finished_at
-    return "refunded", item.refunded_at
-
-
-def _feature(name: str, count: int, waits: Sequence[float], services: Sequence[float]) -> FeatureFigures:
+def _feature(name: str, count: int, waits: Counter[int], services: Counter[int]) -> FeatureFigures:
     return {
         "sourceFeature": name,
         "count": count,
@@ -96,37 +88,43 @@ def _feature(name: str, count: int, waits: Sequence[float], services: Sequence[f
     }
 
 
-def _percentiles(seconds: Sequence[float]) -> Percentiles:
-    if not seconds:
+def _percentiles(durations: Counter[int]) -> Percentiles:
+    """Of durations in milliseconds, of each of which there are so many: between two of them, in proportion."""
+    if not durations:
         return {"p50": None, "p90": None}
-    if len(seconds) == 1:
-        return {"p50": seconds[0], "p90": seconds[0]}
-    tenths = quantiles(seconds, n=10, method="inclusive")
-    return {"p50": round(tenths[4], 3), "p90": round(tenths[8], 3)}
+    values = sorted(durations)
+    ends = list(accumulate(durations[value] for value in values))
+
+    def at(tenths: int) -> float:
+        place, between = divmod((ends[-1] - 1) * tenths, 10)
+        low = values[bisect_right(ends, place)]
+        high = values[bisect_right(ends, min(place + 1, ends[-1] - 1))]
+        return round((low * (10 - between) + high * between) / 10_000, 3)
+
+    return {"p50": at(5), "p90": at(9)}
 
 
-def _estimate_error(errors: Sequence[float]) -> EstimateError:
+def _estimate_error(counts: Mapping[str, int]) -> EstimateError:
     """How far the waits told on arrival were from what came: positive means longer than told."""
-    if not errors:
+    count = counts[activity.ESTIMATES]
+    if not count:
         return {"count": 0, "meanAbsoluteSeconds": None, "biasSeconds": None}
     return {
-        "count": len(errors),
-        "meanAbsoluteSeconds": round(fmean(map(abs, errors)), 3),
-        "biasSeconds": round(fmean(errors), 3),
+        "count": count,
+        "meanAbsoluteSeconds": round(counts[activity.ESTIMATE_ERROR_SIZE] / count / 1000, 3),
+        "biasSeconds": round(counts[activity.ESTIMATE_ERROR] / count / 1000, 3),
     }
 
 
-def by_ahead(told: ToldWaits) -> EstimateByAhead:
+def _by_ahead(ahead_from: int, ahead_to: int | None, counts: Mapping[str, int]) -> EstimateByAhead:
+    told, ranged = counts[activity.ESTIMATES], counts[activity.RANGED]
+    error = _estimate_error(counts)
     return {
-        "aheadFrom": told.ahead_from,
-        "aheadTo": told.ahead_to,
-        "count": told.count,
-        "meanAbsoluteSeconds": _rounded(told.mean_absolute_seconds),
-        "biasSeconds": _rounded(told.bias_seconds),
-        "rangeRate": told.ranged / told.count if told.count else None,
-        "insideRate": told.inside / told.ranged if told.ranged else None,
+        "aheadFrom": ahead_from,
+        "aheadTo": ahead_to,
+        "count": told,
+        "meanAbsoluteSeconds": error["meanAbsoluteSeconds"],
+        "biasSeconds": error["biasSeconds"],
+        "rangeRate": ranged / told if told else None,
+        "insideRate": counts[activity.INSIDE] / ranged if ranged else None,
     }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -10,24 +10,19 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from app.access import rights
-from app.api.analytics import analyse, by_ahead
+from app.api.analytics import report, total_of
 from app.api.callers import Callers
-from app.api.parameters import performer_id_of, span_of
+from app.api.parameters import bad_parameter, instant_of, performer_id_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
-from app.store import estimates, reading
+from app.store import activity
+from app.store.tables import milliseconds
 from app.wire.commands import ROOM_PATH
 from app.wire.shapes import Analytics
 
-
-def _figures(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Analytics:
-    items = reading.items_of_span(connection, start, end, performer_id)
-    told = estimates.told_waits(connection, start, end, performer_id)
-    return {
-        **analyse(items, start, end, performer_id),
-        "estimateByAhead": [by_ahead(each) for each in told],
-    }
+DEFAULT_SPAN = timedelta(days=1)
+LONGEST_SPAN = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +43,25 @@ class Reports:
         return await self._report(request, None)
 
     async def _report(self, request: Request, performer_id: str | None) -> Response:
-        start, end = span_of(request, self.clock())
-        return json_response(
-            await self.queries.run_slow(lambda connection: _figures(connection, start, end, performer_id))
-        )
+        start, end = self._span(request)
+
+        def read(connection: Connection) -> Analytics:
+            total = None
+            if performer_id is None:
+                total = activity.total(connection, milliseconds(start), milliseconds(end))
+            if total is None:
+                total = total_of(activity.lives(connection, start, end, performer_id), start, end)
+            return report(total, start, end, performer_id)
+
+        return json_response(await self.queries.run_slow(read))
+
+    def _span(self, request: Request) -> tuple[datetime, datetime]:
+        """`from` and `to`: by default the last day."""
+        end = instant_of(request, "to") or self.clock()
+        start = instant_of(request, "from") or end - DEFAULT_SPAN
+        if not start < end <= start + LONGEST_SPAN:
+            raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
+        return start, end
 
     def routes(self) -> list[BaseRoute]:
         return [

@@ -5,7 +5,8 @@ from datetime import datetime
 from functools import partial
 
 from app.engine.lane import Lanes
-from app.store import Store, compaction, pruning
+from app.engine.queries import Queries
+from app.store import Store, activity, compaction, pruning
 
 PAUSE_SECONDS = 0.1
 """Between two batches: most of the time is the commands'."""
@@ -32,4 +33,13 @@ async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SEC
     item: str | None = ""
     while item is not None:
         item = await lanes.run(partial(pruning.prune_items, cutoff=cutoff, after=item))
+        await asyncio.sleep(pause_seconds)
+
+
+async def count_activity(queries: Queries, lanes: Lanes, pause_seconds: float = PAUSE_SECONDS) -> None:
+    """Count what has come to the log. The lane only writes: reading and adding up is a report's work."""
+    while (batch := await queries.run_slow(activity.next_batch)) is not None:
+        await lanes.run(partial(activity.add, batch=batch))
+        if batch.is_last:
+            return
         await asyncio.sleep(pause_seconds)

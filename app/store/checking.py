@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import Connection, text
 
 from app.domain.room import Policy, Room, fold
-from app.store import Store, reading
+from app.store import Store, activity, reading
 from app.store.replay import room_at
 
 LISTED = 20
@@ -40,6 +40,7 @@ def check_database(store: Store) -> Iterator[Result]:
         ("positions", lambda connection: _positions(connection, store.policy)),
         ("escrows", _escrows),
         ("keys", _keys),
+        ("activity", _activity),
     ]
     for rule, look in rules:
         with store.reading() as connection:
@@ -244,3 +245,17 @@ def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
         )
 
     return _count(connection, "answers"), found()
+
+
+def _activity(connection: Connection) -> tuple[int, Iterator[str]]:
+    """What analytics have counted is what the log holds, up to where it has been counted; retention takes from the log
+    alone."""
+
+    def found() -> Iterator[str]:
+        pruned = "SELECT count(*) FROM rooms WHERE pruned_through > 0"
+        is_whole = connection.execute(text(pruned)).scalar_one() == 0
+        for kind, counted, logged in activity.compared(connection):
+            if counted < logged or (is_whole and counted > logged):
+                yield f"{counted} items have been counted as {kind}, the log holds {logged}"
+
+    return _count(connection, "activity"), found()

@@ -94,11 +94,16 @@ def _laid_out(value: Any, at: datetime) -> Any:
     return value
 
 
+def stored(text: str) -> dict[str, Any]:
+    """What a compact item holds, by short names."""
+    return orjson.loads(text[len(MARK) :]) if len(text) > len(MARK) else {}
+
+
 def changing_values(text: str, at: datetime) -> dict[str, Any]:
     """The reverse of `compact_item`, less the status, as plain values: fields of a newer release are passed over."""
     changed: dict[str, Any] = {"updated_at": at}
     base = milliseconds(at)
-    for short, value in (orjson.loads(text[len(MARK) :]) if len(text) > len(MARK) else {}).items():
+    for short, value in stored(text).items():
         name = _LONG_NAMES.get(short, short)
         if name == "clock":
             used, since = value

@@ -1,9 +1,9 @@
 """The questions asked of the database, as plain functions over a connection; each returns domain values."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import chain
 from typing import Any, Generic, TypeVar, cast
 
@@ -29,13 +29,11 @@ from app.domain.operation import Operation, OperationStatus
 from app.domain.room import Policy, Room
 from app.store import compact, records
 from app.store.engines import driver_rows
-from app.store.records import AnalysedItem, Answer
+from app.store.records import Answer
 from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
 
 T = TypeVar("T")
 
-LONGEST_LIFE = timedelta(days=1)
-"""How long before a span an item may have come and still count in it."""
 LEARNT_FROM = 120
 """How many of the last ended items of a room its wait estimate is rebuilt from."""
 
@@ -333,22 +331,44 @@ def log_events(
     On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
     only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
     """
-    shared = connection.dialect.name == "postgresql"
-    statement = EVENT_ROWS.limit(limit)
-    if shared:
-        transaction, sequence = _cursor_parts(after or "0.0", 2)
-        statement = statement.where(
-            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
-            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
-        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
-    else:
-        (sequence,) = _cursor_parts(after or "0", 1)
-        statement = statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
+    statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
     if performer_id is not None:
         statement = statement.where(EVENTS.c.performer_id == performer_id)
     if source_feature is not None:
         statement = statement.where(EVENTS.c.source_feature == source_feature)
     return [logged_from(row) for row in connection.execute(statement).mappings()]
+
+
+def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
+    """The events behind a cursor, in the log's order; on PostgreSQL those that are visible."""
+    if connection.dialect.name == "postgresql":
+        transaction, sequence = _cursor_parts(after or "0.0", 2)
+        return statement.where(
+            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
+            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
+        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
+    (sequence,) = _cursor_parts(after or "0", 1)
+    return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
+
+
+def log_stretch(connection: Connection, after: str | None, length: int) -> tuple[str | None, bool]:
+    """The cursor of the last of the next `length` events behind another one, and whether the log ends there. None if
+    there is none yet."""
+    place = select(EVENTS.c.transaction_id, EVENTS.c.cursor)
+    row = connection.execute(_log_after(place.offset(length - 1).limit(1), connection, after)).mappings().first()
+    if row is not None:
+        return cursor_of(row), False
+    end = log_end(connection)
+    return (end if end is not None and is_behind(after, end) else None), True
+
+
+def in_stretch(statement: Any, connection: Connection, after: str | None, through: str) -> Any:
+    """The events behind a cursor, up to and including that of another event, in the log's order."""
+    statement = _log_after(statement, connection, after)
+    if connection.dialect.name == "postgresql":
+        transaction, sequence = _cursor_parts(through, 2)
+        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) <= (transaction, sequence))
+    return statement.where(EVENTS.c.cursor <= _cursor_parts(through, 1)[0])
 
 
 def log_end(connection: Connection) -> str | None:
@@ -406,24 +426,6 @@ def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit:
     rows = [records.item_from(row) for row in connection.execute(statement).mappings()]
     total = connection.execute(select(func.count()).select_from(ITEMS).where(where)).scalar_one()
     return Page(rows=rows, total=total)
-
-
-def items_of_span(
-    connection: Connection, start: datetime, end: datetime, performer_id: str | None
-) -> Iterator[AnalysedItem]:
-    """Items that can have a moment between two times: created before the end, and at most a day before the start."""
-    # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
-    columns = select(*(ITEMS.c[name] for name in records.ANALYSED_COLUMNS)).where(
-        ITEMS.c.item_id >= first_id(start - LONGEST_LIFE), ITEMS.c.item_id < first_id(end)
-    )
-    statement: Any = columns
-    if performer_id is not None:
-        # Two indexes of the room, in place of the primary key's range, which holds the items of all rooms.
-        room = columns.where(ITEMS.c.performer_id == performer_id)
-        ended = room.where(ITEMS.c.ended_at.is_not(None), ITEMS.c.ended_at >= start - LONGEST_LIFE)
-        statement = ended.union_all(room.where(ACTIVE_ITEMS))
-    for row in connection.execute(statement.execution_options(yield_per=1000)):
-        yield AnalysedItem(*row)
 
 
 def first_id(moment: datetime) -> str:

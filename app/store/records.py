@@ -197,27 +197,6 @@ class LearntItem(NamedTuple):
 LEARNT_COLUMNS = LearntItem._fields
 
 
-class AnalysedItem(NamedTuple):
-    """The fields of an item that figures over a span of time are made of, in the order of ANALYSED_COLUMNS."""
-
-    source_feature: str
-    pass_through_mode: bool
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    abandoned_at: datetime | None
-    refunded_at: datetime | None
-    settled_at: datetime | None
-    settled_tokens: int | None
-    refunded_tokens: int | None
-    clock_used_seconds: float
-    quoted_wait_seconds: float | None
-    quoted_position: int | None
-
-
-ANALYSED_COLUMNS = AnalysedItem._fields
-
-
 def room_values(room: Room) -> Values:
     values = {name: getattr(room.settings, name) for name in _SETTINGS_FIELDS}
     positions = room.settings.notify_positions
@@ -366,6 +345,15 @@ def _compact_item_from(row: RowMapping | Mapping[str, Any]) -> Item:
     values["status"] = row["to_status"]
     values.setdefault("wallet_status", WalletStatus.NONE)
     return Item(**_with_item_enums(values))
+
+
+def is_confirmed(text: str) -> bool:
+    """Whether the wallet has resolved the escrow of an event's item, as it is stored there."""
+    if text.startswith(compact.MARK):
+        status = compact.stored(text).get(compact.SHORT_NAMES["wallet_status"])
+    else:
+        status = orjson.loads(text).get("wallet_status")
+    return bool(status == WalletStatus.DONE)
 
 
 def _member(kind: type[E], text: str) -> E:

@@ -293,3 +293,23 @@ class WebhookDeliveryRow(SQLModel, table=True):
     milliseconds: int
     status_code: int | None
     problem: str | None
+
+
+class ActivityRow(SQLModel, table=True):
+    """The log, counted: see `activity`."""
+
+    __tablename__ = "activity"
+    __table_args__ = {"sqlite_with_rowid": False}
+    span: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    source_feature: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    number: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    value: int = Field(sa_type=BigInteger)
+
+
+class ActivitySpanRow(SQLModel, table=True):
+    """Where in the log each span of the activity begins: the cursor before its first event."""
+
+    __tablename__ = "activity_spans"
+    span: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    cursor: str

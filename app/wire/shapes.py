@@ -465,8 +465,8 @@ class EstimateByAhead(TypedDict):
     insideRate: float | None
 
 
-SpanFigures = TypedDict(
-    "SpanFigures",
+Analytics = TypedDict(
+    "Analytics",
     {
         "performerId": str | None,
         "from": datetime,
@@ -479,16 +479,11 @@ SpanFigures = TypedDict(
         "serviceSeconds": Percentiles,
         "estimateError": EstimateError,
         "features": list[FeatureFigures],
+        "estimateByAhead": list[EstimateByAhead],
     },
 )
-"""Rates are shares of the items that ended in the span; null where there is nothing to tell from."""
-
-
-class Analytics(SpanFigures):
-    """The figures of a span. `rangeRate` is the share of waits told with a range, `insideRate` the share of those that
-    came to lie within it: 0.8 is claimed."""
-
-    estimateByAhead: list[EstimateByAhead]  # noqa: N815
+"""Rates are shares of the items that ended in the span; null where there is nothing to tell from. `rangeRate` is the
+share of waits told with a range, `insideRate` the share of those that came to lie within it: 0.8 is claimed."""
 
 
 class FieldProblem(TypedDict):

@@ -1,31 +1,34 @@
 """Figures over a span: each moment counts where it lies, and only what is known is told."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from msgspec.structs import replace
 
 from app.api import analytics
+from app.domain.activity import PLACES_AHEAD, Life
 from app.domain.item import Clock, Item, Status
-from app.store.records import ANALYSED_COLUMNS, AnalysedItem
-from app.wire.shapes import SpanFigures
+from app.store.tables import milliseconds
+from app.wire.shapes import Analytics, EstimateByAhead
 from tests.support.builders import build_item, moment
 from tests.support.server import Api, Server, fresh, ok, problem
 
 START, END = moment(1000), moment(2000)
 
 
-def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> SpanFigures:
+def analyse(items: Iterable[Item], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
     """The figures over items, each with the columns that the store reads of it."""
-    names = [name for name in ANALYSED_COLUMNS if name != "clock_used_seconds"]
-    rows = (
-        AnalysedItem(clock_used_seconds=item.clock.used_seconds, **{name: getattr(item, name) for name in names})
-        for item in items
-    )
-    return analytics.analyse(rows, start, end, performer_id)
+    total = analytics.total_of(map(life_of, items), start, end)
+    return analytics.report(total, start, end, performer_id)
+
+
+def life_of(item: Item) -> Life:
+    values = {name: getattr(item, name) for name in Life._fields if name != "clock_used_seconds"}
+    times = {name: milliseconds(value) for name, value in values.items() if name.endswith("_at")}
+    return Life(**{**values, **times}, clock_used_seconds=item.clock.used_seconds)
 
 
 def served(number: int, *, came: float, started: float, finished: float, **fields: Any) -> Item:
@@ -142,6 +145,55 @@ def test_an_item_counts_once_in_the_rates_by_how_it_left_the_queue(
 ) -> None:
     figures = analyse([replace(build_item(1, created_at=moment(800)), **end)], START, END, None)
     assert (figures["abandonRate"], figures["refundRate"]) == rates
+
+
+def waited(number: int, seconds: float, *, ahead: int, told: float, **fields: Any) -> Item:
+    """An item that came at the start of the span and then waited for so long."""
+    item = served(number, came=1000, started=1000 + seconds, finished=1010 + seconds, quoted_wait_seconds=told)
+    return replace(item, quoted_position=ahead + 1, **fields)
+
+
+def by_ahead(items: Iterable[Item]) -> list[EstimateByAhead]:
+    return analyse(items, START, END, None)["estimateByAhead"]
+
+
+def test_nothing_told_is_nothing_known_for_each_number_ahead() -> None:
+    assert [(each["aheadFrom"], each["aheadTo"]) for each in by_ahead([])] == list(PLACES_AHEAD)
+    assert {(each["count"], each["biasSeconds"], each["rangeRate"]) for each in by_ahead([])} == {(0, None, None)}
+
+
+def test_waits_are_counted_where_their_item_stood_when_it_came() -> None:
+    places = [0, 1, 2, 3, 4, 6, 7, 10, 11, 49]
+    items = [waited(number, 100, ahead=ahead, told=90) for number, ahead in enumerate(places, 1)]
+    assert [each["count"] for each in by_ahead(items)] == [1, 1, 2, 2, 2, 2]
+
+
+def test_error_bias_and_range_are_those_of_what_was_told() -> None:
+    low_high = {"quoted_low_seconds": 80.0, "quoted_high_seconds": 130.0}
+    items = [
+        waited(1, 100, ahead=1, told=90, **low_high),
+        waited(2, 100, ahead=1, told=130),
+        waited(3, 200, ahead=1, told=170, **low_high),
+    ]
+    assert by_ahead(items)[1] == {
+        "aheadFrom": 1,
+        "aheadTo": 1,
+        "count": 3,
+        "meanAbsoluteSeconds": 23.333,
+        "biasSeconds": 3.333,
+        "rangeRate": 2 / 3,
+        "insideRate": 1 / 2,
+    }
+
+
+def test_only_starts_of_the_span_are_judged_and_nothing_that_was_told_no_wait() -> None:
+    items = [
+        waited(1, 100, ahead=1, told=90),
+        waited(2, 1000, ahead=1, told=90),  # the end of a span is the next one's
+        waited(3, 0, ahead=0, told=0, pass_through_mode=True),
+        waited(4, 200, ahead=1, told=100, finished_at=None, status=Status.STARTED),
+    ]
+    assert sum(each["count"] for each in by_ahead(items)) == 2
 
 
 # Over HTTP

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from app.domain import command as do
 from app.domain.command import Mode
 from app.engine.jobs import Idempotency
+from app.store import activity
 from tests.support.builders import PERFORMER
 from tests.support.command_line import run, the_line
 from tests.support.stores import (
@@ -35,6 +36,12 @@ def fill(database: Database) -> None:
     intake = intake_of(5, queue_mode=Mode.OFF)
     send(writer, intake, idempotency_of(intake))
     send(writer, do.ChangeSettings(actor=PERFORMER, announcement="Back soon"))
+    store = database.open()
+    with store.reading() as connection:
+        batch = activity.next_batch(connection)
+    assert batch is not None
+    with store.writing() as connection:
+        activity.add(connection, batch)
 
 
 def test_a_good_database_passes_also_while_it_is_open(database: Database) -> None:
@@ -42,7 +49,7 @@ def test_a_good_database_passes_also_while_it_is_open(database: Database) -> Non
     result = run("check", database.url)
     assert result.exit_code == 0, result.output
     words = [line.split()[0] for line in result.stdout.splitlines() if line.strip()]
-    assert words == ["rule", "integrity", "versions", "started", "statuses", "positions", "escrows", "keys"]
+    assert words == ["rule", "integrity", "versions", "started", "statuses", "positions", "escrows", "keys", "activity"]
 
 
 DAMAGE = {
@@ -59,6 +66,7 @@ DAMAGE = {
     "UPDATE wallet_operations SET settle_tokens = 1": ["escrows"],
     "UPDATE answers SET version = 1": ["keys"],
     "UPDATE items SET first_version = first_version + 1": ["keys"],
+    "UPDATE activity SET value = value + 1": ["activity"],
 }
 
 

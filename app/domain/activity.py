@@ -1,0 +1,188 @@
+"""What analytics count: an item's life as amounts, each at the moment it belongs to.
+
+An amount is of one kind and of one feature, so amounts are simply added up: over the items of a room, or over the log,
+once and for all. Times are milliseconds since 1970 UTC, durations milliseconds.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from math import expm1, log, log1p
+from typing import Final, NamedTuple
+
+from app.domain.event import EventName
+
+# Plain texts: they are keys, and a member of an enumeration takes ten times as long to hash.
+CREATED: Final = "created"
+STARTED: Final = "started"
+FINISHED: Final = "finished"
+ABANDONED: Final = "abandoned"
+REFUNDED: Final = "refunded"
+SETTLED: Final = "settled"
+LEFT_FINISHED: Final = "left_finished"
+LEFT_ABANDONED: Final = "left_abandoned"
+LEFT_REFUNDED: Final = "left_refunded"
+"""How an item left the queue: each item once. What becomes of it later does not count again."""
+SETTLED_TOKENS: Final = "settled_tokens"
+REFUNDED_TOKENS: Final = "refunded_tokens"
+ESTIMATES: Final = "estimates"
+ESTIMATE_ERROR: Final = "estimate_error"
+ESTIMATE_ERROR_SIZE: Final = "estimate_error_size"
+"""Milliseconds by which waits were longer than told on arrival: summed with their sign, and without."""
+RANGED: Final = "ranged"
+INSIDE: Final = "inside"
+"""Waits that were told with a 10–90 % range, and those of them that came to lie within it."""
+BY_PLACE = (ESTIMATES, ESTIMATE_ERROR, ESTIMATE_ERROR_SIZE, RANGED, INSIDE)
+"""Of these kinds an amount has a number: which one of PLACES_AHEAD the item had when it came, or NOT_KNOWN."""
+PLACES_AHEAD = ((0, 0), (1, 1), (2, 3), (4, 6), (7, 10), (11, None))
+"""How many items were ahead, from and to; the last one has no end."""
+NOT_KNOWN = -1
+_LAST_AHEAD = tuple(last for _, last in PLACES_AHEAD if last is not None)
+WAIT: Final = "wait"
+SERVICE: Final = "service"
+DURATIONS = (WAIT, SERVICE)
+"""Of these kinds an amount has a number: the duration that so many items had."""
+
+SMALLEST_MS = 500.0
+STEP = log(1.02)
+"""Durations that are kept are rounded: to 1 % of them and 5 ms."""
+
+
+class Life(NamedTuple):
+    """The fields of an item that it is counted by."""
+
+    source_feature: str
+    pass_through_mode: bool
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    abandoned_at: int | None
+    refunded_at: int | None
+    settled_at: int | None
+    settled_tokens: int | None
+    refunded_tokens: int | None
+    clock_used_seconds: float
+    quoted_wait_seconds: float | None
+    quoted_position: int | None
+    quoted_low_seconds: float | None
+    quoted_high_seconds: float | None
+
+
+class Amount(NamedTuple):
+    at: int
+    kind: str
+    number: int
+    value: int
+
+
+def _created(life: Life) -> Iterator[Amount]:
+    yield Amount(life.created_at, CREATED, 0, 1)
+
+
+def _started(life: Life) -> Iterator[Amount]:
+    at = life.started_at
+    if at is None:
+        return
+    yield Amount(at, STARTED, 0, 1)
+    if life.pass_through_mode:
+        return
+    wait = at - life.created_at
+    yield Amount(at, WAIT, wait, 1)
+    if life.quoted_wait_seconds is None:
+        return
+    error = wait - round(life.quoted_wait_seconds * 1000)
+    place = NOT_KNOWN if life.quoted_position is None else bisect_left(_LAST_AHEAD, life.quoted_position - 1)
+    yield Amount(at, ESTIMATES, place, 1)
+    yield Amount(at, ESTIMATE_ERROR, place, error)
+    yield Amount(at, ESTIMATE_ERROR_SIZE, place, abs(error))
+    if life.quoted_low_seconds is not None and life.quoted_high_seconds is not None:
+        yield Amount(at, RANGED, place, 1)
+        if life.quoted_low_seconds <= wait / 1000 <= life.quoted_high_seconds:
+            yield Amount(at, INSIDE, place, 1)
+
+
+def _finished(life: Life) -> Iterator[Amount]:
+    at = life.finished_at
+    if at is None:
+        return
+    yield Amount(at, FINISHED, 0, 1)
+    if life.abandoned_at is None:
+        yield Amount(at, LEFT_FINISHED, 0, 1)
+    if life.started_at is not None and not life.pass_through_mode:
+        yield Amount(at, SERVICE, round(life.clock_used_seconds * 1000), 1)
+
+
+def _abandoned(life: Life) -> Iterator[Amount]:
+    if life.abandoned_at is not None:
+        yield Amount(life.abandoned_at, ABANDONED, 0, 1)
+        yield Amount(life.abandoned_at, LEFT_ABANDONED, 0, 1)
+
+
+def _refunded(life: Life) -> Iterator[Amount]:
+    at = life.refunded_at
+    if at is None:
+        return
+    yield Amount(at, REFUNDED, 0, 1)
+    if life.abandoned_at is None and life.finished_at is None:
+        yield Amount(at, LEFT_REFUNDED, 0, 1)
+
+
+def _settled(life: Life) -> Iterator[Amount]:
+    at = life.settled_at
+    if at is None:
+        return
+    yield Amount(at, SETTLED, 0, 1)
+    if life.settled_tokens:
+        yield Amount(at, SETTLED_TOKENS, 0, life.settled_tokens)
+    # A split returns its part when it settles.
+    if life.refunded_tokens:
+        yield Amount(at, REFUNDED_TOKENS, 0, life.refunded_tokens)
+
+
+def _returned(life: Life) -> Iterator[Amount]:
+    """Tokens that the wallet has given back, at the time of the refund: its confirmation may have come later."""
+    if life.settled_at is None and life.refunded_at is not None and life.refunded_tokens:
+        yield Amount(life.refunded_at, REFUNDED_TOKENS, 0, life.refunded_tokens)
+
+
+_BY_EVENT: Mapping[str, Callable[[Life], Iterator[Amount]]] = {
+    str(EventName.ITEM_CREATED): _created,
+    str(EventName.ITEM_STARTED): _started,
+    str(EventName.ITEM_FINISHED): _finished,
+    str(EventName.ITEM_ABANDONED): _abandoned,
+    str(EventName.ITEM_REFUNDED): _refunded,
+    str(EventName.ITEM_SETTLED): _settled,
+}
+KIND_OF_EVENT: Mapping[str, str] = dict(
+    zip(_BY_EVENT, (CREATED, STARTED, FINISHED, ABANDONED, REFUNDED, SETTLED), strict=True)
+)
+"""What each of these events counts one of."""
+COUNTED_EVENTS = (*_BY_EVENT, str(EventName.ITEM_WALLET_CHANGED))
+CONFIRMING_EVENTS = (str(EventName.ITEM_REFUNDED), str(EventName.ITEM_WALLET_CHANGED))
+"""The events that may say that the wallet has confirmed a refund."""
+
+
+def of_item(life: Life) -> Iterator[Amount]:
+    """All that an item counts for so far."""
+    return chain(*(amounts(life) for amounts in _BY_EVENT.values()), _returned(life))
+
+
+def of_event(name: str, life: Life, *, with_returned: bool) -> Iterator[Amount]:
+    """What one event adds, given the item as it is by now: the times and amounts of what has happened never change.
+
+    `with_returned`: also the tokens that the wallet has returned, which belong to the one of CONFIRMING_EVENTS that
+    says so. Over all the events of an item this comes to the same as `of_item`.
+    """
+    counted = _BY_EVENT.get(name)
+    amounts = counted(life) if counted is not None else iter(())
+    return chain(amounts, _returned(life)) if with_returned else amounts
+
+
+def bucket(milliseconds: int) -> int:
+    """The number under which a duration is kept."""
+    return int(log1p(max(0, milliseconds) / SMALLEST_MS) / STEP)
+
+
+def duration(bucket_number: int) -> int:
+    """Milliseconds in the middle of a bucket."""
+    return round(SMALLEST_MS * expm1((bucket_number + 0.5) * STEP))

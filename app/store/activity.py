@@ -1,0 +1,249 @@
+"""Activity: the log counted by ten minutes and feature, so that analytics of the whole site need not read its items.
+
+The log is counted once, in its order: a cursor in `meta` says how far, and moves in the same transaction as the counts.
+So nothing is counted twice, whoever counts; what retention takes out later stays counted. An amount may belong to
+another time than its event (a refund that the wallet has confirmed later), and is simply added there.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, case, func, select, type_coerce
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.activity import (
+    CONFIRMING_EVENTS,
+    COUNTED_EVENTS,
+    DURATIONS,
+    KIND_OF_EVENT,
+    Amount,
+    Life,
+    bucket,
+    duration,
+    of_event,
+)
+from app.domain.event import EventName
+from app.store import reading, records
+from app.store.reading import EVENTS, ITEMS, META, table_of
+from app.store.tables import ActivityRow, ActivitySpanRow
+
+ACTIVITY = table_of(ActivityRow)
+SPANS = table_of(ActivitySpanRow)
+CURSOR = "activity_cursor"
+"""In META: the cursor up to which the log has been counted."""
+SPAN_MS = 600_000
+EVENTS_AT_ONCE = 5_000
+LONGEST_LIFE = timedelta(days=1)
+"""How long before a span an item may have come and still count in it, where items are read."""
+LONGEST_TAIL = 20_000
+"""Events behind the cursor that a report reads itself."""
+
+Key = tuple[str, str, int]
+"""Feature, kind, number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A stretch of the log, counted."""
+
+    after: str | None
+    through: str
+    amounts: Mapping[tuple[int, str, str, int], int]
+    """By span, feature, kind and number."""
+    spans: Mapping[int, str]
+    """The cursor before the first event of each span that occurs in it."""
+    is_last: bool
+    """Whether the log ends there."""
+
+
+def _counted(connection: Connection) -> str | None:
+    return connection.execute(select(META.c.value).where(META.c.name == CURSOR)).scalar_one_or_none()
+
+
+def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch | None:
+    """The next events that have not been counted; None if there are none."""
+    after = _counted(connection)
+    through, is_last = reading.log_stretch(connection, after, at_most)
+    if through is None:
+        return None
+    amounts: Counter[tuple[int, str, str, int]] = Counter()
+    spans: dict[int, str] = {}
+    for event in _events(connection, after, through):
+        spans.setdefault(event.at // SPAN_MS, event.cursor_before)
+        for at, kind, number, value in event.amounts(with_returned=event.is_confirmed):
+            kept = bucket(number) if kind in DURATIONS else number
+            amounts[at // SPAN_MS, event.life.source_feature, kind, kept] += value
+    return Batch(after=after, through=through, amounts=amounts, spans=spans, is_last=is_last)
+
+
+def add(connection: Connection, batch: Batch) -> bool:
+    """Write a batch down; returns whether it was still to be counted."""
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    if batch.after is None:
+        first = upsert(META).values(name=CURSOR, value=batch.through).on_conflict_do_nothing()
+        moved = connection.execute(first.returning(META.c.name)).first()
+    else:
+        this = (META.c.name == CURSOR) & (META.c.value == batch.after)
+        progress = META.update().where(this).values(value=batch.through)
+        moved = connection.execute(progress.returning(META.c.name)).first()
+    if moved is None:
+        return False
+    if batch.amounts:
+        added = upsert(ACTIVITY)
+        added = added.on_conflict_do_update(
+            index_elements=list(ACTIVITY.primary_key), set_={"value": ACTIVITY.c.value + added.excluded.value}
+        )
+        names = ("span", "source_feature", "kind", "number")
+        connection.execute(
+            added, [dict(zip(names, key, strict=True), value=value) for key, value in sorted(batch.amounts.items())]
+        )
+    if batch.spans:
+        begun = upsert(SPANS).on_conflict_do_nothing()
+        connection.execute(begun, [{"span": span, "cursor": cursor} for span, cursor in sorted(batch.spans.items())])
+    return True
+
+
+def total(connection: Connection, start: int, end: int, *, longest_tail: int = LONGEST_TAIL) -> Counter[Key] | None:
+    """The amounts of all rooms from `start` up to but not including `end`, in milliseconds; None while more than
+    `longest_tail` events of the log have not been counted yet.
+
+    Whole spans have been added up; what is left at both ends is read from the log, and so is what came last.
+    """
+    counted = _counted(connection)
+    newest, is_last = reading.log_stretch(connection, counted, longest_tail)
+    if not is_last:
+        return None
+    first, last = -(-start // SPAN_MS), end // SPAN_MS
+    reader = _LogReader(connection, start, end)
+    if counted is not None:
+        edges = [(start, first * SPAN_MS), (last * SPAN_MS, end)] if first <= last else [(start, end)]
+        for edge in edges:
+            reader.add_edge(*edge, counted)
+    if newest is not None:
+        reader.add_tail(counted, newest)
+    if counted is not None and first < last:
+        _add_spans(connection, reader.found, first, last)
+    return reader.found
+
+
+def _add_spans(connection: Connection, found: Counter[Key], first: int, last: int) -> None:
+    columns = (ACTIVITY.c.source_feature, ACTIVITY.c.kind, ACTIVITY.c.number)
+    statement = (
+        select(*columns, func.sum(ACTIVITY.c.value))
+        .where(ACTIVITY.c.span >= first, ACTIVITY.c.span < last)
+        .group_by(*columns)
+    )
+    for feature, kind, number, value in connection.execute(statement):
+        found[feature, kind, duration(number) if kind in DURATIONS else number] += int(value)
+
+
+class _LogReader:
+    """Adds up what is read from the log for one report: the edges, then the tail."""
+
+    def __init__(self, connection: Connection, start: int, end: int) -> None:
+        self._connection = connection
+        self._start = start
+        self._end = end
+        self._refunded: set[str] = set()
+        """Items whose refund has been read here. It counts with what the wallet has confirmed by now; a confirmation
+        in the tail is left for those refunds that are part of a span."""
+        self.found: Counter[Key] = Counter()
+
+    def add_edge(self, start: int, end: int, counted: str) -> None:
+        """Part of one span. The next but one begins after all its events: clocks differ by less than a span."""
+        span = start // SPAN_MS
+        place = select(SPANS.c.cursor)
+        before = self._connection.execute(place.where(SPANS.c.span == span)).scalar_one_or_none()
+        if before is None or start >= end:
+            return
+        following = place.where(SPANS.c.span > span + 1).order_by(SPANS.c.span).limit(1)
+        through = self._connection.execute(following).scalar_one_or_none() or counted
+        self._add(start, end, before, through, with_confirmations=False)
+
+    def add_tail(self, counted: str | None, newest: str) -> None:
+        self._add(self._start, self._end, counted, newest, with_confirmations=True)
+
+    def _add(self, start: int, end: int, after: str | None, through: str, *, with_confirmations: bool) -> None:
+        for event in _events(self._connection, after, through):
+            is_refund = event.name == EventName.ITEM_REFUNDED.value
+            if is_refund:
+                self._refunded.add(event.item_id)
+            confirms = with_confirmations and event.is_confirmed and event.item_id not in self._refunded
+            feature = event.life.source_feature
+            for at, kind, number, value in event.amounts(with_returned=is_refund or confirms):
+                if start <= at < end:
+                    self.found[feature, kind, number] += value
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    name: str
+    at: int
+    cursor_before: str
+    item_id: str
+    is_confirmed: bool
+    life: Life
+
+    def amounts(self, *, with_returned: bool) -> Iterator[Amount]:
+        return of_event(self.name, self.life, with_returned=with_returned)
+
+
+_LIFE: list[Any] = [
+    type_coerce(ITEMS.c[name], BigInteger) if name.endswith("_at") else ITEMS.c[name] for name in Life._fields
+]
+_COUNTED_EVENTS = (
+    select(
+        EVENTS.c.name,
+        type_coerce(EVENTS.c.at, BigInteger),
+        EVENTS.c.transaction_id,
+        EVENTS.c.cursor,
+        EVENTS.c.item_id,
+        case((EVENTS.c.name.in_(CONFIRMING_EVENTS), EVENTS.c.item)),
+        *_LIFE,
+    )
+    .join(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
+    .where(EVENTS.c.name.in_(COUNTED_EVENTS))
+)
+
+
+def _events(connection: Connection, after: str | None, through: str) -> Iterator[_Event]:
+    """The events after a cursor up to and including another one."""
+    statement = reading.in_stretch(_COUNTED_EVENTS, connection, after, through)
+    for name, at, transaction, cursor, item_id, item, *life in connection.execute(statement):
+        before = str(cursor - 1) if transaction is None else f"{transaction}.{cursor - 1}"
+        yield _Event(name, at, before, item_id, item is not None and records.is_confirmed(item), Life(*life))
+
+
+def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
+    """Each kind that an event stands for, with how many items have been counted, and how many events the log holds up
+    to there."""
+    counted = _counted(connection)
+    if counted is None:
+        return
+    events = reading.in_stretch(select(EVENTS.c.name, EVENTS.c.cursor), connection, None, counted).subquery()
+    names = select(events.c.name, func.count()).group_by(events.c.name)
+    logged: dict[str, int] = dict(connection.execute(names).all())
+    kinds = select(ACTIVITY.c.kind, func.sum(ACTIVITY.c.value)).group_by(ACTIVITY.c.kind)
+    sums = {kind: int(number) for kind, number in connection.execute(kinds)}
+    for name, kind in KIND_OF_EVENT.items():
+        yield kind, sums.get(kind, 0), logged.get(name, 0)
+
+
+def lives(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Life]:
+    """Items that can have a moment between two times: created before the end, and at most LONGEST_LIFE before the
+    start; of one room, or of all."""
+    columns = select(*_LIFE)
+    # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
+    statement: Any = columns.where(
+        ITEMS.c.item_id >= reading.first_id(start - LONGEST_LIFE), ITEMS.c.item_id < reading.first_id(end)
+    )
+    if performer_id is not None:
+        # Two indexes of the room, in place of the primary key's range, which holds the items of all rooms.
+        room = columns.where(ITEMS.c.performer_id == performer_id)
+        ended = room.where(ITEMS.c.ended_at.is_not(None), ITEMS.c.ended_at >= start - LONGEST_LIFE)
+        statement = ended.union_all(room.where(reading.ACTIVE_ITEMS))
+    for row in connection.execute(statement.execution_options(yield_per=1000)):
+        yield Life(*row)
