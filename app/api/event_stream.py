@@ -82,8 +82,13 @@ class EventLog:
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> list[Logged]:
         """The events after a cursor. Raises ValueError for a cursor that this log cannot have given."""
+        page, _ = await self._read(selection, after, limit)
+        return page
+
+    async def _read(self, selection: Selection, after: str | None, limit: int) -> tuple[list[Logged], str | None]:
+        """The events after a cursor, and the cursor to go on from."""
         return await self._queries.run(
-            lambda connection: reading.log_events(
+            lambda connection: reading.log_page(
                 connection,
                 after=after,
                 limit=limit,
@@ -105,7 +110,7 @@ class EventLog:
             raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
         self._beginning += 1
         try:
-            first = await self.page(selection, after, PAGE)
+            first, after = await self._read(selection, after, PAGE)
         finally:
             self._beginning -= 1
         stream = _Stream(selection, after, until, abort)
@@ -120,7 +125,6 @@ class EventLog:
             while not self._stopping and self._clock() < stream.until:
                 if page:
                     yield b"".join(map(_block, page))
-                    stream.after = page[-1].cursor
                     beat = loop.time() + HEARTBEAT_SECONDS
                 elif loop.time() >= beat:
                     yield b":\n\n"
@@ -129,7 +133,7 @@ class EventLog:
                     woken = await stream.rest(min(pause, max(0.0, beat - loop.time())))
                     pause = SOON_SECONDS if woken or page else min(POLL_SECONDS, 2 * pause)
                 async with self._reads:
-                    page = await self.page(stream.selection, stream.after, PAGE)
+                    page, stream.after = await self._read(stream.selection, stream.after, PAGE)
         except Exception:
             # The database is away, or whatever it was: the reader comes back and asks again from where it is.
             log.warning("a stream of the event log ended early", exc_info=True)
@@ -149,6 +153,7 @@ class EventLog:
 class _Stream:
     selection: Selection
     after: str | None
+    """Where the next page begins: behind all that has been looked at, perhaps further than the client has heard."""
     until: datetime
     abort: Abort | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)

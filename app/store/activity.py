@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, case, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
@@ -72,7 +72,8 @@ def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch |
     amounts: Counter[tuple[int, str, str, int]] = Counter()
     spans: dict[int, str] = {}
     for event in _events(connection, after, through):
-        spans.setdefault(event.at // SPAN_MS, event.cursor_before)
+        if (span := event.at // SPAN_MS) not in spans:
+            spans[span] = event.cursor_before
         for at, kind, number, value in event.amounts(with_returned=event.is_confirmed):
             kept = bucket(number) if kind in DURATIONS else number
             amounts[at // SPAN_MS, event.life.source_feature, kind, kept] += value
@@ -178,14 +179,19 @@ class _LogReader:
                     self.found[feature, kind, number] += value
 
 
-@dataclass(frozen=True, slots=True)
-class _Event:
+class _Event(NamedTuple):
     name: str
     at: int
-    cursor_before: str
+    transaction: int | None
+    cursor: int
     item_id: str
     is_confirmed: bool
     life: Life
+
+    @property
+    def cursor_before(self) -> str:
+        before = self.cursor - 1
+        return str(before) if self.transaction is None else f"{self.transaction}.{before}"
 
     def amounts(self, *, with_returned: bool) -> Iterator[Amount]:
         return of_event(self.name, self.life, with_returned=with_returned)
@@ -213,8 +219,8 @@ def _events(connection: Connection, after: str | None, through: str) -> Iterator
     """The events after a cursor up to and including another one."""
     statement = reading.in_stretch(_COUNTED_EVENTS, connection, after, through)
     for name, at, transaction, cursor, item_id, item, *life in connection.execute(statement):
-        before = str(cursor - 1) if transaction is None else f"{transaction}.{cursor - 1}"
-        yield _Event(name, at, before, item_id, item is not None and records.is_confirmed(item), Life(*life))
+        is_confirmed = item is not None and records.is_confirmed(item)
+        yield _Event(name, at, transaction, cursor, item_id, is_confirmed, Life._make(life))
 
 
 def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:

@@ -351,6 +351,23 @@ def _log_after(statement: Any, connection: Connection, after: str | None) -> Any
     return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
 
 
+def log_page(
+    connection: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    performer_id: str | None = None,
+    source_feature: str | None = None,
+) -> tuple[list[Logged], str | None]:
+    """As `log_events`, with the cursor from which the same reader goes on: behind all that has been looked at, so that
+    the events of others are not looked at again and again."""
+    end = log_end(connection)
+    page = log_events(connection, after=after, limit=limit, performer_id=performer_id, source_feature=source_feature)
+    if len(page) == limit or (page and (end is None or is_behind(end, page[-1].cursor))):
+        return page, page[-1].cursor
+    return page, end if end is not None and is_behind(after, end) else after
+
+
 def log_stretch(connection: Connection, after: str | None, length: int) -> tuple[str | None, bool]:
     """The cursor of the last of the next `length` events behind another one, and whether the log ends there. None if
     there is none yet."""

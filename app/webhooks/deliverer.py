@@ -155,11 +155,8 @@ class Deliverer:
         after = seen if seen is not None and reading.is_behind(endpoint.cursor, seen) else endpoint.cursor
 
         def read(connection: Connection) -> tuple[list[Logged], str | None]:
-            end = reading.log_end(connection)
             feature = None if endpoint.owner == ADMINISTRATORS else endpoint.owner
-            page = reading.log_events(connection, after=after, limit=PAGE, source_feature=feature)
-            if len(page) == PAGE or (page and (end is None or reading.is_behind(end, page[-1].cursor))):
-                end = page[-1].cursor
+            page, end = reading.log_page(connection, after=after, limit=PAGE, source_feature=feature)
             wanted = endpoint.events
             return [each for each in page if wanted is None or each.event.name in wanted], end
 

@@ -1,12 +1,12 @@
 """Figures over a span: each moment counts where it lies, and only what is known is told."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from msgspec.structs import replace
 
 from app.api import analytics
 from app.domain.activity import PLACES_AHEAD, Life

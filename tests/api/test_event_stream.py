@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.event import listens_for
 from sqlalchemy.exc import OperationalError
 from starlette.types import Message
 
@@ -28,6 +29,7 @@ from tests.support.stores import (
     queue_item,
     send,
     sqlite_database_fixture,
+    start_of,
 )
 
 __all__ = ["database_fixture", "sqlite_database_fixture"]
@@ -127,6 +129,32 @@ async def test_a_long_past_is_read_page_after_page(
         queue_item(writer)
     async with event_log(store) as log, reading_along(log) as caller:
         assert await caller.cursors(23) == all_cursors(store)
+
+
+async def test_the_events_of_others_are_looked_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "POLL_SECONDS", 0.05)
+    writer = build_writer(store)
+    mine = queue_item(writer, source_feature="wheel")
+    for _ in range(20):
+        queue_item(writer, source_feature="dice")
+    newest = int(all_cursors(store)[-1].split(".")[-1])
+    went_on, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    @listens_for(store.engines.reader, "before_cursor_execute")
+    def look(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        values = parameters.values() if isinstance(parameters, dict) else parameters
+        if "wheel" in values and newest in values:
+            loop.call_soon_threadsafe(went_on.set)
+
+    async with (
+        event_log(store) as log,
+        reading_along(log, Selection(performer_id=None, source_feature="wheel")) as caller,
+    ):
+        first = await caller.cursors(1)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await went_on.wait()
+        await asyncio.to_thread(send, writer, start_of(mine))
+        assert [*first, *await caller.cursors(1)] == [all_cursors(store)[0], all_cursors(store)[-1]]
 
 
 async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database, patient: None) -> None:
@@ -338,7 +366,7 @@ async def test_a_stream_whose_database_goes_away_ends_and_can_be_resumed(
                 raise OperationalError("SELECT", {}, Exception("gone"))
 
             with monkeypatch.context() as patch:
-                patch.setattr(EventLog, "page", away)
+                patch.setattr(Queries, "run", away)
                 log.wake(send(writer, intake_of()).events)
                 # The empty last chunk is a clean end.
                 while await caller.chunk():

@@ -23,6 +23,8 @@ class Scale:
     seconds_of_calls: float
     callers: int
     history_events: int
+    items_of_a_day: int
+    """In `analytics`."""
     rooms_at_start: int
     reconnecting: int
     performers: int
@@ -45,6 +47,7 @@ DEFAULT = Scale(
     seconds_of_calls=3.0,
     callers=64,
     history_events=200_000,
+    items_of_a_day=1_000_000,
     rooms_at_start=10_000,
     reconnecting=2_000,
     performers=2,
@@ -66,6 +69,7 @@ QUICK = Scale(
     seconds_of_calls=1.0,
     callers=64,
     history_events=20_000,
+    items_of_a_day=50_000,
     rooms_at_start=1_000,
     reconnecting=500,
     performers=1,
@@ -87,6 +91,7 @@ FULL = Scale(
     seconds_of_calls=5.0,
     callers=64,
     history_events=10_000_000,
+    items_of_a_day=1_000_000,
     rooms_at_start=10_000,
     reconnecting=10_000,
     performers=4,

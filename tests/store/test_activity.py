@@ -1,12 +1,12 @@
 """The counted log and the items' own rows come to the same figures, however much of the log has been counted."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from app.api import analytics
@@ -158,7 +158,7 @@ def test_the_counted_log_comes_to_what_the_items_come_to(database: Database, at_
 
 def test_every_kind_has_been_there(database: Database) -> None:
     store = database.open()
-    Night(store).live(250)
+    Night(store).live(500)
     with store.reading() as connection:
         total = activity.total(connection, *map(milliseconds, ALL))
     assert total is not None

@@ -2,6 +2,7 @@
 
 from tests.bench.bench import Scenario
 from tests.bench.scenarios import (
+    analytics,
     disk,
     fanout,
     growth,
@@ -35,6 +36,7 @@ ALL: dict[str, Scenario] = {
         mixed,
         reads,
         growth,
+        analytics,
         disk,
         startup,
         reconnect,
