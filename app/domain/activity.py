@@ -68,81 +68,78 @@ class Life(NamedTuple):
     quoted_high_seconds: float | None
 
 
-class Amount(NamedTuple):
-    at: int
-    kind: str
-    number: int
-    value: int
+Amount = tuple[int, str, int, int]
+"""Time, kind, number, value. An item has a dozen: a class of their own would double what they cost."""
 
 
 def _created(life: Life) -> Iterator[Amount]:
-    yield Amount(life.created_at, CREATED, 0, 1)
+    yield life.created_at, CREATED, 0, 1
 
 
 def _started(life: Life) -> Iterator[Amount]:
     at = life.started_at
     if at is None:
         return
-    yield Amount(at, STARTED, 0, 1)
+    yield at, STARTED, 0, 1
     if life.pass_through_mode:
         return
     wait = at - life.created_at
-    yield Amount(at, WAIT, wait, 1)
+    yield at, WAIT, wait, 1
     if life.quoted_wait_seconds is None:
         return
     error = wait - round(life.quoted_wait_seconds * 1000)
     place = NOT_KNOWN if life.quoted_position is None else bisect_left(_LAST_AHEAD, life.quoted_position - 1)
-    yield Amount(at, ESTIMATES, place, 1)
-    yield Amount(at, ESTIMATE_ERROR, place, error)
-    yield Amount(at, ESTIMATE_ERROR_SIZE, place, abs(error))
+    yield at, ESTIMATES, place, 1
+    yield at, ESTIMATE_ERROR, place, error
+    yield at, ESTIMATE_ERROR_SIZE, place, abs(error)
     if life.quoted_low_seconds is not None and life.quoted_high_seconds is not None:
-        yield Amount(at, RANGED, place, 1)
+        yield at, RANGED, place, 1
         if life.quoted_low_seconds <= wait / 1000 <= life.quoted_high_seconds:
-            yield Amount(at, INSIDE, place, 1)
+            yield at, INSIDE, place, 1
 
 
 def _finished(life: Life) -> Iterator[Amount]:
     at = life.finished_at
     if at is None:
         return
-    yield Amount(at, FINISHED, 0, 1)
+    yield at, FINISHED, 0, 1
     if life.abandoned_at is None:
-        yield Amount(at, LEFT_FINISHED, 0, 1)
+        yield at, LEFT_FINISHED, 0, 1
     if life.started_at is not None and not life.pass_through_mode:
-        yield Amount(at, SERVICE, round(life.clock_used_seconds * 1000), 1)
+        yield at, SERVICE, round(life.clock_used_seconds * 1000), 1
 
 
 def _abandoned(life: Life) -> Iterator[Amount]:
     if life.abandoned_at is not None:
-        yield Amount(life.abandoned_at, ABANDONED, 0, 1)
-        yield Amount(life.abandoned_at, LEFT_ABANDONED, 0, 1)
+        yield life.abandoned_at, ABANDONED, 0, 1
+        yield life.abandoned_at, LEFT_ABANDONED, 0, 1
 
 
 def _refunded(life: Life) -> Iterator[Amount]:
     at = life.refunded_at
     if at is None:
         return
-    yield Amount(at, REFUNDED, 0, 1)
+    yield at, REFUNDED, 0, 1
     if life.abandoned_at is None and life.finished_at is None:
-        yield Amount(at, LEFT_REFUNDED, 0, 1)
+        yield at, LEFT_REFUNDED, 0, 1
 
 
 def _settled(life: Life) -> Iterator[Amount]:
     at = life.settled_at
     if at is None:
         return
-    yield Amount(at, SETTLED, 0, 1)
+    yield at, SETTLED, 0, 1
     if life.settled_tokens:
-        yield Amount(at, SETTLED_TOKENS, 0, life.settled_tokens)
+        yield at, SETTLED_TOKENS, 0, life.settled_tokens
     # A split returns its part when it settles.
     if life.refunded_tokens:
-        yield Amount(at, REFUNDED_TOKENS, 0, life.refunded_tokens)
+        yield at, REFUNDED_TOKENS, 0, life.refunded_tokens
 
 
 def _returned(life: Life) -> Iterator[Amount]:
     """Tokens that the wallet has given back, at the time of the refund: its confirmation may have come later."""
     if life.settled_at is None and life.refunded_at is not None and life.refunded_tokens:
-        yield Amount(life.refunded_at, REFUNDED_TOKENS, 0, life.refunded_tokens)
+        yield life.refunded_at, REFUNDED_TOKENS, 0, life.refunded_tokens
 
 
 _BY_EVENT: Mapping[str, Callable[[Life], Iterator[Amount]]] = {
