@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from app.actions import Actions
-from app.domain.errors import Conflict, Internal
+from app.domain.errors import Conflict, Internal, QueueError
 from app.engine import timers
 from app.engine.jobs import Job, Outcome
 from app.engine.lane import LARGEST_BATCH, Lane, Lanes
@@ -224,8 +224,8 @@ class Process:
             return await request(self)
 
         task = self.spawn(serve())
-        # If nobody is told, nobody need be.
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # Even where the caller is not told.
+        task.add_done_callback(self._examine)
         either: set[asyncio.Future[Any]] = {task, self.died}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done() or task.cancelled() or not self.alive:
@@ -234,6 +234,12 @@ class Process:
             self.world.count("lost answer")
             raise Lost
         return task.result()
+
+    def _examine(self, task: "asyncio.Task[Any]") -> None:
+        """A request ends with an answer, a refusal, or because something has failed on purpose."""
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None and not isinstance(problem, (QueueError, OperationalError, ProcessDiedError)):
+            self.world.violated(f"unexpected: {problem!r}")
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
         """What `app.parts` subscribes to what has been committed."""
@@ -333,6 +339,7 @@ class _Lane(Lane):
 class _Lanes(Lanes):
     def __init__(self, process: Process, *, count: int) -> None:
         world = process.world
+        self._tracer = None
         self._lanes = [
             _Lane(process, world.sabotage.writer(world, process.store, process.clock, world.new_id), f"lane-{number}")
             for number in range(count)
