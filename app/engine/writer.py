@@ -25,6 +25,7 @@ from app.domain.event import Event, EventName
 from app.domain.item import Item
 from app.domain.operation import Operation
 from app.domain.room import Room
+from app.engine.held_up import HeldUpRooms
 from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome
 from app.store import TROUBLE, Store, reading, records, writing
 from app.store.records import Answer
@@ -44,8 +45,6 @@ SLOW_SECONDS = 0.1
 FAILED_ROOMS = 3
 """Rooms in a row that the database does not take, after which the others are not tried."""
 APART_LOCK_TIMEOUT_MS = 50
-HELD_UP_SECONDS = 0.25
-"""How long a room that has waited for a lock is not tried again: a lane spends at most a fifth of its time on it."""
 LOCKED_PAUSE_SECONDS = 0.005
 LONGEST_LOCK_SECONDS = 3.0
 """How long `process` waits for rooms that others hold. A lane waits until its commands are due."""
@@ -83,8 +82,7 @@ class Writer:
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._failures = 0
         """Batches in a row that the database did not take."""
-        self._held_up: dict[str, float] = {}
-        """By performer id, when to try a room again that has waited for a lock."""
+        self._held_up = HeldUpRooms()
         self.commit_began = 0
         """When the last transaction began to commit, in nanoseconds since 1970."""
         self._lock_timeout_ms: int | None = None
@@ -173,7 +171,7 @@ class Writer:
         except TROUBLE as error:
             is_locked = _is_lock_timeout(error)
             if is_locked and room is not None:
-                self._held_up[room] = monotonic() + HELD_UP_SECONDS
+                self._held_up.add(room)
             _set(results, indexes, Later.LOCKED if is_locked else Later.TROUBLE)
             return is_locked
         except Exception as error:
@@ -182,7 +180,7 @@ class Writer:
         finally:
             self._lock_timeout_ms = None
         if room is not None:
-            self._held_up.pop(room, None)
+            self._held_up.drop(room)
         return True
 
     def _parted(self, batch: Sequence[Job]) -> tuple[list[int], list[list[int]]]:
@@ -194,7 +192,7 @@ class Writer:
         together: list[int] = []
         apart: list[int] = []
         for index, job in enumerate(batch):
-            retry_at = self._held_up.get(_room_of(job) or "")
+            retry_at = self._held_up.retry_at(_room_of(job) or "")
             if retry_at is None:
                 together.append(index)
             elif retry_at <= now:

@@ -17,6 +17,8 @@ from app.server.limits import Bucket, Limits, Rate
 
 REST_SECONDS = 120.0
 """How long an address without a connection is remembered: until every bucket of its own is full again."""
+ADDRESSES_REMEMBERED = 100_000
+"""Beyond it the one that has rested longest is forgotten early: whoever has many is not held back by theirs."""
 HINT_SECONDS = 60.0
 """Between two log lines about a proxy that is not trusted."""
 
@@ -126,6 +128,7 @@ class Admission:
         proxies: Proxies | None = None,
         capacity: int | None = None,
         closes: Counter[int] | None = None,
+        addresses_remembered: int = ADDRESSES_REMEMBERED,
     ) -> None:
         """`now`: loop time. `capacity`: connections that there are descriptors for; None: not known. `closes` counts
         the sockets that end before the application sees them, by close code."""
@@ -144,6 +147,7 @@ class Admission:
         """Connections on which no request has come whole, the oldest first."""
         self._idle: dict[Connection, None] = {}
         """Connections that wait for their next request, the oldest first."""
+        self._addresses_remembered = addresses_remembered
         self._addresses: dict[str, Address] = {}
         self._resting: OrderedDict[str, float] = OrderedDict()
         """Addresses that nothing holds, and since when."""
@@ -235,7 +239,9 @@ class Admission:
         """As many as two, so that forgetting keeps up with coming and never takes long."""
         before = self.now() - REST_SECONDS
         for _ in range(2):
-            if not self._resting or next(iter(self._resting.values())) > before:
+            if not self._resting:
+                return
+            if next(iter(self._resting.values())) > before and len(self._addresses) < self._addresses_remembered:
                 return
             name, _since = self._resting.popitem(last=False)
             del self._addresses[name]

@@ -23,6 +23,7 @@ from app.domain.webhook import ADMINISTRATORS, Delivery, Endpoint, EndpointStatu
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import reading, webhooks
+from app.webhooks.notes import Key, Notes
 from app.webhooks.sender import Attempt, Message, Sender
 from app.wire.encoding import encode
 from app.wire.shapes import logged_event
@@ -38,9 +39,6 @@ PAGE_SECONDS = 20.0
 LEASE = timedelta(seconds=60)
 
 log = logging.getLogger(__name__)
-
-Key = tuple[str, str]
-"""Owner and name of an endpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +80,9 @@ class Deliverer:
         self._retries = retries or RetryPolicy()
         self._wake = asyncio.Event()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._seen: dict[Key, str] = {}
+        self._seen: Notes[str] = Notes()
         """How far the log is known to hold nothing for an endpoint: saves a write where there is nothing to deliver."""
-        self._sent: defaultdict[Key, set[str]] = defaultdict(set)
+        self._sent: Notes[set[str]] = Notes()
         """Cursors delivered beyond an endpoint's own cursor, because another room's event before them failed."""
         self.delivered = 0
         self.failed = 0
@@ -126,7 +124,7 @@ class Deliverer:
             page, end = await self._page(endpoint)
             if not page:
                 if end is not None:
-                    self._seen[key] = end
+                    self._seen.put(key, end)
                 continue
             task = asyncio.create_task(self._deliver(key))
             self._tasks[key] = task
@@ -164,7 +162,7 @@ class Deliverer:
 
     async def _send(self, endpoint: Endpoint, page: Sequence[Logged]) -> _PageResult:
         result = _PageResult()
-        sent = self._sent[endpoint.owner, endpoint.name]
+        sent = self._sent.get((endpoint.owner, endpoint.name)) or set()
         rooms: defaultdict[str, list[Logged]] = defaultdict(list)
         for logged in page:
             if logged.cursor in sent:
@@ -216,8 +214,10 @@ class Deliverer:
         stands = await self._lanes.run(
             lambda connection: webhooks.record_progress(connection, claimed, after, result.attempts)
         )
-        self._sent[key] = result.delivered - set(delivered_in_order) if stands and owed else set()
-        self._seen.pop(key, None)
+        self._sent.drop(key)
+        if stands and owed and (beyond := result.delivered - set(delivered_in_order)):
+            self._sent.put(key, beyond)
+        self._seen.drop(key)
         return after if stands and goes_on else None
 
     def _after_success(self, endpoint: Endpoint, result: _PageResult) -> Endpoint:
