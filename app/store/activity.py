@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, case, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, Select, case, func, select, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.activity import (
@@ -28,7 +28,7 @@ from app.domain.activity import (
 from app.domain.event import EventName
 from app.store import reading, records
 from app.store.reading import EVENTS, ITEMS, META, table_of
-from app.store.tables import ActivityRow, ActivitySpanRow
+from app.store.tables import ActivityRow, ActivitySpanRow, moment
 
 ACTIVITY = table_of(ActivityRow)
 SPANS = table_of(ActivitySpanRow)
@@ -162,13 +162,15 @@ class _LogReader:
             return
         following = place.where(SPANS.c.span > span + 1).order_by(SPANS.c.span).limit(1)
         through = self._connection.execute(following).scalar_one_or_none() or counted
-        self._add(start, end, before, through, with_confirmations=False)
+        # Without confirmations, what an event adds lies at its own time. The database need not look up other items.
+        here = _COUNTED_EVENTS.where(EVENTS.c.at >= moment(start), EVENTS.c.at < moment(end))
+        self._add(_events(self._connection, before, through, here), start, end, with_confirmations=False)
 
     def add_tail(self, counted: str | None, newest: str) -> None:
-        self._add(self._start, self._end, counted, newest, with_confirmations=True)
+        self._add(_events(self._connection, counted, newest), self._start, self._end, with_confirmations=True)
 
-    def _add(self, start: int, end: int, after: str | None, through: str, *, with_confirmations: bool) -> None:
-        for event in _events(self._connection, after, through):
+    def _add(self, events: "Iterator[_Event]", start: int, end: int, *, with_confirmations: bool) -> None:
+        for event in events:
             is_refund = event.name == EventName.ITEM_REFUNDED.value
             if is_refund:
                 self._refunded.add(event.item_id)
@@ -215,9 +217,11 @@ _COUNTED_EVENTS = (
 )
 
 
-def _events(connection: Connection, after: str | None, through: str) -> Iterator[_Event]:
+def _events(
+    connection: Connection, after: str | None, through: str, of: Select[Any] = _COUNTED_EVENTS
+) -> Iterator[_Event]:
     """The events after a cursor up to and including another one."""
-    statement = reading.in_stretch(_COUNTED_EVENTS, connection, after, through)
+    statement = reading.in_stretch(of, connection, after, through)
     for name, at, transaction, cursor, item_id, item, *life in connection.execute(statement):
         is_confirmed = item is not None and records.is_confirmed(item)
         yield _Event(name, at, transaction, cursor, item_id, is_confirmed, Life._make(life))
