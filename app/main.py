@@ -66,8 +66,8 @@ class Periods:
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0
     """Between two looks at whether there is slow work to do on the database."""
-    activity: float = 10.0
-    """Between two counts of what has come to the log, for analytics."""
+    counts: float = 10.0
+    """Between two counts: of what has come to the log, for analytics, and of the items in the queues."""
     standstill: float = STANDSTILL_SECONDS
     """Between two heartbeats, beyond which the rooms' clocks are taken to have stood."""
     drain: float = 3.0
@@ -185,7 +185,8 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
         parts.loop_lag.run(),
         every(periods.upkeep, "compacting the log", compact_log),
-        every(periods.activity, "counting activity", count_activity),
+        every(periods.counts, "counting activity", count_activity),
+        every(periods.counts, "counting items", parts.item_counts.refresh),
     ]
     if parts.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))

@@ -31,6 +31,7 @@ from app.domain.event import Event
 from app.domain.room import Policy
 from app.engine.commits import Commits
 from app.engine.heartbeat import Heartbeat
+from app.engine.item_counts import ItemCounts
 from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
@@ -100,6 +101,7 @@ class Parts:
     queries: Queries
     heartbeat: Heartbeat
     event_log: EventLog
+    item_counts: ItemCounts
     redis: RedisLink | None
     bus: "Bus | None"
     hub: Hub
@@ -196,6 +198,7 @@ def assemble(
         queries=queries,
         heartbeat=heartbeat,
         event_log=event_log,
+        item_counts=ItemCounts(queries),
         redis=redis,
         bus=bus,
         hub=hub,
@@ -531,6 +534,7 @@ def _readings(parts: Parts) -> Readings:
         watched_rooms=lambda: hub.rooms,
         lagging_sockets=lambda: hub.lagging,
         event_streams=lambda: parts.event_log.streams,
+        items=lambda: parts.item_counts.by_status,
         clock_skew_seconds=lambda: parts.heartbeat.skew_seconds,
         heartbeat_age_seconds=lambda: parts.heartbeat.age_seconds,
         traffic=hub.traffic,

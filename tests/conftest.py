@@ -86,6 +86,11 @@ def node(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def promtool(request: pytest.FixtureRequest) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.promtool(say)))
+
+
+@pytest.fixture(scope="session")
 def npm(request: pytest.FixtureRequest, node: Path) -> Iterator[Path]:
     yield from _provide(request, lambda say: nullcontext(environment.npm(say)))
 

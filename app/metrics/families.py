@@ -7,9 +7,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 Labels = TypeVar("Labels", bound=tuple[object, ...])
+N = TypeVar("N", int, float)
 
 
-def by_one(numbers: Mapping[str, int]) -> dict[tuple[str], int]:
+def by_one(numbers: Mapping[str, N]) -> dict[tuple[str], N]:
     return {(label,): number for label, number in numbers.items()}
 
 
@@ -20,7 +21,7 @@ def counter(name: str, meaning: str, numbers: Mapping[Labels, int], *labels: str
     return family
 
 
-def gauge(name: str, meaning: str, numbers: Mapping[Labels, int], *labels: str) -> Metric:
+def gauge(name: str, meaning: str, numbers: Mapping[Labels, float], *labels: str) -> Metric:
     family = GaugeMetricFamily(name, meaning, labels=labels)
     for values, number in numbers.items():
         family.add_metric([str(value) for value in values], number)

@@ -74,6 +74,8 @@ class Readings:
     watched_rooms: Callable[[], int]
     lagging_sockets: Callable[[], int]
     event_streams: Callable[[], int]
+    items: Callable[[], Mapping[str, float]]
+    """In the queues, by status; the same in every process. NaN: not counted yet."""
     clock_skew_seconds: Callable[[], float]
     heartbeat_age_seconds: Callable[[], float]
     traffic: Traffic
@@ -98,6 +100,7 @@ def metrics_of(readings: Readings, database: DatabaseReadings | None) -> Iterato
     state = readings.breaker.state
     states = {(str(other),): int(other is state) for other in type(state)}
     yield gauge("queue_wallet_breaker", "1 for the state the wallet's breaker is in.", states, "state")
+    yield gauge("queue_items", "Items in the queues; the same in every process.", by_one(readings.items()), "status")
     if database is not None:
         yield from _of_database(database)
     if (disk := readings.disk()) is not None:

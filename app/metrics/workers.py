@@ -21,6 +21,7 @@ FOLDER = "PERFORMANCE_QUEUE_FIGURES"
 
 _OWN_ONLY = frozenset(
     {
+        "queue_items",
         "queue_wallet_operations",
         "queue_wallet_oldest_open_operation_seconds",
         "queue_wallet_differences",

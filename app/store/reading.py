@@ -515,6 +515,18 @@ def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[s
     return counts
 
 
+_ACTIVE_COUNTS = text(
+    "SELECT count(*), coalesce(sum(CASE WHEN status = 'started' THEN 1 ELSE 0 END), 0) FROM"
+    " (SELECT status FROM items WHERE status IN ('created', 'started') LIMIT :at_most) AS active"
+)
+
+
+def active_item_counts(connection: Connection, at_most: int = 100_000) -> Mapping[str, int]:
+    """How many items wait and how many are on stage, of the first `at_most`."""
+    active, started = connection.execute(_ACTIVE_COUNTS, {"at_most": at_most}).one()
+    return {"created": int(active - started), "started": int(started)}
+
+
 _OLDEST_OPERATION = (
     select(OPERATIONS.c.created_at)
     .where(OPERATIONS.c.status == bindparam("status"))

@@ -1,5 +1,6 @@
 """The alert rules and the dashboard name only metrics that there are, and the guide names them all."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -17,16 +18,70 @@ def printed(command: str) -> str:
     return done.stdout
 
 
+def dashboard_expressions() -> list[str]:
+    return [target["expr"] for panel in json.loads(printed("dashboard"))["panels"] for target in panel["targets"]]
+
+
+def check_rules(promtool: Path, file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([promtool, "check", "rules", file], capture_output=True, text=True, timeout=60)
+
+
+def test_prometheus_takes_the_alert_rules(promtool: Path, tmp_path: Path) -> None:
+    file = tmp_path / "alerts.yml"
+    file.write_text(printed("alerts"))
+    done = check_rules(promtool, file)
+    assert done.returncode == 0, done.stderr
+    assert f"SUCCESS: {printed('alerts').count('- alert:')} rules found" in done.stdout
+
+
+def test_prometheus_takes_every_question_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:
+    expressions = dashboard_expressions()
+    rules = [{"record": f"queue:panel{number}", "expr": each} for number, each in enumerate(expressions)]
+    file = tmp_path / "questions.yml"
+    # JSON is YAML.
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = check_rules(promtool, file)
+    assert done.returncode == 0, done.stderr
+    assert f"SUCCESS: {len(expressions)} rules found" in done.stdout
+
+
+def test_a_question_that_is_none_is_found(promtool: Path, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yml"
+    rule = {"record": "queue:wrong", "expr": "sum by (status (queue_items)"}
+    file.write_text(json.dumps({"groups": [{"name": "wrong", "rules": [rule]}]}))
+    assert check_rules(promtool, file).returncode != 0
+
+
+def test_panels_are_known_by_their_ids_and_lie_beside_each_other() -> None:
+    panels = json.loads(printed("dashboard"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [
+        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+        for panel in panels
+        for x in range(panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["h"])
+    ]
+    assert len(set(places)) == len(places)
+
+
+async def test_prometheus_takes_what_it_is_shown(api: Api, promtool: Path, performer_id: str) -> None:
+    await api.intake(performer_id)
+    shown = (await api.get("/metrics")).text
+
+    def check() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([promtool, "check", "metrics"], input=shown, capture_output=True, text=True, timeout=60)
+
+    done = await asyncio.to_thread(check)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 async def test_every_metric_that_is_asked_for_is_there(api: Api, performer_id: str) -> None:
     await api.intake(performer_id)
     async with api.server.live(performer_id) as live:
         await live.until("snapshot")
     text = (await api.get("/metrics")).text
     known = set(METRIC.findall(text))
-    expressions = re.findall(r"expr: (.*)", printed("alerts"))
-    expressions += [
-        target["expr"] for panel in json.loads(printed("dashboard"))["panels"] for target in panel["targets"]
-    ]
+    expressions = [*re.findall(r"expr: (.*)", printed("alerts")), *dashboard_expressions()]
     asked = {name for expression in expressions for name in METRIC.findall(expression)}
     assert len(asked) >= 12
     assert asked - known == set()

@@ -253,6 +253,7 @@ class Numbers:
             database=self.database,
             disk=lambda: self.disk,
             connections=lambda: 3,
+            items=lambda: {"created": 12, "started": 3},
             silent_connections=lambda: 2,
             connection_capacity=lambda: 100,
             addresses=lambda: 1,

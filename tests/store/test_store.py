@@ -156,6 +156,19 @@ def test_rooms_come_with_the_most_recent_activity_first(store: Store) -> None:
     assert page.total == 3
 
 
+def test_the_items_in_the_queues_are_counted_up_to_a_bound(store: Store) -> None:
+    writer = build_writer(store)
+    with store.reading() as connection:
+        assert reading.active_item_counts(connection) == {"created": 0, "started": 0}
+    items = [queue_item(writer, performer_id=name) for name in ("a", "a", "b", "c")]
+    for item in items[1:3]:
+        send(writer, start_of(item), performer_id=item.performer_id)
+    send(writer, complete_of(items[1]), performer_id="a")
+    with store.reading() as connection:
+        assert reading.active_item_counts(connection) == {"created": 2, "started": 1}
+        assert sum(reading.active_item_counts(connection, at_most=2).values()) == 2
+
+
 def test_operations_are_listed_and_counted_by_status(store: Store) -> None:
     with store.writing() as connection:
         for number, status in enumerate(["pending", "dead", "dead", "done"]):

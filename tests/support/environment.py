@@ -103,6 +103,10 @@ def npm(say: Say) -> Path:
     return _program(("npm",), "npm", say)
 
 
+def promtool(say: Say) -> Path:
+    return _program(("promtool",), "prometheus", say)
+
+
 def _program(names: tuple[str, ...], package: str, say: Say) -> Path:
     """The first of the names that is on the path, after Debian's package has been installed where none was."""
     if not any(map(shutil.which, names)):
