@@ -1,7 +1,7 @@
 """The estimate: the contract's formula with nothing learnt, and what it makes of what has happened."""
 
 from datetime import datetime
-from math import exp, log
+from math import exp, log, sqrt
 from random import Random
 from statistics import quantiles
 
@@ -201,6 +201,9 @@ class TestGaps:
         idle = [finished(1, begin=0, service=10), finished(2, begin=100, service=10, arrived=90)]
         assert learn(idle, DEFAULT).gaps == (10,)
 
+    def test_an_item_that_is_started_at_once_had_no_gap(self) -> None:
+        assert learn(finished_in_a_row(3, service=10), DEFAULT).gaps == (0, 0)
+
     def test_pauses_on_stage_count_into_it(self) -> None:
         first = finished(1, begin=0, service=10, arrived=-1)
         paused = build_item(
@@ -396,3 +399,27 @@ def test_the_expected_logarithm_lies_between_the_declared_and_the_observed(
     same_declaration = [(float(DEFAULT), actual) for _, actual in services]
     seen = [log(DEFAULT), *(log(actual) for _, actual in same_declaration)]
     assert min(seen) - 1e-6 <= fit_of(same_declaration).log_service(DEFAULT) <= max(seen) + 1e-6
+
+
+def test_the_fit_is_the_weighted_regression_that_it_says_it_is() -> None:
+    """Against the same numbers from centred sums; a service loses 3 % of its weight with each one after it."""
+    services = [(30.0, 45.0), (60.0, 50.0), (120.0, 200.0), (300.0, 260.0), (45.0, 90.0)]
+    fit = NO_FIT
+    for declared, actual in services:
+        fit = fit.with_service(declared, actual)
+    weights = [0.97**age for age in reversed(range(len(services)))]
+    xs = [log(declared) for declared, _ in services]
+    ys = [log(actual / declared) for declared, actual in services]
+    total = sum(weights)
+    mean_x, mean_y = (sum(w * v for w, v in zip(weights, values, strict=True)) / total for values in (xs, ys))
+    rows = list(zip(weights, xs, ys, strict=True))
+    slope = sum(w * (x - mean_x) * (y - mean_y) for w, x, y in rows) / (
+        sum(w * (x - mean_x) ** 2 for w, x, _ in rows) + 2
+    )
+    spread = sqrt(sum(w * (y - mean_y - slope * (x - mean_x)) ** 2 for w, x, y in rows) / total)
+    trust = total / (total + 3)
+    assert fit.slope == pytest.approx(slope)
+    assert fit.spread == pytest.approx(spread)
+    expected = log(100) + mean_y * trust + slope * (log(100) - mean_x)
+    assert fit.log_service(100) == pytest.approx(expected)
+    assert fit.service_seconds(100) == pytest.approx(exp(expected + trust * spread**2 / 2))

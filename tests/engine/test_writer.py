@@ -24,7 +24,7 @@ from app.domain.item import Reason, Status
 from app.domain.operation import OperationKind
 from app.domain.room import Policy
 from app.engine import writer as writer_module
-from app.engine.jobs import DatabaseTask, Job, Outcome
+from app.engine.jobs import DatabaseTask, Idempotency, Job, Outcome
 from app.store import Store, reading, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
@@ -331,6 +331,18 @@ def test_a_deadline_that_changes_later_in_the_batch_is_the_one_that_is_kept(stor
     writer.process([job_of(resume), job_of(do.Expire(item_id=item.item_id))])
     with store.reading() as connection:
         assert len(reading.overdue_items(connection, moment(600), 10)) == 1
+
+
+def test_a_setting_sent_again_with_its_key_is_answered_by_the_room_as_it_is_now(store: Store) -> None:
+    writer = build_writer(store)
+    change = do.ChangeSettings(actor=PERFORMER, accepting=False)
+    key = Idempotency(scope="settings:star", key="key-1", fingerprint="first")
+    first = outcome_of(writer.process([job_of(change, key)])[0])
+    outcome_of(writer.process([job_of(do.ChangeSettings(actor=PERFORMER, accepting=True))])[0])
+    for asked in (writer, build_writer(store)):
+        again = outcome_of(asked.process([job_of(change, key)])[0])
+        assert (first.replayed, again.replayed, again.item) == (False, True, None)
+        assert (again.room.version, again.room.settings.accepting) == (2, True)
 
 
 # The cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from app.domain import command as do
 from app.domain.errors import (
@@ -17,6 +17,7 @@ from app.domain.errors import (
 )
 from app.domain.room import Policy
 from app.engine import writer as writer_module
+from app.engine.jobs import DatabaseTask
 from app.store import Store
 from tests.support.builders import PERFORMER
 from tests.support.stores import (
@@ -79,10 +80,12 @@ def test_a_commit_that_fails_for_good_leaves_nothing_and_what_comes_after_works(
     assert isinstance(refusal, Unavailable)
     assert refusal.retry_after_seconds == 1
     assert "a command could not be committed" in caplog.text
+    assert writer.in_trouble is True
     broken = False
     assert assert_consistent(store).version == 1
     queue_item(writer, 2)
     assert assert_consistent(store).version == 2
+    assert writer.in_trouble is False
 
 
 def test_a_passing_failure_is_not_noticed_by_the_caller(store: Store) -> None:
@@ -232,3 +235,16 @@ def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
     room = assert_consistent(ours.store)
     assert room.depth == room.version == 3
     assert ours.peek(PERFORMER.id) == room
+
+
+def test_a_writer_is_not_in_trouble_before_anything_has_failed(store: Store) -> None:
+    assert build_writer(store).in_trouble is False
+
+
+def test_what_breaks_a_rule_of_the_database_again_and_again_may_be_tried_later(store: Store) -> None:
+    def breaks(connection: Any) -> None:
+        raise IntegrityError("INSERT", {}, Exception("unique"))
+
+    (refusal,) = build_writer(store).process([DatabaseTask(run=breaks)])
+    assert isinstance(refusal, Unavailable)
+    assert refusal.retry_after_seconds == 1

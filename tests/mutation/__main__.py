@@ -21,6 +21,8 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_writer.py",
         "tests/engine/test_writer_failures.py",
         "tests/engine/test_writer_races.py",
+        "tests/engine/test_deadlines.py",
+        "tests/engine/test_lane.py",
     ),
 }
 """Which tests each module has to answer to."""

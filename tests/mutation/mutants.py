@@ -69,6 +69,8 @@ def _in_fields(node: ast.AST, place: _Place) -> Iterator[Mutant]:
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params"):
             continue
+        if isinstance(node, ast.ClassDef) and name != "body":
+            continue  # how a record is stored and compared
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
             if isinstance(child, ast.AST):
                 yield from _of(node, name, index, child, _place_of(node, name, child, place))

@@ -1,0 +1,43 @@
+"""The words of the contract, which callers, tokens and stored rows rely on."""
+
+from enum import StrEnum
+
+import pytest
+
+from app.domain.command import PRESENCE, TIMER, WALLET, Mode, Role
+from app.domain.errors import QueueError
+from app.domain.event import PauseReason
+from app.domain.item import Move, Reason, Status, WalletStatus
+from app.domain.operation import OperationKind, OperationStatus, Resolution
+from app.wallet.answers import EscrowStatus
+
+WORDS: dict[type[StrEnum], str] = {
+    Role: "feature viewer performer moderator admin system",
+    Mode: "on off",
+    Status: "created started finished abandoned refunded",
+    Move: "start complete abandon refund pause resume",
+    WalletStatus: "none pending retrying done dead written_off",
+    Reason: "performer_disconnected performer_declined user_cancelled timeout technical_error admin_refund",
+    PauseReason: "requested performer_disconnected",
+    OperationKind: "settle refund partial",
+    OperationStatus: "pending retrying done dead",
+    Resolution: "settle refund written_off",
+    EscrowStatus: "held settling settled refunding refunded partial_settling",
+}
+
+
+@pytest.mark.parametrize("kind", WORDS, ids=lambda kind: kind.__name__)
+def test_the_words_are_the_contracts(kind: type[StrEnum]) -> None:
+    assert " ".join(kind) == WORDS[kind]
+
+
+def test_the_services_own_actors_are_told_apart_in_the_audit_trail() -> None:
+    assert [(actor.role, actor.id) for actor in (TIMER, WALLET, PRESENCE)] == [
+        ("system", "timer"),
+        ("system", "wallet"),
+        ("system", "presence"),
+    ]
+
+
+def test_an_error_of_no_other_kind_is_internal() -> None:
+    assert (QueueError.code, QueueError.status) == ("INTERNAL", 500)
