@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from importlib import import_module
-from math import nan
+from math import inf, nan
 from random import Random
 from time import monotonic, time_ns
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +36,8 @@ from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
+from app.live.absent_rooms import AbsentRooms
+from app.live.catch_up import POSITION_CHECK_SECONDS
 from app.live.connections import Audiences
 from app.live.disconnects import Disconnects
 from app.live.hub import Hub
@@ -164,6 +166,7 @@ def assemble(
     )
     hub = Hub(
         fanout,
+        absent=AbsentRooms(queries.versions, store.policy, seconds=POSITION_CHECK_SECONDS if store.shared else inf),
         load=queries.room,
         watch=bus.watch if bus is not None else None,
         unwatch=bus.unwatch if bus is not None else None,

@@ -4,7 +4,7 @@ Blocking queries run in two small pools of threads, short ones and slow ones apa
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -73,6 +73,16 @@ class Queries:
             return reading.load_rooms(connection, self._store.policy, [performer_id])[performer_id]
 
         return await self.run(read)
+
+    async def versions(self, performer_ids: Collection[str]) -> dict[str, int]:
+        """The committed version of each of these rooms that exists."""
+        known: dict[str, int] = {}
+        if not self._store.shared:
+            cached = [self._lanes.peek(performer_id) for performer_id in performer_ids]
+            known = {room.performer_id: room.version for room in cached if room is not None}
+        if missing := [performer_id for performer_id in performer_ids if performer_id not in known]:
+            known |= await self.run(lambda connection: reading.versions(connection, missing))
+        return {performer_id: version for performer_id, version in known.items() if version}
 
     async def existing_room(self, performer_id: str) -> Room:
         """Raises PerformerNotFound for a room that never was."""

@@ -1,7 +1,8 @@
 """The bus: committed events from one process to the hubs of the others, over Redis pub/sub.
 
 A hint, never the truth: what it loses, repeats or reorders the hubs repair by version from the database. One channel a
-room, subscribed only while a local socket watches it; sharded channels where the server has them. While Redis is away
+room, subscribed only while a local socket watches it, and one for the first events of all rooms, always subscribed:
+sockets may wait in any number of rooms that nobody has. Sharded channels where the server has them. While Redis is away
 publishing costs nothing and is lost, and everything is subscribed again when it is back.
 """
 
@@ -22,7 +23,7 @@ from app.store.records import event_from_json, event_to_json, traceparent_from_j
 from app.tracing import current, within
 
 WAITING_LIMIT = 10_000
-"""Rooms' messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
+"""Messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
 SENT_AT_ONCE = 200
 SILENCE_SECONDS = 5.0
 """After so long without a word the server is pinged; after as long again without an answer it is given up."""
@@ -50,6 +51,8 @@ class Bus:
         self._receive_announcement = receive_announcement
         self._announcements = f"{link.prefix}announcements"
         """Always subscribed: a connection without any subscription cannot be listened to."""
+        self._created = f"{link.prefix}created"
+        """Always subscribed: the first events of each room."""
         self._channel = f"{link.prefix}room:"
         self._watched: set[str] = set()
         self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_LIMIT)
@@ -66,7 +69,9 @@ class Bus:
     def publish(self, performer_id: str, events: Sequence[Event]) -> None:
         """Tell the other processes what has been committed here. Never waits."""
         if self._subscriptions is not None:
-            self._waiting.append((performer_id, event_to_json(events, current.get())))
+            # Nobody who has not heard of a room can have asked for its own channel.
+            channel = self._created if events and events[0].version == 1 else self._channel + performer_id
+            self._waiting.append((channel, event_to_json(events, current.get())))
             self._wake.set()
 
     async def announce(self, payload: bytes) -> int | None:
@@ -128,7 +133,7 @@ class Bus:
         try:
             self._sharded = await _has_shards(redis)
             async with redis.pubsub() as subscriptions:
-                await self._ask(subscriptions, [self._announcements], subscribe=True)
+                await self._ask(subscriptions, [self._announcements, self._created], subscribe=True)
                 # From here on `watch` asks by itself; what was watched before is asked for now, with nothing between.
                 self._subscriptions = subscriptions
                 if self._watched:
@@ -161,17 +166,18 @@ class Bus:
         if channel == self._announcements:
             self._receive_announcement(payload)
             return
-        if not channel.startswith(self._channel):
+        if channel != self._created and not channel.startswith(self._channel):
             return
         try:
             events = event_from_json(payload)
             traceparent = traceparent_from_json(payload)
-        except (ValueError, TypeError, KeyError):
+            performer_id = events[0].performer_id if channel == self._created else channel.removeprefix(self._channel)
+        except (ValueError, TypeError, KeyError, IndexError):
             # Another release's, say: the room will be found behind, and reads the event from the database.
             log.warning("a message on the bus could not be read")
             return
         with within(traceparent):
-            self._receive(channel.removeprefix(self._channel), events)
+            self._receive(performer_id, events)
 
     async def _send(self, redis: Redis) -> None:
         while _goes_on():
@@ -181,9 +187,9 @@ class Bus:
                 # No transaction: rooms are independent, and one round trip serves many messages.
                 async with redis.pipeline(transaction=False) as pipeline:
                     for _ in range(min(SENT_AT_ONCE, len(self._waiting))):
-                        performer_id, payload = self._waiting.popleft()
+                        channel, payload = self._waiting.popleft()
                         send = pipeline.spublish if self._sharded else pipeline.publish
-                        send(self._channel + performer_id, payload)
+                        send(channel, payload)
                     await pipeline.execute()
 
 

@@ -4,14 +4,20 @@ It writes nothing and holds no database session. What happens in a room is `watc
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
+from app.domain.errors import QueueError
 from app.domain.event import Event
 from app.domain.room import Room
+from app.live.absent_rooms import AbsentRooms
 from app.live.connections import Audience
 from app.live.subscriber import Subscriber
 from app.live.watched_room import Fanout, WatchedRoom
 from app.wire.websocket import CloseCode
+
+log = logging.getLogger(__name__)
 
 
 class Hub:
@@ -21,19 +27,24 @@ class Hub:
         self,
         fanout: Fanout,
         *,
+        absent: AbsentRooms,
         load: Callable[[str], Awaitable[Room]],
         watch: Callable[[str], Awaitable[None]] | None = None,
         unwatch: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """`load` reads a room from the database; `watch` and `unwatch` ask the other processes for a room's events,
-        where there are any."""
+        """`absent` knows which rooms do not exist; `load` reads one that does from the database. `watch` and `unwatch`
+        ask the other processes for an existing room's events, where there are any; of a room that comes to be they
+        tell unasked."""
         self.epoch = fanout.epoch
         self.traffic = fanout.traffic
         self._fanout = fanout
+        self._absent = absent
         self._load = load
         self._ask_others = watch
         self._leave_others = unwatch
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._asked: set[str] = set()
+        """Rooms whose events the other processes have been asked for."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._rooms: dict[str, WatchedRoom] = {}
         self._loading: dict[str, asyncio.Task[WatchedRoom]] = {}
         self._early: dict[str, list[Event]] = {}
@@ -69,17 +80,20 @@ class Hub:
     def publish(self, performer_id: str, events: Sequence[Event], room: Room | None = None) -> None:
         """Send a room's sockets what was committed. Events may come late, twice or with a gap before them. `room`: the
         room after them, where it is known."""
+        self._absent.created(performer_id)
         if performer_id in self._early:
             self._early[performer_id].extend(events)
         watched = self._rooms.get(performer_id)
         if watched is not None:
             watched.publish(events, room)
+            self._ask_for_created(watched)
 
     def behind(self, performer_id: str, version: int) -> None:
         """The database is at `version`: whatever should have told us so did not, and the room catches up."""
         watched = self._rooms.get(performer_id)
         if watched is not None:
             watched.hear_of(version)
+            self._ask_for_created(watched)
 
     # Sockets
 
@@ -113,28 +127,60 @@ class Hub:
 
     async def _open(self, performer_id: str) -> WatchedRoom:
         try:
-            if self._ask_others is not None:
-                # Asked before the room is read, so that nothing can fall between.
-                await self._ask_others(performer_id)
-            watched = WatchedRoom(await self._load(performer_id), self._fanout)
+            room = await self._absent.room(performer_id)
+            if room is None:
+                if self._ask_others is not None:
+                    # Asked before the room is read, so that nothing can fall between.
+                    self._asked.add(performer_id)
+                    await self._ask_others(performer_id)
+                room = await self._load(performer_id)
+            watched = WatchedRoom(room, self._fanout)
             watched.open_with(self._early[performer_id])
             self._rooms[performer_id] = watched
+            self._ask_for_created(watched)
             return watched
+        except BaseException:
+            self._leave_quietly(performer_id)
+            raise
         finally:
             del self._early[performer_id]
             del self._loading[performer_id]
 
+    def _ask_for_created(self, watched: WatchedRoom) -> None:
+        """A room that sockets have waited in may have come to be: from now on its events are asked for."""
+        performer_id = watched.room.performer_id
+        if self._ask_others is not None and watched.latest_version and performer_id not in self._asked:
+            self._asked.add(performer_id)
+            self._spawn(self._ask_late(performer_id, self._ask_others))
+
+    async def _ask_late(self, performer_id: str, ask_others: Callable[[str], Awaitable[None]]) -> None:
+        await ask_others(performer_id)
+        try:
+            # What was published since its first event had nobody here to receive it.
+            self.behind(performer_id, await self._absent.version(performer_id))
+        except QueueError as refusal:
+            # The next event, or the next comparison with the database, tells.
+            log.warning("a new room could not be compared with the database (%s)", refusal.code)
+
     def _forget(self, performer_id: str) -> None:
         """Nobody watches this room any more."""
         del self._rooms[performer_id]
-        if self._leave_others is not None:
-            task = asyncio.create_task(self._leave_quietly(performer_id))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
+        self._leave_quietly(performer_id)
 
-    async def _leave_quietly(self, performer_id: str) -> None:
-        if self._leave_others is not None and performer_id not in self._rooms and performer_id not in self._loading:
-            await self._leave_others(performer_id)
+    def _leave_quietly(self, performer_id: str) -> None:
+        if self._leave_others is not None and performer_id in self._asked:
+            self._asked.discard(performer_id)
+            self._spawn(self._leave(performer_id, self._leave_others))
+
+    async def _leave(self, performer_id: str, leave_others: Callable[[str], Awaitable[None]]) -> None:
+        # Asked for anew meanwhile, it stays.
+        if performer_id not in self._asked:
+            await leave_others(performer_id)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def tidy(self, lag_seconds: float) -> int:
         """Drop rooms that nobody is in and sockets that have lagged for so long; returns how many sockets. Called

@@ -19,6 +19,7 @@ from app.domain.room import Room
 from app.engine.writer import Writer
 from app.live import bus as the_bus
 from app.live import catch_up
+from app.live.absent_rooms import AbsentRooms
 from app.live.bus import Bus
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
@@ -147,11 +148,21 @@ async def test_only_watched_rooms_are_heard(redis_url: str, epoch: str, either: 
             await watch(listener, redis_url, epoch, performer_id, sharded=either)
         await listener.unwatch(OTHER)
         await heard_by(0, redis_url, epoch, OTHER, sharded=either)
-        speaker.publish(OTHER, events_of(1, OTHER))
-        speaker.publish("nobody-looks", events_of(1, "nobody-looks"))
-        speaker.publish(STAR, events_of(1))
+        speaker.publish(OTHER, events_of(2, OTHER)[1:])
+        speaker.publish("nobody-looks", events_of(2, "nobody-looks")[1:])
+        speaker.publish(STAR, events_of(2)[1:])
         await until(lambda: bool(ear.heard))
-    assert ear.heard == {STAR: [1]}
+    assert ear.heard == {STAR: [2]}
+
+
+async def test_a_new_room_is_heard_of_by_all(redis_url: str, epoch: str, either: bool) -> None:
+    ear = Ear()
+    async with connected(redis_url, ear, epoch), connected(redis_url, Ear(), epoch) as speaker:
+        speaker.publish(OTHER, events_of(2, OTHER))
+        speaker.publish(OTHER, events_of(3, OTHER)[2:])
+        speaker.publish(STAR, events_of(1))
+        await until(lambda: STAR in ear.heard)
+    assert ear.heard == {OTHER: [1, 2], STAR: [1]}
 
 
 async def test_another_database_on_the_same_redis_is_not_heard(redis_url: str, epoch: str) -> None:
@@ -384,6 +395,7 @@ async def post(database: Database, bus: Bus | None = None) -> AsyncIterator[Post
     async with running(database.open(), clock) as process:
         hub = Hub(
             Fanout(epoch="epoch", missed=process.queries.missed, clock=clock, coalesce_seconds=0),
+            absent=AbsentRooms(process.queries.versions, process.store.policy, seconds=0),
             load=process.queries.room,
             watch=bus.watch if bus is not None else None,
             unwatch=bus.unwatch if bus is not None else None,
@@ -448,8 +460,11 @@ async def test_over_a_real_bus_a_socket_follows_another_process(
         post(postgres_database, here) as told,
     ):
         hubs.append(told.hub)
+        assert await subscribers(redis_url, epoch, STAR) == 0, "nobody has that room yet"
+        first, *rest = told.committed(20)
+        there.publish(STAR, [first])
         await heard_by(1, redis_url, epoch, STAR)
-        for event in told.committed(20):
+        for event in rest:
             there.publish(STAR, [event])
         await until(lambda: told.line.frames[-1].get("version") == 20)
         told.assert_shown_once()

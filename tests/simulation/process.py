@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
@@ -25,6 +26,7 @@ from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
 from app.engine.writer import Writer
 from app.live import catch_up
+from app.live.absent_rooms import AbsentRooms
 from app.live.hub import Hub
 from app.live.presence import Presence
 from app.live.watched_room import Fanout
@@ -97,7 +99,9 @@ class Process:
             clock=self.clock,
             coalesce_seconds=0.05,
         )
-        self.hub = Hub(fanout, load=self.queries.room)
+        believed_seconds = CHECK_SECONDS if climate.shared else inf
+        absent = AbsentRooms(self.queries.versions, self.store.policy, seconds=believed_seconds)
+        self.hub = Hub(fanout, absent=absent, load=self.queries.room)
         self.presence = Presence(self.lanes, f"process-{number}", self.clock)
         self.wallet = Wallet(
             base_url="http://wallet",

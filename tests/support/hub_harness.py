@@ -3,13 +3,14 @@
 import asyncio
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
+from app.live.absent_rooms import AbsentRooms
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
 from app.live.watched_room import Fanout, WatchedRoom
@@ -106,7 +107,12 @@ class World:
             coalesce_seconds=self.window,
             **self.limits,
         )
-        self.hub = Hub(fanout, load=self._load)
+        absent = AbsentRooms(self._versions, self.stage.room.policy)
+        self.hub = Hub(fanout, absent=absent, load=self._load)
+
+    async def _versions(self, performer_ids: Collection[str]) -> dict[str, int]:
+        """Every room is there to be loaded, an empty one too: `test_absent_rooms` is about those that are not."""
+        return dict.fromkeys(performer_ids, 1)
 
     async def _load(self, performer_id: str) -> Room:
         self.loads += 1
