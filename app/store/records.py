@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from msgspec import Struct
-from msgspec.structs import asdict, fields
+from msgspec.structs import asdict, fields, replace
 from sqlalchemy import RowMapping
 
 from app.domain.command import Actor, Mode, Role
@@ -320,7 +320,7 @@ def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
         derived = compact.derived_params(row["of_title"], row["of_tokens"], row["of_source_feature"], row["position"])
         params = compact.expanded_params(row["params"], derived)
     else:
-        item = text and _item_from_json(text)
+        item = text and _with_told_range(_item_from_json(text), row)
         params = orjson.loads(row["params"])
     return Event(
         performer_id=row["performer_id"],
@@ -354,6 +354,12 @@ def is_confirmed(text: str) -> bool:
     else:
         status = orjson.loads(text).get("wallet_status")
     return bool(status == WalletStatus.DONE)
+
+
+def _with_told_range(item: Item, row: RowMapping | Mapping[str, Any]) -> Item:
+    """An item from JSON with what only its own row has, where the event was read together with that."""
+    low, high = (row.get(compact.PREFIX + name) for name in _ONLY_IN_ITS_ROW)
+    return item if low is high is None else replace(item, quoted_low_seconds=low, quoted_high_seconds=high)
 
 
 def _member(kind: type[E], text: str) -> E:
