@@ -4,7 +4,7 @@ HTTP and the socket both come through here, so that the same request has the sam
 Nothing is decided about the state of a room; that is `decision`'s.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,9 @@ from app.wire.commands import COMMANDS, Who
 from app.wire.encoding import fingerprint
 from app.wire.requests import IntakeRequest, RefundRequest, Request, ResolveRequest, is_identifier
 from app.wire.shapes import WholeItem, whole_item
+
+MOST_PROCESSES = 65_536
+"""Processes that an order to disconnect can have reached: its answer keeps two numbers in one."""
 
 
 class Actions:
@@ -166,27 +169,56 @@ class Actions:
         """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns how many, and whether the key
         had been used before."""
         rights.may_administer(principal)
-        idempotency = _idempotency(principal, key, "retry-operations", "dead", {})
-        if idempotency is not None and (known := await self._answer_to(idempotency)) is not None:
+
+        async def retry() -> int:
+            return await retry_dead(self._queries, self._lanes, actor=principal.actor, rejected_too=True)
+
+        return await self._once(_idempotency(principal, key, "retry-operations", "dead", {}), retry)
+
+    async def disconnect(
+        self,
+        principal: Principal,
+        sub: str | None,
+        performer_id: str | None,
+        key: str | None,
+        carry_out: Callable[[str | None, str | None], Awaitable[tuple[int, int]]],
+    ) -> tuple[int, int, bool]:
+        """End the sockets of a `sub` or of a performer's room by `carry_out`; returns what that does, the connections
+        that it has ended here and the processes that it has told, and whether the key had been used before."""
+        rights.may_administer(principal)
+        body = {"sub": sub, "performerId": performer_id}
+
+        async def end() -> int:
+            connections, processes = await carry_out(sub, performer_id)
+            return connections * MOST_PROCESSES + processes
+
+        number, replayed = await self._once(_idempotency(principal, key, "disconnect", "sockets", body), end)
+        return *divmod(number, MOST_PROCESSES), replayed
+
+    async def _once(self, idempotency: Idempotency | None, work: Callable[[], Awaitable[int]]) -> tuple[int, bool]:
+        """Do work that belongs to no room and whose whole answer is a number; returns it, and whether the key had been
+        used before, in which case nothing is done."""
+        if idempotency is None:
+            return await work(), False
+        if (known := await self._answer_to(idempotency)) is not None:
             if known.fingerprint != idempotency.fingerprint:
                 raise DuplicateIdempotencyKey(
                     "This idempotency key was used for a different request; use a new key for a new request."
                 )
             return known.version, True
-        retried = await retry_dead(self._queries, self._lanes, actor=principal.actor, rejected_too=True)
-        if idempotency is not None:
-            # No room has an event for all of them: the number stands where another answer has its room's version.
-            answer = Answer(
-                scope=idempotency.scope,
-                key=idempotency.key,
-                fingerprint=idempotency.fingerprint,
-                performer_id="",
-                item_id="",
-                version=retried,
-                at=self._clock(),
-            )
-            await self._lanes.run(lambda connection: writing.remember_answer(connection, answer))
-        return retried, False
+        number = await work()
+        # No room has an event for this: the number stands where another answer has its room's version.
+        answer = Answer(
+            scope=idempotency.scope,
+            key=idempotency.key,
+            fingerprint=idempotency.fingerprint,
+            performer_id="",
+            item_id="",
+            version=number,
+            at=self._clock(),
+        )
+        await self._lanes.run(lambda connection: writing.remember_answer(connection, answer))
+        return number, False
 
     async def resolve_operation(
         self, principal: Principal, operation_id: str, request: ResolveRequest, key: str | None

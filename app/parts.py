@@ -189,7 +189,11 @@ def assemble(
         hold_checks=money.hold_checks,
     )
     sockets = _sockets(settings, clock, hub, actions, authenticator, presence, metrics, limits, tracer)
-    disconnects = Disconnects(sockets.disconnect, bus, process_id=process_id)
+
+    def disconnect(sub: str | None, performer_id: str | None) -> int:
+        return sockets.disconnect(sub, performer_id) + event_log.disconnect(sub, performer_id)
+
+    disconnects = Disconnects(disconnect, bus, process_id=process_id)
     parts = Parts(
         settings=settings,
         clock=clock,

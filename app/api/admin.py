@@ -49,17 +49,20 @@ class Admin:
     """The rooms that sockets watch, the most watched first, and of how many processes."""
 
     disconnect: Callable[[str | None, str | None], Awaitable[tuple[int, int]]]
-    """Closes the sockets of a `sub` or of a performer's room in all processes."""
+    """Ends the sockets and event streams of a `sub` or of a performer's room in all processes."""
 
     async def disconnect_sockets(self, request: Request) -> Response:
         principal = await self.callers.principal(request)
         rights.may_administer(principal)
         body = read_body(DisconnectRequest, await body_of(request))
-        sockets, processes = await self.disconnect(body.sub, body.performer_id)
-        about = {"sub": body.sub, "performer_id": body.performer_id, "by": principal.sub, "sockets": sockets}
-        log.info("sockets were disconnected by an administrator", extra=about)
+        sockets, processes, replayed = await self.actions.disconnect(
+            principal, body.sub, body.performer_id, idempotency_key_of(request), self.disconnect
+        )
+        if not replayed:
+            about = {"sub": body.sub, "performer_id": body.performer_id, "by": principal.sub, "sockets": sockets}
+            log.info("sockets were disconnected by an administrator", extra=about)
         answer: shapes.DisconnectedShape = {"sockets": sockets, "processes": processes}
-        return json_response(answer)
+        return json_response(answer, headers=REPLAYED if replayed else None)
 
     async def rooms(self, request: Request) -> Response:
         rights.may_administer(await self.callers.principal(request))

@@ -98,9 +98,16 @@ class EventLog:
         )
 
     async def stream(
-        self, selection: Selection, after: str | None, *, until: datetime, abort: Abort | None = None
+        self,
+        selection: Selection,
+        after: str | None,
+        *,
+        until: datetime,
+        sub: str | None = None,
+        abort: Abort | None = None,
     ) -> Response:
-        """The events after a cursor and those yet to come, until a moment. `abort` drops the connection.
+        """The events after a cursor and those yet to come, until a moment. `sub`: who reads it. `abort` drops the
+        connection.
 
         Raises ValueError as `page` does, and Unavailable when there are too many streams or the process stops.
         """
@@ -113,7 +120,7 @@ class EventLog:
             first, after = await self._read(selection, after, PAGE)
         finally:
             self._beginning -= 1
-        stream = _Stream(selection, after, until, abort)
+        stream = _Stream(selection, after, until, sub, abort)
         return _StreamResponse(stream, self._chunks(stream, first), self._streams)
 
     async def _chunks(self, stream: "_Stream", page: Sequence[Logged]) -> AsyncGenerator[bytes, None]:
@@ -138,6 +145,13 @@ class EventLog:
             # The database is away, or whatever it was: the reader comes back and asks again from where it is.
             log.warning("a stream of the event log ended early", exc_info=True)
 
+    def disconnect(self, sub: str | None, performer_id: str | None) -> int:
+        """Drop the streams that a `sub` reads, or all of a performer's events; returns how many."""
+        found = [stream for stream in self._streams if stream.belongs_to(sub, performer_id)]
+        for stream in found:
+            stream.cut_off()
+        return len(found)
+
     async def stop(self) -> None:
         """End all streams; a reader that does not take its last page in time is cut off."""
         self._stopping = True
@@ -155,6 +169,7 @@ class _Stream:
     after: str | None
     """Where the next page begins: behind all that has been looked at, perhaps further than the client has heard."""
     until: datetime
+    sub: str | None
     abort: Abort | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -167,6 +182,10 @@ class _Stream:
             return False
         self.wake.clear()
         return True
+
+    def belongs_to(self, sub: str | None, performer_id: str | None) -> bool:
+        is_theirs = sub is not None and self.sub == sub
+        return is_theirs or (performer_id is not None and self.selection.performer_id == performer_id)
 
     def cut_off(self) -> None:
         if self.abort is not None:

@@ -53,7 +53,7 @@ class Events:
         seen = request.headers.get("last-event-id")
         after = seen or request.query_params.get("after")
         try:
-            return await self.log.stream(selection, after, until=principal.expires_at, abort=abort)
+            return await self.log.stream(selection, after, until=principal.expires_at, sub=principal.sub, abort=abort)
         except ValueError:
             name = "Last-Event-ID" if seen else "after"
             raise bad_parameter(name, "must be a cursor that this log has given") from None

