@@ -118,13 +118,17 @@ def _provide(
     request: pytest.FixtureRequest, provision: Callable[[environment.Say], AbstractContextManager[T]]
 ) -> Iterator[T]:
     with ExitStack() as stack:
-        try:
-            provided = stack.enter_context(provision(partial(_say, request.config)))
-        except environment.Unobtainable as problem:
-            if IN_CI:
-                pytest.fail(str(problem), pytrace=False)
-            pytest.skip(str(problem))
-        yield provided
+        yield provided(request, lambda say: stack.enter_context(provision(say)))
+
+
+def provided(request: pytest.FixtureRequest, provision: Callable[[environment.Say], T]) -> T:
+    """What a provision gives; where it cannot, the test is skipped, and fails in CI."""
+    try:
+        return provision(partial(_say, request.config))
+    except environment.Unobtainable as problem:
+        if IN_CI:
+            pytest.fail(str(problem), pytrace=False)
+        pytest.skip(str(problem))
 
 
 def _say(config: pytest.Config, line: str) -> None:

@@ -107,13 +107,30 @@ def promtool(say: Say) -> Path:
     return _program(("promtool",), "prometheus", say)
 
 
+def nginx(say: Say) -> Path:
+    return _program(("nginx",), "nginx-light", say)
+
+
+def haproxy(say: Say) -> Path:
+    return _program(("haproxy",), "haproxy", say)
+
+
+def caddy(say: Say) -> Path:
+    return _program(("caddy",), "caddy", say)
+
+
 def _program(names: tuple[str, ...], package: str, say: Say) -> Path:
     """The first of the names that is on the path, after Debian's package has been installed where none was."""
-    if not any(map(shutil.which, names)):
+    if not any(map(_found, names)):
         _debians_package(package, say)
-    for found in filter(None, map(shutil.which, names)):
+    for found in filter(None, map(_found, names)):
         return Path(found)
     raise Unobtainable(f"{names[0]} is not installed and could not be")
+
+
+def _found(name: str) -> str | None:
+    """Servers lie where the path of somebody who is not root may not lead."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
 def _debians_package(name: str, say: Say) -> bool:
