@@ -16,7 +16,7 @@ from rich.console import Console
 
 from app import logs
 from app.access import auth
-from app.commandline import database
+from app.commandline import database, foreman
 from app.commandline.refusals import explained
 from app.domain.command import Role
 from app.main import create_app
@@ -53,9 +53,9 @@ def serve() -> None:
         settings = read_settings()
         logs.configure(settings.environment)
         descriptors.raise_limit()
-        if settings.is_public_development:
-            log.warning("development settings on a public address: anybody can sign tokens; set ENVIRONMENT=production")
         with bound(settings.host, settings.port) as sockets:
+            if foreman.runs_this() and not settings.uses_sqlite:
+                foreman.wait_for_schema(settings)
             if settings.web_concurrency > 1:
                 check_surroundings(settings)
                 _announce(settings, sockets)
@@ -68,6 +68,8 @@ def serve() -> None:
 
 
 def _announce(settings: Settings, sockets: Sequence[socket.socket]) -> None:
+    if settings.is_public_development:
+        log.warning("development settings on a public address: anybody can sign tokens; set ENVIRONMENT=production")
     print(f"Performance Queue on {url(sockets, settings.host)}", file=sys.stderr)
     each = " in each worker" if settings.web_concurrency > 1 else ""
     print(f"Places for {descriptors.capacity()}{each}", file=sys.stderr)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection
 
+from app.commandline import foreman
 from app.commandline.cleaning import forget_user, prune_all
 from app.commandline.refusals import explained
 from app.domain.room import Policy
@@ -43,10 +44,14 @@ def migrate(
     """Bring the database to the newest schema; the previous release goes on working until --contract."""
     with explained():
         settings = read_settings()
-        with sole_owner(settings.database_url):
-            engines = open_engines(settings.database_url)
-            migrate_database(engines.writer, contract=contract)
-            engines.dispose()
+        # An SQLite file is migrated by `serve`, which honcho has started beside this.
+        if not (foreman.runs_this() and settings.uses_sqlite):
+            with sole_owner(settings.database_url):
+                engines = open_engines(settings.database_url)
+                migrate_database(engines.writer, contract=contract)
+                engines.dispose()
+    if foreman.runs_this():
+        foreman.stay()
 
 
 @cli.command()
