@@ -306,12 +306,14 @@ class Writer:
         if isinstance(command, do.Intake) and decision.item is not None:
             batch.held_escrows[decision.item.escrow_transaction_id] = decision.item.item_id
         if idempotency is not None:
+            # A command that changes nothing has no event that holds the item as it was answered.
+            of_item = decision.item if decision.events else None
             answer = Answer(
                 scope=idempotency.scope,
                 key=idempotency.key,
                 fingerprint=idempotency.fingerprint,
                 performer_id=envelope.performer_id,
-                item_id=decision.item.item_id if decision.item else ABOUT_THE_ROOM,
+                item_id=of_item.item_id if of_item else ABOUT_THE_ROOM,
                 version=decision.room.version,
                 at=decision.item.updated_at if decision.item else self.clock(),
             )

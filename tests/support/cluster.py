@@ -41,6 +41,8 @@ class Node:
     """Where its release lies."""
     python: Path = PYTHON
     """The interpreter of the environment with the release's dependencies."""
+    module: str = "app"
+    """What is run: python -m MODULE serve."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -49,7 +51,7 @@ class Node:
         return Server(port=self.port, settings=Settings(), stop=self.terminate, _errors=_ErrorLog("", is_plain=False))
 
     def start(self) -> None:
-        command = [str(self.python), "-m", "app", "serve"]
+        command = [str(self.python), "-m", self.module, "serve"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.root, env={**self.environment, "PORT": str(self.port)}

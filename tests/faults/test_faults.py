@@ -1,0 +1,30 @@
+"""Half a minute of faults on either database; and what is broken on purpose is found. `python -m tests.faults` goes on
+for as long as wanted."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults import trial
+from tests.faults.breaches import BREACHES
+from tests.faults.scene import NODES
+
+pytestmark = pytest.mark.timeout(300)
+SEED = 13
+
+
+@pytest.mark.parametrize("kind", NODES)
+def test_whatever_fails_nothing_acknowledged_is_lost(kind: str, tmp_path: Path) -> None:
+    outcome = trial.run(kind, tmp_path, seed=SEED, seconds=30)
+    found = [violation.what for violation in outcome.violations]
+    assert found == [], f"{len(found)} violations; the history and the logs are in {tmp_path}"
+    assert sum(row.times for row in outcome.rows) >= 8
+    # A run in which hardly anything is acknowledged has nothing to lose.
+    assert outcome.items > 50
+    assert {"start-next", "complete", "abandon", "refund", "pause", "resume", "cancel"} <= set(outcome.acknowledged)
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_a_service_that_is_broken_on_purpose_is_found(breach: str, tmp_path: Path) -> None:
+    outcome = trial.run("sqlite", tmp_path, seed=SEED, seconds=10, breach=breach, calm_seconds=5)
+    assert outcome.violations
