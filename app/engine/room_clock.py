@@ -1,21 +1,36 @@
 """The clock by which rooms are timed: this process's own, or the database's where several processes share one."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 AGREEMENT = timedelta(seconds=2)
 """Clocks that differ by less count as one: two processes then order what happens in a room by who commits first."""
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def seconds_since_boot() -> float:
+    """What no setting of the clock moves; where the system can tell, time in which the machine slept is counted."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class RoomClock:
-    def __init__(self, source: Callable[[], datetime]) -> None:
+    def __init__(self, source: Callable[[], datetime], *, elapsed: Callable[[], float] = seconds_since_boot) -> None:
+        """`elapsed`: seconds that no setting of the clock moves."""
         self._source = source
-        self._correction = timedelta()
+        self._elapsed = elapsed
+        self._compared: tuple[datetime, float] | None = None
+        """The right time when the clocks were last compared, and what `elapsed` said then; None: they never were."""
         self.skew = timedelta()
         """How far the database's clock is ahead of this process's, when last compared. Zero on SQLite."""
 
     def __call__(self) -> datetime:
-        return self._source() + self._correction
+        """The own clock may be set between two comparisons: from one to the next the time is what has elapsed."""
+        if self._compared is None:
+            return self._source()
+        then, at = self._compared
+        return then + _whole(timedelta(seconds=self._elapsed() - at))
 
     def compare(self, asked_at: datetime, database_time: datetime) -> None:
         """Take the database's time, asked for at `asked_at` by the process's own clock and answered just now.
@@ -24,9 +39,14 @@ class RoomClock:
         """
         answered_at = self._source()
         self.skew = database_time - (asked_at + (answered_at - asked_at) / 2)
-        milliseconds = timedelta(milliseconds=round(self.skew / timedelta(milliseconds=1)))
-        self._correction = milliseconds if abs(self.skew) > AGREEMENT else timedelta()
+        correction = _whole(self.skew) if abs(self.skew) > AGREEMENT else timedelta()
+        self._compared = answered_at + correction, self._elapsed()
 
     def own_time(self) -> datetime:
         """The process's own clock, uncorrected."""
         return self._source()
+
+
+def _whole(span: timedelta) -> timedelta:
+    """Times are kept in whole milliseconds."""
+    return MILLISECOND * round(span / MILLISECOND)

@@ -1,15 +1,18 @@
 """check: a good database passes; each kind of damage is found by its rule, and named."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from app.domain import command as do
 from app.domain.command import Mode
+from app.domain.operation import OperationStatus
 from app.engine.jobs import Idempotency
-from app.store import activity
-from tests.support.builders import PERFORMER
+from app.store import activity, writing
+from tests.support.builders import NOON, PERFORMER
 from tests.support.command_line import run, the_line
 from tests.support.stores import (
     Database,
@@ -95,3 +98,25 @@ def test_a_schema_of_another_release_is_one_line(sqlite_database: Database) -> N
     with sqlite_database.open().writing() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     assert "older schema" in the_line(run("check", sqlite_database.url))
+
+
+def test_a_retry_by_hand_that_changes_nothing_leaves_a_good_database(database: Database) -> None:
+    """While an attempt is under way a retry has no event of its own; its answer points to nobody else's."""
+    store = database.open()
+    writer = build_writer(store)
+    item = queue_item(writer)
+    send(writer, start_of(item))
+    send(writer, complete_of(item))
+    with store.writing() as connection:
+        (operation,) = writing.claim_operations(connection, now=NOON, lease_until=NOON + timedelta(hours=1), limit=1)
+    failed = replace(operation, status=OperationStatus.RETRYING, attempts=1)
+    send(writer, do.Report(item_id=item.item_id, operation=failed))
+    with store.writing() as connection:
+        writing.claim_operations(connection, now=NOON, lease_until=NOON + timedelta(hours=1), limit=1)
+    queue_item(writer)
+    retry = do.RetryOperation(item_id=item.item_id, actor=PERFORMER)
+    key = Idempotency(scope="admin:ops", key="key", fingerprint="first")
+    assert send(writer, retry, key, performer_id=item.performer_id).events == ()
+    assert send(writer, retry, key, performer_id=item.performer_id).replayed
+    result = run("check", database.url)
+    assert result.exit_code == 0, result.output

@@ -286,3 +286,20 @@ async def test_the_processes_of_a_shared_database_go_by_its_clock(
         assert await sweep(process.queries, process.lanes, clock()) == 0
     assert item_of(store, item).is_active
     assert "restart" not in caplog.text
+
+
+def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -> None:
+    """What was stamped an hour ago by a clock set back would be overdue at once."""
+    own, elapsed = HandClock(), HandClock()
+    clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
+    clock.compare(own.now, own.now)
+    right = own.now
+    for seconds in (-3600, 7200, -3600):
+        own.wait(seconds)
+        assert clock() == right
+    elapsed.wait(0.25)
+    assert clock() == right + timedelta(milliseconds=250)
+    own.wait(3600)
+    clock.compare(own.now, right + timedelta(milliseconds=250))
+    assert clock() == right + timedelta(milliseconds=250)
+    assert clock.skew < timedelta(minutes=-59)

@@ -23,7 +23,7 @@ from tests.support.live_socket import LiveSocket, connected
 
 ITEMS = "/v1/queue/items"
 OPERATIONS = "/v1/admin/wallet-operations"
-ANSWER_SECONDS = COMMAND_SECONDS + 2
+ANSWER_SECONDS = COMMAND_SECONDS + 5
 """After which a caller no longer waits for an answer."""
 PAUSE_SECONDS = 0.2
 """Before a command is tried again."""

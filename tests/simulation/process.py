@@ -82,7 +82,7 @@ class Process:
         self._context.run(_current.set, self)
         self._background: list[asyncio.Task[Any]] = []
 
-        self.clock = RoomClock(self.own_time)
+        self.clock = RoomClock(self.own_time, elapsed=world.loop.time)
         self.store = _Store(self)
         self.lanes = _Lanes(self, count=2 if climate.shared else 1)
         self.queries = Queries(self.store, self.lanes)
