@@ -372,6 +372,8 @@ class Writer:
             return
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
+        if room.history is not before.history:
+            changes.learnt.add(room.performer_id)
         changes.events.extend(events)
         # New settings move deadlines, so every active item's row is written then.
         everything = any(event.settings is not None for event in events)

@@ -27,8 +27,8 @@ from app.domain.activity import (
 )
 from app.domain.event import EventName
 from app.store import reading, records
-from app.store.reading import EVENTS, ITEMS, META, table_of
-from app.store.tables import ActivityRow, ActivitySpanRow, moment
+from app.store.reading import EVENTS, ITEMS, META
+from app.store.tables import ActivityRow, ActivitySpanRow, moment, table_of
 
 ACTIVITY = table_of(ActivityRow)
 SPANS = table_of(ActivitySpanRow)

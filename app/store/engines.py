@@ -228,6 +228,24 @@ def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = 
         return list(cursor.fetchall()) if cursor.description else []
 
 
+def rows_with(connection: Connection, question: str, values: Sequence[Any], *, width: int = 1) -> list[tuple[Any, ...]]:
+    """The rows that a question ending in IN finds for these values, of which `width` make one.
+
+    The last one is repeated up to a power of two: the driver keeps a few prepared statements, not one of every length.
+    """
+    dialect = connection.dialect
+    marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * width)
+    count = len(values) // width
+    padded = 1 << (count - 1).bit_length()
+    if width == 1:
+        listed = ", ".join([marks] * padded)
+    else:
+        listed = ", ".join([f"({marks})"] * padded)
+        if dialect.tuple_in_values:
+            listed = f"VALUES {listed}"
+    return driver_rows(connection, f"{question}({listed})", (*values, *list(values[-width:]) * (padded - count)))
+
+
 def driver_many(connection: Connection, statement: str, rows: Sequence[Any]) -> None:
     """Have the driver run a statement once for each row, under the same terms as `driver_rows`."""
     with _driver_cursor(connection, statement) as cursor:

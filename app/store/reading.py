@@ -5,13 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     RowMapping,
-    Table,
     bindparam,
     func,
     literal_column,
@@ -20,26 +19,22 @@ from sqlalchemy import (
     tuple_,
 )
 from sqlalchemy import cast as sql_cast
-from sqlmodel import SQLModel
 
-from app.domain.estimate import learn
+from app.domain.estimate import History, learn
 from app.domain.event import Event, Logged
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
 from app.domain.room import Policy, Room
 from app.store import compact, records
-from app.store.engines import driver_rows
+from app.store.engines import rows_with
+from app.store.histories import histories
 from app.store.records import Answer
-from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow
+from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow, table_of
 
 T = TypeVar("T")
 
 LEARNT_FROM = 120
 """How many of the last ended items of a room its wait estimate is rebuilt from."""
-
-
-def table_of(row: type[SQLModel]) -> Table:
-    return cast(Table, row.__table__)  # type: ignore[attr-defined]
 
 
 META = table_of(MetaRow)
@@ -123,10 +118,11 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
     active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
     for row in connection.execute(_ACTIVE, {"performer_ids": list(active)}).mappings():
         active[row["performer_id"]].append(records.item_from(row))
+    learnt = histories(connection, list(active))
     for row in rows:
         performer_id = row["performer_id"]
-        ended = connection.execute(_LAST_ENDED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
-        last = [records.LearntItem(*row) for row in ended]
+        if (history := learnt.get(performer_id)) is None:
+            history = learn_again(connection, performer_id, policy)
         rooms[performer_id] = Room(
             performer_id=performer_id,
             policy=policy,
@@ -134,9 +130,15 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
             last_at=row["last_at"],
             settings=records.settings_from(row),
             items=tuple(sorted(active[performer_id], key=lambda item: item.order)),
-            history=learn(reversed(last), policy.default_duration_seconds),
+            history=history,
         )
     return rooms
+
+
+def learn_again(connection: Connection, performer_id: str, policy: Policy) -> History:
+    """From the room's last items: for a room that has learnt nothing since its history has a row."""
+    ended = connection.execute(_LAST_ENDED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
+    return learn(reversed([records.LearntItem(*row) for row in ended]), policy.default_duration_seconds)
 
 
 _ITEM = select(ITEMS).where(ITEMS.c.item_id == bindparam("item_id"))
@@ -172,26 +174,6 @@ _INTAKES = f"SELECT {', '.join(records.INTAKE_COLUMNS)} FROM items WHERE (source
 _HELD_ESCROWS = "SELECT escrow_transaction_id, item_id FROM items WHERE escrow_transaction_id IN "
 
 
-def _rows_with(
-    connection: Connection, question: str, values: Sequence[Any], *, width: int = 1
-) -> list[tuple[Any, ...]]:
-    """The rows that a question ending in IN finds for these values, of which `width` make one.
-
-    The last one is repeated up to a power of two: the driver keeps a few prepared statements, not one of every length.
-    """
-    dialect = connection.dialect
-    marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * width)
-    count = len(values) // width
-    padded = 1 << (count - 1).bit_length()
-    if width == 1:
-        listed = ", ".join([marks] * padded)
-    else:
-        listed = ", ".join([f"({marks})"] * padded)
-        if dialect.tuple_in_values:
-            listed = f"VALUES {listed}"
-    return driver_rows(connection, f"{question}({listed})", (*values, *list(values[-width:]) * (padded - count)))
-
-
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
     """By (scope, key). The answer to an intake is found by its item's own key, and need not have a row of its own."""
     intakes = {key for key in keys if key[0].startswith(records.INTAKE_SCOPE)}
@@ -199,14 +181,14 @@ def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> d
     others = set(keys) - intakes
     if intakes:
         wanted = [part for scope, key in intakes for part in (scope.removeprefix(records.INTAKE_SCOPE), key)]
-        for row in _rows_with(connection, _INTAKES, wanted, width=2):
+        for row in rows_with(connection, _INTAKES, wanted, width=2):
             answer = records.intake_answer_from(row)
             if answer.fingerprint is None:
                 others.add((answer.scope, answer.key))
             else:
                 found[(answer.scope, answer.key)] = answer
     if others:
-        rows = _rows_with(connection, _ANSWERS, list(chain.from_iterable(others)), width=2)
+        rows = rows_with(connection, _ANSWERS, list(chain.from_iterable(others)), width=2)
         found |= {(answer.scope, answer.key): answer for answer in map(records.answer_from, rows)}
     return found
 
@@ -215,7 +197,7 @@ def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[st
     """Of these escrows, the ones an item holds already, with the item's id."""
     if not escrow_ids:
         return {}
-    rows = _rows_with(connection, _HELD_ESCROWS, list(escrow_ids))
+    rows = rows_with(connection, _HELD_ESCROWS, list(escrow_ids))
     return dict(rows)
 
 

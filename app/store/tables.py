@@ -5,9 +5,21 @@ databases, ordered, and without a time zone to lose.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, overload
+from typing import Any, cast, overload
 
-from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, Text, UniqueConstraint, false, text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -46,6 +58,10 @@ Serial = BigInteger().with_variant(Integer(), "sqlite")
 """SQLite numbers rows by itself only in a column declared INTEGER."""
 
 
+def table_of(row: type[SQLModel]) -> Table:
+    return cast(Table, row.__table__)  # type: ignore[attr-defined]
+
+
 class MetaRow(SQLModel, table=True):
     """Facts about the database as a whole: its epoch."""
 
@@ -80,6 +96,14 @@ class RoomRow(SQLModel, table=True):
     performer_online: bool
     offline_since: datetime | None = Field(sa_type=Instant)
     pruned_through: int | None = Field(sa_type=BigInteger, description="the highest version taken from its log")
+
+
+class HistoryRow(SQLModel, table=True):
+    """What a room has taught the wait estimate."""
+
+    __tablename__ = "histories"
+    performer_id: str = Field(primary_key=True)
+    learnt: bytes = Field(sa_type=LargeBinary, description="as `histories` lays it out")
 
 
 class ItemRow(SQLModel, table=True):

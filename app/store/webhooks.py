@@ -9,8 +9,7 @@ from sqlalchemy import Connection, RowMapping, Table, and_, delete, func, insert
 
 from app.domain.event import EventName
 from app.domain.webhook import Delivery, Endpoint, EndpointStatus
-from app.store.reading import table_of
-from app.store.tables import WebhookDeliveryRow, WebhookEndpointRow
+from app.store.tables import WebhookDeliveryRow, WebhookEndpointRow, table_of
 
 ENDPOINTS: Table = table_of(WebhookEndpointRow)
 DELIVERIES: Table = table_of(WebhookDeliveryRow)

@@ -35,6 +35,7 @@ from app.domain.operation import Operation
 from app.domain.room import Policy, Room
 from app.store import records
 from app.store.engines import driver_many
+from app.store.histories import HISTORIES, history_values
 from app.store.reading import (
     ACTIVE_ITEMS,
     ANSWERS,
@@ -78,6 +79,8 @@ class Changes:
     items: dict[str, Item] = field(default_factory=dict)
     deadlines: dict[str, datetime | None] = field(default_factory=dict)
     """By item id: rows whose deadline is no longer the one that the room gives the item."""
+    learnt: set[str] = field(default_factory=set)
+    """The rooms whose history has gone on."""
     events: list[Event] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
     """By item id."""
@@ -164,6 +167,7 @@ def _append(fixed: Mapping[str, Any], dialect: ModuleType) -> ClauseElement:
 
 
 _WRITE_ROOMS = _Bulk(_replace(ROOMS, "performer_id"))
+_WRITE_HISTORIES = _Bulk(_replace(HISTORIES, "performer_id"))
 _MOVE_ROOMS = _Bulk(
     lambda dialect: (
         update(ROOMS)
@@ -205,6 +209,7 @@ def save(connection: Connection, changes: Changes, *, compact: bool = True) -> N
     _MOVE_ROOMS.run(
         connection, [records.room_progress(room) for room in rooms if room.performer_id not in changes.renewed]
     )
+    _WRITE_HISTORIES.run(connection, [history_values(room) for room in rooms if room.performer_id in changes.learnt])
     # One after the other: the log keeps their order.
     event_values = records.compact_event_values if compact else records.event_values
     for are_arrivals, events in groupby(changes.events, key=records.is_arrival):

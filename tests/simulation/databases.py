@@ -17,7 +17,7 @@ from app.store.heartbeat import HEARTBEAT
 from app.store.migrating import migrate
 from tests.support.sandbox_audit import memory_engine
 
-QUEUE_TABLES = ("answers", "events", "items", "presence", "rooms", "wallet_operations")
+QUEUE_TABLES = ("answers", "events", "histories", "items", "presence", "rooms", "wallet_operations")
 _UNIQUE_MONEY = re.compile(
     r",\s*CONSTRAINT (uq_item_escrow|uq_item_idempotency_key|uq_operation_escrow|uq_operation_item) UNIQUE \([^)]*\)"
 )

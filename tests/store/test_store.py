@@ -2,20 +2,23 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import event, text
 
 from app.domain import command as do
 from app.domain.command import Mode
-from app.domain.estimate import NO_FIT
+from app.domain.estimate import NO_FIT, Fit, Kind
 from app.domain.event import Logged
 from app.domain.operation import OperationStatus
 from app.domain.room import Room
 from app.store import Store, reading
+from app.store.histories import HISTORIES
 from app.store.migrating import migrate
 from app.store.writing import Changes, save
 from tests.support.builders import ADMIN, PERFORMER, build_room, moment
@@ -61,8 +64,7 @@ def test_a_room_loads_in_queue_order_with_what_it_has_learnt(store: Store) -> No
     assert [item.item_id for item in room.items] == [items[at].item_id for at in (5, 3, 4, 6)]
 
 
-def test_what_a_room_has_learnt_comes_from_its_last_items_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LEARNT_FROM", 2)
+def _with_three_services(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     for seconds in (10, 20, 30):
@@ -70,8 +72,27 @@ def test_what_a_room_has_learnt_comes_from_its_last_items_only(store: Store, mon
         send(writer, start_of(item))
         clock.wait(seconds)
         send(writer, complete_of(item))
-    learnt = NO_FIT.with_service(60, 20.0).with_service(60, 30.0)
-    assert assert_consistent(store).history.fits == {("wheel", False): learnt}
+
+
+def _learnt(store: Store) -> Mapping[Kind, Fit]:
+    return assert_consistent(store).history.fits
+
+
+THREE_SERVICES = NO_FIT.with_service(60, 10.0).with_service(60, 20.0).with_service(60, 30.0)
+
+
+def test_a_room_without_a_history_of_its_own_learns_from_its_last_items(store: Store) -> None:
+    _with_three_services(store)
+    with store.writing() as connection:
+        connection.execute(HISTORIES.delete())
+    assert _learnt(store) == {("wheel", False): THREE_SERVICES}
+
+
+def test_a_history_that_another_release_has_laid_out_otherwise_is_passed_over(store: Store) -> None:
+    _with_three_services(store)
+    with store.writing() as connection:
+        connection.execute(HISTORIES.update().values(learnt=msgspec.msgpack.encode({"gaps": "none"})))
+    assert _learnt(store) == {("wheel", False): THREE_SERVICES}
 
 
 def test_a_room_that_never_was_loads_empty(store: Store) -> None:

@@ -321,7 +321,8 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
     ("question", "index"),
     [
         (lambda connection: reading.load_rooms(connection, Policy(), ["star", "moon"]), "ix_item_active"),
-        (lambda connection: reading.load_rooms(connection, Policy(), ["star"]), "ix_item_ended"),
+        (lambda connection: reading.learn_again(connection, "star", Policy()), "ix_item_ended"),
+        (lambda connection: reading.load_rooms(connection, Policy(), ["star"]), "sqlite_autoindex_histories_1"),
         (lambda connection: reading.ended_items(connection, "star", limit=20, skip=0), "ix_item_ended"),
         (lambda connection: reading.overdue_items(connection, moment(), 200), "ix_item_due"),
         (

@@ -33,7 +33,7 @@ from app.domain.room import Policy, Room, apply
 from app.engine.jobs import Envelope, Idempotency, Outcome
 from app.engine.writer import Writer
 from app.sandbox.tables import SANDBOX_TABLES
-from app.store import Store, reading, writing
+from app.store import Store, engines, reading, writing
 from app.store.engines import driver_many, driver_rows, open_engines
 from app.store.migrating import migrate
 from app.store.records import Answer
@@ -290,7 +290,7 @@ def before_each_statement(
     def execute(connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         act(connection, statement, parameters)
 
-    monkeypatch.setattr(reading, "driver_rows", first(driver_rows))
+    monkeypatch.setattr(engines, "driver_rows", first(driver_rows))
     monkeypatch.setattr(writing, "driver_many", first(driver_many))
 
 
