@@ -372,7 +372,8 @@ class Writer:
             return
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
-        if room.history is not before.history:
+        # Once a service: what was learnt since the last one ended is little, and learnt again.
+        if room.history.last_end_at != before.history.last_end_at:
             changes.learnt.add(room.performer_id)
         changes.events.extend(events)
         # New settings move deadlines, so every active item's row is written then.
