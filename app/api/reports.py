@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from app.access import rights
 from app.api.analytics import report, total_of
 from app.api.callers import Callers
-from app.api.parameters import bad_parameter, instant_of, performer_id_of
+from app.api.parameters import performer_id_of, span_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
@@ -20,9 +20,6 @@ from app.store import activity
 from app.store.tables import milliseconds
 from app.wire.commands import ROOM_PATH
 from app.wire.shapes import Analytics
-
-DEFAULT_SPAN = timedelta(days=1)
-LONGEST_SPAN = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +40,7 @@ class Reports:
         return await self._report(request, None)
 
     async def _report(self, request: Request, performer_id: str | None) -> Response:
-        start, end = self._span(request)
+        start, end = span_of(request, self.clock())
 
         def read(connection: Connection) -> Analytics:
             total = None
@@ -54,14 +51,6 @@ class Reports:
             return report(total, start, end, performer_id)
 
         return json_response(await self.queries.run_slow(read))
-
-    def _span(self, request: Request) -> tuple[datetime, datetime]:
-        """`from` and `to`: by default the last day."""
-        end = instant_of(request, "to") or self.clock()
-        start = instant_of(request, "from") or end - DEFAULT_SPAN
-        if not start < end <= start + LONGEST_SPAN:
-            raise bad_parameter("from", f"must be before to, by at most {LONGEST_SPAN.days} days")
-        return start, end
 
     def routes(self) -> list[BaseRoute]:
         return [

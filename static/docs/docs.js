@@ -1,8 +1,14 @@
 // The interface, to read: openapi.json and asyncapi.json, which the service makes from its own models, laid out.
 
 import { byId, el } from "../lib/dom.js";
+import { t, translate } from "../lib/messages.js";
+import { ELEMENT, examples, overlayOptions, tryouts } from "./tryout.js";
 
 const METHODS = ["get", "put", "post", "patch", "delete"];
+const RETURNS_BELOW = 4500;
+
+translate(document);
+document.title = `${t("docs.title")} · Performance Queue`;
 
 /** Text with `code` and [links](/path) in it. */
 function prose(text) {
@@ -24,27 +30,29 @@ function kind(schema) {
   const name = nameOf(schema);
   if (name) return [el("a", { href: `#${schemaId(name)}` }, name)];
   if (schema.allOf) return kind(schema.allOf[0]);
-  if (schema.anyOf) return schema.anyOf.flatMap((each, index) => [index ? " or " : "", ...kind(each)]);
+  if (schema.anyOf) return schema.anyOf.flatMap((each, index) => [index ? t("docs.or") : "", ...kind(each)]);
   if (schema.const !== undefined) return [el("code", {}, JSON.stringify(schema.const))];
   if (schema.enum) return schema.enum.flatMap((each, index) => [index ? " · " : "", el("code", {}, each)]);
-  if (schema.type === "array") return ["list of ", ...kind(schema.items)];
-  return [schema.format === "date-time" ? "time" : (schema.type ?? "anything")];
+  if (schema.type === "array") return [t("docs.listOf"), ...kind(schema.items)];
+  return [schema.format === "date-time" ? t("docs.time") : (schema.type ?? t("docs.anything"))];
 }
 
 function bounds(schema) {
   const own = schema.anyOf?.find((each) => each.type !== "null") ?? schema;
   const said = [];
-  if (own.minLength || own.maxLength) said.push(`${own.minLength ?? 0} to ${own.maxLength ?? "any number of"} characters`);
-  if (own.maxItems) said.push(`at most ${own.maxItems}`);
-  if (own.minimum !== undefined && own.maximum !== undefined) said.push(`${own.minimum} to ${own.maximum}`);
-  else if (own.minimum !== undefined) said.push(`at least ${own.minimum}`);
+  if (own.minLength || own.maxLength)
+    said.push(t("docs.characters", { least: own.minLength ?? 0, most: own.maxLength ?? t("docs.anyNumber") }));
+  if (own.maxItems) said.push(t("docs.atMost", { n: own.maxItems }));
+  if (own.minimum !== undefined && own.maximum !== undefined)
+    said.push(t("docs.span", { least: own.minimum, most: own.maximum }));
+  else if (own.minimum !== undefined) said.push(t("docs.atLeast", { n: own.minimum }));
   if (own.pattern?.includes("A-Za-z")) said.push(own.pattern);
-  if (schema.default !== undefined && schema.default !== null) said.push(`by default ${schema.default}`);
+  if (schema.default !== undefined && schema.default !== null) said.push(t("docs.default", { value: String(schema.default) }));
   return said.join("; ");
 }
 
 function row(name, schema, { required, description }) {
-  const optional = required ? null : el("span", { class: "muted" }, " optional");
+  const optional = required ? null : el("span", { class: "muted" }, ` ${t("docs.optional")}`);
   const text = [description ?? schema.description, bounds(schema)].filter(Boolean).join(" ");
   return el("tr", {}, el("td", {}, el("code", {}, name), optional), el("td", {}, kind(schema)), el("td", {}, prose(text)));
 }
@@ -53,7 +61,7 @@ function fields(schema) {
   if (schema.enum) return el("p", {}, kind(schema));
   const required = new Set(schema.required ?? []);
   const rows = Object.entries(schema.properties ?? {}).map(([name, field]) => row(name, field, { required: required.has(name) }));
-  return rows.length ? el("table", {}, el("tbody", {}, rows)) : el("p", { class: "muted" }, "No fields.");
+  return rows.length ? el("table", {}, el("tbody", {}, rows)) : el("p", { class: "muted" }, t("docs.noFields"));
 }
 
 const block = (title, ...content) => el("div", { class: "block" }, el("h3", {}, title), ...content);
@@ -85,9 +93,9 @@ function operation(path, method, described, openapi) {
     ],
     [
       paragraphs(described.description),
-      block("Parameters", el("table", {}, el("tbody", {}, asked))),
-      body ? block("Body", el("p", {}, kind(body)), example ? el("pre", {}, JSON.stringify(example, null, 2)) : null) : null,
-      block("Answers", el("table", {}, el("tbody", {}, answers))),
+      block(t("docs.parameters"), el("table", {}, el("tbody", {}, asked))),
+      body ? block(t("docs.body"), el("p", {}, kind(body)), example ? el("pre", {}, JSON.stringify(example, null, 2)) : null) : null,
+      block(t("docs.answers"), el("table", {}, el("tbody", {}, answers))),
     ],
   );
 }
@@ -110,23 +118,44 @@ function authentication(openapi) {
   return [
     paragraphs(openapi.components.securitySchemes.bearer.description),
     el("pre", {}, "Authorization: Bearer TOKEN"),
-    paragraphs(
-      "Over the live socket the same header, or an `auth` frame at any time. A token reaches a page in the fragment of its address (`#token=…`).\n\n" +
-        "How a token is made, the element for a host page and the options of the overlay: [Integrate](/docs/guides/integrate), [Embed](/docs/guides/embed).",
-    ),
+    paragraphs(t("docs.tokens")),
   ];
 }
+
+/** Whether a client may come back by itself after it was closed with a code. */
+const returns = (code) => t(Number(code) < RETURNS_BELOW ? "docs.mayReturn" : "docs.mustNotReturn");
 
 const entries = (...content) => el("div", { class: "card entries" }, ...content);
 
 function show(openapi, asyncapi) {
   byId("intro").append(...prose(openapi.info.description));
-  section("authentication", "Authentication", ...authentication(openapi));
+  byId("generated").textContent = t("docs.generated");
+  section("authentication", t("docs.authentication"), ...authentication(openapi));
+  const intake = openapi.paths["/v1/queue/items"].post.requestBody.content["application/json"].example;
+  section(
+    "examples",
+    t("docs.examples"),
+    examples(intake).map(([title, id, program]) => block(title, el("pre", { id, class: "card program", tabindex: "0" }, program))),
+    paragraphs(t("docs.examplesMore")),
+  );
+  const [place, overlay] = tryouts();
+  section("element", t("docs.element"), paragraphs(t("docs.elementText")), el("pre", { class: "card program", tabindex: "0" }, ELEMENT), ...place);
+  const options = overlayOptions().map(([name, text]) =>
+    el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, prose(text)), el("td", {})),
+  );
+  section(
+    "overlay-options",
+    t("docs.overlay"),
+    paragraphs(t("docs.overlayText")),
+    el("table", { class: "wide-second" }, el("tbody", {}, options)),
+    el("pre", { class: "card program", tabindex: "0" }, `${location.origin}/overlay/mira?max=3&theme=light&hide=time,feature`),
+    ...overlay,
+  );
   for (const { name } of openapi.tags) {
     const operations = Object.entries(openapi.paths).flatMap(([path, methods]) =>
       METHODS.filter((method) => methods[method]?.tags.includes(name)).map((method) => operation(path, method, methods[method], openapi)),
     );
-    section(name.toLowerCase().replaceAll(" ", "-"), name, entries(operations));
+    section(`about-${name.toLowerCase().replaceAll(" ", "-")}`, name, entries(operations));
   }
   const { live } = asyncapi.channels;
   const framesOf = (action) =>
@@ -135,21 +164,21 @@ function show(openapi, asyncapi) {
       .flatMap((each) => each.messages)
       .map((each) => message(asyncapi.components.messages[nameOf(each)], asyncapi));
   const codes = Object.entries(live["x-close-codes"]).map(([code, meaning]) =>
-    el("tr", {}, el("td", {}, el("code", {}, code)), el("td", {}, prose(meaning)), el("td", {})),
+    el("tr", {}, el("td", {}, el("code", {}, code)), el("td", {}, prose(meaning)), el("td", {}, returns(code))),
   );
   section(
     "live",
-    "Live socket",
+    t("docs.live"),
     el("p", { class: "intro" }, el("code", {}, live.address), " ", prose(asyncapi.info.description)),
-    block("The service sends", entries(framesOf("send"))),
-    block("A client sends", entries(framesOf("receive"))),
-    block("Closing codes", el("table", {}, el("tbody", {}, codes))),
+    block(t("docs.serverFrames"), entries(framesOf("send"))),
+    block(t("docs.clientFrames"), entries(framesOf("receive"))),
+    block(t("docs.codes"), el("table", { class: "wide-second" }, el("tbody", {}, codes))),
   );
   const schemas = { ...asyncapi.components.schemas, ...openapi.components.schemas };
   const sorted = Object.entries(schemas).sort(([one], [other]) => (one < other ? -1 : 1));
   section(
     "shapes",
-    "Shapes",
+    t("docs.shapes"),
     entries(
       sorted.map(([name, schema]) =>
         entry(schemaId(name), [el("code", {}, name), el("span", { class: "muted" }, prose(schema.description ?? ""))], [fields(schema)]),
@@ -168,10 +197,13 @@ function search(text) {
       one.hidden = !words.every((word) => one.textContent.toLowerCase().includes(word));
     }
     const shown = (within) => within.querySelectorAll("details:not([hidden])").length;
-    for (const one of [part, ...part.querySelectorAll(":scope > .block")]) one.hidden = words.length > 0 && shown(one) === 0;
+    const text = part.textContent.toLowerCase();
+    const isProse = part.querySelector("details") === null && words.every((word) => text.includes(word));
+    for (const one of part.querySelectorAll(":scope > .block")) one.hidden = words.length > 0 && !isProse && shown(one) === 0;
+    part.hidden = words.length > 0 && !isProse && shown(part) === 0;
     found += shown(part);
   }
-  byId("found").textContent = words.length ? `${found} found` : "";
+  byId("found").textContent = words.length ? t("docs.found", { n: found }) : "";
 }
 
 /** Open what the address names, so that a link into the page shows something. */
@@ -200,5 +232,5 @@ try {
   search(byId("search").value);
 } catch (error) {
   byId("trouble").hidden = false;
-  byId("trouble").textContent = `The description could not be loaded: ${error.message}`;
+  byId("trouble").textContent = t("docs.trouble", { detail: error.message });
 }

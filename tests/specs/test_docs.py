@@ -1,14 +1,21 @@
 """The page that shows the interface: all of it, under the strict policy, without a third party."""
 
+import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from app.api.pages import STATIC
 from app.specs.asyncapi import SERVER_FRAMES
 from app.specs.operations import OPERATIONS
 from app.wire.websocket import CloseCode
+from tests.support.browsing import room_of
 from tests.support.server import Server
 
 
@@ -41,6 +48,8 @@ def test_the_page_shows_every_operation_and_every_frame(page: Page, server: Serv
         expect(page.locator("#live")).to_contain_text(str(code))
     assert complaints == []
     assert hosts == {urlsplit(server.url).netloc}
+    ids: list[str] = page.evaluate("[...document.querySelectorAll('[id]')].map(({ id }) => id)")
+    assert len(ids) == len(set(ids)), "a link into the page is to one place"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is cut off on a phone"
 
 
@@ -61,7 +70,7 @@ def test_a_search_leaves_what_holds_all_of_its_words(page: Page, server: Server)
     expect(page.locator("details#complete")).to_be_visible()
     expect(page.locator("details#frame-complete")).to_be_visible()
     expect(page.locator("details#intake")).to_be_hidden()
-    expect(page.locator("section#users")).to_be_hidden()
+    expect(page.locator("section#about-users")).to_be_hidden()
     expect(page.get_by_role("status")).to_have_text(f"{everything.count()} found")
     page.get_by_role("searchbox").fill("")
     expect(everything).to_have_count(before)
@@ -85,3 +94,87 @@ def test_a_page_whose_description_cannot_be_had_says_so(page: Page, server: Serv
     page.route("**/openapi.json", lambda route: route.fulfill(status=503, body="{}"))
     page.goto(f"{server.url}/docs")
     expect(page.get_by_role("alert")).to_contain_text("503")
+
+
+def test_the_page_speaks_german_and_says_what_is_english(browser: Browser, server: Server) -> None:
+    context = browser.new_context(locale="de-DE", viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"{server.url}/docs")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Schnittstelle")
+    expect(page).to_have_title("Schnittstelle · Performance Queue")
+    expect(page.locator("#generated")).to_contain_text("auf Englisch")
+    for section in (
+        "Anmeldung",
+        "Beispiele",
+        "Element für die eigene Seite",
+        "Overlay für einen Stream",
+        "Live-Socket",
+    ):
+        expect(page.get_by_role("heading", level=2, name=section)).to_be_visible()
+    page.get_by_role("searchbox", name="Die Schnittstelle durchsuchen").fill("healthz")
+    expect(page.get_by_role("status").first).to_contain_text("gefunden")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    context.close()
+
+
+def test_the_element_on_the_page_is_alive_and_the_overlay_is_shown(page: Page, server: Server) -> None:
+    with room_of(server) as room:
+        room.request(title="Dance")
+        page.goto(f"{server.url}/docs#element")
+        page.get_by_label("Performer").fill(room.performer)
+        page.get_by_label("Performer").press("Enter")
+        element = page.locator("performance-queue-position")
+        expect(element).to_contain_text("1")
+        expect(page.frame_locator("#overlay-options iframe").get_by_text("Dance")).to_be_visible()
+        room.request(title="Sing")
+        expect(element).to_contain_text("2")
+
+
+def test_the_page_lists_the_options_of_the_overlay_that_its_guide_does(page: Page, server: Server) -> None:
+    guide = (STATIC / "docs/guides/embed.md").read_text().split("## The overlay")[1].split("\n## ")[0]
+    page.goto(f"{server.url}/docs")
+    options = page.locator("#overlay-options td:first-child")
+    expect(options.first).to_be_visible()
+    assert options.all_inner_texts() == re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE)
+
+
+def test_every_closing_code_says_whether_a_client_may_come_back(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs")
+    for code in CloseCode:
+        row = page.locator("#live tr").filter(has=page.get_by_text(str(int(code)), exact=True))
+        expect(row.locator("td").last).to_have_text("come back" if code.may_return else "do not come back")
+
+
+def test_the_examples_of_the_page_do_what_they_say(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs")
+    environment = {**os.environ, "FEATURE_TOKEN": server.admin, "NO_PROXY": "*"}
+
+    def run(name: str) -> dict[str, Any]:
+        program = page.locator(f"#example-{name}").inner_text()
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", program], capture_output=True, check=True, env=environment
+        )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    queued = run("intake")
+    assert run("intake")["itemId"] == queued["itemId"]
+    assert "items" in run("queue") or run("queue")["code"] == "PERFORMER_NOT_FOUND"
+    program = page.locator("#example-client").inner_text().replace("console.log(", "globalThis.seen = (")
+    browser = page.context.browser
+    assert browser is not None
+    # The page's own policy would rightly keep a foreign script out.
+    context = browser.new_context(bypass_csp=True)
+    elsewhere = context.new_page()
+    elsewhere.goto(f"{server.url}/docs")
+    elsewhere.add_script_tag(content=program, type="module")
+    elsewhere.wait_for_function("Array.isArray(globalThis.seen)")
+    context.close()
+
+
+def test_a_search_finds_what_the_page_itself_says(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs")
+    expect(page.locator("details#intake")).to_be_visible()
+    page.get_by_role("searchbox").fill("OBS browser source")
+    expect(page.locator("section#overlay-options")).to_be_visible()
+    expect(page.locator("section#about-users")).to_be_hidden()
