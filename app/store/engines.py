@@ -213,8 +213,11 @@ def _make_private(url: URL) -> None:
     with suppress(OSError):
         os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, OWNER_ONLY))
     for suffix in ("", "-wal", "-shm"):
+        path = Path(f"{url.database}{suffix}")
         with suppress(OSError):
-            os.chmod(f"{url.database}{suffix}", OWNER_ONLY)
+            # A folder that is named by mistake keeps its mode: without it, nobody could use what is in there.
+            if path.is_file():
+                path.chmod(OWNER_ONLY)
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from app.access.origins import HINT_SECONDS, Origins
+from app.store.engines import DatabaseRefusedError, open_engines
+from app.store.migrating import migrate
 from tests.support.server import Api, Server, ok, problem, serving
 
 TOKEN = "9d1f3a9c07be1d245869b7e02c9d48f6"
@@ -104,6 +106,14 @@ async def test_the_database_is_readable_by_its_owner_alone_also_one_that_was_not
             (tmp_path / "queue.db").chmod(0o644)
     finally:
         os.umask(before)
+
+
+def test_a_folder_that_is_named_as_the_database_keeps_its_mode(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o755)
+    with pytest.raises(DatabaseRefusedError):
+        migrate(open_engines(f"sqlite:///{folder}").writer)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
 # Pages of other sites
