@@ -8,6 +8,7 @@ when the process stops; the reader comes back with the cursor of the last event 
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
-from app.domain.errors import Unavailable
+from app.domain.errors import RateLimitExceeded, Unavailable
 from app.domain.event import Event, Logged
 from app.engine.queries import Queries
 from app.server.http_protocol import Abort
@@ -27,6 +28,8 @@ from app.wire.shapes import logged_event
 
 PAGE = 100
 MOST_STREAMS = 200
+STREAMS_A_READER = 20
+"""Of one feature, performer, moderator or administrator: whoever opens ever more keeps nobody else from theirs."""
 READS_AT_ONCE = 2
 """Of the reader's threads, how many all streams together may keep busy."""
 
@@ -66,8 +69,8 @@ class EventLog:
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._streams: dict[_Stream, asyncio.Task[Any]] = {}
         """With the task that sends it, until its last byte has been taken."""
-        self._beginning = 0
-        """Streams whose first page is being read."""
+        self._beginning: Counter[str | None] = Counter()
+        """By reader, streams whose first page is being read."""
         self._stopping = False
 
     @property
@@ -109,17 +112,22 @@ class EventLog:
         """The events after a cursor and those yet to come, until a moment. `sub`: who reads it. `abort` drops the
         connection.
 
-        Raises ValueError as `page` does, and Unavailable when there are too many streams or the process stops.
+        Raises ValueError as `page` does, RateLimitExceeded when its reader has too many streams, and Unavailable when
+        all have or the process stops.
         """
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
-        if len(self._streams) + self._beginning >= MOST_STREAMS:
+        if len(self._streams) + self._beginning.total() >= MOST_STREAMS:
             raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
-        self._beginning += 1
+        own = sum(stream.sub == sub for stream in self._streams) + self._beginning[sub]
+        if sub is not None and own >= STREAMS_A_READER:
+            raise RateLimitExceeded("You have too many streams open; end one first.", retry_after_seconds=10)
+        self._beginning[sub] += 1
         try:
             first, after = await self._read(selection, after, PAGE)
         finally:
-            self._beginning -= 1
+            self._beginning[sub] -= 1
+            self._beginning = +self._beginning  # without zeros
         stream = _Stream(selection, after, until, sub, abort)
         return _StreamResponse(stream, self._chunks(stream, first), self._streams)
 

@@ -232,7 +232,7 @@ OPERATIONS: tuple[Operation, ...] = (
         who="a feature (its own events), the performer or a moderator (their room's), an administrator",
         parameters=("after", "events", "performer", "lastEventId"),
         answers={200: shapes.EventsPage},
-        refuses=LISTING,
+        refuses=(*LISTING, RateLimitExceeded),
         notes="With `Accept: text/event-stream` the log as it grows: each event as `id` (its cursor) and `data` (the "
         "event as JSON). The stream begins after `Last-Event-ID`, else after `after`, else at the beginning; a comment "
         "comes at least every 15 s; it ends when the token expires or the service stops, and goes on where it ended.",

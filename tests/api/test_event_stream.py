@@ -14,7 +14,7 @@ from starlette.types import Message
 
 from app.api import event_stream as streaming
 from app.api.event_stream import EventLog, Selection
-from app.domain.errors import Unavailable
+from app.domain.errors import RateLimitExceeded, Unavailable
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import Store, reading
@@ -290,6 +290,16 @@ async def test_there_are_only_so_many_streams(sqlite_database: Database, monkeyp
             assert refusal.value.retry_after_seconds
         async with reading_along(log) as caller:
             await caller.chunk()
+
+
+async def test_one_reader_takes_no_more_than_a_share_and_leaves_the_others_theirs(
+    sqlite_database: Database,
+) -> None:
+    async with event_log(sqlite_database.open()) as log:
+        asked = [log.stream(EVERYTHING, None, until=NOON, sub="greedy") for _ in range(streaming.STREAMS_A_READER + 5)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(answer, RateLimitExceeded) for answer in answers) == 5
+        await log.stream(EVERYTHING, None, until=NOON, sub="another")
 
 
 async def test_many_who_come_at_once_get_no_more_streams(

@@ -15,6 +15,46 @@ from tests.hostile import trial
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.crowd import p99
 
+COLUMNS = (
+    "attack",
+    "update p99, ms: quiet",
+    "attacked",
+    "ratio",
+    "intake p99, ms: quiet",
+    "attacked",
+    "ratio",
+    "refused",
+    "CPU: quiet",
+    "attacked",
+    "MB: before",
+    "most",
+    "after",
+    "descriptors: before",
+    "most",
+    "after",
+    "back after, s",
+    "holds",
+)
+
+
+def row(done: trial.Outcome) -> list[str]:
+    """One line of the table."""
+    quiet, attacked = done.quiet, done.attacked
+    uses = (done.before, done.highest, done.after)
+    return [
+        done.attack,
+        *(f"{1000 * p99(each.updates):.0f}" for each in (quiet, attacked)),
+        f"{done.update_ratio:.1f}",
+        *(f"{1000 * p99(each.intakes):.0f}" for each in (quiet, attacked)),
+        f"{done.intake_ratio:.1f}",
+        str(done.refused),
+        *(f"{each.cpu:.0%}" for each in (quiet, attacked)),
+        *(f"{use.memory / 1e6:.0f}" for use in uses),
+        *(str(use.descriptors) for use in uses),
+        "never" if done.recovery_seconds is None else f"{done.recovery_seconds:.1f}",
+        "yes" if done.holds() else "NO",
+    ]
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
@@ -23,19 +63,7 @@ def main() -> int:
     parser.add_argument("--viewers", type=int, default=500)
     parser.add_argument("--intakes", type=float, default=20, help="a second")
     options = parser.parse_args()
-    table = Table(
-        "attack",
-        "intake p99 quiet, ms",
-        "attacked",
-        "update p99 quiet, ms",
-        "attacked",
-        "refused",
-        "CPU quiet",
-        "attacked",
-        "memory, MB",
-        "back after, s",
-        "holds",
-    )
+    table = Table(*COLUMNS)
     failed = False
     for attack in options.only or ATTACKS:
         with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
@@ -46,24 +74,12 @@ def main() -> int:
                 viewers=options.viewers,
                 intakes_per_second=options.intakes,
             )
-        table.add_row(
-            attack,
-            *(
-                f"{1000 * p99(values):.0f}"
-                for values in (done.quiet.intakes, done.attacked.intakes, done.quiet.updates, done.attacked.updates)
-            ),
-            str(done.refused),
-            f"{done.quiet.cpu:.0%}",
-            f"{done.attacked.cpu:.0%}",
-            f"+{done.grown_bytes / 1e6:.1f}",
-            "never" if done.recovery_seconds is None else f"{done.recovery_seconds:.1f}",
-            "yes" if done.holds() else "NO",
-        )
+        table.add_row(*row(done))
         failed |= not done.holds()
         print(
             f"{attack}: {'held' if done.holds() else 'NOT held'}", *done.attacked.refused[:3], file=sys.stderr, sep="; "
         )
-    Console(width=140).print(table)
+    Console(width=180).print(table)
     return 1 if failed else 0
 
 

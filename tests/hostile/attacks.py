@@ -7,8 +7,15 @@ that it takes nothing from the honest ones but by what it does to the server.
 import asyncio
 import os
 import sys
+import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import count
+
+from app.access import auth
+from app.domain.command import Role
+from app.parts import utc_now
+from app.settings import DEVELOPMENT_AUTH_SECRET
 
 SOURCE = "127.0.0.66"
 PAUSE_SECONDS = 0.05
@@ -21,10 +28,11 @@ def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
     return bytes([(0x80 if final else 0) | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
 
 
-def handshake(room: str) -> bytes:
+def handshake(room: str, extensions: str | None = None) -> bytes:
+    offer = f"Sec-WebSocket-Extensions: {extensions}\r\n" if extensions else ""
     return (
         f"GET /v1/performers/{room}/queue/live HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offer}\r\n"
     ).encode()
 
 
@@ -44,14 +52,22 @@ async def again_and_again(count: int, once: Callable[[], Awaitable[None]]) -> No
     await asyncio.gather(*(repeat() for _ in range(count)))
 
 
-def flood(burst: bytes, *, room: str = "mira", connections: int = 10, first: bytes = b"", reads: bool = True) -> Attack:
+def flood(
+    burst: bytes,
+    *,
+    room: str = "mira",
+    connections: int = 10,
+    first: bytes = b"",
+    reads: bool = True,
+    extensions: str | None = None,
+) -> Attack:
     """Sockets that send bursts until they are closed."""
 
     async def attack(port: int) -> None:
         async def once() -> None:
             reader, writer = await connect(port)
             try:
-                writer.write(handshake(room) + first)
+                writer.write(handshake(room, extensions) + first)
                 while not writer.is_closing():
                     writer.write(burst)
                     await writer.drain()
@@ -90,7 +106,25 @@ def requests(first: bytes, burst: bytes, *, connections: int = 10, pause: float 
     return attack
 
 
-def held(first: Callable[[int], bytes], *, count: int) -> Attack:
+def again(prefix: str, *, connections: int) -> Attack:
+    """Sockets that enter a room that nobody has, another one each time, and leave at once."""
+    numbers = count(1)
+
+    async def attack(port: int) -> None:
+        async def once() -> None:
+            reader, writer = await connect(port)
+            try:
+                writer.write(handshake(f"{prefix}-{next(numbers)}"))
+                await reader.read(4096)
+            finally:
+                writer.transport.abort()
+
+        await again_and_again(connections, once)
+
+    return attack
+
+
+def held(first: Callable[[int], bytes], *, most: int) -> Attack:
     """Connections that say something, or nothing, and stay."""
 
     async def attack(port: int) -> None:
@@ -98,7 +132,7 @@ def held(first: Callable[[int], bytes], *, count: int) -> Attack:
         number = 0
         while True:
             kept = [each for each in kept if not each[1].is_closing() and not each[0].at_eof()]
-            for _ in range(min(20, count - len(kept))):
+            for _ in range(min(20, most - len(kept))):
                 number += 1
                 with suppress(OSError):
                     pair = await connect(port)
@@ -109,6 +143,40 @@ def held(first: Callable[[int], bytes], *, count: int) -> Attack:
     return attack
 
 
+def told(name: str) -> str:
+    """A token of somebody who turns out to be hostile, valid for this run."""
+    return auth.sign(DEVELOPMENT_AUTH_SECRET, Role.FEATURE, name, now=utc_now())
+
+
+def bomb() -> bytes:
+    """A message of a few bytes that is four megabytes of spaces once it is inflated (RFC 7692)."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = deflater.compress(b" " * 4_000_000) + deflater.flush(zlib.Z_SYNC_FLUSH)
+    return frame(0xC1, data[:-4])
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Of any size, masked with zeros."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([first]) + length + bytes(4) + payload
+
+
+def post(body: bytes, *headers: str) -> bytes:
+    lines = ["POST /v1/queue/items HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def streams(port: int) -> Awaitable[None]:
+    """Event streams of one feature, as many as it can get, of which it reads nothing."""
+    bearer = told("hostile")
+    request = (
+        f"GET /v1/events?after=0 HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nAuthorization: Bearer {bearer}"
+    )
+    return held(lambda number: request.encode() + b"\r\n\r\n", most=500)(port)
+
+
+DEEP = b"[" * 30_000 + b"]" * 30_000
 GET = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 ATTACKS: dict[str, Attack] = {
     "pings": flood(masked(9) * 2000),
@@ -121,8 +189,8 @@ ATTACKS: dict[str, Attack] = {
     "broken frames": flood(b"\xff" * 4096),
     "endless headers": requests(GET, b"X-A: b\r\n" * 2048, pause=0.01),
     "an endless address": requests(b"GET /", b"x" * 16384, pause=0.01),
-    "half a head": held(lambda number: GET, count=500),
-    "silent connections": held(lambda number: b"", count=1500),
+    "half a head": held(lambda number: GET, most=500),
+    "silent connections": held(lambda number: b"", most=1500),
     "dripping bodies": requests(
         b"POST /v1/queue/items HTTP/1.1\r\nHost: t\r\nContent-Length: 60000\r\n\r\n", b"x", connections=300
     ),
@@ -131,7 +199,28 @@ ATTACKS: dict[str, Attack] = {
     ),
     "pipelined requests": requests(b"", (GET + b"\r\n") * 20, connections=4),
     "garbage": requests(b"garbage\r\n\r\n", b"garbage\r\n\r\n", connections=20),
-    "sockets of rooms that never were": held(lambda number: handshake(f"nobody-{number}"), count=1500),
+    "sockets of rooms that never were": held(lambda number: handshake(f"nobody-{number}"), most=1500),
+    "bombs": flood(bomb() * 5, extensions="permessage-deflate"),
+    "deep messages": flood(frame(0x81, DEEP)),
+    "deep bodies": requests(b"", post(DEEP, "Content-Type: application/json") * 4),
+    "bad tokens": requests(
+        b"", post(b"{}", "Authorization: Bearer " + "eyJhbGciOiJIUzI1NiJ9." * 300) * 10, connections=20
+    ),
+    "ten thousand requests at once": requests((GET + b"\r\n") * 10_000, GET + b"\r\n", connections=4),
+    "expectations and ranges": requests(
+        b"",
+        post(b"{}", "Expect: 100-continue") * 20
+        + b"GET /panel HTTP/1.1\r\nHost: test\r\nRange: bytes="
+        + b"0-0," * 1000
+        + b"0-0\r\n\r\n",
+    ),
+    "queues that never were": requests(
+        b"",
+        b"".join(b"GET /v1/performers/n-%d/queue HTTP/1.1\r\nHost: t\r\n\r\n" % number for number in range(50)),
+        connections=20,
+    ),
+    "streams, reading nothing": streams,
+    "entering again and again": again("n", connections=20),
     "handshakes": requests(handshake("mira")[:-2] + b"\r\n", masked(8, b"\x03\xe8"), connections=20),
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx2
 
@@ -26,12 +27,26 @@ DESCRIPTORS = 2048
 """The limit that the attacked server has; fewer than some attacks would take."""
 
 
+class Use(NamedTuple):
+    """What the server holds."""
+
+    memory: int
+    """Resident bytes."""
+    descriptors: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Use":
+        return cls(memory(pid), descriptors(pid))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     attack: str
     quiet: Measured
     attacked: Measured
-    grown_bytes: int
+    before: Use
+    highest: Use
+    after: Use
     recovery_seconds: float | None
     """Until memory and descriptors were back; None if they were not within RECOVERY_SECONDS."""
 
@@ -125,30 +140,33 @@ async def _measure(attack: str, pid: int, port: int, seconds: float, crowd: Crow
         began = cpu_seconds(pid)
         await asyncio.sleep(seconds)
         quiet.cpu = (cpu_seconds(pid) - began) / seconds
-        before = memory(pid), descriptors(pid)
+        before = highest = Use.of(pid)
         attacked = crowd.measured = Measured()
         command = [sys.executable, "-m", "tests.hostile.attacks", attack, str(port), str(seconds)]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT)
-        highest, began, started = before[0], cpu_seconds(pid), time.perf_counter()
+        began, started = cpu_seconds(pid), time.perf_counter()
         while process.returncode is None:
             await asyncio.sleep(0.1)
-            highest = max(highest, memory(pid))
+            highest = Use(*map(max, highest, Use.of(pid)))
         attacked.cpu = (cpu_seconds(pid) - began) / (time.perf_counter() - started)
-        recovery = await _recovered(pid, before)
+        recovery, after = await _recovered(pid, before), Use.of(pid)
     return Outcome(
         attack=attack,
         quiet=quiet,
         attacked=attacked,
-        grown_bytes=highest - before[0],
+        before=before,
+        highest=highest,
+        after=after,
         recovery_seconds=recovery,
     )
 
 
-async def _recovered(pid: int, before: tuple[int, int]) -> float | None:
+async def _recovered(pid: int, before: Use) -> float | None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     while (passed := loop.time() - began) < RECOVERY_SECONDS:
-        if memory(pid) <= before[0] + SPARE_BYTES and descriptors(pid) <= before[1] + SPARE_DESCRIPTORS:
+        now = Use.of(pid)
+        if now.memory <= before.memory + SPARE_BYTES and now.descriptors <= before.descriptors + SPARE_DESCRIPTORS:
             return passed
         await asyncio.sleep(0.2)
     return None
