@@ -14,12 +14,14 @@ import pytest
 from app.store.engines import open_engines
 from app.store.migrating import migrate
 from tests.support.cluster import Node
-from tests.support.server import Api, intake_body, ok, problem
+from tests.support.server import Api, intake_body, problem
 from tests.support.stores import locked_by_a_shell
 
 pytestmark = pytest.mark.anyio
 
 COMMAND_SECONDS = 5
+SLACK_SECONDS = 1.5
+"""For a machine that does other things, too; without a deadline it takes a minute."""
 ITEMS = "/v1/queue/items"
 
 
@@ -35,13 +37,19 @@ async def serving(folder: Path, url: str) -> AsyncIterator[tuple[Node, Api]]:
         node.kill()
 
 
-async def refused_in_time(api: Api, performer_id: str = "mira") -> dict[str, object]:
-    """An intake is refused within the deadline; returns its body, for a repeat."""
+async def refused_in_time(api: Api, performer_id: str = "mira") -> tuple[dict[str, object], set[int]]:
+    """An intake is refused within the deadline; returns its body, and what a repeat may be answered with."""
     body, began = intake_body(performer_id), time.monotonic()
     refusal = problem(await api.post(ITEMS, api.server.feature(), body), 503, "UNAVAILABLE")
-    assert time.monotonic() - began < COMMAND_SECONDS + 0.5
+    assert time.monotonic() - began < COMMAND_SECONDS + SLACK_SECONDS
     assert refusal["retryAfterSeconds"] >= 1
-    return body
+    # The last attempt may still be waiting for the lock when the refusal is sent, which says so then.
+    return body, {201} if "nothing was done" in refusal["detail"] else {200, 201}
+
+
+async def repeated(api: Api, body: dict[str, object], expected: set[int]) -> None:
+    response = await api.post(ITEMS, api.server.feature(), body)
+    assert response.status_code in expected, response.text
 
 
 def becomes(node: Node, status: int, seconds: float = 10) -> None:
@@ -64,12 +72,12 @@ async def test_a_locked_database_is_told_in_time_heals_and_does_not_hold_up_the_
     async with serving(tmp_path, url) as (node, api):
         item = await api.intake("mira")
         with locked_by_a_shell(url):
-            body = await refused_in_time(api)
+            body, expected = await refused_in_time(api)
             becomes(node, 503)
             # What only reads is answered as ever.
             assert (await api.queue("mira"))["items"][0]["itemId"] == item["itemId"]
         becomes(node, 200)
-        ok(await api.post(ITEMS, api.server.feature(), body), 201)
+        await repeated(api, body, expected)
         with locked_by_a_shell(url):
             ends_in_time(node)
 
@@ -82,11 +90,11 @@ async def test_a_full_disk_is_told_in_time_heals_and_does_not_hold_up_the_end(tm
         # No file of the process may grow any more: what is written to comes back as an error, as on a full disk.
         limits = resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
-        body = await refused_in_time(api)
+        body, expected = await refused_in_time(api)
         becomes(node, 503)
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, limits)
         becomes(node, 200)
-        ok(await api.post(ITEMS, api.server.feature(), body), 201)
+        await repeated(api, body, expected)
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
         ends_in_time(node)
 
@@ -111,13 +119,12 @@ async def test_a_frozen_postgresql_is_told_in_time_and_does_not_hold_up_the_end(
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:
-            body = await refused_in_time(api)
+            body, expected = await refused_in_time(api)
             ends_in_time(node)
         finally:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
     async with serving(tmp_path, postgres_url) as (node, api):
         # Whichever it was, the same request with the same key says now what came of it.
-        response = await api.post(ITEMS, api.server.feature(), body)
-        assert response.status_code in (200, 201)
+        await repeated(api, body, expected)
         assert (await api.queue("mira"))["room"]["depth"] == 2

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from app.sandbox.ledger import HoldStatus
+from app.store.engines import open_engines
+from app.store.migrating import migrate
 from tests.support.server import Json, fresh, ok, problem
 from tests.support.stores import HandClock
 from tests.support.wallet_harness import (  # noqa: F401 - fixtures
@@ -28,9 +30,17 @@ def performer_id() -> str:
     return fresh("star")
 
 
-@pytest.fixture
-async def site(tmp_path: Path, wallet: WalletServer, clock: HandClock) -> AsyncIterator[Money]:
-    async with money(tmp_path, wallet, clock, wallet_max_attempts=1) as site:
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def site(
+    request: pytest.FixtureRequest, tmp_path: Path, wallet: WalletServer, clock: HandClock
+) -> AsyncIterator[Money]:
+    settings: dict[str, Any] = {"wallet_max_attempts": 1}
+    if request.param == "postgresql":
+        settings["database_url"] = url = request.getfixturevalue("postgres_url")
+        engines = open_engines(url)
+        migrate(engines.writer)
+        engines.dispose()
+    async with money(tmp_path, wallet, clock, **settings) as site:
         yield site
 
 
