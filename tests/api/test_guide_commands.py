@@ -1,0 +1,108 @@
+"""Every command in the guides runs: here, or in the test that its comment names. And every link in them is one."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from app.__main__ import cli
+from app.api.guides import FOLDER, ORDER
+from tests.support.server import Api, Server, fresh, ok, serving
+
+ROOT = Path(__file__).parents[2]
+TEXTS = {name: (FOLDER / f"{name}.md").read_text() for name in ORDER}
+BLOCK = re.compile(r"(?:<!-- (?P<about>\w+): (?P<name>\S+) -->\n)?```sh\n(?P<code>.*?)```", re.DOTALL)
+BLOCKS = [
+    (guide, *found.group("about", "name", "code")) for guide, text in TEXTS.items() for found in BLOCK.finditer(text)
+]
+RUN = {name: code for _, about, name, code in BLOCKS if about == "run"}
+INLINE = sorted(
+    {words for text in TEXTS.values() for words in re.findall(r"`(?:python -m app|performance-queue) ([^`]+)`", text)}
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def sh(code: str, folder: Path, **variables: str) -> str:
+    """What a block of a guide prints, run as it stands, where `python` is the one of these tests."""
+    programs = folder / "bin"
+    programs.mkdir(exist_ok=True)
+    for name in ("python", "python3"):
+        if not (programs / name).exists():
+            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+            (programs / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), **variables}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("guide", "about", "name", "code"), BLOCKS)
+def test_every_block_of_commands_says_which_test_runs_it(guide: str, about: str | None, name: str, code: str) -> None:
+    assert about in ("run", "example", "tested"), f"{guide}: no test runs {code!r}"
+    if about == "tested":
+        assert (ROOT / name).is_file()
+
+
+def test_the_blocks_that_are_run_here_are_these() -> None:
+    assert set(RUN) == {"key", "grant", "backup", "restore", "prune"}
+
+
+def test_a_key_is_long_and_another_each_time(tmp_path: Path) -> None:
+    keys = {sh(RUN["key"], tmp_path).strip() for _ in range(2)}
+    assert len(keys) == 2
+    assert min(map(len, keys)) >= 32
+
+
+async def test_a_token_is_signed_and_tokens_are_granted(server: Server, api: Api, tmp_path: Path) -> None:
+    code = RUN["grant"].replace("http://127.0.0.1:8000", server.url) + '\nprintf "\\n%s" "$FEATURE_TOKEN"'
+    *_, token = sh(code, tmp_path).splitlines()
+    body = {"performerId": fresh("mira"), "userId": "ada"}
+    answer = await api.send("POST", "/v1/queue/items", token, body)
+    assert answer.status_code == 422, "the token is a feature's; the body is not whole"
+
+
+async def test_a_copy_is_taken_put_back_and_pruned(tmp_path: Path) -> None:
+    database = {"DATABASE_URL": f"sqlite:///{tmp_path}/queue.db"}
+    performer_id = fresh("mira")
+    with serving(tmp_path) as server:
+        async with server.api() as api:
+            await api.intake(performer_id)
+            sh(RUN["backup"], tmp_path, **database)
+            await api.intake(performer_id)
+    sh(RUN["restore"], tmp_path, **database)
+    with serving(tmp_path) as server:
+        async with server.api() as api:
+            depth = ok(await api.get(f"/v1/performers/{performer_id}/queue/depth", server.admin))["depth"]
+            assert depth == 1
+    sh(RUN["prune"], tmp_path, **database)
+
+
+@pytest.mark.parametrize("words", INLINE)
+def test_a_command_that_a_sentence_names_is_there_with_its_options(words: str) -> None:
+    name, *rest = words.split()
+    shown = CliRunner().invoke(cli, [name, "--help"], env={"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"})
+    assert shown.exit_code == 0
+    for option in (word for word in rest if word.startswith("--")):
+        assert option in shown.output
+
+
+@pytest.mark.parametrize("guide", ORDER)
+def test_every_link_is_to_a_guide_or_well_formed(guide: str) -> None:
+    for target in LINK.findall(TEXTS[guide]):
+        if re.fullmatch(r"(\./)?(\w+\.md)?(#[\w-]+)?", target):
+            continue
+        address = urlsplit(target)
+        assert address.scheme == "https", target
+        assert "." in (address.hostname or ""), target
