@@ -1,0 +1,44 @@
+"""Sessions of commands in any order: the promised answers, and nothing left over."""
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.commands import Report, play
+from tests.fuzz.test_fuzz import memory
+from tests.support.server import serving
+
+pytestmark = pytest.mark.anyio
+
+SESSIONS = 40
+TOGETHER = 4
+
+
+def tasks() -> int:
+    """That have not ended, in every loop of this process."""
+    return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+
+
+@pytest.mark.timeout(300)
+async def test_commands_in_any_order_get_the_promised_answers(tmp_path: Path) -> None:
+    report = Report()
+    with serving(tmp_path, user_intakes_per_minute=0) as server:
+        async with server.api() as api:
+            await play(server, api, range(1_000_000, 1_000_004), Report())
+            gc.collect()
+            before, descriptors, running = memory(), len(os.listdir("/proc/self/fd")), tasks()
+            step = SESSIONS // TOGETHER
+            shares = [range(start, start + step) for start in range(0, SESSIONS, step)]
+            await asyncio.gather(*(play(server, api, share, report) for share in shares))
+            async with asyncio.timeout(20):
+                while "queue_sockets 0.0" not in (await api.get("/metrics", server.admin)).text:
+                    pass
+            gc.collect()
+            assert report.failures == []
+            assert {"200", "201", "401", "403", "404", "409", "422", "ack", "error"} <= set(report.outcomes)
+            assert len(os.listdir("/proc/self/fd")) <= descriptors + TOGETHER + 5
+            assert tasks() <= running + TOGETHER
+            assert memory() - before < 50 * 1024 * 1024
