@@ -43,6 +43,8 @@ def prune_all(store: Store, cutoff: datetime, export_file: Path | None) -> int:
                     answer = pruning.prune_answers(connection, cutoff, answer)
                 time.sleep(PAUSE_SECONDS)
             item: str | None = ""
+            with store.writing() as connection:
+                cutoff = pruning.held_back(connection, cutoff)
             while item is not None:
                 with store.writing() as connection:
                     item = pruning.prune_items(connection, cutoff, item, export=counted)

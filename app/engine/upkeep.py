@@ -31,6 +31,7 @@ async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SEC
         answer = await lanes.run(partial(pruning.prune_answers, cutoff=cutoff, after=answer))
         await asyncio.sleep(pause_seconds)
     item: str | None = ""
+    cutoff = await lanes.run(partial(pruning.held_back, cutoff=cutoff))
     while item is not None:
         item = await lanes.run(partial(pruning.prune_items, cutoff=cutoff, after=item))
         await asyncio.sleep(pause_seconds)

@@ -7,7 +7,7 @@ that has been taken from its log: above it the log is gapless and can be replaye
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, update
@@ -15,11 +15,13 @@ from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, upda
 from app.domain.event import Logged
 from app.domain.item import Item
 from app.domain.operation import Operation
-from app.store import reading, records
+from app.store import reading, records, webhooks
 from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
 
 ITEMS_AT_ONCE = 25
 ANSWERS_AT_ONCE = 500
+LONGEST_HOLD = timedelta(days=30)
+"""How much longer events are kept for webhook endpoints that have not been given them."""
 RESOLVED = ("done", "written_off")
 """The statuses of an operation after which nothing more happens to its escrow."""
 
@@ -57,6 +59,17 @@ _ITEMS = (
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
 )
+
+
+def held_back(connection: Connection, cutoff: datetime, longest: timedelta = LONGEST_HOLD) -> datetime:
+    """The cutoff for items: earlier, by at most `longest`, if webhook endpoints that fail or are parked have not been
+    given events from before it. An endpoint for which that is not enough is told so in its last problem."""
+    owed = webhooks.owed_since(connection)
+    earliest = cutoff - longest
+    for endpoint, since in owed:
+        if since < earliest:
+            webhooks.note_removal(connection, endpoint)
+    return max(earliest, min([cutoff, *(since for _, since in owed)]))
 
 
 def prune_answers(

@@ -8,11 +8,13 @@ from msgspec.structs import asdict
 from sqlalchemy import Connection, RowMapping, Table, and_, delete, func, insert, or_, select, update
 
 from app.domain.event import EventName
-from app.domain.webhook import Delivery, Endpoint, EndpointStatus
+from app.domain.webhook import ADMINISTRATORS, Delivery, Endpoint, EndpointStatus
+from app.store import reading
 from app.store.tables import WebhookDeliveryRow, WebhookEndpointRow, table_of
 
 ENDPOINTS: Table = table_of(WebhookEndpointRow)
 DELIVERIES: Table = table_of(WebhookDeliveryRow)
+EVENTS_REMOVED = "retention has removed events before they could be delivered"
 DELIVERIES_KEPT = 200
 """For each endpoint."""
 
@@ -42,6 +44,27 @@ def count_by_status(connection: Connection) -> Mapping[str, int]:
     rows = connection.execute(select(ENDPOINTS.c.status, func.count()).group_by(ENDPOINTS.c.status))
     found = {status: int(count) for status, count in rows}
     return {status: found.get(status, 0) for status in EndpointStatus}
+
+
+def owed_since(connection: Connection) -> list[tuple[Endpoint, datetime]]:
+    """The endpoints that fail or are parked, each with the time of the first event that it has not been given."""
+    stuck = or_(ENDPOINTS.c.status == str(EndpointStatus.PARKED), ENDPOINTS.c.failing_since.is_not(None))
+    found = []
+    for row in connection.execute(select(ENDPOINTS).where(stuck)).mappings().all():
+        endpoint = _endpoint(row)
+        feature = None if endpoint.owner == ADMINISTRATORS else endpoint.owner
+        first = reading.log_events(connection, after=endpoint.cursor, limit=1, source_feature=feature)
+        if first:
+            found.append((endpoint, first[0].event.at))
+    return found
+
+
+def note_removal(connection: Connection, endpoint: Endpoint) -> None:
+    """Say of an endpoint that it will not be given all its events."""
+    if endpoint.last_problem != EVENTS_REMOVED:
+        connection.execute(
+            update(ENDPOINTS).where(_is(endpoint.owner, endpoint.name)).values(last_problem=EVENTS_REMOVED)
+        )
 
 
 def save_endpoint(connection: Connection, endpoint: Endpoint) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from contextlib import closing
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from app.domain import command as do
 from app.domain.command import Actor, Role
 from app.domain.item import Item, Reason
 from app.domain.operation import OperationStatus, Receipt
+from app.domain.webhook import ADMINISTRATORS, Endpoint, EndpointStatus
 from app.engine import upkeep
 from app.engine.jobs import Idempotency
 from app.engine.lane import Lanes
 from app.engine.writer import Writer
 from app.parts import utc_now
-from app.store import Store, reading
+from app.store import Store, reading, webhooks
 from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS
 from tests.support.builders import PERFORMER
 from tests.support.command_line import run, the_line
@@ -152,6 +154,33 @@ def test_after_pruning_a_room_goes_on_as_before(database: Database) -> None:
         later = reading.log_events(connection, after=newest.cursor, limit=10)
     assert [entry.event.version for entry in later] == [newest.event.version + 1]
     assert run("check", database.url).exit_code == 0
+
+
+async def test_what_a_parked_webhook_endpoint_has_not_been_given_stays(database: Database) -> None:
+    store, clock = database.open(), HandClock()
+    a_month(store, clock)
+    parked = Endpoint(
+        owner=ADMINISTRATORS,
+        name="main",
+        url="https://site.example",
+        events=None,
+        secret="whsec",
+        status=EndpointStatus.PARKED,
+        cursor=None,
+        next_attempt_at=clock(),
+        created_at=clock(),
+        updated_at=clock(),
+    )
+    with store.writing() as connection:
+        webhooks.save_endpoint(connection, parked)
+    days = days_since(clock, 10)
+    assert run(f"prune --older-than {days}", database.url).stderr == "Moved 0 items out\n"
+    async with Lanes(store, utc_now, new_id, lambda outcomes: None) as lanes:
+        await upkeep.prune(lanes, utc_now() - timedelta(days=days), pause_seconds=0)
+    assert counts(store)["items"] == 33
+    with store.writing() as connection:
+        webhooks.delete_endpoint(connection, ADMINISTRATORS, "main")
+    assert run(f"prune --older-than {days}", database.url).stderr == "Moved 30 items out\n"
 
 
 def test_an_export_that_cannot_be_written_leaves_everything_where_it_was(database: Database, tmp_path: Path) -> None:
