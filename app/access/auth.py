@@ -67,6 +67,7 @@ class Authenticator:
         issuer: str | None = None,
         audience: str | None = None,
         max_token_seconds: int = 0,
+        remembered_tokens: int = VERIFIED_LIMIT,
     ) -> None:
         """`previous_secret`: a key that `secret` has replaced and that is still accepted. `max_token_seconds`: a token
         whose whole life is longer is refused; 0: none is."""
@@ -77,6 +78,7 @@ class Authenticator:
         self._issuer = issuer
         self._max_token_seconds = max_token_seconds
         self._audience = audience
+        self._remembered_tokens = remembered_tokens
         self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
         """By the token's hash: the principal and until when it is believed, the first to come the first to go."""
 
@@ -148,7 +150,7 @@ class Authenticator:
             raise Unauthorized(NOT_VALID) from None
 
     def _remember(self, digest: bytes, principal: Principal, now: datetime) -> None:
-        if len(self._verified) >= VERIFIED_LIMIT:
+        if len(self._verified) >= self._remembered_tokens:
             self._verified.popitem(last=False)
         self._verified[digest] = principal, min(principal.expires_at, now + VERIFIED_FOR)
 

@@ -123,6 +123,6 @@ class Queries:
             else:
                 self._room_of_item.pop(event.item.item_id, None)
 
-    async def missed(self, performer_id: str, after: int) -> Sequence[Event]:
-        """A room's events after a version, as many as are read at once."""
-        return await self.run(lambda connection: reading.room_events(connection, performer_id, after, LONGEST_CATCH_UP))
+    async def missed(self, performer_id: str, after: int, *, limit: int = LONGEST_CATCH_UP) -> Sequence[Event]:
+        """A room's events after a version, `limit` at most."""
+        return await self.run(lambda connection: reading.room_events(connection, performer_id, after, limit))

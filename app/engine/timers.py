@@ -21,9 +21,9 @@ OVERDUE_AT_ONCE = 200
 log = logging.getLogger(__name__)
 
 
-async def sweep(queries: Queries, lanes: Lanes, now: datetime) -> int:
-    """Send overdue items to their rooms; returns how many there were."""
-    overdue = await queries.run(lambda connection: reading.overdue_items(connection, now, OVERDUE_AT_ONCE))
+async def sweep(queries: Queries, lanes: Lanes, now: datetime, *, at_once: int = OVERDUE_AT_ONCE) -> int:
+    """Send overdue items to their rooms, `at_once` at most; returns how many there were."""
+    overdue = await queries.run(lambda connection: reading.overdue_items(connection, now, at_once))
     sent = (lanes.send(performer_id, Expire(item_id=item_id)) for performer_id, item_id in overdue)
     for result in await asyncio.gather(*sent, return_exceptions=True):
         if isinstance(result, QueueError):

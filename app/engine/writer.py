@@ -75,10 +75,18 @@ class _Batch:
 class Writer:
     """Decides and commits batches, synchronously. A lane runs one in its thread; the simulation runs it by hand."""
 
-    def __init__(self, store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        *,
+        cached_rooms: int = CACHED_ROOMS,
+    ) -> None:
         self.store = store
         self.clock = clock
         self.new_id = new_id
+        self._cached_rooms = cached_rooms
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._failures = 0
         """Batches in a row that the database did not take."""
@@ -238,7 +246,7 @@ class Writer:
         for performer_id, room in current.rooms.items():
             self._rooms[performer_id] = room
             self._rooms.move_to_end(performer_id)
-        while len(self._rooms) > CACHED_ROOMS:
+        while len(self._rooms) > self._cached_rooms:
             self._rooms.popitem(last=False)
         return results
 

@@ -70,10 +70,19 @@ class _Distribution:
 
 
 class Metrics(Collector):
-    def __init__(self, *, database: str, close_codes: Iterable[int], workers: Figures | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        database: str,
+        close_codes: Iterable[int],
+        workers: Figures | None = None,
+        database_seconds: float = LONGEST_QUESTION_SECONDS,
+    ) -> None:
         """`close_codes`: the ones of the protocol; what else a connection ends with is not told apart. `workers`: where
-        those of one machine leave their figures, if there are several."""
+        those of one machine leave their figures, if there are several. `database_seconds`: how long the database
+        may take to answer; then its numbers are left out."""
         self._workers = workers
+        self._database_seconds = database_seconds
         self.intakes: Counter[str] = Counter()
         """By result: queued, replayed or the code of the refusal."""
         self.closes: Counter[int] = Counter()
@@ -140,7 +149,7 @@ class Metrics(Collector):
         if self._readings is None:
             return
         try:
-            async with asyncio.timeout(LONGEST_QUESTION_SECONDS):
+            async with asyncio.timeout(self._database_seconds):
                 self._database_readings = await self._readings.database()
         except Exception:
             # Whatever keeps the database from answering must not hide the rest: that is when it is looked at.

@@ -283,10 +283,8 @@ async def test_a_token_is_verified_once_while_it_is_believed(
     assert await refusal(authenticator, presented) == auth.NOT_VALID
 
 
-async def test_only_so_many_tokens_are_remembered_the_newest(
-    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(auth, "VERIFIED_LIMIT", 10)
+async def test_only_so_many_tokens_are_remembered_the_newest(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    authenticator = Authenticator(secret=SECRET, clock=clock, remembered_tokens=10)
     presented = [token(sub=f"user-{number}") for number in range(100)]
     for each in presented:
         await authenticator.principal(each)

@@ -6,10 +6,11 @@ import pytest
 
 from app.domain.command import PRESENCE, TIMER, WALLET, Mode, Role
 from app.domain.errors import QueueError
-from app.domain.event import PauseReason
+from app.domain.event import EventName, PauseReason
 from app.domain.item import Move, Reason, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
 from app.wallet.answers import EscrowStatus
+from tests.support.builders import Stage
 
 WORDS: dict[type[StrEnum], str] = {
     Role: "feature viewer performer moderator admin system",
@@ -19,6 +20,11 @@ WORDS: dict[type[StrEnum], str] = {
     WalletStatus: "none pending retrying done dead written_off",
     Reason: "performer_disconnected performer_declined user_cancelled timeout technical_error admin_refund",
     PauseReason: "requested performer_disconnected",
+    EventName: (
+        "queue.item.created queue.item.started queue.item.finished queue.item.abandoned queue.item.refunded "
+        "queue.item.settled queue.item.paused queue.item.resumed queue.item.wallet_changed "
+        "queue.room.changed queue.performer.online queue.performer.offline"
+    ),
     OperationKind: "settle refund partial",
     OperationStatus: "pending retrying done dead",
     Resolution: "settle refund written_off",
@@ -29,6 +35,23 @@ WORDS: dict[type[StrEnum], str] = {
 @pytest.mark.parametrize("kind", WORDS, ids=lambda kind: kind.__name__)
 def test_the_words_are_the_contracts(kind: type[StrEnum]) -> None:
     assert " ".join(kind) == WORDS[kind]
+
+
+def test_the_wallets_side_of_an_item_is_not_public_and_chat_has_its_own_keys() -> None:
+    stage = Stage()
+    item = stage.complete(stage.start(stage.intake()))
+    stage.report(item, OperationStatus.RETRYING)
+    stage.confirm(item)
+    assert [(event.name, event.is_public, event.template) for event in stage.events] == [
+        ("queue.item.created", True, "queue.item.created"),
+        ("queue.item.started", True, "queue.item.started"),
+        ("queue.item.finished", True, "queue.item.completed"),
+        ("queue.item.wallet_changed", False, None),
+        ("queue.item.settled", False, "queue.item.settled"),
+    ]
+    gone = Stage()
+    gone.confirm(gone.abandon(gone.intake()))
+    assert [event.template for event in gone.events[1:]] == ["queue.item.abandoned", "queue.item.refunded"]
 
 
 def test_the_services_own_actors_are_told_apart_in_the_audit_trail() -> None:

@@ -146,14 +146,11 @@ async def test_what_is_remembered_of_items_is_bounded_to_the_newest(
         assert process.queries._room_of_item == {}
 
 
-async def test_the_events_that_a_listener_missed_come_in_order_as_many_as_are_read_at_once(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "LONGEST_CATCH_UP", 3)
+async def test_the_events_that_a_listener_missed_come_in_order_as_many_as_are_read_at_once(database: Database) -> None:
     async with running(database.open(), HandClock()) as process:
         for _ in range(6):
             await queued(process)
-        assert [event.version for event in await process.queries.missed(PERFORMER.id, 1)] == [2, 3, 4]
+        assert [event.version for event in await process.queries.missed(PERFORMER.id, 1, limit=3)] == [2, 3, 4]
         assert [event.version for event in await process.queries.missed(PERFORMER.id, 4)] == [5, 6]
         assert await process.queries.missed(PERFORMER.id, 6) == []
 

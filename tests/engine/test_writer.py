@@ -23,8 +23,8 @@ from app.domain.errors import (
 from app.domain.item import Reason, Status
 from app.domain.operation import OperationKind
 from app.domain.room import Policy
-from app.engine import writer as writer_module
 from app.engine.jobs import DatabaseTask, Idempotency, Job, Outcome
+from app.engine.writer import Writer
 from app.store import Store, reading, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
@@ -37,6 +37,7 @@ from tests.support.stores import (
     idempotency_of,
     intake_of,
     job_of,
+    new_id,
     outcome_of,
     queue_item,
     send,
@@ -348,9 +349,8 @@ def test_a_setting_sent_again_with_its_key_is_answered_by_the_room_as_it_is_now(
 # The cache
 
 
-def test_the_cache_forgets_the_rooms_that_were_used_longest_ago(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer_module, "CACHED_ROOMS", 3)
-    writer = build_writer(store)
+def test_the_cache_forgets_the_rooms_that_were_used_longest_ago(store: Store) -> None:
+    writer = Writer(store, HandClock(), new_id, cached_rooms=3)
     for name in ("a", "b", "c", "a", "d"):
         queue_item(writer, performer_id=name)
     assert [name for name in "abcd" if writer.peek(name)] == ["a", "c", "d"]

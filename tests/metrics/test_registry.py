@@ -286,13 +286,12 @@ async def test_a_database_that_is_away_hides_nothing_else() -> None:
     assert not any(name == "queue_wallet_operations" for name, _ in samples)
 
 
-async def test_a_database_that_does_not_answer_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_does_not_answer_is_waited_for_only_so_long() -> None:
     async def database() -> DatabaseReadings:
         await asyncio.Event().wait()
         return answer_of_the_database()
 
-    monkeypatch.setattr("app.metrics.registry.LONGEST_QUESTION_SECONDS", 0.01)
-    metrics = Metrics(database="postgresql", close_codes=[])
+    metrics = Metrics(database="postgresql", close_codes=[], database_seconds=0.01)
     metrics.watch(Numbers(database).readings())
     async with asyncio.timeout(WAIT_SECONDS):
         samples = await told(metrics)
