@@ -14,9 +14,8 @@ ASIDE = ("simulate", "sandbox", "commandline")
 NOT_KEPT = {
     "domain/": "values: never changed once they are made",
     "engine/writer.py:ended": "of one batch",
-    "store/writing.py:rooms renewed new_items first_versions fingerprints items deadlines events operations answers": (
-        "what one transaction writes"
-    ),
+    "store/writing.py:rooms renewed new_items first_versions fingerprints items deadlines": "of one transaction",
+    "store/writing.py:learnt events operations answers": "of one transaction",
     "store/activity.py:_refunded found": "of one report",
     "live/step.py:_payloads _frames": "of one broadcast",
     "webhooks/deliverer.py:delivered attempts": "of one page",
