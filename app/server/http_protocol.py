@@ -101,6 +101,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._serving.disconnected = True
             self._serving.message_event.set()
         self._unparsed = b""
+        # They refer to this connection: together they would wait for the garbage collector, for long.
+        self.pipeline.clear()
         for timer in (self._deadline, self._end_timer, self._turn, self._parsing):
             if timer is not None:
                 timer.cancel()
@@ -271,6 +273,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._current = self.cycle
             # Its task has not run yet.
             self.cycle.transport = cast(asyncio.Transport, ResponseTransport(self.transport, self.close))
+            if self.pipeline:
+                # uvicorn goes on reading with every answer, however many requests wait.
+                self._reading.hold(Hold.PIPELINE)
             # A chunked body's trailers do not become headers of a request that is under way.
             self.headers = []
 
@@ -283,6 +288,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """uvicorn's. The last answer of a connection whose further input was refused ends it."""
         super().on_response_complete()
+        if not self.pipeline:
+            self._reading.release(Hold.PIPELINE)
         if self._is_serving or self.transport.is_closing():
             return
         if self._is_over and self._end_timer is None:

@@ -14,6 +14,8 @@ class Hold(StrEnum):
     """A WebSocket handshake has yet to be answered."""
     LAG = "lag"
     """The peer does not read either: its write buffer is high."""
+    PIPELINE = "pipeline"
+    """Requests that have come wait for the answer to the one before."""
     UNPARSED = "unparsed"
     """What has come is parsed in slices, and some is left."""
 

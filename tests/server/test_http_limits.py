@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -9,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.server.limits import Limits
 from tests.support.raw_socket import RawSocket, tcp
@@ -338,3 +340,29 @@ async def test_a_broken_request_waits_for_the_answers_before_it(server: Server, 
     assert (await raw.answer()).status == 201
     assert (await raw.answer()).status == 200
     assert await raw.ended()
+
+
+def waiting_requests() -> int:
+    """Of all connections of this process, those that are not answered."""
+    return sum(isinstance(each, RequestResponseCycle) and not each.response_complete for each in gc.get_objects())
+
+
+async def test_of_requests_that_come_at_once_few_wait_here_and_they_go_with_their_connection(server: Server) -> None:
+    gc.collect()
+    before, most = waiting_requests(), 0
+    gc.disable()
+    try:
+        async with tcp(server.port) as raw:
+            sending = asyncio.create_task(raw.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n" * 5000))
+            for _ in range(100):
+                assert (await raw.answer()).status == 200
+                most = max(most, waiting_requests())
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            raw.reset()
+        async with asyncio.timeout(10):
+            while waiting_requests() > before + 5:  # noqa: ASYNC110 - the server's loop gives no signal here
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+    assert most < before + 300, "no more than one slice holds"
