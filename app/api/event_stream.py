@@ -48,6 +48,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How much a process streams and how long it waits. Times in seconds."""
+
+    page: int = PAGE
+    streams: int = MOST_STREAMS
+    heartbeat: float = HEARTBEAT_SECONDS
+    soon: float = SOON_SECONDS
+    poll: float = POLL_SECONDS
+    last_moment: float = LAST_MOMENT_SECONDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """The part of the log that somebody reads; None does not narrow."""
 
@@ -63,7 +75,8 @@ class Selection:
 class EventLog:
     """The log, by the page and as a stream. Used from the event loop only."""
 
-    def __init__(self, queries: Queries, clock: Callable[[], datetime]) -> None:
+    def __init__(self, queries: Queries, clock: Callable[[], datetime], pace: Pace = Pace()) -> None:
+        self._pace = pace
         self._queries = queries
         self._clock = clock
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
@@ -117,14 +130,14 @@ class EventLog:
         """
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
-        if len(self._streams) + self._beginning.total() >= MOST_STREAMS:
+        if len(self._streams) + self._beginning.total() >= self._pace.streams:
             raise Unavailable("Too many streams are open here; try again later.", retry_after_seconds=10)
         own = sum(stream.sub == sub for stream in self._streams) + self._beginning[sub]
         if sub is not None and own >= STREAMS_A_READER:
             raise RateLimitExceeded("You have too many streams open; end one first.", retry_after_seconds=10)
         self._beginning[sub] += 1
         try:
-            first, after = await self._read(selection, after, PAGE)
+            first, after = await self._read(selection, after, self._pace.page)
         finally:
             self._beginning[sub] -= 1
             self._beginning = +self._beginning  # without zeros
@@ -135,20 +148,20 @@ class EventLog:
         loop = asyncio.get_running_loop()
         try:
             yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-            beat = loop.time() + HEARTBEAT_SECONDS
-            pause = SOON_SECONDS
+            beat = loop.time() + self._pace.heartbeat
+            pause = self._pace.soon
             while not self._stopping and self._clock() < stream.until:
                 if page:
                     yield b"".join(map(_block, page))
-                    beat = loop.time() + HEARTBEAT_SECONDS
+                    beat = loop.time() + self._pace.heartbeat
                 elif loop.time() >= beat:
                     yield b":\n\n"
-                    beat = loop.time() + HEARTBEAT_SECONDS
-                if len(page) < PAGE:
+                    beat = loop.time() + self._pace.heartbeat
+                if len(page) < self._pace.page:
                     woken = await stream.rest(min(pause, max(0.0, beat - loop.time())))
-                    pause = SOON_SECONDS if woken or page else min(POLL_SECONDS, 2 * pause)
+                    pause = self._pace.soon if woken or page else min(self._pace.poll, 2 * pause)
                 async with self._reads:
-                    page, stream.after = await self._read(stream.selection, stream.after, PAGE)
+                    page, stream.after = await self._read(stream.selection, stream.after, self._pace.page)
         except Exception:
             # The database is away, or whatever it was: the reader comes back and asks again from where it is.
             log.warning("a stream of the event log ended early", exc_info=True)
@@ -166,7 +179,7 @@ class EventLog:
         for stream in self._streams:
             stream.wake.set()
         if self._streams:
-            await asyncio.wait(self._streams.values(), timeout=LAST_MOMENT_SECONDS)
+            await asyncio.wait(self._streams.values(), timeout=self._pace.last_moment)
         for stream in self._streams:
             stream.cut_off()
 

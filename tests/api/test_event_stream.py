@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.types import Message
 
 from app.api import event_stream as streaming
-from app.api.event_stream import EventLog, Selection
+from app.api.event_stream import EventLog, Pace, Selection
 from app.domain.errors import RateLimitExceeded, Unavailable
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
@@ -44,11 +44,13 @@ def store(database: Database) -> Store:
 
 
 @asynccontextmanager
-async def event_log(store: Store, clock: Callable[[], datetime] | None = None) -> AsyncIterator[EventLog]:
+async def event_log(
+    store: Store, clock: Callable[[], datetime] | None = None, *, pace: Pace | None = None
+) -> AsyncIterator[EventLog]:
     clock = clock or HandClock()
     queries = Queries(store, Lanes(store, clock, new_id, lambda outcomes: None))
     try:
-        yield EventLog(queries, clock)
+        yield EventLog(queries, clock, pace or Pace())
     finally:
         queries.close()
 
@@ -112,27 +114,19 @@ def all_cursors(store: Store) -> list[str]:
         return [logged.cursor for logged in reading.log_events(connection, after=None, limit=10_000)]
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing comes of waiting: whatever happens was asked for."""
-    for pause in ("SOON_SECONDS", "POLL_SECONDS"):
-        monkeypatch.setattr(streaming, pause, 10 * WAIT_SECONDS)
-
-
-async def test_a_long_past_is_read_page_after_page(
-    sqlite_database: Database, patient: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "PAGE", 5)
+async def test_a_long_past_is_read_page_after_page(sqlite_database: Database) -> None:
     store = sqlite_database.open()
     writer = build_writer(store)
     for _ in range(23):
         queue_item(writer)
-    async with event_log(store) as log, reading_along(log) as caller:
+    async with (
+        event_log(store, pace=Pace(page=5, soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
+        reading_along(log) as caller,
+    ):
         assert await caller.cursors(23) == all_cursors(store)
 
 
-async def test_the_events_of_others_are_looked_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "POLL_SECONDS", 0.05)
+async def test_the_events_of_others_are_looked_at_once(store: Store) -> None:
     writer = build_writer(store)
     mine = queue_item(writer, source_feature="wheel")
     for _ in range(20):
@@ -147,7 +141,7 @@ async def test_the_events_of_others_are_looked_at_once(store: Store, monkeypatch
             loop.call_soon_threadsafe(went_on.set)
 
     async with (
-        event_log(store) as log,
+        event_log(store, pace=Pace(poll=0.05)) as log,
         reading_along(log, Selection(performer_id=None, source_feature="wheel")) as caller,
     ):
         first = await caller.cursors(1)
@@ -157,8 +151,11 @@ async def test_the_events_of_others_are_looked_at_once(store: Store, monkeypatch
         assert [*first, *await caller.cursors(1)] == [all_cursors(store)[0], all_cursors(store)[-1]]
 
 
-async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database, patient: None) -> None:
-    async with event_log(sqlite_database.open()) as log, reading_along(log) as caller:
+async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database) -> None:
+    async with (
+        event_log(sqlite_database.open(), pace=Pace(soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
+        reading_along(log) as caller,
+    ):
         await caller.chunk()
         async with asyncio.timeout(WAIT_SECONDS):
             await log.stop()
@@ -166,11 +163,10 @@ async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database
         assert not caller.gone.is_set(), "nobody was cut off"
 
 
-async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "POLL_SECONDS", 0.05)
+async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store) -> None:
     writer = build_writer(store)
     queue_item(writer)
-    async with event_log(store) as log, reading_along(log) as caller:
+    async with event_log(store, pace=Pace(poll=0.05)) as log, reading_along(log) as caller:
         first = await caller.cursors(1)
         await asyncio.to_thread(queue_item, writer)
         assert first + await caller.cursors(1) == all_cursors(store)
@@ -196,9 +192,8 @@ async def test_a_hint_is_not_needed_twice_for_what_shows_late(database: Database
         assert await caller.cursors(3) == all_cursors(store)
 
 
-async def test_writers_that_overlap_leave_no_event_out(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_writers_that_overlap_leave_no_event_out(database: Database) -> None:
     """Several connections commit at the same time while a stream follows: it comes to exactly the log."""
-    monkeypatch.setattr(streaming, "PAGE", 7)
     count, writers = 25, 3 if database.shared else 1
     stores = [database.open() for _ in range(writers)]
 
@@ -209,17 +204,14 @@ async def test_writers_that_overlap_leave_no_event_out(database: Database, monke
             loop.call_soon_threadsafe(log.wake, outcome.events)
 
     loop = asyncio.get_running_loop()
-    async with event_log(stores[0]) as log, reading_along(log) as caller:
+    async with event_log(stores[0], pace=Pace(page=7)) as log, reading_along(log) as caller:
         work = [asyncio.to_thread(write, store, f"room-{number}") for number, store in enumerate(stores)]
         *_, cursors = await asyncio.gather(*work, caller.cursors(count * writers))
         assert cursors == all_cursors(stores[0])
 
 
-async def test_a_quiet_stream_says_now_and_then_that_it_lives(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "HEARTBEAT_SECONDS", 0.05)
-    async with event_log(sqlite_database.open()) as log, reading_along(log) as caller:
+async def test_a_quiet_stream_says_now_and_then_that_it_lives(sqlite_database: Database) -> None:
+    async with event_log(sqlite_database.open(), pace=Pace(heartbeat=0.05)) as log, reading_along(log) as caller:
         assert await caller.chunk() == b"retry: 2000\n\n"
         for _ in range(3):
             assert await caller.chunk() == b":\n\n"
@@ -230,7 +222,6 @@ async def test_a_stream_that_has_nothing_to_say_is_quiet_for_fifteen_seconds() -
 
 
 async def test_a_slow_reader_costs_one_page(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "PAGE", 5)
     store = sqlite_database.open()
     writer = build_writer(store)
     for _ in range(20):
@@ -243,7 +234,7 @@ async def test_a_slow_reader_costs_one_page(sqlite_database: Database, monkeypat
         return await page(log, selection, after, limit)
 
     monkeypatch.setattr(EventLog, "page", counted)
-    async with event_log(store) as log, reading_along(log) as caller:
+    async with event_log(store, pace=Pace(page=5)) as log, reading_along(log) as caller:
         assert await caller.cursors(5) == all_cursors(store)[:5]
         caller.takes.clear()
         async with asyncio.timeout(WAIT_SECONDS):
@@ -280,9 +271,8 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(sqlite_database: Da
         assert log.streams == 0
 
 
-async def test_there_are_only_so_many_streams(sqlite_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "MOST_STREAMS", 1)
-    async with event_log(sqlite_database.open()) as log:
+async def test_there_are_only_so_many_streams(sqlite_database: Database) -> None:
+    async with event_log(sqlite_database.open(), pace=Pace(streams=1)) as log:
         async with reading_along(log) as caller:
             await caller.chunk()
             with pytest.raises(Unavailable) as refusal:
@@ -302,11 +292,8 @@ async def test_one_reader_takes_no_more_than_a_share_and_leaves_the_others_their
         await log.stream(EVERYTHING, None, until=NOON, sub="another")
 
 
-async def test_many_who_come_at_once_get_no_more_streams(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "MOST_STREAMS", 3)
-    async with event_log(sqlite_database.open()) as log:
+async def test_many_who_come_at_once_get_no_more_streams(sqlite_database: Database) -> None:
+    async with event_log(sqlite_database.open(), pace=Pace(streams=3)) as log:
         asked = [log.stream(EVERYTHING, None, until=NOON) for _ in range(10)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(answer, Unavailable) for answer in answers) == 7
@@ -319,12 +306,9 @@ async def test_a_stopping_log_opens_no_stream(sqlite_database: Database) -> None
             await log.stream(EVERYTHING, None, until=NOON)
 
 
-async def test_a_stopping_log_cuts_off_who_takes_nothing(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "LAST_MOMENT_SECONDS", 0.05)
+async def test_a_stopping_log_cuts_off_who_takes_nothing(sqlite_database: Database) -> None:
     store = sqlite_database.open()
-    async with event_log(store) as log, reading_along(log) as caller:
+    async with event_log(store, pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
         caller.takes.clear()
         log.wake(send(build_writer(store), intake_of()).events)
@@ -334,11 +318,8 @@ async def test_a_stopping_log_cuts_off_who_takes_nothing(
         assert caller.gone.is_set()
 
 
-async def test_a_stopping_log_cuts_off_who_does_not_even_take_the_end(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "LAST_MOMENT_SECONDS", 0.05)
-    async with event_log(sqlite_database.open()) as log, reading_along(log) as caller:
+async def test_a_stopping_log_cuts_off_who_does_not_even_take_the_end(sqlite_database: Database) -> None:
+    async with event_log(sqlite_database.open(), pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
         caller.takes.clear()
         await log.stop()
