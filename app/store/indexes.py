@@ -14,7 +14,7 @@ from app.store import reading
 INDEX_LOCK = 0x5155455546  # any number that nobody else on this server would choose
 PAUSE_SECONDS = 0.2
 TABLES = [reading.META, reading.ROOMS, reading.ITEMS, reading.EVENTS, reading.OPERATIONS, reading.ANSWERS]
-DESCRIBED = [index for table in TABLES for index in table.indexes]
+DESCRIBED = sorted((index for table in TABLES for index in table.indexes), key=lambda index: str(index.name))
 
 
 def build_missing(engine: Engine) -> None:

@@ -328,7 +328,7 @@ def test_an_index_that_is_missing_or_was_broken_off_is_built_while_others_write(
         writing.execute(text("LOCK TABLE items IN ROW EXCLUSIVE MODE"))
         with ThreadPoolExecutor(1) as threads:
             building = threads.submit(run, "migrate", postgres_url)
-            waits = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
+            waits = text("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '% INDEX CONCURRENTLY%'"
                          " AND state = 'active' AND pid <> pg_backend_pid()")  # fmt: skip
             with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as other:
                 while not other.execute(waits).scalar_one():
