@@ -120,8 +120,10 @@ def respond(
     if status == 200 and content.tag in re.findall(r'"([^"]*)"', request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     body = content.body
-    if content.compressed is not None and _takes_gzip(request):
-        body, headers["content-encoding"] = content.compressed, "gzip"
+    for coding, compressed in content.compressed:
+        if _takes(request, coding):
+            body, headers["content-encoding"] = compressed, coding
+            break
     return Response(body, status, {**headers, "content-type": content.type})
 
 
@@ -148,9 +150,9 @@ def _file_response(request: Request, site: Site) -> Response:
     return response
 
 
-def _takes_gzip(request: Request) -> bool:
+def _takes(request: Request, coding: str) -> bool:
     accepted = request.headers.get("accept-encoding", "").lower()
-    return re.search(r"\bgzip\b(?!\s*;\s*q=0(?:\.0*)?(?:,|\s|$))", accepted) is not None
+    return re.search(rf"\b{coding}\b(?!\s*;\s*q=0(?:\.0*)?(?:,|\s|$))", accepted) is not None
 
 
 @lru_cache(maxsize=1)
