@@ -143,6 +143,8 @@ class Admission:
         self.bytes = Bucket(limits.process_bytes)
         self._handshakes = Bucket(limits.process_handshakes)
         self._connections: dict[Connection, None] = {}
+        self._ending: dict[Connection, None] = {}
+        """Connections that have been told their last words and wait for the peer to close, the oldest first."""
         self._unspoken: dict[Connection, None] = {}
         """Connections on which no request has come whole, the oldest first."""
         self._idle: dict[Connection, None] = {}
@@ -169,9 +171,10 @@ class Admission:
     # Connections
 
     def open(self, connection: Connection) -> bool:
-        """Take a new connection, at the cost of the oldest silent one if need be; False if there is no place."""
+        """Take a new connection, at the cost of one that is ending or of the oldest silent one if need be; False if
+        there is no place."""
         if self.capacity is not None and len(self._connections) >= self.capacity:
-            silent = self._unspoken or self._idle
+            silent = self._ending or self._unspoken or self._idle
             if not silent:
                 self.refuse(Cause.CONNECTIONS)
                 return False
@@ -193,6 +196,11 @@ class Admission:
         if connection in self._connections:
             self._idle[connection] = None
 
+    def ending(self, connection: Connection) -> None:
+        """Its last words are written; it is open for the peer to read them."""
+        if connection in self._connections:
+            self._ending[connection] = None
+
     def replace(self, connection: Connection, successor: Connection) -> None:
         """A connection has become a WebSocket."""
         self.close(connection)
@@ -200,6 +208,7 @@ class Admission:
 
     def close(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
+        self._ending.pop(connection, None)
         self.busy(connection)
 
     def refuse(self, cause: Cause) -> None:

@@ -390,6 +390,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             return
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
+        self._admission.ending(self)
         self._direct.write_eof()
         self._direct.reading.release(Hold.LAG)
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)

@@ -20,6 +20,10 @@ pytestmark = pytest.mark.anyio
 
 SOON = Limits(head_seconds=0.3, body_seconds=0.3, write_seconds=0.5, close_seconds=0.3)
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
+HANDSHAKE = (
+    b"GET /v1/performers/mira/queue/live HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +284,22 @@ async def test_near_the_limit_the_oldest_silent_connections_go_first(tmp_path_fa
             await silent[-1].send_bytes(HEAD + b"\r\n")
             assert (await silent[-1].answer()).status == 200
             await live.settled()
+
+
+async def test_sockets_that_are_turned_away_and_stay_take_no_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("turned-away")
+    with serving(folder, limits=Limits(connections=10), sockets_per_address=2) as server:
+        async with AsyncExitStack() as stack, server.live("mira") as one, server.live("mira") as two:
+            for live in (one, two):
+                await live.until("snapshot")
+            for _ in range(15):
+                raw = await stack.enter_async_context(tcp(server.port))
+                await raw.send_bytes(HANDSHAKE)
+                assert (await raw.answer()).status == 101
+            async with server.api() as api:
+                assert (await api.get("/healthz")).status_code == 200
+            for live in (one, two):
+                await live.settled()
 
 
 async def test_who_finds_no_place_is_told_to_come_back(tmp_path_factory: pytest.TempPathFactory) -> None:

