@@ -53,7 +53,7 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
     settings: RoomSettings = DEFAULT_SETTINGS
     items: tuple[Item, ...] = ()
     history: History = NOTHING_LEARNT
-    """Not compared: it is learnt from the last items only, so that a reload may know a little less."""
+    """Not compared: a room that has no stored history yet learns from its last items only, and knows a little less."""
     backlog_seconds: float | None = None
     """The turns of all who wait, in seconds, carried on from intake to intake: under a long queue the next one need not
     add it all up. None where it is not known; see `with_backlog`. Not compared."""

@@ -380,8 +380,8 @@ class Writer:
             return
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
-        # Once a service: what was learnt since the last one ended is little, and learnt again.
-        if room.history.last_end_at != before.history.last_end_at:
+        # Also between two services: another process may carry out the next command, and goes on from what is stored.
+        if room.history is not before.history:
             changes.learnt.add(room.performer_id)
         changes.events.extend(events)
         # New settings move deadlines, so every active item's row is written then.

@@ -1,6 +1,6 @@
 """Rows of what rooms have taught the wait estimate, so that a room is loaded without reading its last items again.
 
-A row is written whenever a service has ended, in the same transaction. It holds numbers only, as
+A row is written whenever the room has learnt something, in the transaction that taught it. It holds numbers only, as
 MessagePack. One that another release has written in another form is passed over: the room learns from its items then.
 """
 

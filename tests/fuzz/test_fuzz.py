@@ -31,7 +31,7 @@ async def test_almost_right_bytes_do_no_harm(tmp_path: Path) -> None:
             before, descriptors = memory(), len(os.listdir("/proc/self/fd"))
             report = await assault(server.port, [*FOUND, *range(CASES)])
             assert report.failures == []
-            # Many are understood: these are not refused for their form.
+            # These come in hundreds; of the rest one or two may be answered after nobody listens any more.
             assert {101, 400, 404} <= set(report.answers)
             async with asyncio.timeout(20):
                 while "queue_connections 1.0" not in (text := (await api.get("/metrics", server.admin)).text):

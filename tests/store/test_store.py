@@ -9,14 +9,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event, text
 
 from app.domain import command as do
-from app.domain.command import Mode
+from app.domain.command import Actor, Mode, Role
 from app.domain.estimate import NO_FIT, Fit, Kind
 from app.domain.event import Logged
+from app.domain.item import Reason
 from app.domain.operation import OperationStatus
 from app.domain.room import Room
+from app.engine.writer import Writer
 from app.store import Store, reading
 from app.store.histories import HISTORIES
 from app.store.migrating import migrate
@@ -79,6 +82,34 @@ def _learnt(store: Store) -> Mapping[Kind, Fit]:
 
 
 THREE_SERVICES = NO_FIT.with_service(60, 10.0).with_service(60, 20.0).with_service(60, 30.0)
+
+
+def _a_night(clock: HandClock, performer_id: str, one: Writer, two: Writer) -> None:
+    """Requests, starts and cancellations by way of one process, ends by way of the other."""
+    actor = Actor(role=Role.PERFORMER, id=performer_id)
+    for _ in range(5):
+        served, leaving = (queue_item(one, performer_id=performer_id) for _ in range(2))
+        clock.wait(10)
+        send(one, start_of(served, actor), performer_id=performer_id)
+        clock.wait(20)
+        send(two, complete_of(served, actor), performer_id=performer_id)
+        cancellation = do.Abandon(actor=actor, item_id=leaving.item_id, reason=Reason.PERFORMER_DECLINED)
+        send(one, cancellation, performer_id=performer_id)
+        clock.wait(5)
+
+
+def test_two_processes_learn_of_a_room_what_one_would_have_learnt(postgres_database: Database) -> None:
+    stores = [postgres_database.open() for _ in range(2)]
+    clock = HandClock()
+    one, two, alone = (build_writer(store, clock) for store in (*stores, stores[0]))
+    _a_night(clock, "both", one, two)
+    _a_night(clock, "alone", alone, alone)
+    with stores[0].reading() as connection:
+        rooms = reading.load_rooms(connection, stores[0].policy, ["both", "alone"])
+    both, single = (replace(rooms[name].history, last_end_at=None) for name in ("both", "alone"))
+    assert both == single
+    assert len(both.gaps) == 4
+    assert both.leavers > 3
 
 
 def test_a_room_without_a_history_of_its_own_learns_from_its_last_items(store: Store) -> None:
