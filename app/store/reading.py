@@ -136,7 +136,7 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
 
 
 def learn_again(connection: Connection, performer_id: str, policy: Policy) -> History:
-    """From the room's last items: for a room that has learnt nothing since its history has a row."""
+    """From the room's last items: for a room whose history has no row yet, or one that this release cannot read."""
     ended = connection.execute(_LAST_ENDED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
     return learn(reversed([records.LearntItem(*row) for row in ended]), policy.default_duration_seconds)
 

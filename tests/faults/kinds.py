@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -38,21 +39,16 @@ def _process(scene: Scene, random: Random) -> int:
 
 
 @asynccontextmanager
-async def killed(scene: Scene, random: Random) -> AsyncIterator[str]:
+async def _ended_by(ending: signal.Signals, scene: Scene, random: Random) -> AsyncIterator[str]:
     number = _process(scene, random)
     with scene.history.rest(number):
-        await scene.end(number, signal.SIGKILL)
+        await scene.end(number, ending)
         yield f"process {number}"
         await scene.start(number)
 
 
-@asynccontextmanager
-async def terminated(scene: Scene, random: Random) -> AsyncIterator[str]:
-    number = _process(scene, random)
-    with scene.history.rest(number):
-        await scene.end(number, signal.SIGTERM)
-        yield f"process {number}"
-        await scene.start(number)
+killed = partial(_ended_by, signal.SIGKILL)
+terminated = partial(_ended_by, signal.SIGTERM)
 
 
 @asynccontextmanager
