@@ -22,6 +22,7 @@ from app.access.key_set import KeySet
 from app.domain.errors import Unavailable
 from tests.access.test_auth import HOUR, NOW, SECRET, Clock, by_hand, claims, refusal, token
 from tests.support.server import ok, problem, serving
+from tests.support.stream_server import listening, port_of
 
 
 @pytest.fixture
@@ -292,21 +293,15 @@ async def dripping(answer: bytes, chunk: int, pause_seconds: float) -> AsyncIter
     """The URL of a host that sends an answer without an end, a chunk at a time."""
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            while True:
-                writer.write(b" " * chunk)
-                await writer.drain()
-                await asyncio.sleep(pause_seconds)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        while True:
+            writer.write(b" " * chunk)
+            await writer.drain()
+            await asyncio.sleep(pause_seconds)
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/jwks.json"
+    async with listening(drip) as server:
+        yield f"http://127.0.0.1:{port_of(server)}/jwks.json"
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

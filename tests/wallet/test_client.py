@@ -3,7 +3,7 @@ import gzip
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, Response
 from app.domain.operation import OperationKind, Receipt
 from app.wallet.answers import Conflict, Escrow, EscrowStatus, NoEscrow, Rejected, Retry, Succeeded
 from app.wallet.client import Wallet
+from tests.support.environment import free_port
+from tests.support.stream_server import listening, port_of
 from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, MovableClock, StrictWallet, build_operation
 
 pytestmark = pytest.mark.anyio
@@ -280,7 +282,6 @@ class Loopback:
     url: str = ""
     connections: int = 0
     listener: Any = None
-    finished: list[asyncio.Event] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -289,27 +290,13 @@ def serve() -> Callable[[Talk], AbstractAsyncContextManager[Loopback]]:
     async def running(talk: Talk) -> AsyncIterator[Loopback]:
         loopback = Loopback()
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             loopback.connections += 1
-            done = asyncio.Event()
-            loopback.finished.append(done)
-            try:
-                await talk(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
-                done.set()
+            await talk(reader, writer)
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        loopback.listener = server
-        loopback.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
+        async with listening(counted) as loopback.listener:
+            loopback.url = f"http://127.0.0.1:{port_of(loopback.listener)}"
             yield loopback
-        finally:
-            server.close()
-            await server.wait_closed()
-            await asyncio.gather(*(done.wait() for done in loopback.finished))
 
     return running
 
@@ -352,11 +339,7 @@ async def test_connections_are_bounded(serve: Serve, clock: MovableClock) -> Non
 
 
 async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) -> None:
-    listener = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
-    listener.close()
-    await listener.wait_closed()
-    async with build_wallet(f"http://127.0.0.1:{port}", clock) as wallet:
+    async with build_wallet(f"http://127.0.0.1:{free_port()}", clock) as wallet:
         outcome = await wallet.execute(build_operation())
         found = await wallet.escrow("viewer-1", "escrow-1")
     assert outcome == found == Retry(problem="the wallet could not be reached", reached=False)

@@ -16,6 +16,7 @@ from app.wallet.breaker import Breaker, BreakerState
 from app.wallet.client import Wallet
 from app.wallet.hold_checks import HoldChecks
 from tests.support.server import intake_body, serving
+from tests.support.stream_server import listening, port_of
 
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
@@ -35,38 +36,28 @@ class SlowWallet:
     expected: int = 1
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                self.asked += 1
-                self.at_once += 1
-                self.most_at_once = max(self.most_at_once, self.at_once)
-                if self.asked >= self.expected:
-                    self.all_here.set()
-                await self.may_answer.wait()
-                self.at_once -= 1
-                found = re.match(r"GET /wallets/([^/]+)/escrow/([^/ ]+) ", head)
-                assert found, head
-                user, escrow = found.groups()
-                body = json.dumps({"userId": user, "escrowId": escrow, "amount": self.amount, "status": "held"})
-                head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(body)}\r\n\r\n"
-                writer.write((head + body).encode())
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return
-        finally:
-            writer.close()
+        while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+            self.asked += 1
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            if self.asked >= self.expected:
+                self.all_here.set()
+            await self.may_answer.wait()
+            self.at_once -= 1
+            found = re.match(r"GET /wallets/([^/]+)/escrow/([^/ ]+) ", head)
+            assert found, head
+            user, escrow = found.groups()
+            body = json.dumps({"userId": user, "escrowId": escrow, "amount": self.amount, "status": "held"})
+            head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write((head + body).encode())
 
 
 @asynccontextmanager
 async def slow_wallet() -> AsyncIterator[SlowWallet]:
     wallet = SlowWallet()
-    server = await asyncio.start_server(wallet.answer, "127.0.0.1", 0, backlog=1000)
-    async with server:
-        wallet.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            yield wallet
-        finally:
-            wallet.may_answer.set()
-            server.close()
+    async with listening(wallet.answer, backlog=1000) as server:
+        wallet.url = f"http://127.0.0.1:{port_of(server)}"
+        yield wallet
 
 
 def checks(wallet: SlowWallet, breaker: Breaker, *, at_once: int = 200, timeout_seconds: float = 10) -> HoldChecks:

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from tests.support.stream_server import listening, port_of
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -52,32 +54,22 @@ class Consumer:
         return self.received
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                lines = head.decode().split("\r\n")[1:-2]
-                headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-                received = Received(headers, await reader.readexactly(int(headers["content-length"])))
-                self.received.append(received)
-                self._changed.set()
-                if self.hold is not None:
-                    await self.hold.wait()
-                status, more = self.answer(received)
-                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{more}\r\n".encode())
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            lines = head.decode().split("\r\n")[1:-2]
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+            received = Received(headers, await reader.readexactly(int(headers["content-length"])))
+            self.received.append(received)
+            self._changed.set()
+            if self.hold is not None:
+                await self.hold.wait()
+            status, more = self.answer(received)
+            writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{more}\r\n".encode())
+            await writer.drain()
 
 
 @asynccontextmanager
 async def consumer(port: int = 0) -> AsyncIterator[Consumer]:
     consuming = Consumer()
-    server = await asyncio.start_server(consuming.serve, "127.0.0.1", port)
-    consuming.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(consuming.serve, port) as server:
+        consuming.port = port_of(server)
         yield consuming
-    finally:
-        server.close()
-        if consuming.hold is not None:
-            consuming.hold.set()
