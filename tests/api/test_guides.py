@@ -6,12 +6,15 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import anyio
+import httpx2
 import pytest
 
 from app.api.guides import FOLDER, ORDER, slug
 from tests.support.cluster import until
+from tests.support.recording_http import Received, recording
 from tests.support.server import Api, Server, fresh, ok, problem
 
 ROOT = Path(__file__).parents[2]
@@ -87,26 +90,69 @@ def surroundings(server: Server) -> dict[str, str]:
     }
 
 
+def test_a_feature_of_the_guide_has_thirty_lines() -> None:
+    assert {name: EXAMPLES[name].count("\n") for name in INTERPRETERS if EXAMPLES[name].count("\n") > 30} == {}
+
+
+async def feature(name: str, folder: Path, *arguments: str, **environment: str) -> CompletedProcess[bytes]:
+    """Run an example of the guide."""
+    program = folder / name
+    program.write_text(EXAMPLES[name])
+    return await anyio.run_process([*INTERPRETERS[name], str(program), *arguments], env=environment, check=False)
+
+
+async def with_tokens(api: Api) -> str:
+    """A user who can pay."""
+    user = fresh("user")
+    granted = await api.send(
+        "POST", "/sandbox/grants", None, {"userId": user, "amount": 500}, headers={"X-Idempotency-Key": fresh("grant")}
+    )
+    assert granted.status_code < 300
+    return user
+
+
 @pytest.mark.usefixtures("node")
 @pytest.mark.parametrize("name", INTERPRETERS)
 async def test_a_feature_of_the_guide_queues_what_was_paid_for_once(
     server: Server, api: Api, tmp_path: Path, name: str
 ) -> None:
-    spin, user = fresh("spin"), fresh("user")
-    granted = await api.send(
-        "POST", "/sandbox/grants", None, {"userId": user, "amount": 500}, headers={"X-Idempotency-Key": fresh("grant")}
-    )
-    assert granted.status_code < 300
-    program = tmp_path / name
-    program.write_text(EXAMPLES[name])
-    command = [*INTERPRETERS[name], str(program), spin, user]
+    spin, user = fresh("spin"), await with_tokens(api)
     # Twice, as a feature does that got no answer.
-    runs = [await anyio.run_process(command, env=surroundings(server)) for _ in range(2)]
+    runs = [await feature(name, tmp_path, spin, user, **surroundings(server)) for _ in range(2)]
     printed = [run.stdout.decode().strip() for run in runs]
     assert printed[0] == printed[1]
     item = ok(await api.get(f"/v1/queue/items/{printed[0]}", server.admin))
     assert (item["sourceEventId"], item["userId"], item["tokens"]) == (spin, user, 120)
     assert ok(await api.get(f"/v1/users/{user}/queue/items", server.admin))["total"] == 1
+
+
+@pytest.mark.usefixtures("node")
+@pytest.mark.parametrize("name", INTERPRETERS)
+async def test_a_feature_of_the_guide_repeats_what_was_refused_for_a_time_and_nothing_else(
+    server: Server, api: Api, tmp_path: Path, name: str
+) -> None:
+    spin, user = fresh("spin"), await with_tokens(api)
+    refusals = {"hold": [503], "items": [503, 409]}
+
+    def answer(got: Received) -> tuple[int, bytes]:
+        if later := refusals[got.path.rpartition("/")[2]]:
+            return later.pop(0), b'{"code": "UNAVAILABLE"}'
+        response = httpx2.post(f"{server.url}{got.path}", content=got.body, headers=keys(got))
+        return response.status_code, response.content
+
+    def keys(got: Received) -> dict[str, str]:
+        return {name: got.headers[name] for name in ("authorization", "x-idempotency-key") if name in got.headers}
+
+    with recording(answer) as front:
+        environment = {**surroundings(server), "QUEUE_URL": front.url, "WALLET_URL": f"{front.url}/sandbox"}
+        refused = await feature(name, tmp_path, spin, user, **environment)
+        queued = await feature(name, tmp_path, spin, user, **environment)
+    assert refused.returncode != 0
+    assert (await api.get(f"/v1/queue/items/{queued.stdout.decode().strip()}", server.admin)).status_code == 200
+    hold, items = f"/sandbox/wallets/{user}/escrow/hold", "/v1/queue/items"
+    assert [got.path for got in front.received] == [hold, hold, items, items, hold, items]
+    for path in (hold, items):
+        assert len({(got.body, *keys(got).values()) for got in front.received if got.path == path}) == 1
 
 
 async def test_the_chat_bot_of_the_guide_repeats_and_misses_nothing_when_it_is_killed(
