@@ -16,6 +16,10 @@ import httpcore2
 from app.domain.errors import FieldError, InvalidRequest
 
 LONGEST_URL = 2000
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""What of IPv6 is routed in public; the rest is reserved, local, or another way to write an IPv4 address."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+"""IPv4 addresses as a translator's network resolves them (RFC 6052)."""
 
 
 class ForbiddenTarget(httpcore2.ConnectError):
@@ -105,5 +109,11 @@ def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         # An IPv4 address can be written as several kinds of IPv6 address.
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
+        ip = ip.ipv4_mapped or ip.sixtofour or _translated(ip) or ip
+    if isinstance(ip, ipaddress.IPv6Address) and ip not in _GLOBAL_UNICAST:
+        return False
     return ip.is_global and not ip.is_multicast
+
+
+def _translated(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    return ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF) if ip in _NAT64 else None

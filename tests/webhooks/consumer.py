@@ -34,6 +34,7 @@ class Received:
 @dataclass(slots=True)
 class Consumer:
     port: int = 0
+    connections: int = 0
     received: list[Received] = field(default_factory=list)
     answer: Callable[[Received], tuple[int, str]] = lambda _: (204, "")
     """Status and further header lines, each ended by CRLF."""
@@ -54,6 +55,7 @@ class Consumer:
         return self.received
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         while head := await reader.readuntil(b"\r\n\r\n"):
             lines = head.decode().split("\r\n")[1:-2]
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -4,10 +4,30 @@ import httpcore2
 import pytest
 
 from app.domain.errors import InvalidRequest
-from app.webhooks.targets import ForbiddenTarget, GuardedBackend, Targets
+from app.domain.webhook import Endpoint
+from app.parts import utc_now
+from app.webhooks import signing
+from app.webhooks.sender import Message, Sender
+from app.webhooks.targets import Targets
+from tests.webhooks.consumer import consumer
 
 PRODUCTION = Targets([], production=True)
 DEVELOPMENT = Targets([], production=False)
+
+
+def endpoint_of(url: str) -> Endpoint:
+    now = utc_now()
+    return Endpoint(
+        owner="wheel",
+        name="main",
+        url=url,
+        events=None,
+        secret=signing.new_secret(),
+        cursor="0",
+        next_attempt_at=now,
+        created_at=now,
+        updated_at=now,
+    )
 
 
 @pytest.mark.parametrize(
@@ -19,6 +39,13 @@ DEVELOPMENT = Targets([], production=False)
         "https://169.254.169.254/latest/meta-data",
         "https://[::ffff:10.0.0.8]/hook",
         "https://[2002:7f00:1::]/hook",
+        "https://[64:ff9b::10.0.0.8]/hook",
+        "https://[64:ff9b:1::10.0.0.8]/hook",
+        "https://[::10.0.0.8]/hook",
+        "https://[::ffff:0:10.0.0.8]/hook",
+        "https://[fec0::1]/hook",
+        "https://[fe80::1]/hook",
+        "https://[fd00::1]/hook",
         "https://0.0.0.0/hook",
         "https://224.0.0.1/hook",
         "http://site.example/hook",
@@ -60,14 +87,21 @@ def test_hosts_that_the_operator_names_are_the_only_ones() -> None:
 
 
 def test_public_addresses_and_development_are_free() -> None:
-    PRODUCTION.check("https://8.8.8.8/hook")
+    for address in ("8.8.8.8", "[2606:4700::1111]", "[64:ff9b::8.8.8.8]", "[::ffff:8.8.8.8]"):
+        PRODUCTION.check(f"https://{address}/hook")
     PRODUCTION.check("https://site.example:8443/hook?from=queue")
     DEVELOPMENT.check("http://127.0.0.1:9000/hook")
 
 
 async def test_a_name_that_resolves_to_a_private_address_is_not_connected_to() -> None:
-    with pytest.raises(ForbiddenTarget):
-        await GuardedBackend(PRODUCTION).connect_tcp("localhost", 9, timeout=5)
+    async with consumer() as hook, Sender(PRODUCTION, utc_now) as sender:
+        url = f"http://localhost:{hook.port}/hook"
+        message = Message(message_id="evt_1", event="webhook.test", performer_id=None, version=None, body=b"{}")
+        attempt = await sender.send(endpoint_of(url), message)
+        assert attempt.delivery.problem == "no answer (ForbiddenTarget)"
+        assert hook.connections == 0
+        async with Sender(DEVELOPMENT, utc_now) as elsewhere:
+            assert (await elsewhere.send(endpoint_of(url), message)).delivery.is_delivered
 
 
 async def test_named_hosts_may_be_private_and_unknown_names_are_a_plain_failure() -> None:
