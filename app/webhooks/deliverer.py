@@ -50,6 +50,10 @@ class RetryPolicy:
     parked_after: float = 86_400.0
     """An endpoint that has failed for so long is parked."""
 
+    def pause(self, failures: int, random: Random) -> float:
+        """Seconds until the next attempt, after one that failed and `failures` before it."""
+        return min(self.most, self.base * 2.0 ** min(failures, 30)) * random.uniform(0.5, 1)
+
 
 @dataclass(slots=True)
 class _PageResult:
@@ -230,8 +234,7 @@ class Deliverer:
     def _after_failure(self, endpoint: Endpoint, attempt: Attempt) -> Endpoint:
         now, policy = self._clock(), self._retries
         since = endpoint.failing_since or now
-        pause = min(policy.most, policy.base * 2 ** min(endpoint.failures, 30)) * self._random.uniform(0.5, 1)
-        pause = max(pause, min(attempt.retry_after_seconds or 0.0, policy.most))
+        pause = max(policy.pause(endpoint.failures, self._random), min(attempt.retry_after_seconds or 0.0, policy.most))
         parked = attempt.is_gone or now - since >= timedelta(seconds=policy.parked_after)
         if parked:
             log.error("webhook endpoint %s/%s is parked: %s", endpoint.owner, endpoint.name, attempt.delivery.problem)

@@ -1,18 +1,20 @@
 """Webhooks end to end: the real service, a consumer on loopback, signatures checked by the reference library."""
 
 import asyncio
-from collections import defaultdict
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from standardwebhooks import Webhook
 
 from app.parts import utc_now
 from tests.support.cluster import until
 from tests.support.server import Api, Json, Server, fresh, ok, problem, serving
-from tests.webhooks.consumer import Consumer, Received, consumer
+from tests.webhooks.consumer import Consumer, consumer
 
 WEBHOOKS = "/v1/webhooks"
 
@@ -136,38 +138,41 @@ async def test_one_slow_endpoint_holds_up_no_other(api: Api, hook: Consumer) -> 
     hook.hold.set()
 
 
-async def test_a_consumer_that_is_gone_and_comes_back_ends_with_every_event_once_and_each_room_in_order(
-    api: Api,
+async def test_a_consumer_that_is_killed_and_restarted_ends_with_every_event_once_and_each_room_in_order(
+    api: Api, tmp_path: Path
 ) -> None:
     feature, rooms = fresh("wheel"), [fresh("mira") for _ in range(3)]
-    seen: dict[str, Received] = {}
-    order: defaultdict[str, list[int]] = defaultdict(list)
+    ledger = tmp_path / "ledger"
+    ledger.touch()
 
-    def keep(received: list[Received]) -> None:
-        for each in received:
-            if each.message_id not in seen:
-                seen[each.message_id] = each
-                order[each.place[0]].append(each.place[1])
+    def kept() -> list[list[str]]:
+        return [line.split() for line in ledger.read_text().splitlines()]
 
-    async with consumer() as first:
-        await register(api, feature, first)
-        for room in rooms * 2:
-            await api.intake(room, sourceFeature=feature)
-        await first.until(2)
-    keep(first.received)
-    port = first.port
-    for room in rooms * 2:
-        await api.intake(room, sourceFeature=feature)
-    async with consumer(port) as again:
-        ok(await api.post(f"{WEBHOOKS}/main/resume", api.server.feature(feature)))
+    async def all_are_kept() -> bool:
+        return len({message_id for message_id, *_ in kept()}) == 12
 
-        async def all_are_there() -> bool:
-            keep(again.received)
-            return len(seen) == 12
-
-        await until(all_are_there)
-    assert len(seen) == 12
-    assert all(versions == sorted(versions) for versions in order.values())
+    port = 0
+    for survives in (2, 4, 1000):
+        command = [sys.executable, "-m", "tests.webhooks.killed_consumer", str(port), str(ledger), str(survives)]
+        async with await anyio.open_process(command, stderr=None) as process:
+            assert process.stdout is not None
+            port = int(await process.stdout.receive())
+            if survives == 2:
+                await api.send(
+                    "PUT", f"{WEBHOOKS}/main", api.server.feature(feature), {"url": f"http://127.0.0.1:{port}/hook"}
+                )
+                for room in rooms * 4:
+                    await api.intake(room, sourceFeature=feature)
+            else:
+                ok(await api.post(f"{WEBHOOKS}/main/resume", api.server.feature(feature)))
+            if survives == 1000:
+                await until(all_are_kept)
+                process.kill()
+            assert await process.wait() == -signal.SIGKILL
+    messages = kept()
+    assert len(messages) == len({message_id for message_id, *_ in messages}) == 12
+    for room in rooms:
+        assert [int(version) for _, performer_id, version in messages if performer_id == room] == [1, 2, 3, 4]
 
 
 async def test_an_endpoint_that_is_gone_is_parked_and_resumed_by_one_command(server: Server, api: Api) -> None:
@@ -179,6 +184,7 @@ async def test_an_endpoint_that_is_gone_is_parked_and_resumed_by_one_command(ser
         shape = await until_shown(api, feature, status="parked")
         assert shape["lastProblem"] == "the endpoint answered 410"
         assert any("is parked" in line for line in server.expected_errors())
+        assert 'queue_webhook_endpoints{status="parked"} 1' in (await api.get("/metrics")).text
         hook.answer = lambda _: (200, "")
         resumed = ok(await api.post(f"{WEBHOOKS}/main/resume", api.server.feature(feature)))
         assert (resumed["status"], resumed["failures"]) == ("active", 0)
