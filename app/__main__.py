@@ -20,7 +20,8 @@ from app.commandline import database, foreman
 from app.commandline.refusals import explained
 from app.domain.command import Role
 from app.main import create_app
-from app.parts import check_surroundings, utc_now
+from app.parts import utc_now
+from app.parts.assembly import check_surroundings
 from app.sandbox import create_sandbox
 from app.sandbox.faults import Faults
 from app.server import descriptors

@@ -40,7 +40,8 @@ from app.live.connections import POST_SECONDS
 from app.live.presence import RENEW_SECONDS
 from app.live.sockets import not_found
 from app.metrics.workers import FOLDER, Figures
-from app.parts import Parts, assemble, utc_now
+from app.parts import utc_now
+from app.parts.assembly import Parts, assemble
 from app.server.limits import Limits
 from app.server.middleware import ErrorMiddleware, Service
 from app.server.problems import REQUEST_ID
@@ -110,17 +111,17 @@ def create_app(
                         yield
                 finally:
                     # The last counts of a worker are kept, whatever ended it.
-                    await parts.metrics.leave()
+                    await parts.base.metrics.leave()
         finally:
-            parts.queries.close()
-            parts.engines.dispose()
-            if parts.tracer is not None:
-                parts.tracer.close()
+            parts.base.queries.close()
+            parts.base.engines.dispose()
+            if parts.base.tracer is not None:
+                parts.base.tracer.close()
 
     async def drain() -> None:
-        parts.lanes.hurry()
-        await parts.event_log.stop()
-        await parts.hub.drain(seconds=periods.drain)
+        parts.base.lanes.hurry()
+        await parts.live.event_log.stop()
+        await parts.live.hub.drain(seconds=periods.drain)
 
     app = Service(routes=_routes(parts), middleware=_middleware(parts), lifespan=lifespan)
     app.state.drain = drain
@@ -131,21 +132,21 @@ def create_app(
 @asynccontextmanager
 async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncIterator[None]:
     """Everything started: the parts that hold connections or threads, then the background loops in one TaskGroup."""
-    lanes, store = parts.lanes, parts.store
+    lanes, store = parts.base.lanes, parts.base.store
     async with (
         parts.redis or nullcontext(),
         parts.key_set or nullcontext(),
-        parts.audiences,
+        parts.live.audiences,
         lanes,
-        parts.wallet,
-        parts.hold_checks or nullcontext(),
+        parts.money.wallet,
+        parts.money.hold_checks or nullcontext(),
         parts.webhooks.sender,
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:
             # This process owns the file alone: whoever held leases is gone.
             await lanes.run(writing.release_claims)
-        await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, parts.clock()))
+        await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, parts.base.clock()))
         await parts.heartbeat.start()
         tasks = [background.create_task(loop) for loop in _loops(parts, periods, is_worker=is_worker)]
         yield
@@ -155,50 +156,50 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
 
 def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine[Any, Any, None]]:
     """The background loops of one process."""
-    queries, lanes, hub = parts.queries, parts.lanes, parts.hub
+    queries, lanes, hub = parts.base.queries, parts.base.lanes, parts.live.hub
 
     async def tidy() -> None:
         hub.tidy(periods.lag)
 
     async def sweep() -> None:
         await parts.heartbeat.keep(timedelta(seconds=periods.standstill))
-        await timers.sweep(queries, lanes, parts.clock())
+        await timers.sweep(queries, lanes, parts.base.clock())
 
     async def check_positions() -> None:
         await catch_up.check_positions(queries, hub)
 
     async def compact_log() -> None:
-        await upkeep.compact_log(lanes, parts.store)
+        await upkeep.compact_log(lanes, parts.base.store)
 
     async def count_activity() -> None:
         await upkeep.count_activity(queries, lanes)
 
     async def prune() -> None:
-        await upkeep.prune(lanes, parts.clock() - timedelta(days=parts.settings.retention_days))
+        await upkeep.prune(lanes, parts.base.clock() - timedelta(days=parts.base.settings.retention_days))
 
     every = timers.every
     loops = [
         every(timers.SWEEP_SECONDS, "the sweep", sweep),
-        every(RENEW_SECONDS, "presence", parts.presence.keep),
+        every(RENEW_SECONDS, "presence", parts.live.presence.keep),
         every(periods.tidy, "tidying", tidy),
-        every(periods.outbox_restart, "the outbox", parts.outbox.run),
+        every(periods.outbox_restart, "the outbox", parts.money.outbox.run),
         every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
         parts.loop_lag.run(),
         every(periods.upkeep, "compacting the log", compact_log),
         every(periods.counts, "counting activity", count_activity),
         every(periods.counts, "counting items", parts.item_counts.refresh),
     ]
-    if parts.store.shared:
+    if parts.base.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))
-    if parts.bus is not None:
-        loops.append(every(periods.tidy, "the bus", parts.bus.run))
-        loops.append(every(POST_SECONDS, "posting audiences", parts.audiences.post))
+    if parts.live.bus is not None:
+        loops.append(every(periods.tidy, "the bus", parts.live.bus.run))
+        loops.append(every(POST_SECONDS, "posting audiences", parts.live.audiences.post))
     if parts.key_set is not None:
         loops.append(every(REFRESH_CHECK_SECONDS, "refreshing the token keys", parts.key_set.refresh))
-    if parts.settings.retention_days:
+    if parts.base.settings.retention_days:
         loops.append(every(periods.upkeep, "retention", prune))
     if is_worker:
-        loops.append(every(periods.write_metrics, "writing metrics", parts.metrics.leave))
+        loops.append(every(periods.write_metrics, "writing metrics", parts.base.metrics.leave))
     return loops
 
 
@@ -206,10 +207,10 @@ def _routes(parts: Parts) -> list[BaseRoute]:
     """Every route; tried from the top, so the most frequent come first."""
     callers = Callers(
         parts.authenticator,
-        public_rooms=parts.settings.public_rooms,
-        metrics_token=parts.settings.metrics_token,
+        public_rooms=parts.base.settings.public_rooms,
+        metrics_token=parts.base.settings.metrics_token,
     )
-    actions, queries, store, clock = parts.actions, parts.queries, parts.store, parts.clock
+    actions, queries, store, clock = parts.actions, parts.base.queries, parts.base.store, parts.base.clock
     commands = Commands(callers=callers, actions=actions, store=store)
     items = Items(
         callers=callers,
@@ -217,17 +218,17 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         queries=queries,
         store=store,
         clock=clock,
-        intakes=parts.metrics.intakes,
+        intakes=parts.base.metrics.intakes,
     )
     admin = Admin(
         callers=callers,
         actions=actions,
         queries=queries,
         store=store,
-        watched_rooms=parts.audiences.everywhere,
-        disconnect=parts.disconnects.everywhere,
+        watched_rooms=parts.live.audiences.everywhere,
+        disconnect=parts.live.disconnects.everywhere,
     )
-    site = pages.current_site(reload=parts.settings.environment is Environment.DEVELOPMENT)
+    site = pages.current_site(reload=parts.base.settings.environment is Environment.DEVELOPMENT)
     return [
         *items.routes(),
         *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
@@ -235,21 +236,21 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Reports(callers=callers, queries=queries, clock=clock).routes(),
         *Timeline(callers=callers, queries=queries, clock=clock).routes(),
         *Users(callers=callers, queries=queries).routes(),
-        *Events(callers=callers, log=parts.event_log).routes(),
+        *Events(callers=callers, log=parts.live.event_log).routes(),
         *Webhooks(callers=callers, endpoints=parts.webhooks).routes(),
         *admin.routes(),
-        *WalletCheckRoutes(callers=callers, checks=parts.wallet_checks).routes(),
+        *WalletCheckRoutes(callers=callers, checks=parts.money.wallet_checks).routes(),
         *Health(
             callers=callers,
             queries=queries,
             can_write=lambda: parts.heartbeat.can_write,
             dependencies=_dependencies(parts),
         ).routes(),
-        WebSocketRoute(f"{ROOM_PATH}/live", parts.sockets.live),
-        *descriptions.routes(parts.metrics, callers),
-        *parts.sandbox_routes,
+        WebSocketRoute(f"{ROOM_PATH}/live", parts.live.sockets.live),
+        *descriptions.routes(parts.base.metrics, callers),
+        *parts.money.sandbox_routes,
         *guides.routes(site),
-        *pages.routes(site, parts.settings.allowed_origins),
+        *pages.routes(site, parts.base.settings.allowed_origins),
         WebSocketRoute("/{path:path}", not_found),
     ]
 
@@ -257,9 +258,9 @@ def _routes(parts: Parts) -> list[BaseRoute]:
 def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
     """What the service can do without for a while, by name: whether it is well."""
     dependencies: dict[str, Callable[[], bool]] = {
-        "wallet": lambda: parts.outbox.breaker.state is BreakerState.CLOSED,
+        "wallet": lambda: parts.money.outbox.breaker.state is BreakerState.CLOSED,
     }
-    if (bus := parts.bus) is not None:
+    if (bus := parts.live.bus) is not None:
         dependencies["bus"] = lambda: bus.is_connected
     if (key_set := parts.key_set) is not None:
         dependencies["tokenKeys"] = lambda: key_set.is_current
@@ -270,16 +271,16 @@ def _middleware(parts: Parts) -> list[Middleware]:
     """CORS is the outer one: a script of an allowed origin may read the refusals of ErrorMiddleware, too."""
     errors = Middleware(
         ErrorMiddleware,
-        observe=parts.metrics.request,
+        observe=parts.base.metrics.request,
         refuse=Refusals(parts.actions).response,
         admit=parts.admission.request,
-        tracer=parts.tracer,
+        tracer=parts.base.tracer,
     )
-    if not parts.settings.allowed_origins:
+    if not parts.base.settings.allowed_origins:
         return [errors]
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=parts.settings.allowed_origins,
+        allow_origins=parts.base.settings.allowed_origins,
         allow_methods=["GET", "POST", "PATCH", "PUT", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID, TRACEPARENT],
         expose_headers=["Location", "Idempotent-Replayed", REQUEST_ID],

@@ -17,7 +17,8 @@ from app.commandline import foreman
 from app.commandline.cleaning import forget_user, prune_all
 from app.commandline.refusals import explained
 from app.domain.room import Policy
-from app.parts import utc_now, wallet_of
+from app.parts import utc_now
+from app.parts.money import wallet_of
 from app.settings import InvalidSettings, Settings, read_settings
 from app.store import Store, copies, wallet_check
 from app.store.checking import LISTED, Result, check_database

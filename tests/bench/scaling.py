@@ -25,7 +25,7 @@ from rich.table import Table
 
 from app.engine.queries import READER_THREADS
 from app.live.catch_up import POSITION_CHECK_SECONDS
-from app.parts import POSTGRESQL_LANES
+from app.parts.foundation import POSTGRESQL_LANES
 from tests.bench.scenarios.scaling import SHARED
 
 EVENTS_OF_AN_ITEM = 4

