@@ -148,7 +148,8 @@ export class QueueClient extends EventTarget {
   connect() {
     if (this.#wanted) return;
     this.#wanted = true;
-    for (const name of WAKING) addEventListener(name, this.#wake);
+    // Outside a page, as in Node, there is nothing to wake from.
+    for (const name of WAKING) globalThis.addEventListener?.(name, this.#wake);
     this.#lastTick = Date.now();
     this.#ticker = setInterval(() => this.#tick(), 1_000);
     this.#announce({ status: "connecting" });
@@ -158,7 +159,7 @@ export class QueueClient extends EventTarget {
   /** Lets go of the socket, the timers and the page's events. */
   close() {
     this.#wanted = false;
-    for (const name of WAKING) removeEventListener(name, this.#wake);
+    for (const name of WAKING) globalThis.removeEventListener?.(name, this.#wake);
     clearInterval(this.#ticker);
     this.#drop();
     this.#settleAll(new QueueError("DISCONNECTED"));
@@ -470,7 +471,7 @@ export class QueueClient extends EventTarget {
   #tick() {
     const gap = Date.now() - this.#lastTick;
     this.#lastTick = Date.now();
-    if (gap > 5_000 && document.visibilityState === "visible") this.check();
+    if (gap > 5_000 && globalThis.document?.visibilityState !== "hidden") this.check();
   }
 
   #planRefresh() {

@@ -24,11 +24,12 @@ export async function whyRefused(origin) {
     );
   if (!(await ask("no-cors"))) return null;
   const isReadable = await ask("cors");
+  const here = globalThis.location?.origin ?? "this program";
   const error = new QueueError(isReadable ? "UNAVAILABLE" : "FORBIDDEN", {
-    detail: `${origin} refuses a socket from ${location.origin}.`,
+    detail: `${origin} refuses a socket from ${here}.`,
   });
   error.hint = isReadable
     ? "Does a proxy before the service pass on WebSocket upgrades and the Host header?"
-    : `Add ${location.origin} to ALLOWED_ORIGINS of the service.`;
+    : `Add ${here} to ALLOWED_ORIGINS of the service.`;
   return error;
 }

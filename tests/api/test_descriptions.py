@@ -23,6 +23,6 @@ def test_two_descriptions_asked_for_at_once_are_made_one_after_the_other_and_onc
 
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(written, (first, second, first, second)))
-    assert answers == [b'"first"', b'"second"', b'"first"', b'"second"']
+    assert answers == [b"first", b"second", b"first", b"second"]
     (_, ended), (began, _) = sorted(spans)
     assert ended <= began
