@@ -109,6 +109,14 @@ function message(described, asyncapi) {
   );
 }
 
+/** A table of what can be tried: [name, meaning, what tries it]. */
+const tried = (rows) =>
+  el(
+    "table",
+    { class: "tried" },
+    el("tbody", {}, rows.map(([name, meaning, trial]) => el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, prose(meaning)), el("td", {}, trial)))),
+  );
+
 function section(id, title, ...content) {
   byId("contents").append(el("a", { href: `#${id}` }, title));
   byId("sections").append(el("section", { id }, el("h2", {}, title), ...content));
@@ -138,8 +146,15 @@ function show(openapi, asyncapi) {
     examples(intake).map(([title, id, program]) => block(title, el("pre", { id, class: "card program", tabindex: "0" }, program))),
     paragraphs(t("docs.examplesMore")),
   );
-  const [place, overlay] = tryouts();
-  section("element", t("docs.element"), paragraphs(t("docs.elementText")), el("pre", { class: "card program", tabindex: "0" }, ELEMENT), ...place);
+  const [place, overlay, reference] = tryouts();
+  section(
+    "element",
+    t("docs.element"),
+    paragraphs(t("docs.elementText")),
+    el("pre", { class: "card program", tabindex: "0" }, ELEMENT),
+    ...place,
+    ...reference.map(([title, rows, before]) => block(prose(title), before, tried(rows))),
+  );
   const options = overlayOptions().map(([name, text]) =>
     el("tr", {}, el("td", {}, el("code", {}, name)), el("td", {}, prose(text)), el("td", {})),
   );

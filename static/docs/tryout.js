@@ -1,7 +1,7 @@
 // What can be tried on the page itself: short programs to copy, the element, and the overlay with its options.
 import { el } from "../lib/dom.js";
 import { language, t } from "../lib/messages.js";
-import "../position-element.js";
+import { elementReference } from "./element-reference.js";
 
 const OVERLAY_OPTIONS = ["max", "theme", "scale", "hide"];
 const PERFORMER = "mira";
@@ -30,7 +30,7 @@ client.connect();`,
   ],
 ];
 
-/** The element and the overlay of one performer, whom the reader may change: [element, overlay]. */
+/** The element and the overlay of one performer, whom the reader may change: [element, overlay, its reference]. */
 export function tryouts() {
   const place = el("performance-queue-position", { performer: PERFORMER, server: location.origin, lang: language });
   const frame = el("iframe", { src: overlayOf(PERFORMER), title: t("docs.overlayPreview"), loading: "lazy", class: "overlay" });
@@ -41,7 +41,7 @@ export function tryouts() {
     frame.src = overlayOf(whose.value.trim());
   });
   const choice = el("p", { class: "whose" }, el("label", { for: "whose" }, t("docs.performer")), whose);
-  return [[choice, place], [frame]];
+  return [[choice, place], [frame], elementReference(place)];
 }
 
 const overlayOf = (performer) => `/overlay/${encodeURIComponent(performer)}`;

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.api.pages import STATIC
 from app.specs.asyncapi import SERVER_FRAMES
@@ -123,7 +123,7 @@ def test_the_element_on_the_page_is_alive_and_the_overlay_is_shown(page: Page, s
         page.goto(f"{server.url}/docs#element")
         page.get_by_label("Performer").fill(room.performer)
         page.get_by_label("Performer").press("Enter")
-        element = page.locator("performance-queue-position")
+        element = page.locator("performance-queue-position").first
         expect(element).to_contain_text("1")
         expect(page.frame_locator("#overlay-options iframe").get_by_text("Dance")).to_be_visible()
         room.request(title="Sing")
@@ -178,3 +178,77 @@ def test_a_search_finds_what_the_page_itself_says(page: Page, server: Server) ->
     page.get_by_role("searchbox").fill("OBS browser source")
     expect(page.locator("section#overlay-options")).to_be_visible()
     expect(page.locator("section#about-users")).to_be_hidden()
+
+
+ELEMENT = (STATIC / "position-element.js").read_text()
+OFFERS = """() => {
+  const groups = [...document.querySelectorAll("#element .block")];
+  const cells = (group, number) =>
+    [...group.querySelectorAll(`td:nth-child(${number})`)].map((cell) => cell.textContent);
+  return groups.map((group) => [cells(group, 1), cells(group, 2)]);
+}"""
+"""What the page lists of the element: names and meanings by table."""
+
+
+def offers_of_the_source(page: Page) -> list[list[str]]:
+    """Attributes, properties, events, parts and custom properties, from the element's own source and shadow tree."""
+    element = "document.querySelector('performance-queue-position')"
+    attributes: list[str] = page.evaluate(f"{element}.constructor.observedAttributes")
+    parts: list[str] = page.evaluate(
+        f"[...{element}.shadowRoot.querySelectorAll('[part]')].map(({{ part }}) => part.value)"
+    )
+    accessors = set(re.findall(r"^  (?:get|set) (\w+)\(", ELEMENT, re.MULTILINE))
+    events = set(re.findall(r'#emit\("([\w-]+)"', ELEMENT))
+    custom = set(re.findall(r"var\((--[\w-]+),", (STATIC / "lib/element-style.js").read_text()))
+    return [sorted(names) for names in (attributes, accessors, events, parts, custom)]
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "de-DE"])
+def test_the_page_and_the_guide_list_all_that_the_element_offers(browser: Browser, server: Server, locale: str) -> None:
+    context = browser.new_context(locale=locale)
+    page = context.new_page()
+    page.goto(f"{server.url}/docs#element")
+    page.wait_for_selector("#element .block")
+    listed = page.evaluate(OFFERS)
+    offered = offers_of_the_source(page)
+    assert [sorted(names) for names, _ in listed] == offered
+    for names, meanings in listed:
+        assert all(meaning and not meaning.startswith("docs.") for meaning in meanings), names
+    guide = (STATIC / "docs/guides/embed.md").read_text().split("## What there is")[1].split("\n## ")[0]
+    tables = [sorted(re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE)) for table in guide.split("|---|---|")[1:]]
+    custom, parts = re.findall(r"Custom properties: (.*?)\. Parts for `::part\(\)`: (.*?)\.\n", guide, re.DOTALL)[0]
+    assert [*tables, *(sorted(re.findall(r"`([\w-]+)`", text)) for text in (parts, custom))] == offered
+    context.close()
+
+
+def test_what_the_element_offers_can_be_tried_on_the_page(page: Page, server: Server) -> None:
+    with room_of(server) as room:
+        room.request(title="Dance")
+        mine = room.request(title="Sing", userId="ada")
+        page.goto(f"{server.url}/docs#element")
+        page.get_by_label("Performer").fill(room.performer)
+        page.get_by_label("Performer").press("Enter")
+        live, sample = page.locator("performance-queue-position").first, page.locator("#element-parts")
+        expect(live).to_contain_text("2 requests in line")
+        element = page.locator("#element")
+
+        def row(name: str) -> Locator:
+            return element.locator("tr").filter(has=page.get_by_text(name, exact=True))
+
+        expect(row("ready")).to_contain_text("version")
+        element.get_by_label("strings").fill("{n} in line")
+        expect(live).to_contain_text("2 in line")
+        element.get_by_label("token").fill(server.viewer("ada"))
+        expect(live).to_contain_text("1 ahead of you")
+        expect(row("queue-position")).to_contain_text(mine["itemId"])
+        element.get_by_label("lang").select_option("de")
+        expect(live).to_contain_text("vor dir")
+        element.get_by_label("hide").fill("cancel")
+        expect(live.get_by_role("button")).to_have_count(0)
+        element.get_by_label("--queue-accent").fill("rgb(1, 2, 3)")
+        for shown in (live, sample):
+            expect(shown.locator(".position")).to_have_css("color", "rgb(1, 2, 3)")
+        row("confirm").get_by_role("button").click()
+        expect(sample.locator(".confirm")).to_have_css("outline-style", "dashed")
+        row("confirm").get_by_role("button").click()
+        expect(sample.locator(".confirm")).to_have_css("outline-style", "none")
