@@ -8,6 +8,7 @@ Each override says what it keeps of uvicorn's method; `tests/server/test_upstrea
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, cast
@@ -36,6 +37,9 @@ from app.server.websocket_protocol import QueueSocketProtocol
 EXTENSION = "performance_queue.abort"
 
 Abort = Callable[[], None]
+
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+"""RFC 3986 section 3.2: a host, and perhaps a port."""
 
 LARGEST_LEFTOVER = 16 * 1024 * 1024
 """Bytes that are read and dropped after an answer that ends the connection."""
@@ -267,6 +271,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
             return
         self._find_client()
         self._admission.busy(self)
+        # RFC 9110 section 10.1.1: HTTP/1.0 knows no answer before the answer.
+        self.expect_100_continue &= self.parser.get_http_version() == "1.1"
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
@@ -304,8 +310,11 @@ class QueueHttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.head_bytes:
             self._stop(HeadersTooLarge(f"The head can be at most {self._limits.head_bytes} bytes."), Cause.HEAD_SIZE)
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            self._stop(BadRequest("This is not HTTP/1.1."), Cause.BAD_REQUEST)
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
             self._stop(BadRequest("A request has one Host header."), Cause.BAD_REQUEST)
 
     def _stop(self, refusal: QueueError, cause: Cause) -> None:
@@ -427,16 +436,20 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._end_with(refusal)
 
     def _end_with(self, refusal: QueueError) -> None:
-        self._flush()
-        is_head = (self.scope or {}).get("method") == "HEAD"
+        self._end_answer()
+        has_begun = self._phase in (_Phase.HEAD, _Phase.BODY)
+        # Before its address has come the parser names the method of the request before.
+        is_head = has_begun and bool(self.url) and self.parser.get_method() == b"HEAD"
+        # The scope's, not `self.headers`, among which a chunked body's trailers would be.
+        headers = self.scope["headers"] if self.scope else ()
         if not self.transport.is_closing():
-            self.transport.write(response_bytes(refusal, self.headers or (), with_body=not is_head))
+            self.transport.write(response_bytes(refusal, headers, with_body=not is_head))
         self._linger()
 
-    def _flush(self) -> None:
-        """Write what waits of the last answer: nothing can be written once the connection is half-closed."""
+    def _end_answer(self) -> None:
+        """Write what waits of the last answer, and nothing after it: the connection will be half-closed."""
         if self._serving is not None:
-            cast(ResponseTransport, self._serving.transport).flush()
+            cast(ResponseTransport, self._serving.transport).end()
 
     def _linger(self) -> None:
         """Half-close, and drop what the peer still sends until it has closed."""
@@ -448,7 +461,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self.transport.is_closing():
             return
-        self._flush()
+        self._end_answer()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._reading.open()

@@ -10,7 +10,7 @@ class ResponseTransport:
     uvicorn writes the head of a response and then its body: two system calls, and a reader that is woken twice.
     """
 
-    __slots__ = ("_close", "_held", "_transport")
+    __slots__ = ("_close", "_held", "_is_ended", "_transport")
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         """`close` ends the connection once everything is written."""
@@ -18,9 +18,10 @@ class ResponseTransport:
         self._close = close
         self._held: bytes | None = b""
         """What waits; None once nothing waits any more."""
+        self._is_ended = False
 
     def write(self, data: bytes) -> None:
-        if self._transport.is_closing():
+        if self.is_closing():
             # The connection went while the answer was made; uvicorn knows that of the last request on it only.
             return
         if self._held is None:
@@ -38,9 +39,15 @@ class ResponseTransport:
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
+    def end(self) -> None:
+        """Write what waits, and drop what comes later: the connection is about to be half-closed. An application that
+        has yet to ask for its body would otherwise write `100 Continue` behind the end."""
+        self.flush()
+        self._is_ended = True
+
     def close(self) -> None:
         self.flush()
         self._close()
 
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self._is_ended or self._transport.is_closing()

@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first case")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, serving(Path(folder)) as server:
-        report = asyncio.run(assault(server.port, range(options.seed, options.seed + options.cases)))
+        report = asyncio.run(assault(server.port, server.admin, range(options.seed, options.seed + options.cases)))
     print(f"{report.cases} cases; answers by status: {dict(sorted(report.answers.items()))}")
     print(*report.failures, sep="\n")
     return 1 if report.failures else 0

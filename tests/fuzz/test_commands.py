@@ -8,18 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.commands import Report, play
-from tests.fuzz.test_fuzz import memory
+from tests.fuzz.test_fuzz import memory, tasks
 from tests.support.server import serving
 
 pytestmark = pytest.mark.anyio
 
 SESSIONS = 40
 TOGETHER = 4
-
-
-def tasks() -> int:
-    """That have not ended, in every loop of this process."""
-    return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
 
 
 @pytest.mark.timeout(300)

@@ -69,6 +69,15 @@ async def test_a_head_alone_leaves_before_the_connection_closes() -> None:
     assert response.is_closing()
 
 
+async def test_nothing_is_written_behind_the_end_of_a_half_closed_connection() -> None:
+    response, transport = joined()
+    response.write(HEAD)
+    response.end()
+    response.write(MORE)
+    assert transport.written == [HEAD]
+    assert response.is_closing()
+
+
 async def test_nothing_is_written_to_a_connection_that_went_meanwhile() -> None:
     response, transport = joined()
     response.write(HEAD)
@@ -85,3 +94,42 @@ async def test_a_proxy_may_use_a_connection_again_that_was_idle_for_longer_than_
             await raw.send_bytes(b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n")
             assert b"HTTP/1.1 200" in await raw.head()
             await asyncio.sleep(pause)
+
+
+CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_a_body_that_breaks_off_before_anybody_has_asked_for_it_is_refused_and_no_error(server: Server) -> None:
+    """The application would ask for it with `100 Continue`, behind the refusal: the fuzzer has found that."""
+    head = f"POST /v1/queue/items HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {server.feature()}\r\n"
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(f"{head}Expect: 100-continue\r\n{CHUNKED}no size\r\n".encode())
+        (await raw.answer()).problem(400, "BAD_REQUEST")
+        assert await raw.ended()
+    assert server.expected_errors() == []
+
+
+async def test_a_refused_request_is_named_by_its_head_and_not_by_a_trailer(server: Server) -> None:
+    async with tcp(server.port) as raw:
+        head = "POST /v1/none HTTP/1.1\r\nHost: test\r\nX-Request-ID: mine\r\n"
+        await raw.send_bytes(f"{head}{CHUNKED}0\r\nX-Request-ID: other\r\nX-A: a\0b\r\n".encode())
+        answer = await raw.answer()
+        answer.problem(400, "BAD_REQUEST")
+        assert answer.headers["x-request-id"] == "mine"
+
+
+async def test_a_head_request_is_refused_without_a_body(server: Server) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"HEAD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_http_1_0_gets_no_answer_before_the_answer(server: Server) -> None:
+    async with tcp(server.port) as raw:
+        head = f"POST /v1/queue/items HTTP/1.0\r\nAuthorization: Bearer {server.feature()}\r\nExpect: 100-continue\r\n"
+        await raw.send_bytes(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+        (await raw.answer()).problem(422, "VALIDATION_ERROR")
