@@ -26,6 +26,7 @@ from app.api.commands import Commands
 from app.api.events import Events
 from app.api.health import Health
 from app.api.items import Items
+from app.api.outlook import Outlook
 from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
@@ -234,6 +235,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
         *commands.routes(),
         *Reports(callers=callers, queries=queries, clock=clock).routes(),
+        *Outlook(callers=callers, queries=queries, clock=clock).routes(),
         *Timeline(callers=callers, queries=queries, clock=clock).routes(),
         *Users(callers=callers, queries=queries).routes(),
         *Events(callers=callers, log=parts.live.event_log).routes(),

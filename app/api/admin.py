@@ -1,4 +1,4 @@
-"""Administration: all rooms, the sockets that watch them, and the wallet operations."""
+"""Administration: all rooms, a search for items, the sockets that watch, and the wallet operations."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,14 +12,28 @@ from starlette.routing import BaseRoute, Route
 from app.access import rights
 from app.actions import Actions
 from app.api.callers import Callers
-from app.api.parameters import bad_parameter, idempotency_key_of, paging_of, performer_ids_of
+from app.api.parameters import (
+    bad_parameter,
+    idempotency_key_of,
+    paging_of,
+    performer_ids_of,
+    search_words_of,
+)
 from app.api.responses import REPLAYED, json_response
 from app.domain.operation import OperationStatus
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
 from app.store import Store, reading
+from app.store.searching import search_items
 from app.wire import shapes
-from app.wire.requests import DisconnectRequest, EmptyRequest, ResolveRequest, RetryOperationsRequest, read_body
+from app.wire.requests import (
+    DisconnectRequest,
+    EmptyRequest,
+    ResolveRequest,
+    RetryOperationsRequest,
+    is_identifier,
+    read_body,
+)
 
 OPERATIONS_PATH = "/v1/admin/wallet-operations"
 
@@ -74,6 +88,19 @@ class Admin:
         listing: shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
         return json_response(listing)
 
+    async def items(self, request: Request) -> Response:
+        rights.may_administer(await self.callers.principal(request))
+        words = search_words_of(request)
+        limit, _ = paging_of(request)
+        found = await self.queries.run_slow(lambda connection: search_items(connection, words, limit=limit))
+        answer: shapes.FoundItems = {
+            "items": [shapes.whole_item(*await self.queries.position(item)) for item in found.items],
+            "more": found.more,
+            "lookedBackTo": found.looked_back_to,
+            "limit": limit,
+        }
+        return json_response(answer)
+
     async def audiences(self, request: Request) -> Response:
         rights.may_administer(await self.callers.principal(request))
         limit, skip = paging_of(request)
@@ -105,8 +132,13 @@ class Admin:
         status = request.query_params.get("status")
         if status is not None and status not in [*OperationStatus]:
             raise bad_parameter("status", f"must be one of {', '.join(OperationStatus)}")
+        item_id = request.query_params.get("itemId")
+        if item_id is not None and not is_identifier(item_id):
+            raise bad_parameter("itemId", "must be an item's id")
         page = await self.queries.run(
-            lambda connection: reading.operations_page(connection, status=status, limit=limit, skip=skip)
+            lambda connection: reading.operations_page(
+                connection, status=status, limit=limit, skip=skip, item_id=item_id
+            )
         )
         operations = [shapes.operation_shape(operation) for operation in page.rows]
         listing: shapes.OperationsPage = {
@@ -143,6 +175,7 @@ class Admin:
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
+            Route("/v1/admin/items", Endpoint(self.items), methods=["GET"]),
             Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
             Route("/v1/admin/sockets/disconnect", Endpoint(self.disconnect_sockets), methods=["POST"]),
             Route(OPERATIONS_PATH, Endpoint(self.wallet_operations), methods=["GET"]),

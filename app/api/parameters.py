@@ -6,7 +6,7 @@ from starlette.requests import Request
 
 from app.domain.errors import FieldError, InvalidRequest, PerformerNotFound
 from app.specs.openapi import EVENT_STREAM
-from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_LIMIT, MOST_PERFORMERS
+from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_LIMIT, LONGEST_SEARCH, MOST_PERFORMERS
 from app.wire.requests import is_identifier
 
 DEFAULT_SPAN = timedelta(days=1)
@@ -41,6 +41,13 @@ def wants_stream(request: Request) -> bool:
     """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
     return EVENT_STREAM in kinds and request.method == "GET"
+
+
+def search_words_of(request: Request) -> str:
+    words = request.query_params.get("q", "").strip()
+    if not 1 <= len(words) <= LONGEST_SEARCH or "\0" in words:
+        raise bad_parameter("q", f"must be 1 to {LONGEST_SEARCH} characters")
+    return words
 
 
 def paging_of(request: Request) -> tuple[int, int]:

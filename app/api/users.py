@@ -11,7 +11,6 @@ from app.api.callers import Callers
 from app.api.parameters import paging_of
 from app.api.responses import json_response
 from app.domain.errors import NotFound
-from app.domain.item import Item
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint
 from app.store import reading
@@ -34,16 +33,9 @@ class Users:
         page = await self.queries.run(
             lambda connection: reading.items_of_user(connection, user_id, limit=limit, skip=skip)
         )
-        items = [await self._with_position(item) for item in page.rows]
+        items = [shapes.whole_item(*await self.queries.position(item)) for item in page.rows]
         history: shapes.ItemsPage = {"items": items, "total": page.total, "limit": limit, "skip": skip}
         return json_response(history)
-
-    async def _with_position(self, item: Item) -> shapes.WholeItem:
-        """An active item's position is its room's to say; the item may have ended since its row was read."""
-        if not item.is_active:
-            return shapes.whole_item(item, 0)
-        item, room = await self.queries.item(item.item_id)
-        return shapes.whole_item(item, room.position(item.item_id))
 
     def routes(self) -> list[BaseRoute]:
         return [Route("/v1/users/{userId}/queue/items", Endpoint(self.items), methods=["GET"])]

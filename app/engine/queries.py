@@ -111,6 +111,14 @@ class Queries:
                 return active, room
             # It ended between the two reads; the row has its end by now.
 
+    async def position(self, item: Item) -> tuple[Item, int]:
+        """The item as it is now, and its position: an active item's is its room's to say, and the item may have ended
+        since its row was read."""
+        if not item.is_active:
+            return item, 0
+        item, room = await self.item(item.item_id)
+        return item, room.position(item.item_id)
+
     def observe(self, events: Sequence[Event]) -> None:
         """Remember from committed events which room each active item is in."""
         for event in events:

@@ -28,6 +28,7 @@ from app.wire.paging import (
     LARGEST_EVENTS_LIMIT,
     LARGEST_LIMIT,
     LARGEST_VERSION,
+    LONGEST_SEARCH,
     MOST_PERFORMERS,
 )
 from app.wire.requests import IDENTIFIER_PATTERN
@@ -78,6 +79,16 @@ PARAMETERS: Mapping[str, Schema] = {
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
     "to": _query("to", "The end of the span; by default now.", INSTANT),
     "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
+    "operationItem": _query("itemId", "Only this item's.", IDENTIFIER),
+    "search": {
+        **_query(
+            "q",
+            "An item's id, a user's id, an escrow, the wallet's reference or six and more of its last characters, a "
+            "feature's event, or an amount of tokens.",
+            {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
+        ),
+        "required": True,
+    },
     "deliveries": _query("limit", "At most so many.", _whole_number(1, LARGEST_DELIVERIES_LIMIT, DEFAULT_LIMIT)),
     "sourceFeature": _query(
         "sourceFeature",

@@ -181,6 +181,17 @@ OPERATIONS: tuple[Operation, ...] = (
         public=True,
         refuses=(*TOKEN, PerformerNotFound),
     ),
+    _get(
+        f"{ROOM_PATH}/outlook",
+        "outlook",
+        "What a new request would wait, and how good such estimates have been lately",
+        "Rooms",
+        shapes.OutlookShape,
+        who="anybody with a token",
+        public=True,
+        refuses=(*TOKEN, PerformerNotFound),
+        notes="The accuracy is up to a minute old.",
+    ),
     _command(START_NEXT, "Rooms", shapes.WholeItem),
     _get(
         f"{ROOM_PATH}/history",
@@ -328,6 +339,18 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=LISTING,
     ),
     _get(
+        "/v1/admin/items",
+        "search_items",
+        "The items that somebody's words belong to, newest first",
+        "Administration",
+        shapes.FoundItems,
+        who=ADMIN,
+        parameters=("search", "limit"),
+        refuses=LISTING,
+        notes="A feature's event and the end of a reference are looked for among the newest 20,000 items; all else in "
+        "all of them.",
+    ),
+    _get(
         "/v1/admin/audiences",
         "audiences",
         "The sockets of every watched room and how they keep up, over all processes, the most watched room first",
@@ -370,7 +393,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Administration",
         shapes.OperationsPage,
         who=ADMIN,
-        parameters=("operationStatus", "limit", "skip"),
+        parameters=("operationStatus", "operationItem", "limit", "skip"),
         refuses=LISTING,
     ),
     Operation(

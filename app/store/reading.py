@@ -460,8 +460,13 @@ def find_operation(connection: Connection, operation_id: str) -> Operation | Non
     return None if row is None else records.operation_from(row)
 
 
-def operations_page(connection: Connection, *, status: str | None, limit: int, skip: int) -> Page[Operation]:
+def operations_page(
+    connection: Connection, *, status: str | None, limit: int, skip: int, item_id: str | None = None
+) -> Page[Operation]:
+    """Operations in a status, of an item, or all; newest first."""
     where = OPERATIONS.c.status == status if status is not None else OPERATIONS.c.status.is_not(None)
+    if item_id is not None:
+        where &= OPERATIONS.c.item_id == item_id
     statement = select(OPERATIONS).where(where).order_by(OPERATIONS.c.created_at.desc(), OPERATIONS.c.operation_id)
     rows = connection.execute(statement.limit(limit).offset(skip)).mappings()
     total = connection.execute(select(func.count()).select_from(OPERATIONS).where(where)).scalar_one()

@@ -133,6 +133,19 @@ class ItemRow(SQLModel, table=True):
             postgresql_where=text("ended_at IS NOT NULL"),
         ),
         Index("ix_item_user", "user_id", "item_id"),
+        Index("ix_item_tokens", "tokens", "item_id"),
+        *(
+            Index(
+                name,
+                column,
+                sqlite_where=text(f"{column} IS NOT NULL"),
+                postgresql_where=text(f"{column} IS NOT NULL"),
+            )
+            for name, column in (
+                ("ix_item_settlement", "settlement_transaction_id"),
+                ("ix_item_refund", "refund_transaction_id"),
+            )
+        ),
         Index(
             "ix_item_due",
             "due_at",

@@ -216,6 +216,27 @@ def position_shape(room: Room, item: Item, waits: Waits) -> PositionShape:
     }
 
 
+class EstimateAccuracy(TypedDict):
+    """How far waits told on arrival were from what came, in either direction."""
+
+    since: datetime
+    count: int
+    """The items, at most the last 100, that ended since then and had been on stage."""
+    share: float
+    withinSeconds: int
+    """This share of the waits came no further than this from what was told."""
+
+
+class OutlookShape(TypedDict):
+    """What a request that came now would wait while the performer goes on. Who watches is told no more than that."""
+
+    performerId: str
+    estimatedWaitSeconds: int
+    estimatedWaitRange: list[int] | None
+    accuracy: EstimateAccuracy | None
+    """Of the last twelve hours; null with fewer than ten items."""
+
+
 # Spelt as a call because "from" is a keyword.
 Transition = TypedDict(
     "Transition",
@@ -330,6 +351,9 @@ class OperationShape(TypedDict):
     escrowTransactionId: str
     kind: OperationKind
     status: OperationStatus
+    settleTokens: int
+    refundTokens: int
+    """The two amounts add up to the hold."""
     attempts: int
     nextAttemptAt: datetime | None
     lastProblem: str | None
@@ -346,6 +370,8 @@ def operation_shape(operation: Operation) -> OperationShape:
         "escrowTransactionId": operation.escrow_transaction_id,
         "kind": operation.kind,
         "status": operation.status,
+        "settleTokens": operation.settle_tokens,
+        "refundTokens": operation.refund_tokens,
         "attempts": operation.attempts,
         "nextAttemptAt": operation.next_attempt_at if waits else None,
         "lastProblem": operation.last_problem,
@@ -391,6 +417,18 @@ class OperationsPage(TypedDict):
     total: int
     limit: int
     skip: int
+
+
+class FoundItems(TypedDict):
+    """The items that a search has found, newest first."""
+
+    items: list[WholeItem]
+    more: bool
+    """There are others beyond the limit."""
+    lookedBackTo: datetime | None
+    """A feature's event and the end of a reference are looked for among the newest items only: since then. Null: all
+    items were looked at."""
+    limit: int
 
 
 class RoomsPage(TypedDict):

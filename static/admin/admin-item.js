@@ -5,7 +5,6 @@ import { count, dayAndTime, exactClock, inLine, tokens } from "../lib/format.js"
 import { errorText, t, words } from "../lib/messages.js";
 import { moneyState } from "../lib/outcome.js";
 import { itemPath } from "../lib/protocol.js";
-import { search } from "./admin-search.js";
 import { drawTable } from "./table.js";
 
 const REASONS = [
@@ -30,6 +29,9 @@ const SHOWN = [
   "refundTransactionId",
   "refundedTokens",
 ];
+
+const FOUND_MOST = 50;
+const OPERATION_TONES = { dead: "bad", retrying: "warn", pending: "quiet", done: "good" };
 
 const FOUND_COLUMNS = [
   {
@@ -61,14 +63,18 @@ export function openItem(session) {
       byId("item-body").replaceChildren(el("p", { class: "card empty" }, t("itemView.hint")));
       return;
     }
-    // What is no id has been looked for once: the way there is long.
+    // What is no id has been looked for once: the list would move under the pointer.
     if (!asked && looked === itemId) return;
     const path = itemPath(itemId);
     try {
-      const [item, { transitions }] = await Promise.all([session.get(path), session.get(`${path}/transitions`)]);
+      const [item, { transitions }, { operations }] = await Promise.all([
+        session.get(path),
+        session.get(`${path}/transitions`),
+        session.get(`/v1/admin/wallet-operations?${new URLSearchParams({ itemId })}`),
+      ]);
       looked = "";
-      const stamp = JSON.stringify([item, transitions.length]);
-      if (asked || byId("item-body").stamp !== stamp) draw(item, transitions);
+      const stamp = JSON.stringify([item, transitions.length, operations]);
+      if (asked || byId("item-body").stamp !== stamp) draw(item, transitions, operations);
       byId("item-body").stamp = stamp;
     } catch (error) {
       if (!["ITEM_NOT_FOUND", "NOT_FOUND", "VALIDATION_ERROR"].includes(error.code)) throw error;
@@ -80,20 +86,55 @@ export function openItem(session) {
   async function find(words) {
     byId("item-body").stamp = null;
     byId("item-body").replaceChildren(el("p", { class: "card empty", role: "status" }, t("itemView.searching")));
-    const found = await search(session, words);
+    const query = new URLSearchParams({ q: words, limit: FOUND_MOST });
+    const found = await session.get(`/v1/admin/items?${query}`);
     if (words !== itemId) return;
-    if (found.length === 1) {
-      location.replace(`#item/${encodeURIComponent(found[0].itemId)}`);
+    if (found.items.length === 1 && found.items[0].itemId !== words) {
+      location.replace(`#item/${encodeURIComponent(found.items[0].itemId)}`);
       return;
     }
     const table = el("div", { class: "card table-card", "data-testid": "found", "data-label": t("itemView.found") });
-    if (found.length) drawTable(table, FOUND_COLUMNS, found, (item) => item.itemId, "");
+    if (found.items.length) drawTable(table, FOUND_COLUMNS, found.items, (item) => item.itemId, "");
+    const since = found.lookedBackTo && dayAndTime(Date.parse(found.lookedBackTo));
+    const note = [
+      found.more && t("itemView.more", { n: found.items.length }),
+      since && t("itemView.lookedBack", { since }),
+    ].filter(Boolean);
     byId("item-body").replaceChildren(
-      found.length ? table : el("p", { class: "card empty", role: "status" }, t("itemView.unknown")),
+      found.items.length ? table : el("p", { class: "card empty", role: "status" }, t("itemView.unknown")),
+      ...note.map((text) => el("p", { class: "muted found-note" }, text)),
     );
   }
 
-  function draw(item, transitions) {
+  /** What the wallet was asked for, how often, and what it last said. */
+  function payment({ kind, status, attempts, settleTokens, refundTokens, lastProblem, nextAttemptAt }) {
+    const facts = [
+      [t("wallet.kind"), t(`wallet.kind.${kind}`)],
+      [t("wallet.toPerformer"), count(settleTokens)],
+      [t("wallet.toViewer"), count(refundTokens)],
+      [t("wallet.attempts"), count(attempts)],
+      [t("wallet.problem"), lastProblem],
+      [t("wallet.next"), nextAttemptAt && dayAndTime(Date.parse(nextAttemptAt))],
+    ].filter(([, value]) => value);
+    return el(
+      "section",
+      { class: "payment", "data-testid": "payment", "aria-label": t("itemView.payment") },
+      el(
+        "h4",
+        {},
+        t("itemView.payment"),
+        " ",
+        el("span", { class: `tag ${OPERATION_TONES[status] ?? "quiet"}` }, t(`wallet.${status}`)),
+      ),
+      el(
+        "dl",
+        { class: "facts" },
+        facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+      ),
+    );
+  }
+
+  function draw(item, transitions, operations) {
     const { tone, text, reference } = moneyState(item, words);
     const facts = SHOWN.filter((name) => item[name] !== null && item[name] !== undefined && item[name] !== "").map(
       (name) => [
@@ -125,6 +166,7 @@ export function openItem(session) {
           ),
           el("p", { class: "item-note", dir: "auto" }, item.description),
           el("dl", { class: "facts" }, facts),
+          operations.map(payment),
           Object.keys(item.metadata ?? {}).length > 0 &&
             el(
               "pre",

@@ -198,6 +198,7 @@ const ROOM_COLUMNS = [
   },
   {
     title: t("rooms.state"),
+    sort: (room) => [!room.performerOnline, room.paused, !room.accepting, room.mode === "off"].map(Number).join(""),
     cell: roomState,
     key: (room) => [room.performerOnline, room.paused, room.accepting, room.mode].join(),
   },
@@ -229,12 +230,18 @@ const ROOM_COLUMNS = [
   {
     title: t("rooms.lagging"),
     number: true,
+    sort: (room) => audiences?.get(room.performerId)?.laggingSockets ?? 0,
     cell: (room) =>
       watching(room, ({ laggingSockets, longestLagSeconds }) =>
         laggingSockets ? `${count(laggingSockets)} (${stopwatch(longestLagSeconds)})` : count(0),
       ),
   },
-  { title: t("rooms.version"), number: true, cell: (room) => count(room.version) },
+  {
+    title: t("rooms.version"),
+    number: true,
+    sort: (room) => room.version,
+    cell: (room) => count(room.version),
+  },
 ];
 
 /** An administrator's panel of a room, in a window of its own; the token travels in the fragment. */
@@ -378,6 +385,8 @@ const WALLET_COLUMNS = [
     cell: (row) => el("span", { title: row.escrowTransactionId }, shortId(row.escrowTransactionId)),
     key: (row) => row.escrowTransactionId,
   },
+  { title: t("wallet.toPerformer"), number: true, cell: (row) => count(row.settleTokens) },
+  { title: t("wallet.toViewer"), number: true, cell: (row) => count(row.refundTokens) },
   { title: t("wallet.attempts"), number: true, cell: (row) => count(row.attempts) },
   { title: t("wallet.problem"), wide: true, cell: (row) => row.lastProblem ?? "" },
   {
@@ -524,6 +533,8 @@ byId("wallet-csv").addEventListener("click", () =>
       "escrowTransactionId",
       "kind",
       "status",
+      "settleTokens",
+      "refundTokens",
       "attempts",
       "nextAttemptAt",
       "lastProblem",

@@ -42,6 +42,8 @@ export default {
   "wallet.kind.refund": "Erstattung",
   "wallet.kind.partial": "Teilung",
   "wallet.escrow": "Treuhand",
+  "wallet.toPerformer": "An den Performer",
+  "wallet.toViewer": "An den Zuschauer",
   "wallet.attempts": "Versuche",
   "wallet.problem": "Letztes Problem",
   "wallet.next": "Nächster Versuch",
@@ -175,8 +177,11 @@ export default {
   "itemView.find": "Suchen",
   "itemView.hint":
     "Gib die Kennung eines Eintrags oder Zuschauers ein, eine Treuhand, die „Ref.“ von einer Seite oder einen Betrag in Token.",
-  "itemView.unknown":
-    "Unter den wartenden und zuletzt beendeten Einträgen und den Zahlungen gibt es nichts mit diesem Namen.",
+  "itemView.unknown": "Es gibt nichts mit diesem Namen.",
+  "itemView.more": "Es gibt mehr: Dies sind die neuesten {n}.",
+  "itemView.lookedBack":
+    "Nach dem Ereignis einer Funktion und dem Ende einer Referenz wurde nur seit {since} gesucht.",
+  "itemView.payment": "Zahlung",
   "itemView.searching": "Wird gesucht …",
   "itemView.found": "Gefunden",
   "itemView.created": "Angelegt",

@@ -56,5 +56,8 @@ export default {
   "stage.title": "Auf der Bühne",
   "stage.of": "von {time}",
   "stage.paused": "pausiert",
+  "money.copy": "Referenz kopieren",
+  "money.copied": "Referenz kopiert.",
+  "money.notCopied": "Dein Browser lässt das Kopieren hier nicht zu.",
   "money.reference": "Ref. {reference}",
 };

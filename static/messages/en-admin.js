@@ -42,6 +42,8 @@ export default {
   "wallet.kind.refund": "Refund",
   "wallet.kind.partial": "Split",
   "wallet.escrow": "Escrow",
+  "wallet.toPerformer": "To the performer",
+  "wallet.toViewer": "To the viewer",
   "wallet.attempts": "Attempts",
   "wallet.problem": "Last problem",
   "wallet.next": "Next attempt",
@@ -175,8 +177,10 @@ export default {
   "itemView.find": "Look up",
   "itemView.hint":
     "Enter an item’s id, a viewer’s id, an escrow, the “Ref.” that a page shows, or an amount of tokens.",
-  "itemView.unknown":
-    "There is nothing by this name among the items in line, the last that ended, and the payments.",
+  "itemView.unknown": "There is nothing by this name.",
+  "itemView.more": "There are more: these are the newest {n}.",
+  "itemView.lookedBack": "A feature’s event and the end of a reference were looked for only since {since}.",
+  "itemView.payment": "Payment",
   "itemView.searching": "Looking…",
   "itemView.found": "Found",
   "itemView.created": "Created",

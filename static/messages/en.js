@@ -54,5 +54,8 @@ export default {
   "stage.title": "On stage",
   "stage.of": "of {time}",
   "stage.paused": "paused",
+  "money.copy": "Copy the reference",
+  "money.copied": "Reference copied.",
+  "money.notCopied": "Your browser doesn’t allow copying here.",
   "money.reference": "Ref. {reference}",
 };

@@ -1,4 +1,5 @@
 // The overlay's link, as a streamer wants it: its options, each with its place in the address, over a sample picture.
+import { copyText } from "../lib/copy.js";
 import { addStyle, button, el, setText } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
 import { openModal } from "../lib/modal.js";
@@ -59,17 +60,9 @@ export function overlayLink(performer) {
 
   const said = el("p", { class: "muted", role: "status" });
   async function copy() {
-    try {
-      await navigator.clipboard.writeText(address.value);
-    } catch {
-      // No clipboard for pages over plain http: what is selected can still be copied.
-      address.select();
-      if (!document.execCommand("copy")) {
-        setText(said, t("overlayLink.select"));
-        return;
-      }
-    }
-    setText(said, t("overlayLink.copied"));
+    const copied = await copyText(address.value, address);
+    if (!copied) address.select();
+    setText(said, t(copied ? "overlayLink.copied" : "overlayLink.select"));
   }
 
   const form = el(

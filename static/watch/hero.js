@@ -6,9 +6,9 @@ import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { icon } from "../lib/icons.js";
 import { renderList } from "../lib/lists.js";
 import { inLine, isolated, tokens } from "../lib/format.js";
-import { t } from "../lib/messages.js";
+import { t, words } from "../lib/messages.js";
 import { moneyLine, showMoney } from "../lib/money.js";
-import { outcomeOf } from "../lib/outcome.js";
+import { moneyState, outcomeOf } from "../lib/outcome.js";
 
 let spoken = "";
 let speaking = null;
@@ -132,6 +132,7 @@ export function outcomeHero(hero, item, close) {
       "div",
       { class: "hero-words" },
       el("p", { class: "hero-line", "data-testid": "outcome" }),
+      el("p", { "data-testid": "refund" }),
       el("p", { class: "muted" }),
     ),
     item: el("div", { class: "hero-receipt" }, el("p"), moneyLine()),
@@ -142,31 +143,49 @@ export function outcomeHero(hero, item, close) {
     ),
   }));
   hero.close = close;
-  const [headline, text] = parts.words.children;
+  const [headline, refund, text] = parts.words.children;
   const [title, money] = parts.item.children;
   setAttribute(hero, "data-stage", false);
-  const words = outcomeOf(item, { t });
-  setText(headline, words.headline);
-  setText(text, words.detail);
+  const outcome = outcomeOf(item, { t });
+  setText(refund, refundText(item));
+  show(refund, refund.textContent !== "");
+  setText(headline, outcome.headline);
+  setText(text, outcome.detail);
   show(text, text.textContent !== "");
   showMoney(money, item);
   setText(title, inLine(isolated(item.title), tokens(item.tokens)));
-  say(`${headline.textContent}. ${money.textContent}`);
+  say(`${headline.textContent}. ${refund.textContent || money.textContent}`);
 }
 
-export function visitorHero(hero, { depth, situation, owner }) {
+/** What becomes of the tokens of a request that was not performed, in plain words. */
+function refundText(item) {
+  if (!["abandoned", "refunded"].includes(item.status)) return "";
+  const { tone } = moneyState(item, words);
+  const key = { good: "back", busy: "coming", warn: "slow", bad: "stuck" }[tone];
+  return key ? t(`refund.${key}`, { n: item.tokens }) : "";
+}
+
+/** `wait`: what a new request would wait, in words, or empty. */
+export function visitorHero(hero, { depth, situation, owner, wait }) {
   const parts = kindOfHero(hero, "visitor", () => ({
     eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
     main: el(
       "div",
       { class: "hero-main" },
       figure("waiting"),
-      el("div", { class: "hero-words" }, el("p", { class: "hero-line" }), el("p", { class: "muted" })),
+      el(
+        "div",
+        { class: "hero-words" },
+        el("p", { class: "hero-line" }),
+        el("p", { class: "new-wait", "data-testid": "new-wait" }),
+        el("p", { class: "muted" }),
+      ),
     ),
   }));
   setAttribute(hero, "data-stage", false);
-  const [number, words] = parts.main.children;
-  const [line, detail] = words.children;
+  const [number, lines] = parts.main.children;
+  const [line, fresh, detail] = lines.children;
+  setText(fresh, wait);
   setText(parts.eyebrow, t(owner ? "visitor.ownEyebrow" : "visitor.eyebrow"));
   const none = { off: "visitor.off", unknown: "visitor.unknown" }[situation];
   pulse(number, none ? "–" : String(depth));

@@ -50,7 +50,13 @@ export function drawClock(items, now) {
   const elapsed = stageSeconds(item, now);
   const still = isStill(item);
   setAttribute(card, "data-paused", still);
-  const limit = item.durationSeconds && t("stage.of", { time: stopwatch(item.durationSeconds) });
+  const left = (item.durationSeconds ?? 0) - elapsed;
+  const limit =
+    item.durationSeconds &&
+    inLine(
+      t("stage.of", { time: stopwatch(item.durationSeconds) }),
+      left > 0 && t("stage.left", { time: stopwatch(left) }),
+    );
   setText(clock.firstChild, stopwatch(elapsed));
   setText(clock.lastChild, (still ? t("stage.paused") : limit) || "");
   bar.firstChild.style.setProperty("inline-size", `${Math.min(100, (elapsed / (item.durationSeconds || 60)) * 100)}%`);

@@ -17,6 +17,7 @@ import { drawClock, drawStage } from "./stage-card.js";
 import { Session } from "../lib/session.js";
 import { isNext, isStill, onStage, stageSeconds, standing } from "../lib/stage.js";
 import { prepareNextVisit } from "./next-visit.js";
+import { accuracyText, openOutlook, waitOfNew } from "./outlook.js";
 import { browserStorage, tabStorage } from "../lib/storage.js";
 import { waitClock, waitOf, waitText } from "../lib/wait.js";
 
@@ -44,6 +45,7 @@ const own = new Map();
 const history = { items: [], total: 0, loaded: false };
 let notices = [];
 let outcome = null;
+let outlook = null;
 
 const isOwner = () => client.identity.role === "viewer" && client.identity.sub !== null;
 
@@ -109,7 +111,7 @@ function addNotice({ template, itemId, params = {}, noticeId = `${itemId}:${temp
   const notice = { template, itemId, position: params.position, noticeId, params };
   notices = [...notices.filter((other) => other.itemId !== itemId), notice];
   const item = mine().find((own) => own.itemId === itemId);
-  alertReader(noticeText(notice), inLine(item?.title, item && outlook(item)), itemId);
+  alertReader((item && whenNext(item)) || noticeText(notice), item?.title ?? "", itemId);
   draw();
 }
 
@@ -119,8 +121,8 @@ function noticeText({ template, params, position, itemId }) {
   return first && first.itemId !== itemId ? `${params.title ?? ""}: ${text}` : text;
 }
 
-/** For a lock screen: "next after “Jolene”, about 2:40". */
-function outlook(item) {
+/** For a lock screen: "You’re next after “Jolene”, about 2:40"; empty while that cannot be said. */
+function whenNext(item) {
   const current = onStage(client.state.items);
   const wait = waitFor(item);
   if (!current || stands() || !isNext(item, client.state.items) || !wait) return "";
@@ -212,6 +214,7 @@ function drawHero(items) {
   const { room, items: queue } = client.state;
   const live = client.connection.status === "live";
   hero.removeAttribute("aria-busy");
+  document.querySelector("main").toggleAttribute("data-spectator", !items.length && !outcome);
   document.documentElement.toggleAttribute("data-ready", true);
   notices = notices.filter(holds);
   if (items.length) {
@@ -239,7 +242,14 @@ function drawHero(items) {
       draw();
     });
   } else {
-    visitorHero(hero, { depth: queue.length, situation: situationOf(room, queue), owner: isOwner() });
+    const situation = situationOf(room, queue);
+    const taken = situation === "open" && room.accepting && queue.length < room.maxDepth;
+    visitorHero(hero, {
+      depth: queue.length,
+      situation,
+      owner: isOwner(),
+      wait: taken && queue.length ? waitOfNew(outlook?.current) : "",
+    });
   }
 }
 
@@ -319,6 +329,8 @@ function drawQueue(items) {
   const isFirst = room.accepting && situationOf(room, []) === "open";
   const nobody = room.mode === "off" ? "queue.off" : isFirst ? "queue.empty" : "queue.nobody";
   setText(byId("queue-empty"), t(nobody));
+  setText(byId("accuracy"), accuracyText(outlook?.current));
+  show(byId("accuracy"), byId("accuracy").textContent !== "");
 }
 
 // Own requests and history
@@ -367,4 +379,7 @@ everySecond(() => client.state.version !== null && drawClock(client.state.items,
 setInterval(draw, 15_000);
 setInterval(refine, REFINE_MS);
 client.connect();
-client.ready.then(prepareNextVisit);
+client.ready.then(() => {
+  outlook = openOutlook(session, performer, draw);
+  prepareNextVisit();
+});

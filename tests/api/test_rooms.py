@@ -310,6 +310,8 @@ async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, ser
             "escrowTransactionId",
             "kind",
             "status",
+            "settleTokens",
+            "refundTokens",
             "attempts",
             "nextAttemptAt",
             "lastProblem",
@@ -318,10 +320,17 @@ async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, ser
         }
         assert (operation["kind"], operation["performerId"]) == (kind, performer_id)
         assert operation["escrowTransactionId"] == item["escrowTransactionId"]
+        of_item = ok(await api.get(f"/v1/admin/wallet-operations?itemId={item['itemId']}", server.admin))
+        assert [other["id"] for other in of_item["operations"]] == [operation["id"]]
+    assert (by_item[settle["itemId"]]["settleTokens"], by_item[settle["itemId"]]["refundTokens"]) == (
+        settle["tokens"],
+        0,
+    )
     pending = ok(await api.get("/v1/admin/wallet-operations?status=pending&limit=100", server.admin))
     assert settle["itemId"] in {operation["itemId"] for operation in pending["operations"]}
     assert {operation["status"] for operation in pending["operations"]} == {"pending"}
     problem(await api.get("/v1/admin/wallet-operations?status=lost", server.admin), 422, "VALIDATION_ERROR")
+    problem(await api.get("/v1/admin/wallet-operations?itemId=%00", server.admin), 422, "VALIDATION_ERROR")
 
 
 async def test_many_rooms_are_driven_at_once(api: Api, server: Server) -> None:

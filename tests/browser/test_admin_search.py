@@ -28,7 +28,7 @@ def test_an_item_is_found_by_viewer_escrow_amount_and_by_the_reference_that_a_pa
     settlement = till.room.item(done)["settlementTransactionId"]
     admin = windows.open(till.room.admin_url)
     go(admin, "Item")
-    for words in (shown, settlement, done["escrowTransactionId"], "1234"):
+    for words in (shown, settlement, done["escrowTransactionId"], done["sourceEventId"], "1234"):
         look_up(admin, words)
         expect(admin.locator("#item-body h3")).to_have_text("Dance")
         admin.evaluate("document.querySelector('#item-body h3').textContent = ''")
@@ -37,6 +37,10 @@ def test_an_item_is_found_by_viewer_escrow_amount_and_by_the_reference_that_a_pa
     expect(found).to_have_count(2)
     found.filter(has_text="Dance").get_by_role("link").click()
     expect(admin.locator("#item-body h3")).to_have_text("Dance")
+    payment = admin.get_by_test_id("payment")
+    expect(payment).to_contain_text("Done")
+    expect(payment).to_contain_text("Attempts1")
+    expect(payment).to_contain_text("To the performer1,234")
     look_up(admin, "nobody-knows")
     expect(admin.get_by_text("There is nothing by this name")).to_be_visible()
 

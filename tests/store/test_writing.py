@@ -17,6 +17,7 @@ from app.domain.operation import OperationStatus
 from app.domain.room import Policy
 from app.store import Store, reading, writing
 from app.store.engines import driver_rows
+from app.store.estimates import estimate_errors
 from app.store.writing import Changes, save
 from tests.support.builders import PERFORMER, build_item, item_id_of, moment
 from tests.support.stores import (
@@ -337,6 +338,10 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
         (lambda connection: reading.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
         (lambda connection: reading.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
         (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_user"),
+        (
+            lambda connection: estimate_errors(connection, "star", since=moment(), at_most=100),
+            "ix_item_ended",
+        ),
         (lambda connection: reading.item_events(connection, item_id_of(7)), "sqlite_autoindex_events_1"),
         (lambda connection: reading.held_escrows(connection, ["one", "two"]), "sqlite_autoindex_items_2"),
     ],

@@ -1,0 +1,30 @@
+"""How far the waits told on arrival were from what came, for the last items of a room."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, select
+
+from app.store.reading import ITEMS
+
+_LAST_TOLD = (
+    select(ITEMS.c.created_at, ITEMS.c.started_at, ITEMS.c.quoted_wait_seconds)
+    .where(
+        ITEMS.c.performer_id == bindparam("performer_id"),
+        ITEMS.c.ended_at.is_not(None),
+        ITEMS.c.ended_at >= bindparam("since"),
+        ITEMS.c.pass_through_mode.is_(False),
+    )
+    .order_by(ITEMS.c.ended_at.desc(), ITEMS.c.item_id.desc())
+    .limit(bindparam("at_most"))
+)
+
+
+def estimate_errors(connection: Connection, performer_id: str, *, since: datetime, at_most: int) -> list[float]:
+    """Seconds by which the waits of items were longer than told (negative: shorter). Of the last `at_most` items that
+    have ended since `since`, those that were on stage and had been told a wait."""
+    rows = connection.execute(_LAST_TOLD, {"performer_id": performer_id, "since": since, "at_most": at_most})
+    return [
+        (started_at - created_at).total_seconds() - told
+        for created_at, started_at, told in rows
+        if started_at is not None and told is not None
+    ]

@@ -1,0 +1,75 @@
+"""Finding items by what a person has in hand: an id, a user, an escrow, a reference, an amount.
+
+An exact word is found through an index. A feature's event and the end of a reference have none, and are looked for
+among the newest items only: the cost of a search does not grow with history.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, or_, select
+
+from app.domain.item import Item
+from app.store import records
+from app.store.reading import ITEMS
+
+SCANNED = 20_000
+"""Items that are looked at without an index: about 50 ms on SQLite."""
+SHORTEST_END = 6
+"""Characters of the end of a reference; pages show eight."""
+LARGEST_AMOUNT = 2**53 - 1
+ELLIPSIS = "…"
+
+REFERENCES = ("item_id", "escrow_transaction_id", "settlement_transaction_id", "refund_transaction_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    items: list[Item]
+    """Newest first."""
+    more: bool
+    """Whether there are others beyond the limit."""
+    looked_back_to: datetime | None
+    """When the oldest item was created that was looked at without an index; None: all items were, or none had to be."""
+
+
+def search_items(connection: Connection, words: str, *, limit: int, scanned: int = SCANNED) -> Found:
+    """The newest `limit` items to which `words` belong. `scanned`: items looked at without an index, at most."""
+    many = [ITEMS.c.user_id == words]
+    if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
+        many.append(ITEMS.c.tokens == int(words))
+    # A reference is one item's, or a handful's: its index has no order for them.
+    questions = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
+    questions += [_newest(select(ITEMS.c.item_id).where(condition), limit + 1) for condition in many]
+    ids: set[str] = set()
+    for question in questions:
+        ids.update(connection.execute(question).scalars())
+    looked_back_to = None
+    if len(ids) <= limit:
+        oldest, others = _scan(connection, words, limit + 1, scanned)
+        ids.update(others)
+        looked_back_to = oldest
+    newest = sorted(ids, reverse=True)
+    rows = connection.execute(select(ITEMS).where(ITEMS.c.item_id.in_(newest[:limit]))).mappings()
+    items = sorted((records.item_from(row) for row in rows), key=lambda item: item.item_id, reverse=True)
+    return Found(items=items, more=len(newest) > limit, looked_back_to=looked_back_to)
+
+
+def _newest(statement: Select[Any], at_most: int) -> Select[Any]:
+    return statement.order_by(ITEMS.c.item_id.desc()).limit(at_most)
+
+
+def _scan(connection: Connection, words: str, at_most: int, scanned: int) -> tuple[datetime | None, list[str]]:
+    """Among the newest items: those of this event of a feature, and those with a reference that ends like this."""
+    columns = [ITEMS.c[name] for name in (*REFERENCES, "source_event_id", "created_at")]
+    newest = _newest(select(*columns), scanned).subquery()
+    alike = [newest.c.source_event_id == words]
+    end = words.removeprefix(ELLIPSIS)
+    if len(end) >= SHORTEST_END:
+        alike += [newest.c[name].endswith(end, autoescape=True) for name in REFERENCES]
+    found = select(newest.c.item_id).where(or_(*alike)).order_by(newest.c.item_id.desc()).limit(at_most)
+    ids = list(connection.execute(found).scalars())
+    beyond = select(ITEMS.c.created_at).order_by(ITEMS.c.item_id.desc()).offset(scanned - 1).limit(2)
+    edge = list(connection.execute(beyond).scalars())
+    return (edge[0] if len(edge) == 2 else None), ids
