@@ -8,7 +8,12 @@ import { t, words } from "./messages.js";
 import { moneyState } from "./outcome.js";
 
 export const moneyLine = () =>
-  el("p", { class: "money", "data-testid": "money" }, el("span"), el("span", { class: "reference" }), copyButton());
+  el(
+    "p",
+    { class: "money", "data-testid": "money" },
+    el("span"),
+    el("span", { class: "reference" }, el("span"), copyButton()),
+  );
 
 function copyButton() {
   const copy = el(
@@ -26,7 +31,7 @@ function copyButton() {
 /** Makes a money line true. `brief`: enough of the reference to recognise it by; all of it is copied. */
 export function showMoney(node, item, brief = false) {
   const { tone, text, reference } = moneyState(item, words);
-  const [state, shown, copy] = node.children;
+  const [state, { children: [shown, copy] }] = node.children;
   setAttribute(node, "data-tone", tone);
   setText(state, text);
   setText(shown, reference ? t("money.reference", { reference: brief ? shortId(reference) : reference }) : "");
