@@ -37,6 +37,7 @@ export class PerformanceQueuePosition extends HTMLElement {
   #outcome = null;
   #asked = null;
   #said = "";
+  #isCancelled = false;
   #ready;
   #isReady;
   #draw = oncePerFrame(() => this.#render());
@@ -218,6 +219,7 @@ export class PerformanceQueuePosition extends HTMLElement {
     this.#parts.confirm.disabled = true;
     try {
       await this.#client.cancel(itemId);
+      this.#isCancelled = true;
       this.#learn(itemId);
     } catch (error) {
       this.#said = this.#t("cancel.failed");
@@ -302,6 +304,10 @@ export class PerformanceQueuePosition extends HTMLElement {
     setText(parts.confirm, item ? this.#t("cancel.confirm", { n: item.tokens }) : "");
     setText(parts.back, this.#t("cancel.keep"));
     setText(parts.close, this.#t("outcome.close"));
+    if (!this.#isCancelled || parts.close.hidden) return;
+    this.#isCancelled = false;
+    // The button that was pressed has gone, and the keyboard with it, unless the reader is elsewhere by now.
+    if (document.activeElement === document.body) parts.close.focus();
   }
 
   #report(item) {

@@ -1,25 +1,27 @@
 // Lists whose rows are kept by key and glide to their new places.
 
 const GLIDE_MOST = 20;
+const TIMING = { duration: 260, easing: "cubic-bezier(.2,.7,.2,1)" };
 const rows = new WeakMap();
+const glides = new WeakMap();
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 /**
- * Makes the container's children the given entries, in order, reusing one node per key. With `glides`, rows of
+ * Makes the container's children the given entries, in order, reusing one node per key. With `mayGlide`, rows of
  * a short list that change places glide there, unless the reader asked for stillness.
  */
-export function renderList(container, entries, keyOf, create, update, glides = false) {
+export function renderList(container, entries, keyOf, create, update, mayGlide = false) {
   const known = rows.get(container) ?? new Map();
   const next = new Map(entries.map((entry) => [keyOf(entry), known.get(keyOf(entry)) ?? create(entry)]));
   const order = [...next.values()];
-  const glide =
-    glides &&
+  const isGlide =
+    mayGlide &&
     known.size > 0 &&
     order.length <= GLIDE_MOST &&
     !stillness.matches &&
     document.visibilityState === "visible" &&
     [...known.values()].some((node, index) => node !== order[index]);
-  const tops = glide ? new Map(order.map((node) => [node, node.isConnected ? node.offsetTop : null])) : null;
+  const tops = isGlide ? new Map(order.map((node) => [node, node.isConnected ? topOf(node) : null])) : null;
   for (const [key, node] of known) if (!next.has(key)) node.remove();
   let place = container.firstElementChild;
   for (const node of order) {
@@ -31,14 +33,26 @@ export function renderList(container, entries, keyOf, create, update, glides = f
   if (tops) glideFrom(tops, order);
 }
 
+/** Where in its list it is seen, also in the middle of a glide. */
+const topOf = (node) => node.getBoundingClientRect().top - node.parentNode.getBoundingClientRect().top;
+
 function glideFrom(tops, order) {
-  const places = order.map((node) => node.offsetTop);
-  order.forEach((node, index) => {
-    const top = tops.get(node);
-    const timing = { duration: 260, easing: "cubic-bezier(.2,.7,.2,1)" };
-    if (top === null) node.animate([{ opacity: 0, transform: "translateY(6px)" }, { opacity: 1 }], timing);
-    else if (top !== places[index]) {
-      node.animate([{ transform: `translateY(${top - places[index]}px)` }, { transform: "none" }], timing);
-    }
-  });
+  for (const node of order) {
+    glides.get(node)?.cancel();
+    node.style.translate = "";
+  }
+  const distances = order.map((node) => [node, tops.get(node) === null ? null : tops.get(node) - topOf(node)]);
+  for (const [node, distance] of distances) {
+    if (distance === null) node.animate([{ opacity: 0, transform: "translateY(6px)" }, { opacity: 1 }], TIMING);
+    // A frame at the old place, then the glide: to a browser, what begins with the glide has jumped before it.
+    else if (distance) node.style.translate = `0 ${distance}px`;
+  }
+  requestAnimationFrame(() => requestAnimationFrame(() => distances.forEach(([node]) => glide(node))));
+}
+
+function glide(node) {
+  const { translate } = node.style;
+  if (!translate) return;
+  node.style.translate = "";
+  glides.set(node, node.animate([{ translate }, { translate: "none" }], TIMING));
 }

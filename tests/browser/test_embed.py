@@ -170,6 +170,7 @@ def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_told(mira: Room, s
     assert mira.item(item)["refundReason"] == "user_cancelled"
     ended = [["queue-ended", item["itemId"]], ["queue-outcome", item["itemId"]]]
     wait_for(page, lambda: [told for told in ended if told in page.evaluate("told")] == ended)
+    expect(place.get_by_role("button", name="Close")).to_be_focused()
     place.get_by_role("button", name="Close").click()
     expect(place).to_contain_text("Nothing of yours is waiting here.")
 
@@ -209,6 +210,32 @@ def test_a_site_whose_origin_is_not_allowed_is_told_so_with_what_to_do(
     assert problem["hint"] == f"Add {site.origin} to ALLOWED_ORIGINS of the service."
     expect(element(page)).to_contain_text("This site can’t show the queue.")
     expect(element(page).get_by_role("button")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "suffix", "hint"),
+    [
+        (2, "", "The token has expired: set refreshToken to a function that returns a new one."),
+        (60, "x", "The token was refused: check its key, role and exp."),
+    ],
+    ids=["expired", "refused"],
+)
+def test_a_token_that_does_not_do_is_a_problem_with_a_hint(
+    mira: Room, site: Site, windows: Windows, seconds: float, suffix: str, hint: str
+) -> None:
+    site.token = mira.server.sign("viewer", "ada", ttl_seconds=seconds) + suffix
+    site.shows(
+        f"""<performance-queue-position performer="mira"></performance-queue-position>
+        <script>
+          window.problems = [];
+          addEventListener("queue-problem", ({{ detail }}) => problems.push(detail.hint));
+          document.querySelector("performance-queue-position").token = "{site.token}";
+        </script>
+        <script type="module" src="{mira.server.url}/static/v1/position-element.js"></script>"""
+    )
+    page = windows.open(site.origin)
+    wait_for(page, lambda: hint in page.evaluate("problems"))
+    expect(element(page)).to_contain_text("Not connected")
 
 
 def test_two_performers_on_one_page_know_nothing_of_each_other(mira: Room, site: Site, windows: Windows) -> None:

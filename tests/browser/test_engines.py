@@ -41,7 +41,7 @@ def test_everything_works_on_plain_http(room: Room, on_plain_http: Windows) -> N
     expect(ada.locator(row)).to_contain_text("Cancelled by the viewer")
 
 
-@pytest.mark.parametrize("path", ["/watch/mira", "/", "/panel", "/admin", "/overlay/mira"])
+@pytest.mark.parametrize("path", ["/watch/mira", "/", "/panel", "/admin", "/overlay/mira", "/docs", "/wach"])
 def test_an_engine_that_is_too_old_is_told_so(room: Room, windows: Windows, path: str) -> None:
     page = windows.blank()
     page.add_init_script(OLD)

@@ -94,10 +94,10 @@ def test_after_a_cancel_the_keyboard_goes_on_at_the_outcome(room: Room, windows:
     expect(page.locator("#hero")).to_be_focused()
 
 
-@pytest.mark.parametrize(("size", "most"), [(PHONE, 0.1), (DESKTOP, 0.15)], ids=["phone", "desktop"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("user", ["ada", None], ids=["owner", "spectator"])
 def test_nothing_jumps_when_the_page_opens_nor_while_the_queue_moves(
-    room: Room, windows: Windows, size: ViewportSize, most: float, user: str | None
+    room: Room, windows: Windows, size: ViewportSize, user: str | None
 ) -> None:
     for number in range(MOVES):
         room.request(title=f"Wish {number}")
@@ -114,5 +114,4 @@ def test_nothing_jumps_when_the_page_opens_nor_while_the_queue_moves(
         expect(page.locator("#now")).to_have_attribute("data-kind", "stage")
         room.command("complete", item)
         expect(page.get_by_test_id("queue-item")).to_have_count(left)
-    # Rows that glide up count as shifts; on a wide window they all can be seen.
-    assert page.evaluate("shifted") < most
+    assert page.evaluate("shifted") < 0.1
