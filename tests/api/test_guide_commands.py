@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from app.__main__ import cli
-from app.api.guides import FOLDER, ORDER
+from app.api.guides import ORDER
+from tests.support.guides import EXAMPLES, TEXTS
 from tests.support.server import Api, Server, fresh, ok, serving
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {name: (FOLDER / f"{name}.md").read_text() for name in ORDER}
 BLOCK = re.compile(r"(?:<!-- (?P<about>\w+): (?P<name>\S+) -->\n)?```sh\n(?P<code>.*?)```", re.DOTALL)
 BLOCKS = [
     (guide, *found.group("about", "name", "code")) for guide, text in TEXTS.items() for found in BLOCK.finditer(text)
@@ -56,7 +56,7 @@ def test_every_block_of_commands_says_which_test_runs_it(guide: str, about: str 
 
 
 def test_the_blocks_that_are_run_here_are_these() -> None:
-    assert set(RUN) == {"key", "grant", "backup", "restore", "prune"}
+    assert set(RUN) == {"key", "grant", "backup", "restore", "prune", "waits"}
 
 
 def test_a_key_is_long_and_another_each_time(tmp_path: Path) -> None:
@@ -87,6 +87,21 @@ async def test_a_copy_is_taken_put_back_and_pruned(tmp_path: Path) -> None:
             depth = ok(await api.get(f"/v1/performers/{performer_id}/queue/depth", server.admin))["depth"]
             assert depth == 1
     sh(RUN["prune"], tmp_path, **database)
+
+
+async def test_the_waits_of_a_site_are_scored_from_its_log(tmp_path: Path) -> None:
+    performer_id = fresh("mira")
+    with serving(tmp_path) as server:
+        async with server.api() as api:
+            for _ in range(3):
+                await api.intake(performer_id)
+            for _ in range(3):
+                await api.command("complete", await api.start_next(performer_id))
+        (tmp_path / "export.py").write_text(EXAMPLES["export.py"])
+        printed = sh(RUN["waits"], tmp_path, QUEUE_URL=server.url, ADMIN_TOKEN=server.admin, COLUMNS="300")
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) >= 9
+    # Three on arrival, and three when a place became another.
+    assert re.search(rf"^ +{performer_id} +6 ", printed, re.MULTILINE), printed
 
 
 @pytest.mark.parametrize("words", INLINE)

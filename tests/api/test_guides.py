@@ -14,15 +14,13 @@ import pytest
 
 from app.api.guides import FOLDER, ORDER, slug
 from tests.support.cluster import until
+from tests.support.guides import EXAMPLES, TEXTS
 from tests.support.recording_http import Received, recording
 from tests.support.server import Api, Server, fresh, ok, problem
 
 ROOT = Path(__file__).parents[2]
-TEXTS = {name: (FOLDER / f"{name}.md").read_text() for name in ORDER}
 README = (ROOT / "README.md").read_text()
 
-EXAMPLE = re.compile(r"<!-- example: (?P<name>\S+) -->\n```\w+\n(?P<code>.*?)```", re.DOTALL)
-EXAMPLES = {found["name"]: found["code"] for text in TEXTS.values() for found in EXAMPLE.finditer(text)}
 INTERPRETERS = {
     "feature.sh": ["bash", "-euo", "pipefail"],
     "feature.py": [sys.executable],
@@ -88,6 +86,11 @@ def surroundings(server: Server) -> dict[str, str]:
         "FEATURE_TOKEN": server.feature("wheel"),
         "BOT_TOKEN": server.admin,
     }
+
+
+def test_the_programs_that_are_run_are_all_there_are() -> None:
+    elsewhere = {"export.py": "tests/api/test_guide_commands.py"}
+    assert set(EXAMPLES) == {*INTERPRETERS, "chatbot.py", *elsewhere}
 
 
 def test_a_feature_of_the_guide_has_thirty_lines() -> None:

@@ -1,7 +1,7 @@
 """An exported event log as the moments it was made of, so that real nights can be scored like generated ones.
 
-The file holds one event of `GET /v1/events` or of `prune --export` a line, as JSON, oldest first. Events are folded
-into rooms as the service does; those of a room whose first event is missing are left out, because its queue is unknown.
+The file holds one event of `GET /v1/events` a line, as JSON, oldest first. Events are folded into rooms as the service
+does; those of a room whose first event is missing are left out, because its queue is unknown.
 """
 
 import json
