@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.server import Api
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,22 @@ def test_a_question_that_is_none_is_found(promtool: Path, tmp_path: Path) -> Non
     rule = {"record": "queue:wrong", "expr": "sum by (status (queue_items)"}
     file.write_text(json.dumps({"groups": [{"name": "wrong", "rules": [rule]}]}))
     assert check_rules(promtool, file).returncode != 0
+
+
+@pytest.mark.parametrize("parked", [0, 1])
+def test_a_parked_webhook_endpoint_raises_an_alarm(promtool: Path, tmp_path: Path, parked: int) -> None:
+    (tmp_path / "alerts.yml").write_text(printed("alerts"))
+    series = {"series": 'queue_webhook_endpoints{status="parked"}', "values": f"{parked}x10"}
+    alarm = {
+        "exp_labels": {"severity": "warning"},
+        "exp_annotations": {"summary": "A webhook endpoint is parked: it is sent nothing until somebody resumes it."},
+    }
+    expected = {"eval_time": "10m", "alertname": "QueueWebhookParked", "exp_alerts": [alarm] * parked}
+    test = {"interval": "1m", "input_series": [series], "alert_rule_test": [expected]}
+    file = tmp_path / "test.yml"
+    file.write_text(json.dumps({"rule_files": ["alerts.yml"], "tests": [test]}))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_panels_are_known_by_their_ids_and_lie_beside_each_other() -> None:
