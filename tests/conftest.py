@@ -139,7 +139,13 @@ def _say(config: pytest.Config, line: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without the previous release there is nothing to upgrade from: nobody who has only the sources can mend that."""
+    """`-k postgresql` is about every test that needs one, whatever its name.
+
+    Without the previous release there is nothing to upgrade from: nobody who has only the sources can mend that.
+    """
+    for item in items:
+        if any(name.startswith("postgres_") for name in getattr(item, "fixturenames", ())):
+            item.extra_keyword_matches.add("postgresql")
     if not any(item.path == UPGRADES for item in items):
         return
     try:
