@@ -57,7 +57,12 @@ class Wallet:
 
     def start(self) -> None:
         config = uvicorn.Config(
-            self._answer, interface="asgi3", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            self._answer,
+            interface="asgi3",
+            log_config=None,
+            log_level="critical",  # it says of every call that a stop cuts off
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -9,6 +9,7 @@ the sandbox's ledger and handlers. Played are the event loop's time, the threads
     loop       time that jumps, threads that are not             climate     how bad a seed's world is
     databases  the two databases, kept through crashes           process     one process of the service, and its death
     wallet     the wallet and the network before it              people      features, performers, users, admins
-    watchers   clients of the live socket                        checks      what must hold when all is calm
-    world      one seed from beginning to end                    sabotage    rules broken on purpose
+    watchers   clients of the live socket                        administrators  payments by hand
+    checks     what must hold when all is calm                   world       one seed from beginning to end
+    sabotage   rules broken on purpose
 """

@@ -15,9 +15,7 @@ from sqlalchemy.exc import OperationalError
 from app.access.auth import Principal
 from app.domain.command import Role
 from app.domain.errors import EscrowAlreadyQueued, QueueError, Unavailable
-from app.domain.operation import OperationStatus
 from app.engine.jobs import Outcome
-from app.store import reading
 from app.wire.requests import (
     AbandonRequest,
     CompleteRequest,
@@ -128,7 +126,7 @@ class People:
         await asyncio.sleep(seconds)
         await act
 
-    async def _process(self) -> Process:
+    async def process(self) -> Process:
         """One that a balancer would choose; waits until there is one."""
         while True:
             if living := self._world.living():
@@ -173,7 +171,7 @@ class People:
     async def _intake(self, request: IntakeRequest, key: str) -> None:
         wanted = self.promises.wanted.setdefault(key, Wanted(request.escrow_transaction_id, request.tokens))
         for _ in range(PATIENCE):
-            process = await self._process()
+            process = await self.process()
             try:
                 outcome = await process.call(lambda process: process.actions.intake(FEATURE, request, key))
             except NO_ANSWER:
@@ -211,7 +209,9 @@ class People:
             (3, self._refund),
             (1, self._settings),
             (2, self._come_or_go),
-            (1, self._retry),
+            (1, self._world.administrators.retry),
+            (1, self._world.administrators.retry_all),
+            (2, self._world.administrators.resolve),
             (1, self._lag),
             (1, self._jump),
             (1, self._end_process),
@@ -277,7 +277,7 @@ class People:
         """Asked again with the same key if no answer comes; now and then even if one has come."""
         again = self._random.random() < 0.2
         for _ in range(PATIENCE):
-            process = await self._process()
+            process = await self.process()
             try:
                 outcome = await process.call(ask)
             except NO_ANSWER:
@@ -327,33 +327,6 @@ class People:
         self._numbers += 1
         return f"command-{self._numbers}" if self._random.random() < 0.6 else None
 
-    # Administrators
-
-    async def _retry(self) -> None:
-        """Two at once now and then: only one can be first."""
-        for operation_id in self.dead():
-            times = self._random.choice((1, 2))
-            await asyncio.gather(*(self._retry_one(operation_id) for _ in range(times)))
-
-    async def retry_dead(self) -> None:
-        for operation_id in self.dead():
-            await self._retry_one(operation_id)
-
-    def dead(self) -> list[str]:
-        """Dead operations that a retry may help."""
-        with self._world.databases.queue.reader.begin() as connection:
-            page = reading.operations_page(connection, status=OperationStatus.DEAD, limit=100, skip=0)
-        return [row.operation_id for row in page.rows if row.escrow_transaction_id not in self.unpayable]
-
-    async def _retry_one(self, operation_id: str) -> None:
-        process, key = await self._process(), self._key()
-        try:
-            await process.call(lambda process: process.actions.retry_operation(ADMIN, operation_id, key))
-        except (*NO_ANSWER, QueueError) as problem:
-            self._world.note(f"retry {operation_id[:8]}: {problem!r}")
-        else:
-            self._world.note(f"retry {operation_id[:8]} acknowledged")
-
     # Watchers and panels
 
     async def _keep_watching(self, watcher: Watcher) -> None:
@@ -361,7 +334,7 @@ class People:
         while True:
             if watcher in self._watching and not watcher.is_connected:
                 with suppress(*NO_ANSWER, QueueError):
-                    await watcher.connect(await self._process())
+                    await watcher.connect(await self.process())
             await asyncio.sleep(1)
 
     async def _come_or_go(self) -> None:
@@ -382,13 +355,13 @@ class People:
         """A process's clock is set forward or back."""
         if self._world.climate.steady_clocks:
             return
-        process = await self._process()
+        process = await self.process()
         milliseconds = round(self._random.uniform(-1000, 1000)) * self._random.choice((1, 10, 60))
         process.ahead = timedelta(milliseconds=milliseconds)
         self._world.count("clock jump")
 
     async def _end_process(self) -> None:
-        process = await self._process()
+        process = await self.process()
         if self._random.random() < 0.5:
             self._world.count("orderly restart")
             await process.stop()

@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
 from sqlalchemy import update
 
-from app.domain.command import AboutItem
+from app.domain.command import AboutItem, ResolveOperation
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus, Receipt
@@ -99,6 +100,20 @@ class RefundWhatIsClaimed(Sabotage):
         return Rash(store, clock, new_id)
 
 
+class ResolveWhatIsUnderWay(Sabotage):
+    """A decision by hand goes ahead although an order may be on its way."""
+
+    def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
+        class Rash(Writer):
+            def _load_ended(self, batch: Any, command: AboutItem) -> tuple[Item | None, Operation | None, bool]:
+                item, operation, claimed = super()._load_ended(batch, command)
+                if isinstance(command, ResolveOperation) and operation is not None:
+                    operation = replace(operation, lease_until=None)
+                return item, operation, claimed
+
+        return Rash(store, clock, new_id)
+
+
 class LoseLeases(Sabotage):
     """What one process has claimed is free for the next one at once."""
 
@@ -162,6 +177,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ForgetEscrows(),
     ForgetKeys(),
     RefundWhatIsClaimed(),
+    ResolveWhatIsUnderWay(),
     LoseLeases(),
     TakeSilenceForSuccess(),
     TrustTheBus(),

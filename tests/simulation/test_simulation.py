@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from app.domain.event import EventName
+from app.domain.operation import Resolution
 from app.sandbox.faults import FaultKind
 from tests.simulation.databases import open_databases
 from tests.simulation.sabotage import SABOTAGES, Sabotage
@@ -36,6 +37,7 @@ FAULTS = {
     "unclear commit",
     *(f"wallet: {kind}" for kind in FaultKind),
 }
+BY_HAND = {"retry", "retry now", "retry all", *(f"resolve: {resolution}" for resolution in Resolution)}
 
 
 @pytest.mark.timeout(900)  # on a busy machine; an idle one takes 15 seconds
@@ -52,6 +54,7 @@ def test_whatever_goes_wrong_the_books_agree_once_all_is_calm(first: int) -> Non
     # A simulation in which these no longer happen has stopped to look.
     assert FAULTS - set(total.faults) == set()
     assert set(map(str, EventName)) - set(total.events) == set()
+    assert BY_HAND - set(total.by_hand) == set()
     assert total.escrows_resolved > SEEDS_AT_ONCE
 
 

@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from app.domain.event import Event
 from app.wallet import outbox
 from tests.simulation import checks
+from tests.simulation.administrators import Administrators
 from tests.simulation.climate import Climate, draw_climate
 from tests.simulation.databases import Databases
 from tests.simulation.loop import ProcessDiedError, VirtualLoop
@@ -45,6 +46,8 @@ class Report:
     events: Counter[str] = field(default_factory=Counter)
     """Committed ones, by name."""
     faults: Counter[str] = field(default_factory=Counter)
+    by_hand: Counter[str] = field(default_factory=Counter)
+    """What administrators have done about the wallet's operations."""
     violations: list[str] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
@@ -52,6 +55,7 @@ class Report:
         self.escrows_resolved += other.escrows_resolved
         self.events += other.events
         self.faults += other.faults
+        self.by_hand += other.by_hand
         self.violations += other.violations
 
     def __str__(self) -> str:
@@ -59,6 +63,8 @@ class Report:
             f"{self.seeds} seeds, {self.escrows_resolved} escrows resolved, {len(self.violations)} violations",
             f"{self.events.total()} events:",
             *(f"  {times:8} {name}" for name, times in sorted(self.events.items())),
+            f"{self.by_hand.total()} by hand:",
+            *(f"  {times:8} {what}" for what, times in sorted(self.by_hand.items())),
             f"{self.faults.total()} faults:",
             *(f"  {times:8} {fault}" for fault, times in sorted(self.faults.items())),
         ]
@@ -85,6 +91,7 @@ class World:
         self._later = timedelta()
         """How far the true time has been moved beyond the loop's."""
         self.people = People(self)
+        self.administrators = Administrators(self, self.people)
         self.published: list[Event] = []
         """As they were sent to the screens; those of a process that died before it could are not among them."""
         self.is_over = False
@@ -122,6 +129,9 @@ class World:
     def count(self, fault: str) -> None:
         self.report.faults[fault] += 1
         self.note(fault)
+
+    def count_by_hand(self, what: str) -> None:
+        self.report.by_hand[what] += 1
 
     def note(self, what: str) -> None:
         self.trace.append(f"{self.loop.time():9.3f} {what}")
@@ -215,7 +225,7 @@ class World:
     async def _settles(self) -> bool:
         end = self.loop.time() + CALM_SECONDS
         while self.loop.time() < end:
-            await self.people.retry_dead()
+            await self.administrators.clear()
             if not checks.unrest(self):
                 return True
             await asyncio.sleep(1.5)
