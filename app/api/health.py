@@ -27,7 +27,7 @@ class Health:
     callers: Callers
     queries: Queries
     can_write: Callable[[], bool]
-    """Whether the database has taken something lately."""
+    """Whether the database has taken a heartbeat lately, and all else."""
     dependencies: Mapping[str, Callable[[], bool]]
     """By name: whether a dependency is well that the service can do without for a while."""
 

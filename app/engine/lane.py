@@ -311,6 +311,11 @@ class Lanes:
         return sum(lane.waiting for lane in self._lanes)
 
     @property
+    def is_disk_full(self) -> bool:
+        """Whether the database's disk lately had no room for a command."""
+        return any(lane.writer.is_disk_full for lane in self._lanes)
+
+    @property
     def wait_seconds(self) -> float:
         """How long the oldest command or database task has waited that is not answered yet."""
         return max(lane.wait_seconds for lane in self._lanes)

@@ -46,8 +46,13 @@ FAILED_ROOMS = 3
 """Rooms in a row that the database does not take, after which the others are not tried."""
 APART_LOCK_TIMEOUT_MS = 50
 LOCKED_PAUSE_SECONDS = 0.005
+FULL_SECONDS = 5.0
+"""After a write for which the disk had no room: how long the next one is not expected to find any."""
 LONGEST_LOCK_SECONDS = 3.0
 """How long `process` waits for rooms that others hold. A lane waits until its commands are due."""
+LOCK_TIMEOUT = "55P03"
+DISK_FULL = "53100"
+"""PostgreSQL's codes: a lock was not to be had in time; there is no room on the disk."""
 
 
 class Later(Enum):
@@ -90,6 +95,7 @@ class Writer:
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._failures = 0
         """Batches in a row that the database did not take."""
+        self._full_until = float("-inf")
         self._held_up = HeldUpRooms()
         self.commit_began = 0
         """When the last transaction began to commit, in nanoseconds since 1970."""
@@ -104,6 +110,11 @@ class Writer:
     def in_trouble(self) -> bool:
         """Whether the database has not taken the last batch."""
         return self._failures > 0
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the database's disk lately had no room for a command. Smaller writes may still succeed."""
+        return monotonic() < self._full_until
 
     def process(self, batch: Sequence[Job]) -> list[Any]:
         """Commit a batch; one result a job: an Outcome, or the value the database task returned, or the exception it
@@ -136,6 +147,8 @@ class Writer:
             self._failures = 0
         except TROUBLE as error:
             self._failures += 1
+            if _sqlstate(error) == DISK_FULL:
+                self._full_until = monotonic() + FULL_SECONDS
             fails_at_once = monotonic() - began < SLOW_SECONDS
             if _is_lock_timeout(error) or (self._failures > WHOLE_FAILURES and fails_at_once):
                 # Some room's row is held, or one of the commands is what the database cannot bear.
@@ -433,8 +446,12 @@ def _set(results: list[Any], indexes: Sequence[int], later: Later) -> None:
 
 
 def _is_lock_timeout(error: Exception) -> bool:
-    """Whether PostgreSQL says that a lock was not to be had in time (55P03)."""
-    return getattr(getattr(error, "orig", None), "sqlstate", None) == "55P03"
+    return _sqlstate(error) == LOCK_TIMEOUT
+
+
+def _sqlstate(error: Exception) -> str | None:
+    """PostgreSQL's code of an error; None for SQLite's."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None)
 
 
 def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:

@@ -26,7 +26,7 @@ from tests.support.server import Server
 
 COMMAND_SECONDS = 5.0
 DISK_BYTES = 64 * 2**20
-"""Of the small disk that an SQLite database is on, and what a second of the run may add to it."""
+"""Of the small disk that the database is on, and what a second of the run may add to it."""
 DISK_BYTES_A_SECOND = 200 * 2**10
 START_SECONDS = 180
 """A process starts while the bus is away and the machine is busy."""
@@ -62,7 +62,8 @@ class Scene:
     postgres: PostgresServer | None = None
     bus: ValkeyServer | None = None
     disk: Path | None = None
-    """A small file system that the database is on; None: there is no right to mount one."""
+    """A small file system that the database is on (PostgreSQL's log of transactions is not); None: there is no right to
+    mount one."""
     up: set[int] = field(default_factory=set)
     """The processes that are there to be asked."""
 
@@ -135,15 +136,19 @@ def scene(
 ) -> Iterator[Scene]:
     """Everything but the service's processes is started; they are ended with everything else."""
     with ExitStack() as stack:
-        postgres, bus, disk = None, None, None
+        size = DISK_BYTES + round(seconds) * DISK_BYTES_A_SECOND
+        postgres, bus = None, None
         if kind == "postgres":
             postgres = stack.enter_context(postgres_server())
-            url = stack.enter_context(_emptied(postgres))
+            disk = stack.enter_context(_small_disk(postgres.data.parent / "disk", size))
+            if disk is not None:
+                shutil.chown(disk, postgres.owner["user"])
+            url = stack.enter_context(database(postgres.url, folder=disk))
             bus = ValkeyServer(port=free_port())
             bus.start()
             stack.callback(bus.stop)
         else:
-            disk = stack.enter_context(_small_disk(folder / "disk", DISK_BYTES + round(seconds) * DISK_BYTES_A_SECOND))
+            disk = stack.enter_context(_small_disk(folder / "disk", size))
             url = f"sqlite:///{disk or folder}/queue.db"
         engines = open_engines(url)
         migrate(engines.writer)
@@ -177,12 +182,6 @@ def scene(
         for number in range(len(nodes)):
             made.set_clock(number, 0)
         yield made
-
-
-@contextmanager
-def _emptied(postgres: PostgresServer) -> Iterator[str]:
-    with database(postgres.url) as url:
-        yield url
 
 
 @contextmanager

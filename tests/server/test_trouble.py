@@ -4,8 +4,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -97,6 +97,39 @@ async def test_a_full_disk_is_told_in_time_heals_and_does_not_hold_up_the_end(tm
         await repeated(api, body, expected)
         resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
         ends_in_time(node)
+
+
+async def test_a_full_disk_of_postgresql_is_told_in_time_heals_and_does_not_hold_up_the_end(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    engines = open_engines(postgres_url)
+    migrate(engines.writer)
+    engines.dispose()
+    async with serving(tmp_path, postgres_url) as (node, api):
+        await api.intake("mira")
+        with full(postgres_url):
+            body, expected = await refused_in_time(api)
+            assert node.readiness() == 503
+        becomes(node, 200)
+        await repeated(api, body, expected)
+        with full(postgres_url):
+            ends_in_time(node)
+
+
+@contextmanager
+def full(url: str) -> Iterator[None]:
+    """The server answers every insertion into the log as one whose disk is full, and goes on updating what there is.
+    `python -m tests.faults` fills a real disk, which needs the right to mount one."""
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$"
+        )
+        other.execute("CREATE TRIGGER full_disk BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse()")
+        try:
+            yield
+        finally:
+            other.execute("DROP FUNCTION refuse() CASCADE")
 
 
 def backends(url: str) -> list[int]:

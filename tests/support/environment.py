@@ -289,16 +289,22 @@ def _copy_for_nobody(package: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def database(server_url: str) -> Iterator[str]:
-    """The URL of an empty database of that server; gone afterwards, whoever is still connected."""
+def database(server_url: str, *, folder: Path | None = None) -> Iterator[str]:
+    """The URL of an empty database of that server; gone afterwards, whoever is still connected. `folder`: where its
+    tables lie, which must be empty and the server's own."""
     name = f"queue_test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
+        if folder is not None:
+            connection.execute(f"CREATE TABLESPACE {name} LOCATION '{folder}'".encode())
+        place = "" if folder is None else f" TABLESPACE {name}"
+        connection.execute(f"CREATE DATABASE {name}{place}".encode())
     try:
         yield urlunsplit(urlsplit(server_url)._replace(path=f"/{name}"))
     finally:
         with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            if folder is not None:
+                connection.execute(f"DROP TABLESPACE {name}".encode())
 
 
 # Redis
