@@ -19,6 +19,8 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from app.domain.event import Event, EventName
+from app.domain.item import Status
 from app.domain.operation import OperationKind
 from app.metrics.families import by_one, counter, gauge
 from app.metrics.readings import DatabaseReadings, Readings, metrics_of
@@ -47,6 +49,12 @@ LONGEST_QUESTION_SECONDS = 1.0
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 OTHER = "other"
+ENDED = {
+    EventName.ITEM_FINISHED: Status.FINISHED,
+    EventName.ITEM_ABANDONED: Status.ABANDONED,
+    EventName.ITEM_REFUNDED: Status.REFUNDED,
+}
+"""The events by which an item reaches a status that ends it."""
 ESCROW = "escrow"
 """The kind of a wallet call that asks for an escrow; all other kinds are those of operations."""
 
@@ -91,6 +99,7 @@ class Metrics(Collector):
         self._close_codes = frozenset(close_codes)
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._commands: Counter[tuple[str, str]] = Counter()
+        self._ended: Counter[str] = Counter(dict.fromkeys(ENDED.values(), 0))
         self._readings: Readings | None = None
         self._database_readings: DatabaseReadings | None = None
         self._registry = CollectorRegistry(auto_describe=False)
@@ -119,6 +128,12 @@ class Metrics(Collector):
         self._batch_commands.add(size)
         self._batch_seconds.add(seconds)
         self._commands.update(outcomes)
+
+    def committed(self, events: Sequence[Event]) -> None:
+        """Events that this process has committed."""
+        for event in events:
+            if (status := ENDED.get(event.name)) is not None:
+                self._ended[status] += 1
 
     def wallet_call(self, kind: str, outcome: str, seconds: float) -> None:
         """A call of the wallet: an operation's kind or ESCROW, and what came of it."""
@@ -180,6 +195,8 @@ class Metrics(Collector):
             buckets=self._batch_seconds.buckets(),
             sum_value=self._batch_seconds.total,
         )
+        meaning = "Items that have reached a status that ends them."
+        yield counter("queue_items_ended_total", meaning, by_one(self._ended), "status")
         yield counter("queue_commands_total", "Decided commands.", self._commands, "command", "outcome")
         yield counter("queue_intakes_total", "Intakes over HTTP.", by_one(self.intakes), "result")
         known = Counter[str]()

@@ -116,6 +116,25 @@ async def test_commands_are_counted_by_what_came_of_them(scraped: Scraped, perfo
     assert scraped.value("queue_lane_waiting_commands") == 0
 
 
+async def test_items_that_end_are_counted_by_how(scraped: Scraped, performer_id: str) -> None:
+    api = scraped.api
+
+    def ended(status: str) -> float:
+        return scraped.value("queue_items_ended_total", status=status)
+
+    before = {status: ended(status) for status in ("finished", "abandoned", "refunded")}
+    done, declined, kept = [await api.intake(performer_id) for _ in range(3)]
+    performer = api.server.performer(performer_id)
+    for item, words in ((done, ("start", "complete")), (declined, ("abandon",))):
+        for word in words:
+            ok(await api.post(f"/v1/queue/items/{item['itemId']}/{word}", performer))
+    refund = {"reason": "technical_error"}
+    ok(await api.post(f"/v1/queue/items/{kept['itemId']}/refund", performer, refund))
+    # The abandoned one, too, once the wallet has confirmed.
+    await scraped.until(lambda: ended("refunded") == before["refunded"] + 2)
+    assert (ended("finished"), ended("abandoned")) == (before["finished"] + 1, before["abandoned"] + 1)
+
+
 async def test_intakes_are_counted_by_their_result(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
     body = intake_body(performer_id, userId="eager")

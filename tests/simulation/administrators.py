@@ -42,11 +42,12 @@ class Administrators:
 
     async def retry(self) -> None:
         """All that is dead or waits for its next attempt; two at once now and then: only one can be first."""
-        for operation in self._find(*OPEN_FOR_HANDS):
+        for operation in await self._wait_for(*OPEN_FOR_HANDS):
             times = self._random.choice((1, 2))
             await asyncio.gather(*(self._retry(operation) for _ in range(times)))
 
     async def retry_all(self) -> None:
+        await self._wait_for(OperationStatus.DEAD)
         key = self._key()
         retried = await self._ask("retry all", lambda process: process.actions.retry_dead_operations(ADMIN, key), key)
         if retried is not None and retried[0]:
@@ -54,7 +55,7 @@ class Administrators:
 
     async def resolve(self) -> None:
         """One that is dead or retrying, whether or not an attempt is under way."""
-        if operations := self._find(*OPEN_FOR_HANDS):
+        if operations := await self._wait_for(*OPEN_FOR_HANDS):
             operation, resolution = self._random.choice(operations), self._random.choice(list(Resolution))
             times = self._random.choice((1, 1, 2))
             await asyncio.gather(*(self._resolve(operation, resolution) for _ in range(times)))
@@ -65,6 +66,14 @@ class Administrators:
             is_payable = operation.escrow_transaction_id not in self.people.unpayable
             if is_payable and not await self._retry(operation):
                 await self._resolve(operation, Resolution.REFUND)
+
+    async def _wait_for(self, *statuses: OperationStatus) -> list[Operation]:
+        """As an alert would call them; after a while there is nothing to do."""
+        for _ in range(PATIENCE):
+            if found := self._find(*statuses):
+                return found
+            await asyncio.sleep(self._random.random())
+        return []
 
     def _find(self, *statuses: OperationStatus) -> list[Operation]:
         with self.world.databases.queue.reader.begin() as connection:

@@ -4,20 +4,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
 from sqlalchemy import update
 
 from app.domain.command import AboutItem, ResolveOperation
 from app.domain.event import Event
 from app.domain.item import Item
-from app.domain.operation import Operation, OperationStatus, Receipt
+from app.domain.operation import Operation, OperationStatus, Receipt, Resolution
 from app.engine.heartbeat import Heartbeat
 from app.engine.jobs import Envelope, Job, Outcome
 from app.engine.writer import Writer
 from app.store import Store
 from app.store.reading import OPERATIONS
-from app.wallet.answers import Rejected, Retry, Succeeded
+from app.wallet.answers import Escrow, EscrowStatus, Rejected, Retry, Succeeded
 from app.wallet.outbox import Outbox
+from app.wallet.resolving import confirmation_of
 
 if TYPE_CHECKING:
     from app.wallet.breaker import Permit
@@ -100,18 +100,29 @@ class RefundWhatIsClaimed(Sabotage):
         return Rash(store, clock, new_id)
 
 
-class ResolveWhatIsUnderWay(Sabotage):
-    """A decision by hand goes ahead although an order may be on its way."""
+class TakeDecisionsForPayments(Sabotage):
+    """What an administrator decides counts as done, and the wallet is not told."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
-        class Rash(Writer):
-            def _load_ended(self, batch: Any, command: AboutItem) -> tuple[Item | None, Operation | None, bool]:
-                item, operation, claimed = super()._load_ended(batch, command)
-                if isinstance(command, ResolveOperation) and operation is not None:
-                    operation = replace(operation, lease_until=None)
-                return item, operation, claimed
+        class Credulous(Writer):
+            def _decide(self, batch: Any, envelope: Envelope) -> Outcome:
+                command = envelope.command
+                if isinstance(command, ResolveOperation) and command.resolution is not Resolution.WRITTEN_OFF:
+                    _, operation, _ = self._load_ended(batch, command)
+                    assert operation is not None
+                    is_settled = command.resolution is Resolution.SETTLE
+                    escrow = Escrow(
+                        escrow_id=operation.escrow_transaction_id,
+                        user_id=operation.user_id,
+                        amount=operation.tokens,
+                        status=EscrowStatus.SETTLED if is_settled else EscrowStatus.REFUNDED,
+                    )
+                    envelope.command = confirmation_of(
+                        operation, escrow, actor=command.actor, reason=command.reason, now=self.clock()
+                    )
+                return super()._decide(batch, envelope)
 
-        return Rash(store, clock, new_id)
+        return Credulous(store, clock, new_id)
 
 
 class LoseLeases(Sabotage):
@@ -177,7 +188,7 @@ SABOTAGES: tuple[Sabotage, ...] = (
     ForgetEscrows(),
     ForgetKeys(),
     RefundWhatIsClaimed(),
-    ResolveWhatIsUnderWay(),
+    TakeDecisionsForPayments(),
     LoseLeases(),
     TakeSilenceForSuccess(),
     TrustTheBus(),
