@@ -245,7 +245,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Health(
             callers=callers,
             queries=queries,
-            can_write=lambda: parts.heartbeat.can_write and not parts.lanes.is_disk_full,
+            can_write=lambda: parts.heartbeat.can_write and not parts.base.lanes.is_disk_full,
             dependencies=_dependencies(parts),
         ).routes(),
         WebSocketRoute(f"{ROOM_PATH}/live", parts.live.sockets.live),
