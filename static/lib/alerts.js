@@ -1,19 +1,21 @@
 // A chime and a desktop notification, for when the page is not in front. Loaded once the reader has asked for them.
 
+import { Tones } from "./tones.js";
+
+const CHIME = [
+  [659, 0],
+  [880, 0.14],
+];
+
 const registration = async () => navigator.serviceWorker?.getRegistration();
 
 export class Alerts {
-  #audio = null;
-
-  constructor() {
-    // A browser lets a page sound only after somebody has touched it.
-    addEventListener("pointerdown", () => this.#wakeAudio(), { once: true });
-  }
+  #tones = new Tones();
 
   /** Call from a click. Resolves to "on", or "sound" where notifications are refused or cannot be shown. */
   async enable() {
-    this.#wakeAudio();
-    this.chime();
+    this.#tones.wake();
+    this.#tones.play(CHIME);
     if (!("Notification" in window)) return "sound";
     if ((await Notification.requestPermission()) !== "granted") return "sound";
     // Phones show notifications only for a page's worker.
@@ -21,7 +23,7 @@ export class Alerts {
   }
 
   alert(title, body, tag) {
-    this.chime();
+    this.#tones.play(CHIME);
     if (document.visibilityState === "visible" || !("Notification" in window)) return;
     if (Notification.permission !== "granted") return;
     const details = { body, tag, icon: "/static/favicon.svg" };
@@ -34,29 +36,5 @@ export class Alerts {
     } catch {
       registration().then((worker) => worker?.showNotification(title, details));
     }
-  }
-
-  chime() {
-    if (this.#audio?.state !== "running") return;
-    const start = this.#audio.currentTime;
-    [
-      [659, 0],
-      [880, 0.14],
-    ].forEach(([frequency, delay]) => {
-      const tone = this.#audio.createOscillator();
-      const volume = this.#audio.createGain();
-      tone.frequency.value = frequency;
-      volume.gain.setValueAtTime(0, start + delay);
-      volume.gain.linearRampToValueAtTime(0.12, start + delay + 0.015);
-      volume.gain.exponentialRampToValueAtTime(0.0008, start + delay + 0.5);
-      tone.connect(volume).connect(this.#audio.destination);
-      tone.start(start + delay);
-      tone.stop(start + delay + 0.52);
-    });
-  }
-
-  #wakeAudio() {
-    this.#audio ??= new AudioContext();
-    this.#audio.resume();
   }
 }

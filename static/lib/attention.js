@@ -10,8 +10,10 @@ const wanted = () => browserStorage.getItem(SLOT) === "on";
 const load = async () => (alerts ??= new (await import("./alerts.js")).Alerts());
 if (wanted()) load();
 
+/** Says whether the reader wants to be told. */
 export function alertReader(title, body, tag) {
   if (wanted()) alerts?.alert(title, body, tag);
+  return wanted();
 }
 
 /** Makes a button the switch for sound and notifications. `told(outcome)`: they are on; "on" or "sound" only. */

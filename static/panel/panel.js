@@ -8,6 +8,7 @@ import { icon } from "../lib/icons.js";
 import { renderList } from "../lib/lists.js";
 import { duration, inLine, tokens } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
+import { isSoundWanted, soundArrival, wantSound } from "./arrival-sound.js";
 import { watchLink } from "./link-life.js";
 import { isHoldWanted, wantHold } from "./hold.js";
 import { nowCard } from "./now-card.js";
@@ -149,9 +150,10 @@ client.addEventListener("connection", draw);
 
 function greet(item, previous) {
   setText(byId("spoken"), t("panel.arrived", { title: item.title }));
-  if (previous.items.length === 0 && !item.passThroughMode) {
-    alertReader(t("panel.alert"), `${item.title} · ${tokens(item.tokens)}`, item.itemId);
-  }
+  if (item.passThroughMode) return;
+  const isFirst = previous.items.length === 0;
+  const isHeard = isFirst && alertReader(t("panel.alert"), `${item.title} · ${tokens(item.tokens)}`, item.itemId);
+  if (!isHeard) soundArrival();
 }
 
 async function reload() {
@@ -268,6 +270,7 @@ async function showHelp() {
   };
   shortcutHelp([...keys, ["?", t("help.label")]], [
     { id: "letters", words: t("help.letters"), isOn: lettersOn, turn: turnLetters },
+    { id: "arrivals", words: t("help.arrivals"), isOn: isSoundWanted, turn: wantSound },
     { id: "hold", words: t("help.hold"), isOn: isHoldWanted, turn: turnHold },
   ]);
 }

@@ -1,4 +1,4 @@
-// The list of keyboard shortcuts, loaded when it is asked for, and the switch that turns single letters off.
+// The list of keyboard shortcuts, loaded when it is asked for, and the switches of what is chosen for this browser.
 import { addStyle, button, el, setAttribute } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
 import { openModal } from "../lib/modal.js";

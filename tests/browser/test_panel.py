@@ -101,7 +101,7 @@ def test_single_letters_are_shortcuts_and_question_mark_shows_them(room: Room, w
     panel = windows.open(room.panel_url)
     expect(named(panel, "Start next")).to_be_enabled()
     panel.keyboard.press("?")
-    help_ = panel.get_by_role("dialog", name="Keyboard shortcuts")
+    help_ = panel.get_by_role("dialog", name="Shortcuts and options")
     for words in ("Start next", "Finish", "Pause or resume", "Abandon", "Refund"):
         expect(help_).to_contain_text(words)
     panel.keyboard.press("s")
@@ -383,7 +383,11 @@ def test_a_dock_of_320_pixels_is_wide_enough(room: Room, windows: Windows) -> No
     expect(panel.get_by_role("menu")).to_be_visible()
     assert panel.evaluate(RUNS_OVER) <= 0
     panel.keyboard.press("Escape")
-    for open_dialog in (named(panel, "Keyboard shortcuts"), named(panel, "Empty the queue…"), named(panel, "Split…")):
+    for open_dialog in (
+        named(panel, "Shortcuts and options"),
+        named(panel, "Empty the queue…"),
+        named(panel, "Split…"),
+    ):
         open_dialog.click()
         expect(panel.get_by_role("dialog")).to_be_visible()
         assert panel.evaluate(RUNS_OVER) <= 0

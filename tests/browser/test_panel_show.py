@@ -4,7 +4,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.support.browsing import NARROW, RUNS_OVER, Room, Windows, wait_for
+from tests.support.browsing import ALARMS, NARROW, RUNS_OVER, Room, Windows, wait_for
 
 WAKES = """
 window.locks = { taken: 0, held: 0 };
@@ -48,7 +48,7 @@ def test_finish_can_be_a_button_to_hold(room: Room, windows: Windows) -> None:
     item = room.request(title="Dance")
     room.start_next()
     panel = windows.open(room.panel_url)
-    panel.get_by_role("button", name="Keyboard shortcuts").click()
+    panel.get_by_role("button", name="Shortcuts and options").click()
     panel.get_by_role("switch", name="Hold to finish").click()
     panel.keyboard.press("Escape")
     hold = panel.get_by_role("button", name="Hold to finish")
@@ -62,6 +62,39 @@ def test_finish_can_be_a_button_to_hold(room: Room, windows: Windows) -> None:
     expect(panel.get_by_text("All quiet")).to_be_visible()
     panel.mouse.up()
     assert room.item(item)["status"] == "finished"
+
+
+def test_each_arrival_has_a_sound_for_who_wants_one(room: Room, windows: Windows) -> None:
+    panel = windows.blank()
+    panel.add_init_script(ALARMS)
+    panel.clock.install()
+    panel.goto(room.panel_url)
+    arrived = panel.get_by_test_id("queue-item")
+    room.request()
+    expect(arrived).to_have_count(1)
+    panel.get_by_role("button", name="Shortcuts and options").click()
+    wanted = panel.get_by_role("switch", name="Sound for each request")
+    expect(wanted).to_have_attribute("aria-checked", "false")
+    assert panel.evaluate("alarms.tones") == 0
+    wanted.click()
+    panel.keyboard.press("Escape")
+    for number in (2, 3):
+        # Requests within half a second are one sound.
+        panel.clock.fast_forward(1_000)
+        tones = panel.evaluate("alarms.tones")
+        room.request()
+        expect(arrived).to_have_count(number)
+        wait_for(panel, lambda tones=tones: panel.evaluate("alarms.tones") == tones + 1)
+    assert panel.evaluate("[alarms.asked, alarms.shown.length]") == [0, 0]
+    panel.reload()
+    expect(arrived).to_have_count(3)
+    panel.get_by_role("button", name="Shortcuts and options").click()
+    expect(wanted).to_have_attribute("aria-checked", "true")
+    tones = panel.evaluate("alarms.tones")
+    wanted.click()
+    room.request()
+    expect(arrived).to_have_count(4)
+    assert panel.evaluate("alarms.tones") == tones
 
 
 def test_a_performer_bounds_the_requests_of_a_viewer_and_the_wait(room: Room, windows: Windows) -> None:
