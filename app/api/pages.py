@@ -13,6 +13,9 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from app.api.site import HASH_LENGTH, MODULES, Content, Site, language_of
+from app.specs.operations import MANIFEST
+from app.wire.encoding import encode
+from app.wire.requests import is_identifier
 
 _INSTALLED = Path(__file__).parents[1] / "static"
 STATIC = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "static"
@@ -38,6 +41,9 @@ NO_PAGES = ("/v1/", "/static/", "/sandbox/")
 
 WORKERS = {"watch/worker.js": "/watch/"}
 """Service workers, each with the addresses that it may answer for."""
+
+MANIFEST_PATH = "/watch/{performerId}/manifest.webmanifest"
+ICONS = (("icon-192", 192, "any"), ("icon-512", 512, "any"), ("maskable-512", 512, "maskable"))
 
 ALWAYS_ASK = "no-cache"
 FOR_EVER = "public, max-age=31536000, immutable"
@@ -74,11 +80,19 @@ def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
     async def file(request: Request) -> Response:
         return _file_response(request, site())
 
+    async def manifest(request: Request) -> Response:
+        return _manifest_response(request, site())
+
     async def missing(request: Request) -> Response:
         return page_response(request, site(), NOT_FOUND, status=404)
 
     pages = [page(path, name) for path, name in PAGES.items()]
-    return [*pages, Route("/static/{path:path}", file, methods=["GET"], name="static"), _MissingPage("/", missing)]
+    return [
+        *pages,
+        Route(MANIFEST_PATH, manifest, methods=["GET"], name="manifest"),
+        Route("/static/{path:path}", file, methods=["GET"], name="static"),
+        _MissingPage("/", missing),
+    ]
 
 
 class _MissingPage(Route):
@@ -148,6 +162,34 @@ def _file_response(request: Request, site: Site) -> Response:
     if name in WORKERS:
         response.headers["service-worker-allowed"] = WORKERS[name]
     return response
+
+
+def _manifest_response(request: Request, site: Site) -> Response:
+    """What a browser needs to install the viewer's page of this performer."""
+    performer_id = request.path_params["performerId"]
+    if not is_identifier(performer_id):
+        raise HTTPException(404)
+    address = f"/watch/{performer_id}"
+    manifest = {
+        "id": address,
+        "start_url": address,
+        "scope": address,
+        "name": f"{performer_id} · Performance Queue",
+        "short_name": performer_id,
+        "display": "standalone",
+        "background_color": "#f5f4f0",
+        "theme_color": "#f5f4f0",
+        "icons": [
+            {
+                "src": site.hashed(f"icons/{name}.png"),
+                "sizes": f"{size}x{size}",
+                "type": "image/png",
+                "purpose": purpose,
+            }
+            for name, size, purpose in ICONS
+        ],
+    }
+    return respond(request, Content.of(encode(manifest), MANIFEST), ALWAYS_ASK)
 
 
 def _takes(request: Request, coding: str) -> bool:

@@ -41,6 +41,7 @@ from app.wire.requests import (
 
 HTML = "text/html"
 TEXT = "text/plain"
+MANIFEST = "application/manifest+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,6 +481,14 @@ OPERATIONS: tuple[Operation, ...] = (
     _get("/docs/guides/{name}", "guide", "A guide", "Pages", HTML, refuses=(NotFound,)),
     _get("/", "index", "The front page", "Pages", HTML),
     _get("/watch/{performerId}", "watch", "The viewer's page", "Pages", HTML),
+    _get(
+        "/watch/{performerId}/manifest.webmanifest",
+        "manifest",
+        "What a browser needs to install the viewer's page",
+        "Pages",
+        MANIFEST,
+        refuses=(NotFound,),
+    ),
     _get("/panel", "panel", "The performer's panel", "Pages", HTML),
     _get("/overlay/{performerId}", "overlay", "The overlay for a stream", "Pages", HTML),
     _get("/admin", "admin", "The administrator's page", "Pages", HTML),

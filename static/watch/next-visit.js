@@ -1,7 +1,10 @@
-// Prepares the next visit: the worker that has the page ready, with this page in its cache. Only a secure context has
-// one; elsewhere the browser asks whether the page has changed.
+// Prepares the next visit: what a browser needs to install the page, and the worker that has the page ready, with this
+// page in its cache. Only a secure context has one; elsewhere the browser asks whether the page has changed.
+import { el } from "../lib/dom.js";
 
 export async function prepareNextVisit() {
+  // The page is the same document for every performer, so the link to what names one is made here.
+  document.head.append(el("link", { rel: "manifest", href: `${location.pathname}/manifest.webmanifest` }));
   if (!("serviceWorker" in navigator)) return;
   try {
     await navigator.serviceWorker.register("/static/watch/worker.js", { scope: "/watch/" });

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import struct
 
 import pytest
 
@@ -151,3 +152,18 @@ async def test_a_missing_page_is_a_page_to_a_browser_and_a_problem_to_a_program(
     problem(await api.send("POST", "/panel", headers=browser), 405, "METHOD_NOT_ALLOWED")
     problem(await api.send("GET", "/v1/queue/items", headers=browser), 405, "METHOD_NOT_ALLOWED")
     problem(await api.send("GET", "/static/nothing.js", headers=browser), 404, "NOT_FOUND")
+
+
+async def test_a_performers_page_has_a_manifest_with_icons_of_the_sizes_that_it_says(api: Api) -> None:
+    response = await api.get("/watch/star:1/manifest.webmanifest")
+    assert response.headers["Content-Type"] == "application/manifest+json"
+    manifest = response.json()
+    assert manifest["start_url"] == manifest["scope"] == manifest["id"] == "/watch/star:1"
+    assert manifest["name"].startswith("star:1")
+    for icon in manifest["icons"]:
+        image = await api.get(icon["src"])
+        assert image.headers["Content-Type"] == icon["type"] == "image/png"
+        width, height = struct.unpack(">II", image.content[16:24])
+        assert icon["sizes"] == f"{width}x{height}"
+    assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
+    problem(await api.get("/watch/%22/manifest.webmanifest"), 404, "NOT_FOUND")

@@ -81,3 +81,15 @@ def test_a_refund_is_told_in_plain_words_and_its_reference_is_copied(till: Till,
     copy.click()
     wait_for(ada, lambda: ada.evaluate("window.copied") == reference)
     expect(copy).to_be_focused()
+
+
+def test_a_browser_can_install_the_page_of_a_performer(room: Room, windows: Windows) -> None:
+    page = windows.open(room.watch_url())
+    page.wait_for_selector("html[data-kept]", state="attached")
+    devtools = page.context.new_cdp_session(page)
+    manifest = devtools.send("Page.getAppManifest")
+    assert manifest["errors"] == []
+    assert manifest["url"] == f"{room.watch_url()}/manifest.webmanifest"
+    found = devtools.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # The windows of tests are private ones, in which nothing is installed.
+    assert [error["errorId"] for error in found if error["errorId"] != "in-incognito"] == []
