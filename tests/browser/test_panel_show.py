@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.support.browsing import ALARMS, NARROW, RUNS_OVER, Room, Windows, wait_for
 
@@ -64,6 +64,10 @@ def test_finish_can_be_a_button_to_hold(room: Room, windows: Windows) -> None:
     assert room.item(item)["status"] == "finished"
 
 
+def await_tones(panel: Page, count: int) -> None:
+    wait_for(panel, lambda: bool(panel.evaluate("alarms.tones") == count))
+
+
 def test_each_arrival_has_a_sound_for_who_wants_one(room: Room, windows: Windows) -> None:
     panel = windows.blank()
     panel.add_init_script(ALARMS)
@@ -84,7 +88,7 @@ def test_each_arrival_has_a_sound_for_who_wants_one(room: Room, windows: Windows
         tones = panel.evaluate("alarms.tones")
         room.request()
         expect(arrived).to_have_count(number)
-        wait_for(panel, lambda tones=tones: panel.evaluate("alarms.tones") == tones + 1)
+        await_tones(panel, tones + 1)
     assert panel.evaluate("[alarms.asked, alarms.shown.length]") == [0, 0]
     panel.reload()
     expect(arrived).to_have_count(3)
