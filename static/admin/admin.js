@@ -6,7 +6,7 @@ import { openReplay } from "./admin-replay.js";
 import { openWalletCheck } from "./admin-wallet-check.js";
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
-import { count, dayAndTime, duration, exactClock, shortId, stopwatch } from "../lib/format.js";
+import { count, dayAndTime, duration, exactClock, shortId, stopwatch, tokens } from "../lib/format.js";
 import { errorText, t, translate } from "../lib/messages.js";
 import { Session } from "../lib/session.js";
 import { stageSeconds } from "../lib/stage.js";
@@ -70,7 +70,7 @@ async function refresh(asked = false) {
   const token = {};
   running = token;
   try {
-    await refreshing[view()](asked);
+    await Promise.all([refreshing[view()](asked), refreshTrouble()]);
     freshAt = Date.now();
     failing = null;
   } catch (error) {
@@ -423,11 +423,7 @@ async function refreshWallet() {
     skip: operationsSkip,
     ...(wanted !== "all" && { status: wanted }),
   });
-  const [page] = await Promise.all([
-    session.get(`/v1/admin/wallet-operations?${query}`),
-    refreshTrouble(),
-    walletCheck.refresh(),
-  ]);
+  const [page] = await Promise.all([session.get(`/v1/admin/wallet-operations?${query}`), walletCheck.refresh()]);
   drawTable(
     byId("wallet-table"),
     WALLET_COLUMNS,
@@ -441,7 +437,7 @@ async function refreshWallet() {
   });
 }
 
-/** One sentence for all payments that stick, with the button that tries them again. */
+/** One sentence for all payments that stick, with the button that tries them again, above whatever is looked at. */
 async function refreshTrouble() {
   const dead = await session.get("/v1/admin/wallet-operations?status=dead&limit=100");
   show(byId("wallet-trouble"), dead.total > 0);
@@ -455,7 +451,9 @@ async function refreshTrouble() {
   for (const { lastProblem } of dead.operations) problems.set(lastProblem, (problems.get(lastProblem) ?? 0) + 1);
   const [problem] = [...problems].sort((a, b) => b[1] - a[1])[0];
   const since = dayAndTime(Date.parse((oldest ?? last).createdAt));
-  setText(byId("wallet-trouble-text"), t("wallet.trouble", { n: dead.total, since, problem: problem ?? "" }));
+  const sum = tokens(dead.operations.reduce((total, row) => total + row.settleTokens + row.refundTokens, 0));
+  const stuck = dead.total > dead.operations.length ? t("wallet.atLeast", { sum }) : sum;
+  setText(byId("wallet-trouble-text"), t("wallet.trouble", { n: dead.total, tokens: stuck, since, problem: problem ?? "" }));
 }
 
 byId("wallet-retry-all").addEventListener("click", (event) =>

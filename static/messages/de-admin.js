@@ -65,7 +65,11 @@ export default {
   "wallet.retried": "Für einen neuen Versuch vorgemerkt.",
   "wallet.retryAll": "Alle noch einmal",
   "wallet.retriedAll": "Für einen neuen Versuch vorgemerkt: {n}.",
-  "wallet.trouble": "Festsitzende Zahlungen: {n}, die älteste seit {since}. Meistens: {problem}.",
+  "wallet.trouble": {
+    one: "{n} Zahlung, {tokens}, sitzt seit {since} fest: {problem}.",
+    other: "{n} Zahlungen, {tokens}, sitzen seit {since} fest; meistens: {problem}.",
+  },
+  "wallet.atLeast": "mindestens {sum}",
   "wallet.resolve": "Beenden…",
   "wallet.resolve.title": "Diese Zahlung von Hand beenden?",
   "wallet.resolve.text":

@@ -65,7 +65,11 @@ export default {
   "wallet.retried": "Queued for another attempt.",
   "wallet.retryAll": "Retry all",
   "wallet.retriedAll": "Queued for another attempt: {n}.",
-  "wallet.trouble": "Payments stuck: {n}, the oldest since {since}. Most often: {problem}.",
+  "wallet.trouble": {
+    one: "{n} payment, {tokens}, stuck since {since}: {problem}.",
+    other: "{n} payments, {tokens}, stuck since {since}; most often: {problem}.",
+  },
+  "wallet.atLeast": "at least {sum}",
   "wallet.resolve": "Resolve…",
   "wallet.resolve.title": "End this payment by hand?",
   "wallet.resolve.text":
