@@ -17,6 +17,9 @@ import { onStage, stageSeconds } from "./lib/stage.js";
 export { QueueError, isActive };
 
 const PROTOCOL = "performance-queue.v1";
+const BEARER = "bearer.";
+/** What a subprotocol may consist of, and a header hold. */
+const FITS = /^[\w.-]{1,4000}$/;
 const COMMAND_TIMEOUT_MS = 15_000;
 const OPEN_TIMEOUT_MS = 10_000;
 const PONG_TIMEOUT_MS = 8_000;
@@ -24,6 +27,7 @@ const WAKE_PONG_MS = 800;
 const SLEPT_MS = 180_000;
 const RESYNC_TIMEOUT_MS = 4_000;
 const AFTER_AUTH_MS = 1_000;
+const NO_WELCOME_MS = 3_000;
 const REFRESH_EARLY_MS = 30_000;
 const WAKING = ["online", "offline", "pageshow", "visibilitychange"];
 const REFUSALS_BEFORE_ASKING = 2;
@@ -258,7 +262,8 @@ export class QueueClient extends EventTarget {
     }
     let socket;
     try {
-      socket = new WebSocket(url, PROTOCOL);
+      // With the handshake, the token costs no round trip of its own, and no picture of the anonymous viewer before.
+      socket = new WebSocket(url, FITS.test(this.token ?? "") ? [PROTOCOL, BEARER + this.token] : PROTOCOL);
     } catch {
       this.#stop(4501); // the address itself is unusable, and will be at the next attempt
       return;
@@ -270,7 +275,8 @@ export class QueueClient extends EventTarget {
       opened = true;
       this.#refusals = 0;
       this.#heard = Date.now();
-      if (this.token) this.#authenticate();
+      // A private room whose service does not look there says nothing until it is told.
+      if (this.token) this.#arm("auth", NO_WELCOME_MS, () => this.#authenticate());
     };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#receive(event.data);
@@ -407,6 +413,9 @@ export class QueueClient extends EventTarget {
       // The audience changed with the welcome: what follows must be a picture of our own, and if none comes by
       // itself it is asked for.
       this.#arm("auth", AFTER_AUTH_MS, () => this.resync());
+    } else if (!this.#authenticated) {
+      this.#disarm("auth");
+      this.#authenticate();
     }
     this.#arm("ping", this.#ping * 1000, () => this.#sendPing(PONG_TIMEOUT_MS));
   }

@@ -280,8 +280,14 @@ class LiveConnection:
 
 
 def _bearer(websocket: WebSocket) -> str | None:
+    """The token of the handshake, from its Authorization header or from a subprotocol that it offers."""
     scheme, _, token = websocket.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    if scheme.lower() == "bearer":
+        return token.strip()
+    for offered in websocket.scope["subprotocols"]:
+        if offered.startswith(frames.BEARER_PROTOCOL):
+            return str(offered).removeprefix(frames.BEARER_PROTOCOL)
+    return None
 
 
 def _id_of(value: Any) -> str | None:

@@ -26,10 +26,10 @@ SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
 }
 
 DESCRIPTION = """\
-A connection begins as an anonymous viewer; the Authorization header or an `auth` frame makes it an owner's, a
-performer's or an administrator's. A client holds the version of its room: an update whose `from` is that version
-applies, one whose `version` is not above it is dropped, anything else calls for `resync`. Applying every update to a
-snapshot gives exactly a fresh snapshot."""
+A connection begins as an anonymous viewer; the Authorization header, an offered subprotocol `bearer.TOKEN` or an `auth`
+frame makes it an owner's, a performer's or an administrator's. A client holds the version of its room: an update whose
+`from` is that version applies, one whose `version` is not above it is dropped, anything else calls for `resync`.
+Applying every update to a snapshot gives exactly a fresh snapshot."""
 
 
 def document() -> Schema:

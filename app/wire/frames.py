@@ -29,6 +29,8 @@ from app.wire.shapes import (
 )
 
 SUBPROTOCOL = "performance-queue.v1"
+BEARER_PROTOCOL = "bearer."
+"""The beginning of an offered subprotocol that carries a token: a browser's script sets no header of a handshake."""
 PING_SECONDS = 20
 RETRY_SECONDS = (1, 5)
 """The window a client picks its first pause before reconnecting from, at random."""

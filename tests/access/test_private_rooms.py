@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from app.live import live_connection
+from app.wire.frames import BEARER_PROTOCOL, SUBPROTOCOL
 from tests.support.server import PUBLIC_FIELDS, Api, Server, fresh, ok, problem, serving
 
 
@@ -46,6 +47,15 @@ async def test_nothing_is_sent_before_auth(api: Api, private: Server, performer_
 async def test_a_token_in_the_header_is_as_good(private: Server, performer_id: str) -> None:
     async with private.live(performer_id, private.viewer("ada")) as live:
         assert [(await live.next())["type"], (await live.next())["type"]] == ["welcome", "snapshot"]
+
+
+async def test_a_token_in_an_offered_subprotocol_is_as_good(private: Server, performer_id: str) -> None:
+    offered = [SUBPROTOCOL, BEARER_PROTOCOL + private.viewer("ada")]
+    async with private.live(performer_id, subprotocols=offered) as live:
+        assert live.connection.subprotocol == SUBPROTOCOL
+        welcome = await live.next()
+        assert (welcome["type"], welcome["sub"]) == ("welcome", "ada")
+        assert (await live.next())["type"] == "snapshot"
 
 
 async def test_auth_must_come_within_five_seconds(

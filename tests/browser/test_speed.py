@@ -1,10 +1,11 @@
 """How a viewer's page comes over a slow network: round trips, requests and bytes until it is live."""
 
+import json
 import re
 
-from playwright.sync_api import CDPSession, Page, expect
+from playwright.sync_api import CDPSession, Page, WebSocket, expect
 
-from tests.support.browsing import PHONE, Room, Windows
+from tests.support.browsing import PHONE, Room, Windows, wait_for
 
 LATENCY_MS = 3_000
 """Long beside whatever a busy machine needs to draw, so that round trips can be counted in it."""
@@ -60,6 +61,45 @@ def test_a_first_visit_is_live_after_two_round_trips_and_a_second_after_one(room
     page.goto(room.watch_url())
     assert live_after(page) < 2
     expect(page.get_by_test_id("queue-item")).to_have_count(5)
+
+
+def test_an_owners_page_is_live_with_the_first_frames_it_gets_also_after_an_outage(
+    room: Room, windows: Windows
+) -> None:
+    """The token goes with the handshake: a frame of its own would cost another round trip, and a picture in vain."""
+    room.request()
+    room.request(userId="ada")
+    page = windows.blank(size=PHONE)
+    lines: list[list[str]] = []
+
+    def opened(line: WebSocket) -> None:
+        frames: list[str] = []
+        lines.append(frames)
+        line.on("framesent", lambda text: frames.append("sent"))
+        line.on("framereceived", lambda text: frames.append(json.loads(text)["type"]))
+
+    page.on("websocket", opened)
+    page.goto(room.watch_url("ada"))
+    expect(page.get_by_test_id("position")).to_have_text("2")
+    page.context.set_offline(True)
+    expect(page.get_by_test_id("connection")).to_contain_text("Reconnecting")
+    room.start_next()
+    page.context.set_offline(False)
+    expect(page.get_by_test_id("ahead")).to_have_text("You’re next, after this one")
+    assert lines[0][:2] == ["welcome", "snapshot"]
+    assert lines[-1][:3] == ["welcome", "update", "position"]
+
+
+def test_a_private_room_of_a_service_that_does_not_look_for_a_token_in_the_handshake_is_told_it(
+    room: Room, windows: Windows
+) -> None:
+    page = windows.blank(size=PHONE)
+    told: list[str] = []
+    page.route_web_socket(
+        re.compile("/queue/live"), lambda line: line.on_message(lambda text: told.append(json.loads(text)["type"]))
+    )
+    page.goto(room.watch_url("ada"))
+    wait_for(page, lambda: told[:1] == ["auth"])
 
 
 def test_a_newer_page_replaces_the_kept_one_from_the_visit_after(room: Room, windows: Windows) -> None:

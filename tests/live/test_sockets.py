@@ -167,24 +167,26 @@ async def test_a_socket_may_become_somebody_else(api: Api, server: Server, perfo
         assert all(set(event["item"]) == PUBLIC_FIELDS for event in update["events"] if event["item"])
 
 
-@pytest.mark.parametrize("way", ["in the header", "in a frame"])
+@pytest.mark.parametrize("way", ["in the header", "in a subprotocol", "in a frame"])
 async def test_a_bad_token_ends_the_connection_for_good(server: Server, performer_id: str, way: str) -> None:
     for token in (
         "let-me-in",
         server.performer(performer_id)[:-3],
         jwt.encode({"sub": performer_id}, server.settings.auth_secret),
     ):
-        async with server.live(performer_id, token if way == "in the header" else None) as live:
+        offered = [SUBPROTOCOL, f"bearer.{token}"] if way == "in a subprotocol" else None
+        async with server.live(performer_id, token if way == "in the header" else None, subprotocols=offered) as live:
             if way == "in a frame":
                 await live.until("snapshot")
                 await live.send({"type": "auth", "token": token})
             assert await live.closed() == 4500
 
 
-@pytest.mark.parametrize("way", ["in the header", "in a frame"])
+@pytest.mark.parametrize("way", ["in the header", "in a subprotocol", "in a frame"])
 async def test_an_expired_token_ends_the_connection_for_a_refresh(server: Server, performer_id: str, way: str) -> None:
     token = brief(server, "viewer", "ada", -60)
-    async with server.live(performer_id, token if way == "in the header" else None) as live:
+    offered = [SUBPROTOCOL, f"bearer.{token}"] if way == "in a subprotocol" else None
+    async with server.live(performer_id, token if way == "in the header" else None, subprotocols=offered) as live:
         if way == "in a frame":
             await live.until("snapshot")
             await live.send({"type": "auth", "token": token})
