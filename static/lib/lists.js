@@ -54,5 +54,7 @@ function glide(node) {
   const { translate } = node.style;
   if (!translate) return;
   node.style.translate = "";
+  // An animation would keep a row that has gone.
+  if (!node.isConnected) return;
   glides.set(node, node.animate([{ translate }, { translate: "none" }], TIMING));
 }

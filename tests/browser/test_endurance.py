@@ -73,8 +73,10 @@ LIVES = """async ([from, to]) => {
     await tell("settled", { ...finished, ...receipt, settled: true, walletStatus: "done" });
   }
   for (const item of line) await tell("abandoned", { ...item, status: "abandoned", abandonedAt: item.createdAt });
-  await nextFrame();
-  await nextFrame();
+  for (let frame = 0; frame < 4; frame += 1) await nextFrame();
+  // A glide holds its row until it has ended.
+  const ends = ({ effect }) => effect.getComputedTiming().endTime !== Infinity;
+  await Promise.allSettled(document.getAnimations().filter(ends).map(({ finished }) => finished));
   return version;
 }"""
 """Items that come, are performed, settled and go, with twenty in line; four updates each."""
