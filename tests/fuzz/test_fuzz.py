@@ -44,8 +44,9 @@ async def test_almost_right_bytes_do_no_harm(tmp_path: Path) -> None:
                     pass
             assert "queue_sockets 0.0" in text
             gc.collect()
-            assert len(os.listdir("/proc/self/fd")) <= descriptors + 5
-            assert tasks() <= running + 5
+            # A pool may have opened a few; a leak would be one for each case.
+            assert len(os.listdir("/proc/self/fd")) < descriptors + 20
+            assert tasks() <= running + 20
             assert memory() - before < 50 * 1024 * 1024
 
 

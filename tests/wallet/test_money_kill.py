@@ -35,7 +35,7 @@ from tests.simulation import checks
 
 pytestmark = pytest.mark.anyio
 
-ROUNDS = int(os.environ.get("MONEY_KILL_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("MONEY_KILL_ROUNDS", "8"))
 START_SECONDS = 60.0
 CALM_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
