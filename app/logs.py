@@ -1,4 +1,4 @@
-"""What the process writes to standard error: JSON lines in production, legible lines in development.
+"""Logging to standard error: JSON lines in production, legible lines in development.
 
 Modules log a sentence through `logging.getLogger(__name__)` and put what goes with it into `extra`; this module alone
 says how that looks, and that libraries are heard only when something is wrong. No traceback shows the values of

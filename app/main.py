@@ -40,7 +40,7 @@ from app.live import catch_up
 from app.live.connections import POST_SECONDS
 from app.live.presence import RENEW_SECONDS
 from app.live.sockets import not_found
-from app.metrics.workers import FOLDER, Figures
+from app.metrics.workers import FOLDER, WorkerMetrics
 from app.parts import utc_now
 from app.parts.assembly import Parts, assemble
 from app.server.limits import Limits
@@ -83,14 +83,14 @@ def worker() -> Service:
     """One worker's application, configured by the environment."""
     settings = read_settings()
     logs.configure(settings.environment)
-    return create_app(settings, workers=Figures(Path(os.environ[FOLDER])))
+    return create_app(settings, workers=WorkerMetrics(Path(os.environ[FOLDER])))
 
 
 def create_app(
     settings: Settings,
     clock: Callable[[], datetime] = utc_now,
     *,
-    workers: Figures | None = None,
+    workers: WorkerMetrics | None = None,
     periods: Periods = PERIODS,
     limits: Limits = Limits(),
     tracer: ClosableTracer | None = None,
@@ -112,7 +112,7 @@ def create_app(
                         yield
                 finally:
                     # The last counts of a worker are kept, whatever ended it.
-                    await parts.base.metrics.leave()
+                    await parts.base.metrics.write()
         finally:
             parts.base.queries.close()
             parts.base.engines.dispose()
@@ -200,7 +200,7 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
     if parts.base.settings.retention_days:
         loops.append(every(periods.upkeep, "retention", prune))
     if is_worker:
-        loops.append(every(periods.write_metrics, "writing metrics", parts.base.metrics.leave))
+        loops.append(every(periods.write_metrics, "writing metrics", parts.base.metrics.write))
     return loops
 
 
@@ -258,7 +258,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
 
 
 def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
-    """What the service can do without for a while, by name: whether it is well."""
+    """The dependencies that the service can do without for a while, by name: whether each is well."""
     dependencies: dict[str, Callable[[], bool]] = {
         "wallet": lambda: parts.money.outbox.breaker.state is BreakerState.CLOSED,
     }

@@ -1,4 +1,4 @@
-"""Who is asking: tokens (JWT) verified into principals, and signed for the command line, the demo and tests.
+"""Authentication: tokens (JWT) verified into principals, and signed for the command line, the demo and tests.
 
 Owns keys, algorithms, claims and their times. It never decides what a principal may do (`rights`), and never logs,
 repeats or keeps a token.

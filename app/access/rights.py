@@ -1,4 +1,4 @@
-"""What a principal may do: the table of rights, one function for each row.
+"""Authorization: the table of rights, one function for each row.
 
 A function returns if the thing is allowed and raises Forbidden with a sentence if it is not. Who the principal is was
 settled before (`auth`); what depends on the state of a room is settled after (`decision`). Nothing is looked up here.

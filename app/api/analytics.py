@@ -20,7 +20,7 @@ Key = tuple[str, str, int]
 
 
 def total_of(lives: Iterable[Life], start: datetime, end: datetime) -> Counter[Key]:
-    """What these items count for from `start` up to but not including `end`."""
+    """The numbers of these items from `start` up to but not including `end`."""
     first, behind = milliseconds(start), milliseconds(end)
     total: Counter[Key] = Counter()
     for life in lives:

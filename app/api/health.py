@@ -41,7 +41,7 @@ class Health:
             async with asyncio.timeout(LONGEST_CHECK_SECONDS):
                 await self.queries.run(reading.epoch)
         except Exception:
-            # Whatever keeps the database from answering, this process is not ready.
+            # Without an answer of the database this process is not ready, for any reason.
             checks["database"] = "unreachable"
         if checks["database"] == "ok" and not self.can_write():
             checks["database"] = "not writable"

@@ -1,4 +1,4 @@
-"""What a new request would wait, and how good such estimates have been lately: for anybody who may watch a room."""
+"""The wait of a new request, and how good such estimates have been lately: for anybody who may watch a room."""
 
 from collections import OrderedDict
 from collections.abc import Callable

@@ -20,7 +20,7 @@ import brotli
 from app.api.linking import link, stripped
 
 MODULES = ("queue-client.js", "position-element.js")
-"""What host sites load, at /static/NAME and, as a promise, at /static/v1/NAME."""
+"""The files that host sites load, at /static/NAME and, as a promise, at /static/v1/NAME."""
 
 HASH_LENGTH = 16
 LEAST_COMPRESSED = 300

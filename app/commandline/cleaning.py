@@ -131,7 +131,7 @@ def forget_user(store: Store, user_id: str) -> int:
         number += found
         time.sleep(PAUSE_SECONDS)
     if store.engines.is_sqlite:
-        # What was overwritten stands in the write-ahead log until that begins anew.
+        # Overwritten pages stay in the write-ahead log until that begins anew.
         with closing(store.engines.writer.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return number

@@ -14,7 +14,7 @@ from app.store.engines import DatabaseRefusedError, open_engines
 from app.store.migrating import refuse_other_schema
 
 VARIABLE = "HONCHO_PROCESS_NAME"
-"""What honcho sets for each line."""
+"""The variable that honcho sets for each line."""
 SCHEMA_SECONDS = 60.0
 PAUSE_SECONDS = 0.2
 

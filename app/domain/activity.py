@@ -1,4 +1,4 @@
-"""What analytics count: an item's life as amounts, each at the moment it belongs to.
+"""The amounts that analytics count in an item's life, each at the moment it belongs to.
 
 An amount is of one kind and of one feature, so amounts are simply added up: over the items of a room, or over the log,
 once and for all. Times are milliseconds since 1970 UTC, durations milliseconds.
@@ -153,7 +153,7 @@ _BY_EVENT: Mapping[str, Callable[[Life], Iterator[Amount]]] = {
 KIND_OF_EVENT: Mapping[str, str] = dict(
     zip(_BY_EVENT, (CREATED, STARTED, FINISHED, ABANDONED, REFUNDED, SETTLED), strict=True)
 )
-"""What each of these events counts one of."""
+"""The number that each of these events raises by one."""
 COUNTED_EVENTS = (*_BY_EVENT, str(EventName.ITEM_WALLET_CHANGED))
 CONFIRMING_EVENTS = (str(EventName.ITEM_REFUNDED), str(EventName.ITEM_WALLET_CHANGED))
 """The events that may say that the wallet has confirmed a refund."""
@@ -165,7 +165,7 @@ def of_item(life: Life) -> Iterator[Amount]:
 
 
 def of_event(name: str, life: Life, *, with_returned: bool) -> Iterator[Amount]:
-    """What one event adds, given the item as it is by now: the times and amounts of what has happened never change.
+    """The amounts that one event adds, given the item as it is by now: past times and amounts never change.
 
     `with_returned`: also the tokens that the wallet has returned, which belong to the one of CONFIRMING_EVENTS that
     says so. Over all the events of an item this comes to the same as `of_item`.

@@ -60,7 +60,7 @@ def decide(
     claimed: bool = False,
     new_id: Callable[[], str] = lambda: "",
 ) -> Decision:
-    """What `command` leads to in `room`, or a raised refusal.
+    """The result of `command` in `room`, or a raised refusal.
 
     `item` is the item the command names if it has already ended (an active one is found in the room), `operation` its
     outbox row, `claimed` whether that row has ever been taken up to be sent. `new_id` names a new operation.

@@ -42,7 +42,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """What is wrong with one field of a request; `field` is a dotted path in the caller's own (camelCase) names."""
+    """An invalid field of a request; `field` is a dotted path in the caller's own (camelCase) names."""
 
     field: str
     message: str

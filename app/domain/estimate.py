@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from app.domain.item import Clock, Item, Reason, Status
 
 SERVICE_MEMORY = 0.97
-"""What is left of the weight of earlier services after one more."""
+"""The factor of the weight of earlier services after one more."""
 LEVEL_PRIOR = 3.0
 """How many observations the declared duration is worth."""
 SLOPE_PRIOR = 2.0
@@ -43,7 +43,7 @@ SESSION_GAP_SECONDS = 1800.0
 """A pause this long between two items starts a new session: the pace is forgotten, the gap is not counted."""
 SHORTEST_SERVICE_SECONDS = 1.0
 LEAVING_MEMORY = 0.99
-"""What is left, after one more item, of the weight of those before in the rate of leaving."""
+"""The factor, after one more item, of the weight of those before in the rate of leaving."""
 LEAVING_PRIOR_SECONDS = 3600.0
 LEAVERS_NEEDED = 2.0
 """Faded like `leavers`: reached with the third."""
@@ -61,7 +61,7 @@ class Wait(Struct, frozen=True, kw_only=True):
 
 
 class Ended(Protocol):
-    """What is learnt from: an item, or as much of one as that takes."""
+    """The source of a lesson: an item, or as much of one as that takes."""
 
     @property
     def source_feature(self) -> str: ...
@@ -157,7 +157,7 @@ Kind = tuple[str, bool]
 
 
 class History(Struct, frozen=True, kw_only=True):
-    """What a room has taught so far."""
+    """The state of the estimate of a room."""
 
     fits: Mapping[Kind, Fit] = field(default_factory=dict)
     pace: float = 0.0

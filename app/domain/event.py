@@ -1,4 +1,4 @@
-"""What has happened in a room: one record per version, past tense, complete enough to fold and to show.
+"""The events of a room: one record per version, past tense, complete enough to fold and to show.
 
 An event carries the whole item, or the whole room settings, as they are after it: folding is replacing. It knows no
 JSON (`wire`) and no table (`store`).
@@ -56,7 +56,7 @@ class PauseReason(StrEnum):
 
 
 class RoomSettings(Struct, frozen=True, kw_only=True):
-    """What the performer has set and whether one is there. None: the service's default applies."""
+    """The performer's settings and presence. None: the service's default applies."""
 
     mode: Mode = Mode.ON
     accepting: bool = True
@@ -92,7 +92,7 @@ class Event(Struct, frozen=True, kw_only=True):
     from_status: Status | None = None
     reason: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    """What a chat message needs."""
+    """The values that a chat message needs."""
 
     @property
     def template(self) -> str | None:

@@ -28,7 +28,7 @@ ACTIVE = frozenset({Status.CREATED, Status.STARTED})
 
 
 class Move(StrEnum):
-    """What can be asked of an item; the values are the words of the public commands."""
+    """The commands on an item; the values are the words of the public commands."""
 
     START = "start"
     COMPLETE = "complete"

@@ -15,7 +15,7 @@ PARTIAL_PERFORMANCE: Final = "partial_performance"
 
 
 class OperationKind(StrEnum):
-    """What happens to the escrow; the values are the last part of the wallet's idempotency key."""
+    """The outcome of the escrow; the values are the last part of the wallet's idempotency key."""
 
     SETTLE = "settle"
     REFUND = "refund"
@@ -85,7 +85,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """What the wallet confirmed."""
+    """The wallet's confirmation."""
 
     transaction_id: str | None
     """None: the resolution was learnt from the escrow's status, which does not name its transaction."""

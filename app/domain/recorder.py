@@ -15,7 +15,7 @@ from app.domain.room import Room, fold
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """What a command leads to: all of it is committed in one transaction, or none."""
+    """The result of a command: all of it is committed in one transaction, or none."""
 
     room: Room
     """The room after the events."""

@@ -126,7 +126,7 @@ class Heartbeat:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
     async def _correct(self) -> None:
-        """Whatever counts from a time that is far ahead counts from now."""
+        """Times that are far ahead are set to now."""
         now = self._clock()
 
         def correct(connection: Connection) -> int:

@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(slots=True, kw_only=True)
 class _Posted:
-    """What is posted to a lane: until when it may be begun, and who has it."""
+    """A job of a lane: until when it may be begun, and who has it."""
 
     deadline: float = inf
     """By `time.monotonic`. A job that has not been committed by then is given up."""

@@ -193,7 +193,7 @@ class Lane:
         self._loop.call_soon_threadsafe(self._ended.set)
 
     def _next_batch(self, pause: float, is_open: bool) -> tuple[list[Job], bool]:
-        """What is to be tried again and what has come, at most LARGEST_BATCH of it; and whether more can come.
+        """The jobs to try again, then the new ones, at most LARGEST_BATCH together; and whether more can come.
 
         Waits until something comes; `pause` seconds at most if something is to be tried again.
         """

@@ -10,7 +10,7 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 def seconds_since_boot() -> float:
-    """What no setting of the clock moves; where the system can tell, time in which the machine slept is counted."""
+    """A clock that setting the time does not move; it counts the machine's sleep where the system can tell."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 

@@ -42,6 +42,6 @@ async def every(seconds: float, name: str, work: Callable[[], Awaitable[object]]
             # The database is away, or all is coming to an end: known, and told where it was met.
             log.warning("%s waits (%s)", name, refusal.code)
         except Exception:
-            # Whatever it was (the database away, a bug), the loop must outlive it; the log has the trace.
+            # The loop must outlive any failure (the database away, a bug); the log has the trace.
             log.exception("%s failed; trying again", name)
         await asyncio.sleep(seconds)

@@ -86,12 +86,12 @@ class AbsentRooms:
 
     async def _answer(self, batch: list[tuple[str, "asyncio.Future[bool]"]]) -> None:
         self._created = set()
-        # What was read may be as old as this moment.
+        # The result may be as old as this moment.
         until = asyncio.get_running_loop().time() + self._seconds
         try:
             existing = {*await self._versions({name for name, _ in batch}), *self._created}
         except Exception as failure:
-            # Whatever it is, it belongs to those who wait.
+            # Any failure goes to those who wait.
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(failure)

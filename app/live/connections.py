@@ -1,7 +1,7 @@
-"""Who watches: of each room how many sockets, and how many of them lag; here, and in all processes together.
+"""Counts the sockets of each room, and how many of them lag: in this process, and in all processes together.
 
-With Redis every process posts its own figures from time to time, under a key that expires: one that dies is soon not
-counted any more, and nobody has to notice. While Redis is away, or slow, a process tells only what it sees itself.
+With Redis every process posts its own numbers every POST_SECONDS, under a key that expires: one that dies is soon not
+counted any more, and nobody has to notice. While Redis is away, or slow, a process counts only its own sockets.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POST_SECONDS = 5.0
 KEPT_SECONDS = 15.0
-"""How long figures that are not posted again are believed."""
+"""For which numbers that are not posted again are counted."""
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Audience:
     """Of those that lag now; 0 if none does."""
 
 
-def added_up(audiences: Iterable[Audience]) -> list[Audience]:
+def merged(audiences: Iterable[Audience]) -> list[Audience]:
     """One of each room, the most watched first."""
     rooms: dict[str, Audience] = {}
     for each in audiences:
@@ -73,18 +73,18 @@ class Audiences:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Its sockets have gone elsewhere and would be counted twice until the figures expire.
-        await self._ask(self._take_back)
+        # Its sockets have gone elsewhere and would be counted twice until the key expires.
+        await self._run(self._withdraw)
 
     async def post(self) -> None:
         """Let the other processes know. Called regularly, where there is a Redis."""
-        await self._ask(self._put)
+        await self._run(self._put)
 
     async def everywhere(self) -> tuple[list[Audience], int]:
         """Every watched room's, the most watched first, and of how many processes: this one's as they are now, the
         others' as they were when last posted."""
-        posted = await self._ask(self._others) or []
-        return added_up([*self._own(), *(each for audiences in posted for each in audiences)]), 1 + len(posted)
+        posted = await self._run(self._others) or []
+        return merged([*self._own(), *(each for audiences in posted for each in audiences)]), 1 + len(posted)
 
     async def _put(self, redis: "Redis") -> None:
         kept = round(KEPT_SECONDS * 1000)
@@ -94,7 +94,7 @@ class Audiences:
             pipeline.pexpire(self._processes, kept)
             await pipeline.execute()
 
-    async def _take_back(self, redis: "Redis") -> None:
+    async def _withdraw(self, redis: "Redis") -> None:
         async with redis.pipeline() as pipeline:
             pipeline.delete(self._prefix + self._process_id)
             pipeline.srem(self._processes, self._process_id)
@@ -111,12 +111,12 @@ class Audiences:
         read = [_read(value) for value in values if value is not None]
         return [audiences for audiences in read if audiences is not None]
 
-    async def _ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T | None:
-        """What Redis answers; None while there is none."""
+    async def _run(self, query: Callable[["Redis"], Awaitable[T]]) -> T | None:
+        """The answer of Redis; None while there is none."""
         if self._link is None:
             return None
         try:
-            return await self._link.ask(question)
+            return await self._link.ask(query)
         except RedisAway:
             return None
 

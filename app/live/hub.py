@@ -68,7 +68,7 @@ class Hub:
         return {performer_id: watched.room.version for performer_id, watched in self._rooms.items()}
 
     def audiences(self) -> list[Audience]:
-        """What watches each room here."""
+        """The sockets of each room of this process."""
         now = asyncio.get_running_loop().time()
         return [watched.audience(now) for watched in self._rooms.values() if len(watched)]
 
@@ -156,7 +156,7 @@ class Hub:
     async def _ask_late(self, performer_id: str, ask_others: Callable[[str], Awaitable[None]]) -> None:
         await ask_others(performer_id)
         try:
-            # What was published since its first event had nobody here to receive it.
+            # Events published since its first one had no receiver here.
             self.behind(performer_id, await self._absent.version(performer_id))
         except QueueError as refusal:
             # The next event, or the next comparison with the database, tells.

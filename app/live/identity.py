@@ -1,4 +1,4 @@
-"""Who a socket speaks for: checks its token, counts it among its principal's, and says when the token has expired."""
+"""The principal of a socket: checks its token, counts it among its principal's, and says when the token has expired."""
 
 import asyncio
 from collections import Counter

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketContext:
-    """What every live socket of this process shares."""
+    """The parts that all live sockets of this process share."""
 
     hub: Hub
     actions: Actions

@@ -1,4 +1,4 @@
-"""What leads from one version of a room to a later one, as frames: each made once, for all that are sent it."""
+"""A step from one version of a room to a later one, as frames: each made once, for all its receivers."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field

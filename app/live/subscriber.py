@@ -60,7 +60,7 @@ class Subscriber:
     group: "Group | None" = field(init=False, default=None)
     """Whose frames it gets, while it is in a room."""
     send: Send | None = field(init=False, default=None)
-    """What sends it a frame at once, while it is in a room and can take one."""
+    """The function that sends it a frame at once, while it is in a room and can take one."""
     owner_id: str | None = field(init=False)
     """The user whose own items this socket is told about."""
 
@@ -80,7 +80,7 @@ class Group:
     room: Room
     """The room as its members know it, as far as they may see it."""
     version: int
-    """What they hold: `room`'s, less the last events that they may not see."""
+    """Their version: `room`'s, less the last events that they may not see."""
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
     """Of them, those that can take a frame, by what sends it. Kept as connections change: a broadcast calls one after

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Traffic:
-    """What a process has sent to its sockets so far."""
+    """Counters of what a process has sent to its sockets."""
 
     frames: int = 0
     events: int = 0
@@ -45,7 +45,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fanout:
-    """What the watched rooms of a process share."""
+    """The parts that the watched rooms of a process share."""
 
     epoch: str
     missed: Callable[[str, int], Awaitable[Sequence[Event]]]
@@ -91,7 +91,7 @@ class WatchedRoom:
         self._coalesce_until = 0.0
         """Loop time before which an event waits for others."""
         self._sender: asyncio.Task[None] | asyncio.Handle | None = None
-        """What will send the pending events."""
+        """The task or timer that will send the pending events."""
 
     @property
     def _is_behind(self) -> bool:
@@ -297,7 +297,7 @@ class WatchedRoom:
         self._groups.add(subscriber, self.broadcast_room, self._versions[subscriber.view])
         if since is None or missed is None or not self._resume(subscriber, since, missed):
             self.show(subscriber)
-        # What has just been written may have changed the connection, and nobody can have reported that yet.
+        # The write may have changed the connection's state, and nobody can have reported that yet.
         self.connection_changed(subscriber)
 
     def _resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:

@@ -14,7 +14,7 @@ from app.metrics.families import by_one, counter, gauge
 
 
 class Traffic(Protocol):
-    """What has gone out to sockets."""
+    """Frames and bytes sent to sockets."""
 
     frames: int
     events: int
@@ -58,7 +58,7 @@ class DatabaseReadings:
     webhook_endpoints: Mapping[str, int]
     """By status."""
     wallet_differences: float
-    """What the last comparison with the wallet found; NaN: there has been none."""
+    """Differences in the last comparison with the wallet; NaN: there has been none."""
     wallet_check_age_seconds: float
     """Since that one ended; NaN: there has been none."""
 

@@ -1,4 +1,4 @@
-"""What is measured, under which names, and the Prometheus text it is read as.
+"""The metrics: names, counters, and their text in the format of Prometheus.
 
 One `Metrics` an application, with a registry of its own. Parts of the service count into it through the methods and
 counters they were handed; what is only looked at (gauges, totals kept elsewhere) is read from `Readings` at a scrape.
@@ -24,7 +24,7 @@ from app.domain.item import Status
 from app.domain.operation import OperationKind
 from app.metrics.families import by_one, counter, gauge
 from app.metrics.readings import DatabaseReadings, Readings, metrics_of
-from app.metrics.workers import Figures
+from app.metrics.workers import WorkerMetrics
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -83,11 +83,11 @@ class Metrics(Collector):
         *,
         database: str,
         close_codes: Iterable[int],
-        workers: Figures | None = None,
+        workers: WorkerMetrics | None = None,
         database_seconds: float = LONGEST_QUESTION_SECONDS,
     ) -> None:
-        """`close_codes`: the ones of the protocol; what else a connection ends with is not told apart. `workers`: where
-        those of one machine leave their figures, if there are several. `database_seconds`: how long the database
+        """`close_codes`: the ones of the protocol; all others are counted as one. `workers`: where
+        those of one machine write their metrics, if there are several. `database_seconds`: how long the database
         may take to answer; then its numbers are left out."""
         self._workers = workers
         self._database_seconds = database_seconds
@@ -143,21 +143,21 @@ class Metrics(Collector):
     # Reading
 
     def watch(self, readings: Readings) -> None:
-        """From now on show these as well."""
+        """Adds these to the metrics."""
         self._readings = readings
 
     async def text(self) -> bytes:
-        """What a Prometheus server gets."""
+        """The metrics in the text format of Prometheus."""
         await self._ask_the_database()
         families = list(self._registry.collect())
         if self._workers is not None:
-            families = await asyncio.to_thread(self._workers.added_up, families)
+            families = await asyncio.to_thread(self._workers.merged, families)
         return await asyncio.to_thread(written, families)
 
-    async def leave(self) -> None:
-        """Have the other workers know this one's figures. Called regularly, and at the end."""
+    async def write(self) -> None:
+        """Write this worker's metrics for the others. Called regularly, and at the end."""
         if self._workers is not None:
-            await asyncio.to_thread(self._workers.leave, list(self._registry.collect()))
+            await asyncio.to_thread(self._workers.write, list(self._registry.collect()))
 
     async def _ask_the_database(self) -> None:
         self._database_readings = None
@@ -167,7 +167,7 @@ class Metrics(Collector):
             async with asyncio.timeout(self._database_seconds):
                 self._database_readings = await self._readings.database()
         except Exception:
-            # Whatever keeps the database from answering must not hide the rest: that is when it is looked at.
+            # A database that does not answer must not hide the rest: that is when the rest is looked at.
             return
 
     def collect(self) -> Iterator[Metric]:

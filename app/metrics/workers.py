@@ -1,7 +1,7 @@
-"""The figures of several workers of one machine, added up: each leaves its own in a folder that all of them know.
+"""The metrics of several workers of one machine, merged: each writes its own into a folder that all of them know.
 
-A scrape meets any one of the workers and must be told of all. What only ever grows is kept when a worker has died, so
-that no total falls; what is as it is at the moment (gauges) counts for the living. A worker lives as long as it holds
+A scrape reaches one of the workers and returns the metrics of all. Counters of a worker that has died are kept, so that
+no total falls; gauges are those of the workers that live. A worker lives as long as it holds
 the lock on its file, which the system lets go whatever it dies of.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Self
 import orjson
 from prometheus_client import Metric
 
-FOLDER = "PERFORMANCE_QUEUE_FIGURES"
+FOLDER = "PERFORMANCE_QUEUE_WORKER_METRICS"
 """The environment variable by which a parent tells its workers where the folder is."""
 
 _OWN_ONLY = frozenset(
@@ -39,7 +39,7 @@ _NOT_ADDED: dict[str, Callable[[float, float], float]] = {
 """Gauges of which a sum says nothing."""
 
 
-class Figures:
+class WorkerMetrics:
     """One worker's place in the folder. `with` holds it. Blocking calls, for a thread."""
 
     def __init__(self, folder: Path) -> None:
@@ -57,15 +57,15 @@ class Figures:
     ) -> None:
         os.close(self._lock)
 
-    def leave(self, families: Iterable[Metric]) -> None:
-        """Put this worker's figures where the others find them."""
+    def write(self, families: Iterable[Metric]) -> None:
+        """Write this worker's metrics where the others find them."""
         path = self._folder / f"{self._name}.json"
         draft = path.with_suffix(".draft")
         draft.write_bytes(orjson.dumps([_values(family) for family in families]))
         draft.replace(path)  # nobody reads half of it
 
-    def added_up(self, families: Sequence[Metric]) -> list[Metric]:
-        """This worker's figures with those of all others, dead or alive."""
+    def merged(self, families: Sequence[Metric]) -> list[Metric]:
+        """This worker's metrics with those of all others, dead or alive."""
         total = {family.name: _copy(family) for family in families}
         for path in sorted(self._folder.glob("*.json")):
             if path.stem != self._name:

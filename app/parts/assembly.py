@@ -14,7 +14,7 @@ from app.engine.heartbeat import Heartbeat
 from app.engine.item_counts import ItemCounts
 from app.engine.jobs import Outcome
 from app.metrics.loop_lag import LoopLag
-from app.metrics.workers import Figures
+from app.metrics.workers import WorkerMetrics
 from app.parts import new_id
 from app.parts.extras import check_extras, open_redis
 from app.parts.foundation import Foundation, open_foundation
@@ -56,7 +56,7 @@ class Parts:
 def assemble(
     settings: Settings,
     clock: Callable[[], datetime],
-    workers: Figures | None,
+    workers: WorkerMetrics | None,
     limits: Limits = Limits(),
     tracer: ClosableTracer | None = None,
 ) -> Parts:
@@ -125,7 +125,7 @@ def check_surroundings(settings: Settings) -> None:
 
 
 def _subscribe(parts: Parts) -> None:
-    """Who acts on what has been committed here, in this order: positions first, other processes last but presence."""
+    """Subscribes the parts to commits of this process, in this order: positions first, other processes last but presence."""
     commits, live = parts.base.commits, parts.live
 
     def wake_outbox(outcome: Outcome) -> None:

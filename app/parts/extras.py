@@ -42,7 +42,7 @@ def open_bus(
 
 
 def open_tracing(settings: Settings) -> ClosableTracer | None:
-    """What makes spans, where they are wanted."""
+    """The maker of spans; None: traces are off."""
     if settings.traces_url is None:
         return None
     _check_opentelemetry(settings)

@@ -1,4 +1,4 @@
-"""What all other parts stand on: the database, its lanes and its readers, the clocks and the metrics."""
+"""The parts that all others use: the database, its lanes and its readers, the clocks and the metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
 from app.metrics.registry import Metrics
-from app.metrics.workers import Figures
+from app.metrics.workers import WorkerMetrics
 from app.parts import new_id
 from app.parts.extras import open_tracing
 from app.settings import Settings
@@ -40,7 +40,7 @@ class Foundation:
 
 
 def open_foundation(
-    settings: Settings, clock: Callable[[], datetime], workers: Figures | None, tracer: ClosableTracer | None
+    settings: Settings, clock: Callable[[], datetime], workers: WorkerMetrics | None, tracer: ClosableTracer | None
 ) -> Foundation:
     """`clock`: the process's own. Raises as `app.parts.assembly.assemble` does."""
     tracer = tracer or open_tracing(settings)

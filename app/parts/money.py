@@ -81,8 +81,7 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
 def _wallets(
     settings: Settings, engines: Engines, clock: Callable[[], datetime]
 ) -> tuple[Callable[..., Wallet], list[BaseRoute]]:
-    """What makes clients of the wallet with `connections` each, and for the built-in sandbox the routes that features
-    reach it by."""
+    """A maker of wallet clients with `connections` each, and the routes by which features reach the built-in sandbox."""
     routes: list[BaseRoute] = []
     base_url, transport = settings.wallet_url, None
     if settings.wallet_url == SANDBOX:

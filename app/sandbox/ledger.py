@@ -27,7 +27,7 @@ UNKNOWN_USER: Final = "sandbox:unknown-user"
 """Whose an adopted escrow is when the order that adopted it, a settlement, names no user."""
 
 MAX_AMOUNT: Final = 2**53 - 1
-"""What JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
+"""The largest integer that JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
 
 
 # Statements are made once: building one takes SQLAlchemy longer than SQLite takes to carry it out.

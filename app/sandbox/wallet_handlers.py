@@ -181,7 +181,7 @@ class WalletHandlers:
         return self._answer(headers, work)
 
     def report(self, headers: Mapping[str, str], read: Callable[[], Mapping[str, object]]) -> Reply:
-        """What `read` says, to whoever may ask."""
+        """The answer of `read`, for callers that may ask."""
         return self._answer(headers, lambda: _json(200, **read()))
 
     def _answer(self, headers: Mapping[str, str], work: Callable[[], Reply]) -> Reply:

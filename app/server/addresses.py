@@ -63,7 +63,7 @@ class Proxies:
 
 @lru_cache(maxsize=4096)
 def counted_as(address: str | None) -> str:
-    """What an address is counted under."""
+    """The key that an address is counted under."""
     if address is None:
         return UNKNOWN
     try:

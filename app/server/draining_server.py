@@ -34,7 +34,7 @@ class DrainingServer(uvicorn.Server):
             for listener in server.sockets:
                 # Connections inherit it: one read brings no more than this of a connection into memory.
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        # What is loaded now stays: the collector need not go through it again and again, nor after every few hundred
+        # Objects that are loaded now stay: the collector need not go through it again and again, nor after every few hundred
         # objects, of which one intake makes as many and hardly ever a cycle.
         gc.collect()
         gc.freeze()

@@ -46,7 +46,7 @@ LARGEST_LEFTOVER = 16 * 1024 * 1024
 
 
 class _Phase(Enum):
-    """What of a request has come."""
+    """The parts of a request that have been received."""
 
     NEW = auto()
     """Nothing on this connection."""

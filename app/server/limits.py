@@ -15,7 +15,7 @@ class Rate(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one peer, one address and one process may use. An address is that of `addresses.counted_as`."""
+    """The limits of one peer, one address and one process. An address is that of `addresses.counted_as`."""
 
     # HTTP
     head_bytes: int = 32 * KIB
@@ -47,7 +47,7 @@ class Limits:
     """Frames that count for nobody but the connection: one that only answers pings is never in anybody's way."""
     free_bytes: Rate = Rate(64 * KIB, 4 * KIB)
 
-    # What the connections of one address, and of the process, use together beyond their free frames and bytes
+    # The connections of one address, and of the process, together use beyond their free frames and bytes
     address_frames: Rate = Rate(3000, 100)
     address_bytes: Rate = Rate(8192 * KIB, 512 * KIB)
     process_frames: Rate = Rate(10_000, 2000)

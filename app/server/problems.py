@@ -1,4 +1,4 @@
-"""What is answered where a request cannot be: every error as one problem+json document, named by the request's id."""
+"""Error responses: one problem+json document (RFC 9457) for every error, named by the request's id."""
 
 import re
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def problem_response(error: QueueError, item: WholeItem | None = None) -> Respon
 
 
 def refused_by_routing(scope: Scope, error: HTTPException) -> Response:
-    """What Starlette's own routing refuses, in our shape."""
+    """Makes the refusals of Starlette's routing problem documents."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         return problem_response(NotFound(f"There is nothing at {scope['path']}."))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

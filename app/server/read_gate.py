@@ -17,7 +17,7 @@ class Hold(StrEnum):
     PIPELINE = "pipeline"
     """Requests that have come wait for the answer to the one before."""
     UNPARSED = "unparsed"
-    """What has come is parsed in slices, and some is left."""
+    """Received bytes are parsed in slices, and some are left."""
 
 
 class ReadGate:

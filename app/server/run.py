@@ -61,7 +61,7 @@ def serve_workers(factory: str, settings: Settings, sockets: list[socket.socket]
     with uvicorn's code for a start that has failed if no worker could start.
 
     `factory` is "module:function"; each worker reads its settings from the environment, as this process has. There it
-    also finds the folder in which the workers leave their figures for each other.
+    also finds the folder in which the workers write their metrics for each other.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = server_config(factory, settings)

@@ -184,7 +184,7 @@ class Settings(BaseSettings):
         return self
 
     def _insecure(self) -> list[str]:
-        """What production refuses, each as what to do about it."""
+        """The settings that production refuses, each as a sentence that says what to change."""
         problems = []
         if self.auth_jwks_url is None and self.auth_secret == DEVELOPMENT_AUTH_SECRET:
             problems.append("set AUTH_SECRET or AUTH_JWKS_URL")

@@ -1,4 +1,4 @@
-"""Who asks whom for what: the made-up people, features and requests of a realistic day.
+"""The catalogue of a simulated day: the made-up people, features and requests of a realistic day.
 
 Pure values and draws from them; a draw depends on nothing but the random numbers it is given.
 """

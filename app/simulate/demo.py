@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habit:
-    """What goes on in a room: how many wait there, and how often anybody asks for something, in seconds."""
+    """The traffic of a room: how many wait there, and how often anybody asks for something, in seconds."""
 
     fill: tuple[int, int]
     every: tuple[float, float]
@@ -188,7 +188,7 @@ class Demo:
                         return
                 await asyncio.sleep(0.02)
 
-    # What goes on
+    # Traffic
 
     async def _live(self, site: Site, wallet: Site, hold: Hold) -> None:
         features = Features(site, self._tally, hold, self._random)
@@ -219,7 +219,7 @@ class Demo:
             life.create_task(self._show() if self._console.is_terminal else self._print_lines())
 
     async def _open(self, features: Features, performer_id: str) -> None:
-        """What has happened before the first page is opened."""
+        """Makes the history that is there before the first page is opened."""
         habit = HABITS[performer_id]
         if await self._depth(performer_id) >= habit.fill[0]:
             return  # a kept database: the day goes on
@@ -274,7 +274,7 @@ class Demo:
                     self._books = answer.body
             await asyncio.sleep(BOOKS_SECONDS)
 
-    # What it prints
+    # Output
 
     def _print_links(self) -> None:
         console = self._console

@@ -25,7 +25,7 @@ SUBPROTOCOL = Subprotocol("performance-queue.v1")
 ANSWER_SECONDS = 10.0
 DO_NOT_RETURN = range(4500, 5000)
 FRAMES_A_MINUTE = 100
-"""What we allow ourselves of the contract's 120."""
+"""Messages a minute: a part of the contract's 120."""
 LARGEST_FRAME = 16 * 1024 * 1024
 
 

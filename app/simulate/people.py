@@ -22,7 +22,7 @@ INTAKE_ATTEMPTS = 4
 SENT_TWICE = 0.02
 """How often a feature sends an intake again although it was answered (its own process died, say)."""
 USUAL_SECONDS = 15
-"""What a performer takes for a request that declares nothing."""
+"""The time that a performer takes for a request without a declared duration."""
 
 
 class Features:

@@ -33,7 +33,7 @@ AFTERWARDS_SECONDS = 600
 OWNERS = 0.6
 """The share of viewers that watch their own requests."""
 OWN_INTAKES_A_MINUTE = 20
-"""What one of them asks for at most, on average."""
+"""The largest mean number of requests of one of them."""
 
 
 class Refused(Exception):

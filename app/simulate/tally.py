@@ -1,4 +1,4 @@
-"""What a run has seen: counts, latencies, what was acknowledged and what turned out wrong; and the report of it.
+"""The counters of a run: counts, latencies, what was acknowledged and what turned out wrong; and the report of it.
 
 Memory is bounded by the length of the run only where it must be: acknowledged items. Latencies are histograms.
 """

@@ -1,4 +1,4 @@
-"""What one client knows of a room, kept by the contract's rules alone, and how it may differ from the truth.
+"""A client's picture of a room, kept by the contract's rules alone, and how it may differ from the truth.
 
 Written from the contract and not from the service's code, so that the two can be held against each other.
 """
@@ -16,7 +16,7 @@ PLACE = ("status", "position", "ahead")
 
 
 class Taken(Enum):
-    """What became of a frame."""
+    """The result of receiving a frame."""
 
     SNAPSHOT = auto()
     APPLIED = auto()

@@ -113,7 +113,7 @@ EVERYWHERE: Refusals = (
     Internal,
     Unavailable,
 )
-"""What any request can be refused with, whatever it asks for: by the bounds on connections, heads and bodies."""
+"""Refusals that any request can meet: by the bounds on connections, heads and bodies."""
 
 HEADERS: Mapping[str, Schema] = {
     "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}},

@@ -16,7 +16,7 @@ from app.store import reading
 from app.store.engines import Engines
 
 TROUBLE = (InterfaceError, InternalError, OperationalError, PoolTimeoutError)
-"""What a database raises that is away, restarting, full or too busy: the same may well succeed later."""
+"""Errors of a database that is away, restarting, full or too busy: the same may well succeed later."""
 
 
 class Store:

@@ -85,7 +85,7 @@ def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
     def found() -> Iterator[str]:
         yield from _asked(
             connection,
-            # What has been pruned ends at a version of its own, and leaves gaps below it.
+            # A pruned log ends at a version of its own, and leaves gaps below it.
             "SELECT rooms.performer_id AS performer_id, rooms.version AS version, count(events.version) AS events,"
             " coalesce(max(events.version), coalesce(rooms.pruned_through, 0)) AS newest FROM rooms LEFT JOIN events"
             " ON events.performer_id = rooms.performer_id AND events.version > coalesce(rooms.pruned_through, 0)"
@@ -248,7 +248,7 @@ def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _activity(connection: Connection) -> tuple[int, Iterator[str]]:
-    """What analytics have counted is what the log holds, up to where it has been counted; retention takes from the log
+    """The counts of analytics equal those of the log, up to where it has been counted; retention takes from the log
     alone."""
 
     def found() -> Iterator[str]:

@@ -95,7 +95,7 @@ def _laid_out(value: Any, at: datetime) -> Any:
 
 
 def stored(text: str) -> dict[str, Any]:
-    """What a compact item holds, by short names."""
+    """The fields of a compact item, by short names."""
     return orjson.loads(text[len(MARK) :]) if len(text) > len(MARK) else {}
 
 
@@ -140,5 +140,5 @@ def expanded_params(text: str, derived: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def derived_params(title: str, tokens: int, source_feature: str, position: int) -> dict[str, Any]:
-    """What a chat message about an item needs, in the order in which `decision` lays it out."""
+    """The values that a chat message about an item needs, in the order in which `decision` lays it out."""
     return {"title": title, "tokens": tokens, "sourceFeature": source_feature, "position": position}

@@ -1,4 +1,4 @@
-"""What the database takes of this machine's disk, and what is left there."""
+"""The disk space that the database takes on this machine, and the space that is left."""
 
 import shutil
 from dataclasses import dataclass

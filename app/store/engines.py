@@ -209,7 +209,7 @@ def _make_private(url: URL) -> None:
     """Have the file and those beside it readable by their owner alone; SQLite makes the latter as the file is."""
     if url.database in (None, "", ":memory:"):
         return
-    # What cannot be done here is said by SQLite, which has to open the file.
+    # SQLite, which opens the file next, reports what could not be done here.
     with suppress(OSError):
         os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, OWNER_ONLY))
     for suffix in ("", "-wal", "-shm"):
@@ -221,7 +221,7 @@ def _make_private(url: URL) -> None:
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """What the driver answers to a statement in its own words, within the connection's transaction.
+    """The driver's own cursor for a statement, within the connection's transaction.
 
     For what every batch asks and writes: SQLAlchemy prepares each execution for more than is needed here, and lays out
     a result before it looks into it. Raises what SQLAlchemy raises, and as there a lost connection is not used again.

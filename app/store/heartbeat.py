@@ -42,7 +42,7 @@ def write(connection: Connection, now: datetime) -> None:
 
 
 def database_time(connection: Connection) -> datetime:
-    """What PostgreSQL's own clock says. SQLite has none."""
+    """The time of PostgreSQL's own clock. SQLite has none."""
     seconds = connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one()
     return moment(round(float(seconds) * 1000))
 

@@ -61,7 +61,7 @@ def _upgrade(connection: Connection, *, restored: bool, contract: bool) -> None:
         # Several machines may start the same release at once; each statement after this sees what the first did.
         connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        # Whoever waits for a table keeps all that come after from it: rather let them pass and try again.
+        # A session that waits for a table lock holds up all that come after it: rather let them pass and try again.
         connection.execute(text(f"SET LOCAL lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
     config = _config(connection)
     newer = _is_newer(connection, config)

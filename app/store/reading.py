@@ -75,7 +75,7 @@ def is_compact(connection: Connection) -> bool:
     return connection.execute(select(META.c.value).where(META.c.name == EVENT_FORM)).scalar_one_or_none() == COMPACT
 
 
-# What is asked all the time is made into a statement once: that takes longer than the answer does.
+# Frequent queries are compiled once: that takes longer than running them.
 _VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
 _LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update(skip_locked=True)
 

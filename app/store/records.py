@@ -48,7 +48,7 @@ FRESH_ITEM: Mapping[str, Any] = {
     "refunded_tokens": None,
     "refund_transaction_id": None,
 }
-"""What every item holds in these fields when it takes its place in a queue: nearly half of the columns, and the same
+"""The values of these fields in every item that takes its place in a queue: nearly half of the columns, and the same
 each time."""
 _fresh_values = attrgetter(*FRESH_ITEM)
 _FRESH_VALUES = tuple(FRESH_ITEM.values())
@@ -212,7 +212,7 @@ def room_values(room: Room) -> Values:
 
 
 def room_progress(room: Room) -> Values:
-    """What every event moves in the row of its room."""
+    """The columns of a room's row that every event changes."""
     return {"key": room.performer_id, "version": room.version, "last_at": milliseconds(room.last_at)}
 
 
@@ -230,7 +230,7 @@ ARRIVAL: Mapping[str, Any] = {
     "reason": None,
     "settings": None,
 }
-"""What every event of an item that takes its place holds in these columns, as FRESH_ITEM does for the item."""
+"""The values of these columns in every event of an item that takes its place, as FRESH_ITEM does for the item."""
 
 
 def is_arrival(event: Event) -> bool:

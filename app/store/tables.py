@@ -99,7 +99,7 @@ class RoomRow(SQLModel, table=True):
 
 
 class HistoryRow(SQLModel, table=True):
-    """What a room has taught the wait estimate."""
+    """The state of the wait estimate of a room."""
 
     __tablename__ = "histories"
     performer_id: str = Field(primary_key=True)
@@ -269,7 +269,7 @@ class OperationRow(SQLModel, table=True):
 
 
 class AnswerRow(SQLModel, table=True):
-    """What a POST with an idempotency key was answered: a pointer to the event that holds the item as it was then."""
+    """The answer to a POST with an idempotency key: a pointer to the event that holds the item as it was then."""
 
     __tablename__ = "answers"
     scope: str = Field(primary_key=True)

@@ -1,4 +1,4 @@
-"""What the last comparison with the wallet came to, whichever process or command made it."""
+"""The result of the last comparison with the wallet, by any process or command."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What one transaction writes: everything a batch of commands has led to, in bulk, in a fixed order."""
+"""The writes of one transaction: all results of a batch of commands, in bulk, in a fixed order."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ from app.store.reading import (
 from app.store.records import Answer
 from app.store.tables import milliseconds
 
-# What can change about an item after its intake; the rest is fixed and not written again.
+# Columns that can change after an item's intake; the rest is fixed and not written again.
 _CHANGING_ITEM_COLUMNS = (
     "updated_at",
     "clock_used_seconds",

@@ -66,7 +66,7 @@ class ClosableTracer(Tracer, Protocol):
 
 @contextmanager
 def within(traceparent: str | None) -> Iterator[None]:
-    """What is done inside belongs to this span."""
+    """Spans made inside the block are children of this one."""
     token = current.set(traceparent)
     try:
         yield

@@ -122,7 +122,7 @@ class SteadyExporter(SpanExporter):
 
 def open_tracer(url: str, *, version: str) -> OtelTracer:
     """A tracer whose spans go to `url` by OTLP over HTTP."""
-    # What these say of every attempt that fails, SteadyExporter says once.
+    # These log every attempt that fails; SteadyExporter logs the first.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     exporter = OTLPSpanExporter(endpoint=url, timeout=ATTEMPT_SECONDS)
     return OtelTracer(SteadyExporter(exporter), version=version)

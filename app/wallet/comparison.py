@@ -112,7 +112,7 @@ def _is_answer(answer: EscrowAnswer) -> bool:
 
 
 def difference(item: Item, found: EscrowAnswer) -> str | None:
-    """What the wallet says otherwise than the queue; None: they agree, or may agree once an attempt has ended."""
+    """The difference between the wallet and the queue; None: they agree, or may agree once an attempt has ended."""
     match found:
         case Retry() | Rejected():
             return f"not compared: {found.problem}"

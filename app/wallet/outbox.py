@@ -31,7 +31,7 @@ CONCURRENT_ATTEMPTS = 16
 POLL_SECONDS = 0.5
 """How soon an operation is noticed that became due by time or that another process wrote."""
 LEASE_SLACK_SECONDS = 10.0
-"""What a lease lasts beyond the two calls an attempt may make."""
+"""Seconds of a lease beyond the two calls that an attempt may make."""
 
 UNREACHED_DAYS = 7
 """The age at which an operation is given up whose wallet cannot be reached: its attempts do not count."""
@@ -192,7 +192,7 @@ class Outbox:
             found = await self.find_escrow(operation)
             final = classify_escrow(operation, found) if isinstance(found, Escrow) else answer
             return answer if isinstance(final, Retry) else final
-        # Whatever else it answered, the wallet is alive.
+        # With any other answer the wallet is alive.
         self.breaker.succeeded(permit)
         if isinstance(answer, Conflict):
             return classify_escrow(operation, await self.find_escrow(operation))

@@ -1,4 +1,4 @@
-"""What a feature or an administrator may do with webhook endpoints: register, look at, test, resume and delete them.
+"""The operations on webhook endpoints: register, look at, test, resume and delete them.
 
 A feature has endpoints of its own and gets its own items' events; an administrator's get every event, and an
 administrator may manage a feature's too.

@@ -17,7 +17,7 @@ from app.domain.errors import FieldError, InvalidRequest
 
 LONGEST_URL = 2000
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""What of IPv6 is routed in public; the rest is reserved, local, or another way to write an IPv4 address."""
+"""The part of IPv6 that is routed in public; the rest is reserved, local, or another way to write an IPv4 address."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 addresses as a translator's network resolves them (RFC 6052)."""
 

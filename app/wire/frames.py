@@ -161,7 +161,7 @@ def update(
     room: RoomShape | None = None,
     recovered: bool = False,
 ) -> bytes:
-    """What led from version `since` to `version`: events that the view may see, and `room` if that has changed."""
+    """The frame from version `since` to `version`: events that the view may see, and `room` if that has changed."""
     frame: Update = {
         "type": "update",
         "from": since,
@@ -203,7 +203,7 @@ def position(room: Room, item: Item, waits: Waits, version: int) -> bytes:
 
 def notice(room: Room, item: Item, milestone: int, waits: Waits) -> bytes:
     shape = position_shape(room, item, waits)
-    # Who is next to be served is at position 2 while somebody is on stage.
+    # The next to be served is at position 2 while somebody is on stage.
     place = max(milestone, shape["position"]) if milestone == NEXT_UP else milestone
     frame: Notice = {
         "type": "notice",

@@ -228,7 +228,7 @@ class EstimateAccuracy(TypedDict):
 
 
 class OutlookShape(TypedDict):
-    """What a request that came now would wait while the performer goes on. Who watches is told no more than that."""
+    """The wait of a request that came now, while the performer goes on. Viewers get no more than that."""
 
     performerId: str
     estimatedWaitSeconds: int

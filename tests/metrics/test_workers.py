@@ -1,4 +1,4 @@
-"""The figures of several workers, added up."""
+"""The metrics of several workers, merged."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from app.metrics.registry import written
-from app.metrics.workers import Figures
+from app.metrics.workers import WorkerMetrics
 
 
-def figures_of(number: int) -> list[Metric]:
+def metrics_of(number: int) -> list[Metric]:
     """One of each kind, of which a worker has `number`."""
     counter = CounterMetricFamily("queue_intakes_total", "Intakes.", labels=["result"])
     counter.add_metric(["queued"], number)
@@ -36,10 +36,10 @@ def lines(families: Sequence[Metric]) -> dict[str, float]:
 
 
 def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> None:
-    with Figures(tmp_path) as one, Figures(tmp_path) as other:
-        other.leave(figures_of(5))
-        one.leave(figures_of(99))  # its own as it was is not counted on top of what it is
-        assert lines(one.added_up(figures_of(2))) == {
+    with WorkerMetrics(tmp_path) as one, WorkerMetrics(tmp_path) as other:
+        other.write(metrics_of(5))
+        one.write(metrics_of(99))  # its own as it was is not counted on top of what it is
+        assert lines(one.merged(metrics_of(2))) == {
             'queue_intakes_total{result="queued"}': 7,
             'queue_intakes_total{result="only-2"}': 1,
             'queue_intakes_total{result="only-5"}': 1,
@@ -57,10 +57,10 @@ def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> N
 
 
 def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
-    with Figures(tmp_path) as one:
-        with Figures(tmp_path) as other:
-            other.leave(figures_of(5))
-        told = lines(one.added_up(figures_of(2)))
+    with WorkerMetrics(tmp_path) as one:
+        with WorkerMetrics(tmp_path) as other:
+            other.write(metrics_of(5))
+        told = lines(one.merged(metrics_of(2)))
         assert told['queue_intakes_total{result="queued"}'] == 7
         assert told["queue_seconds_count"] == 14
         assert told["queue_sockets"] == 2
@@ -68,8 +68,8 @@ def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_left_again_replaces_what_was_left_before(tmp_path: Path) -> None:
-    with Figures(tmp_path) as one, Figures(tmp_path) as other:
+    with WorkerMetrics(tmp_path) as one, WorkerMetrics(tmp_path) as other:
         for number in (3, 4, 5):
-            other.leave(figures_of(number))
-        assert lines(one.added_up(figures_of(0)))["queue_sockets"] == 5
+            other.write(metrics_of(number))
+        assert lines(one.merged(metrics_of(0)))["queue_sockets"] == 5
         assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".lock", ".lock"]

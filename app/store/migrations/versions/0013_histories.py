@@ -1,4 +1,4 @@
-"""What each room has taught the wait estimate. Filled as the rooms go on."""
+"""The state of the wait estimate of each room. Filled as the rooms go on."""
 
 import sqlalchemy as sa
 from alembic import op
