@@ -293,6 +293,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """uvicorn's. The last answer of a connection whose further input was refused ends it."""
+        if self._serving is not None:
+            # No body follows the head of the answer to a HEAD request.
+            _response_transport(self._serving).flush()
         super().on_response_complete()
         if not self.pipeline:
             self._reading.release(Hold.PIPELINE)
@@ -449,7 +452,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _end_answer(self) -> None:
         """Write what waits of the last answer, and nothing after it: the connection will be half-closed."""
         if self._serving is not None:
-            cast(ResponseTransport, self._serving.transport).end()
+            _response_transport(self._serving).end()
 
     def _linger(self) -> None:
         """Half-close, and drop what the peer still sends until it has closed."""
@@ -468,6 +471,10 @@ class QueueHttpProtocol(HttpToolsProtocol):
         if self._end_timer is not None:
             self._end_timer.cancel()
         self._end_timer = self.loop.call_later(self._limits.close_seconds, self.transport.abort)
+
+
+def _response_transport(cycle: RequestResponseCycle) -> ResponseTransport:
+    return cast(ResponseTransport, cycle.transport)
 
 
 def _head(method: str, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from tests.fuzz.answers import Answer, NotHttp, answers_of, faults
 from tests.fuzz.grammar import case
@@ -40,11 +41,10 @@ async def assault(port: int, token: str, seeds: Iterable[int]) -> Report:
 async def _one(port: int, token: str, seed: int, report: Report) -> None:
     report.cases += 1
     pieces = case(seed, token)
-    reading = read(b"".join(pieces))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sending = asyncio.create_task(_send(writer, pieces))
     try:
-        answers, rest, ended = await _listen(reader, reading)
+        heard = await _listen(reader, b"".join(pieces))
     except NotHttp as wrong:
         report.failures.append(f"seed {seed}: {wrong}")
         return
@@ -52,8 +52,9 @@ async def _one(port: int, token: str, seed: int, report: Report) -> None:
         sending.cancel()
         writer.transport.abort()
         await asyncio.gather(sending, return_exceptions=True)
-    report.answers.update(answer.status for answer in answers)
-    report.failures += [f"seed {seed}: {fault}" for fault in faults(reading, answers, rest, ended=ended)]
+    report.answers.update(answer.status for answer in heard.answers)
+    found = faults(heard.reading, heard.answers, heard.rest, ended=heard.ended)
+    report.failures += [f"seed {seed}: {fault}" for fault in found]
 
 
 async def _send(writer: asyncio.StreamWriter, pieces: list[bytes]) -> None:
@@ -64,20 +65,37 @@ async def _send(writer: asyncio.StreamWriter, pieces: list[bytes]) -> None:
             await asyncio.sleep(0)
 
 
-async def _listen(reader: asyncio.StreamReader, reading: Reading) -> tuple[list[Answer], bytes, bool]:
-    """The answers, what else came, and whether the server has closed the connection. Raises NotHttp."""
-    came, answers, rest = b"", list[Answer](), b""
-    owed = sum(asked.is_whole or reading.end is End.UPGRADED for asked in reading.requests)
+@dataclass
+class _Heard:
+    reading: Reading
+    """Of what was sent, as the server must have understood it."""
+    answers: list[Answer] = field(default_factory=list)
+    rest: bytes = b""
+    ended: bool = False
+
+    @property
+    def is_owed_more(self) -> bool:
+        whole = sum(asked.is_whole or self.reading.end is End.UPGRADED for asked in self.reading.requests)
+        return self.reading.end in (End.CLOSED, End.REFUSED) or len(self.answers) < whole
+
+
+async def _listen(reader: asyncio.StreamReader, sent: bytes) -> _Heard:
+    """What comes back. Raises NotHttp."""
+    heard, came = _Heard(read(sent)), b""
+    without_offers = read(sent, with_offers=False)
     while True:
-        is_owed = reading.end in (End.CLOSED, End.REFUSED) or len(answers) < owed
         try:
-            async with asyncio.timeout(WAIT_SECONDS if is_owed else LISTEN_SECONDS):
+            async with asyncio.timeout(WAIT_SECONDS if heard.is_owed_more else LISTEN_SECONDS):
                 piece = await reader.read(65536)
         except TimeoutError:
-            return answers, rest, False
+            return heard
         except ConnectionError:
             piece = b""
         if not piece:
-            return answers, rest, True
+            heard.ended = True
+            return heard
         came += piece
-        answers, rest = answers_of(came, reading)
+        heard.answers, heard.rest = answers_of(came, without_offers)
+        offers = heard.reading.end is End.UPGRADED and len(heard.answers) >= len(heard.reading.requests)
+        if offers and heard.answers[-1].status != HTTPStatus.SWITCHING_PROTOCOLS:
+            heard.reading = without_offers

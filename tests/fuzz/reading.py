@@ -18,6 +18,9 @@ _PLAIN_VALUE = re.compile(rb"[\x20-\x7e]*")
 
 PLAIN_METHODS = {b"GET", b"POST", b"PATCH", b"PUT", b"DELETE", b"HEAD", b"OPTIONS"}
 
+LARGEST_PLAIN_BODY = 60_000
+"""Bytes that any server takes."""
+
 
 class End(StrEnum):
     """How the connection stands behind the last request."""
@@ -58,13 +61,15 @@ class _Invalid(Exception):
     """This is not HTTP."""
 
 
-def read(data: bytes) -> Reading:
-    return _Reader(data).read()
+def read(data: bytes, *, with_offers: bool = True) -> Reading:
+    """`with_offers`: a server may take an offer of another protocol; False if it has not."""
+    return _Reader(data, with_offers).read()
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, with_offers: bool) -> None:
         self._data = data
+        self._with_offers = with_offers
         self._at = 0
         self._reading = Reading()
 
@@ -100,7 +105,8 @@ class _Reader:
         is_offer = method == b"GET" and minor != b"0" and b"upgrade" in options and b"websocket" in upgrades
         if method == b"CONNECT" or is_offer:
             self._plain(False)
-            return End.UPGRADED
+            if self._with_offers:
+                return End.UPGRADED
         if in_chunks:
             self._chunks()
         else:
@@ -177,10 +183,11 @@ class _Reader:
         if self._at + size > len(self._data):
             raise _Incomplete
         self._at += size
-        self._plain(size < 60_000)
+        self._plain(size < LARGEST_PLAIN_BODY)
 
     def _chunks(self) -> None:
         """RFC 9112 section 7.1; no lenience about the ends of lines here."""
+        total = 0
         while True:
             match = _CHUNK.fullmatch(self._strict_line())
             if match is None:
@@ -190,6 +197,8 @@ class _Reader:
             if not size:
                 self._plain(not self._fields())
                 return
+            total += size
+            self._plain(total < LARGEST_PLAIN_BODY)
             self._take(size)
             self._expect(b"\r\n")
 

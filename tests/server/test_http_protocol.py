@@ -133,3 +133,14 @@ async def test_http_1_0_gets_no_answer_before_the_answer(server: Server) -> None
         head = f"POST /v1/queue/items HTTP/1.0\r\nAuthorization: Bearer {server.feature()}\r\nExpect: 100-continue\r\n"
         await raw.send_bytes(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
         (await raw.answer()).problem(422, "VALIDATION_ERROR")
+
+
+async def test_the_answer_to_a_head_request_is_out_before_what_follows_is_refused(server: Server) -> None:
+    """Its head waited for a body that never comes, and went behind the end of the connection."""
+    first = f"HEAD /healthz HTTP/1.1\r\nHost: test\r\n\r\nPOST /v1/none HTTP/1.1\r\nHost: test\r\n{CHUNKED}".encode()
+    for _ in range(50):
+        async with tcp(server.port) as raw:
+            await raw.send_bytes(first)
+            await raw.send_bytes(b"no size\r\n")
+            assert (await raw.head()).startswith(b"HTTP/1.1 200")
+    assert server.expected_errors() == []
