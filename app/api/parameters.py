@@ -37,6 +37,14 @@ def idempotency_key_of(request: Request) -> str | None:
     return key
 
 
+def source_feature_of(request: Request) -> str | None:
+    """The feature that a query names; None if it names none."""
+    feature = request.query_params.get("sourceFeature")
+    if feature is not None and not (1 <= len(feature) <= 64 and "\0" not in feature):
+        raise bad_parameter("sourceFeature", "must be 1 to 64 characters")
+    return feature
+
+
 def wants_stream(request: Request) -> bool:
     """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]

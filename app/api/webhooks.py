@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 from app.access import rights
 from app.api.callers import Callers
 from app.api.methods import by_method
-from app.api.parameters import bad_parameter, whole_number
+from app.api.parameters import bad_parameter, source_feature_of, whole_number
 from app.api.responses import json_response
 from app.domain.errors import NotFound
 from app.domain.webhook import ADMINISTRATORS
@@ -52,9 +52,8 @@ class Webhooks:
 
     async def webhooks(self, request: Request) -> Response:
         """A feature's own; for an administrator everybody's, or those of the feature that the query names."""
-        owner = rights.webhook_owner(
-            await self.callers.principal(request), request.query_params.get("sourceFeature"), everybody=True
-        )
+        principal = await self.callers.principal(request)
+        owner = rights.webhook_owner(principal, source_feature_of(request), everybody=True)
         listing: shapes.WebhooksShape = {
             "webhooks": [shapes.webhook_shape(endpoint) for endpoint in await self.endpoints.all_of(owner)]
         }
@@ -78,7 +77,7 @@ class Webhooks:
     async def _address(self, request: Request) -> tuple[str, str]:
         """Owner and name of the endpoint that a request is about."""
         principal = await self.callers.principal(request)
-        owner = rights.webhook_owner(principal, request.query_params.get("sourceFeature"))
+        owner = rights.webhook_owner(principal, source_feature_of(request))
         name = request.path_params["name"]
         if not is_identifier(name):
             if request.method == "PUT":

@@ -31,7 +31,7 @@ from app.wire.paging import (
     LONGEST_SEARCH,
     MOST_PERFORMERS,
 )
-from app.wire.requests import IDENTIFIER_PATTERN
+from app.wire.requests import IDENTIFIER_PATTERN, NO_NUL
 from app.wire.schemas import Schema, components, reference
 
 CONTRACT_VERSION = "1.1.0"
@@ -93,7 +93,7 @@ PARAMETERS: Mapping[str, Schema] = {
     "sourceFeature": _query(
         "sourceFeature",
         "For an administrator: the feature whose endpoints it is about, in place of the administrators' own.",
-        {"type": "string", "minLength": 1, "maxLength": 64},
+        {"type": "string", "minLength": 1, "maxLength": 64, "pattern": NO_NUL},
     ),
     "idempotencyKey": _header(
         "Idempotency-Key",

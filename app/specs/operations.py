@@ -86,7 +86,7 @@ LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
 OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
 ADMIN = "an administrator"
 WEBHOOK_OWNERS = "a feature, for its own endpoints; an administrator"
-WEBHOOK: Refusals = (*TOKEN, Forbidden, NotFound)
+WEBHOOK: Refusals = (*TOKEN, Forbidden, InvalidRequest, NotFound)
 
 
 def _command(spec: CommandSpec, tag: str, answer: type, *, notes: str = "") -> Operation:
@@ -257,7 +257,7 @@ OPERATIONS: tuple[Operation, ...] = (
         webhook_shapes.WebhooksShape,
         who=WEBHOOK_OWNERS,
         parameters=("sourceFeature",),
-        refuses=(*TOKEN, Forbidden),
+        refuses=(*TOKEN, Forbidden, InvalidRequest),
     ),
     Operation(
         method="PUT",
@@ -303,7 +303,7 @@ OPERATIONS: tuple[Operation, ...] = (
         webhook_shapes.DeliveriesShape,
         who=WEBHOOK_OWNERS,
         parameters=("sourceFeature", "deliveries"),
-        refuses=(*WEBHOOK, InvalidRequest),
+        refuses=WEBHOOK,
     ),
     Operation(
         method="POST",
@@ -315,7 +315,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=EmptyRequest,
         parameters=("sourceFeature",),
         answers={200: webhook_shapes.DeliveryShape},
-        refuses=(*WEBHOOK, InvalidRequest),
+        refuses=WEBHOOK,
     ),
     Operation(
         method="POST",
@@ -327,7 +327,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=EmptyRequest,
         parameters=("sourceFeature",),
         answers={200: webhook_shapes.WebhookShape},
-        refuses=(*WEBHOOK, InvalidRequest),
+        refuses=WEBHOOK,
     ),
     _get(
         "/v1/admin/rooms",

@@ -35,12 +35,12 @@ LARGEST_INTEGER = 2**53 - 1
 LONGEST_WAIT_SECONDS = 30 * 86400
 
 # PostgreSQL cannot store NUL in a text, and nothing legible holds one.
-_NO_NUL = r"^[^\x00]*$"
+NO_NUL = r"^[^\x00]*$"
 
 
-_TEXT = StringConstraints(strict=True, min_length=1, pattern=_NO_NUL)
+_TEXT = StringConstraints(strict=True, min_length=1, pattern=NO_NUL)
 
-Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=_NO_NUL)]
+Key = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=255, pattern=NO_NUL)]
 Identifier = Annotated[str, StringConstraints(strict=True, pattern=IDENTIFIER_PATTERN)]
 
 
@@ -190,7 +190,7 @@ class SettingsRequest(Request):
     notify_positions: (
         Annotated[list[Annotated[int, Field(strict=True, ge=1, le=1000), _WHOLE]], Field(max_length=10)] | None
     ) = None
-    announcement: Annotated[str, StringConstraints(strict=True, max_length=280, pattern=_NO_NUL)] | None = None
+    announcement: Annotated[str, StringConstraints(strict=True, max_length=280, pattern=NO_NUL)] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Only the settings that are given: the others keep their value."""

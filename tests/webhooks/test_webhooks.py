@@ -273,3 +273,11 @@ async def test_who_may_not_and_what_is_refused(api: Api, hook: Consumer) -> None
     for number in range(20):
         ok(await api.send("PUT", f"{WEBHOOKS}/hook-{number}", token, body), 201)
     problem(await api.send("PUT", f"{WEBHOOKS}/hook-20", token, body), 422, "VALIDATION_ERROR")
+
+
+async def test_an_administrator_names_a_feature_that_can_be_one(api: Api, hook: Consumer) -> None:
+    for query in ("?sourceFeature=" + "x" * 65, "?sourceFeature=", "?sourceFeature=a%00b"):
+        for path in ("/v1/webhooks", "/v1/webhooks/main"):
+            problem(await api.get(path + query, api.server.admin), 422, "VALIDATION_ERROR")
+        refused = await api.send("PUT", f"/v1/webhooks/main{query}", api.server.admin, {"url": hook.url})
+        problem(refused, 422, "VALIDATION_ERROR")
