@@ -385,8 +385,12 @@ const WALLET_COLUMNS = [
     cell: (row) => el("span", { title: row.escrowTransactionId }, shortId(row.escrowTransactionId)),
     key: (row) => row.escrowTransactionId,
   },
-  { title: t("wallet.toPerformer"), number: true, cell: (row) => count(row.settleTokens) },
-  { title: t("wallet.toViewer"), number: true, cell: (row) => count(row.refundTokens) },
+  {
+    title: t("fact.tokens"),
+    number: true,
+    cell: ({ kind, settleTokens, refundTokens }) =>
+      kind === "partial" ? `${count(settleTokens)} + ${count(refundTokens)}` : count(settleTokens + refundTokens),
+  },
   { title: t("wallet.attempts"), number: true, cell: (row) => count(row.attempts) },
   { title: t("wallet.problem"), wide: true, cell: (row) => row.lastProblem ?? "" },
   {
