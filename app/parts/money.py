@@ -81,7 +81,7 @@ def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime
 def _wallets(
     settings: Settings, engines: Engines, clock: Callable[[], datetime]
 ) -> tuple[Callable[..., Wallet], list[BaseRoute]]:
-    """A maker of wallet clients with `connections` each, and the routes by which features reach the built-in sandbox."""
+    """A maker of wallet clients with `connections` each, and the routes of the built-in sandbox."""
     routes: list[BaseRoute] = []
     base_url, transport = settings.wallet_url, None
     if settings.wallet_url == SANDBOX:
