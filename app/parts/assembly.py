@@ -125,7 +125,7 @@ def check_surroundings(settings: Settings) -> None:
 
 
 def _subscribe(parts: Parts) -> None:
-    """Subscribes the parts to this process's commits, in this order: positions first, other processes last but presence."""
+    """Subscribes the parts to this process's commits, in this order: positions first, presence last."""
     commits, live = parts.base.commits, parts.live
 
     def wake_outbox(outcome: Outcome) -> None:
