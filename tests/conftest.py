@@ -91,6 +91,11 @@ def promtool(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def pgbouncer(request: pytest.FixtureRequest) -> Iterator[Path]:
+    yield from _provide(request, lambda say: nullcontext(environment.pgbouncer(say)))
+
+
+@pytest.fixture(scope="session")
 def npm(request: pytest.FixtureRequest, node: Path) -> Iterator[Path]:
     yield from _provide(request, lambda say: nullcontext(environment.npm(say)))
 

@@ -63,7 +63,8 @@ class ReaderPool:
             log.error("a query was not answered in time")
             raise _database_in_trouble() from None
         except TROUBLE as error:
-            log.error("a query failed", exc_info=error)
+            # A line for each: while the database is away there are hundreds a minute.
+            log.error("a query failed: %s", str(getattr(error, "orig", None) or error).partition("\n")[0])
             raise _database_in_trouble() from None
 
 

@@ -127,12 +127,12 @@ def _gauges(readings: Readings) -> Iterator[Metric]:
         ("queue_event_streams", "Live readers of the event log.", readings.event_streams),
         (
             "queue_clock_skew_seconds",
-            "How far the clocks of the database and of each process differ, added up over the processes.",
+            "How far the clocks of the database and of a process differ.",
             readings.clock_skew_seconds,
         ),
         (
             "queue_heartbeat_age_seconds",
-            "Since the database last took a heartbeat, added up over the processes.",
+            "Since the database last took a process's heartbeat.",
             readings.heartbeat_age_seconds,
         ),
         ("queue_connections", "TCP connections of clients.", readings.connections),

@@ -34,6 +34,8 @@ _NOT_ADDED: dict[str, Callable[[float, float], float]] = {
     "queue_info": max,
     "queue_lane_wait_seconds": max,
     "queue_event_loop_lag_seconds": max,
+    "queue_clock_skew_seconds": max,
+    "queue_heartbeat_age_seconds": max,
     "process_start_time_seconds": min,
 }
 """Gauges of which a sum says nothing."""

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.store.reading import ACTIVE_ITEMS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, ROOMS
+from app.store.reading import ACTIVE_ITEMS, EVENTS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, ROOMS
 from app.store.tables import milliseconds, moment
 
 HEARTBEAT = "heartbeat"
+_WRITTEN_BY_COMMANDS = ", ".join(table.name for table in (ROOMS, ITEMS, EVENTS, OPERATIONS))
 _LAST = select(META.c.value).where(META.c.name == HEARTBEAT)
 
 
@@ -21,8 +22,11 @@ def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetim
     """Write the heartbeat, if the last one is at most `tolerance` away from now.
 
     Otherwise nothing is written, and the time of the last one is returned: since then nobody has been at work, or the
-    clock has been set. The first heartbeat of a database is always written.
+    clock has been set. The first heartbeat of a database is always written. While somebody keeps a table of PostgreSQL
+    locked that commands write to, it fails as they do.
     """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {_WRITTEN_BY_COMMANDS} IN ROW EXCLUSIVE MODE")
     value = connection.execute(_LAST).scalar_one_or_none()
     if value is not None:
         last = moment(int(value))

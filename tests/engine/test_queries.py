@@ -171,4 +171,5 @@ async def test_a_database_in_trouble_is_unavailable_and_the_trouble_is_logged(
         assert refused.value.retry_after_seconds == 1
         assert "the server is away" not in refused.value.detail
         assert "the server is away" in caplog.text
+        assert "Traceback" not in caplog.text, "a line for each is enough"
         assert await process.queries.run(question) == process.store.epoch

@@ -26,7 +26,8 @@ def metrics_of(number: int) -> list[Metric]:
     sockets = GaugeMetricFamily("queue_sockets", "Sockets.", value=number)
     lag = GaugeMetricFamily("queue_event_loop_lag_seconds", "Lag.", value=number / 4)
     age = GaugeMetricFamily("queue_wallet_oldest_open_operation_seconds", "Age.", value=number)
-    return [counter, info, started, operations, seconds, sockets, lag, age]
+    skew = GaugeMetricFamily("queue_clock_skew_seconds", "Skew.", value=number / 2)
+    return [counter, info, started, operations, seconds, sockets, lag, age, skew]
 
 
 def lines(families: Sequence[Metric]) -> dict[str, float]:
@@ -53,6 +54,7 @@ def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> N
             "queue_sockets": 7,
             "queue_event_loop_lag_seconds": 1.25,
             "queue_wallet_oldest_open_operation_seconds": 2,
+            "queue_clock_skew_seconds": 2.5,
         }
 
 

@@ -4,8 +4,8 @@ import os
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -99,21 +99,13 @@ async def test_a_full_disk_is_told_in_time_heals_and_does_not_hold_up_the_end(tm
         ends_in_time(node)
 
 
-async def test_a_full_disk_of_postgresql_is_told_in_time_heals_and_does_not_hold_up_the_end(
-    tmp_path: Path, postgres_url: str
-) -> None:
-    engines = open_engines(postgres_url)
-    migrate(engines.writer)
-    engines.dispose()
-    async with serving(tmp_path, postgres_url) as (node, api):
-        await api.intake("mira")
-        with full(postgres_url):
-            body, expected = await refused_in_time(api)
-            assert node.readiness() == 503
-        becomes(node, 200)
-        await repeated(api, body, expected)
-        with full(postgres_url):
-            ends_in_time(node)
+@contextmanager
+def locked(url: str) -> Iterator[None]:
+    """A shell keeps a table, and is in no hurry."""
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+        yield
+        other.rollback()
 
 
 @contextmanager
@@ -130,6 +122,24 @@ def full(url: str) -> Iterator[None]:
             yield
         finally:
             other.execute("DROP FUNCTION refuse() CASCADE")
+
+
+@pytest.mark.parametrize("trouble", [locked, full], ids=["a locked table", "a full disk"])
+async def test_a_postgresql_that_takes_no_command_is_told_in_time_heals_and_does_not_hold_up_the_end(
+    tmp_path: Path, postgres_url: str, trouble: Callable[[str], AbstractContextManager[None]]
+) -> None:
+    engines = open_engines(postgres_url)
+    migrate(engines.writer)
+    engines.dispose()
+    async with serving(tmp_path, postgres_url) as (node, api):
+        await api.intake("mira")
+        with trouble(postgres_url):
+            body, expected = await refused_in_time(api)
+            becomes(node, 503)
+        becomes(node, 200)
+        await repeated(api, body, expected)
+        with trouble(postgres_url):
+            ends_in_time(node)
 
 
 def backends(url: str) -> list[int]:

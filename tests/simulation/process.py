@@ -72,7 +72,8 @@ class Process:
         self.world = world
         self.number = number
         self.alive = True
-        self.stopping = False
+        self.is_serving = False
+        """From the end of its start until the beginning of its end."""
         self.ahead = timedelta()
         """How far this process's clock is ahead of the true time."""
         self.died: asyncio.Future[None] = world.loop.create_future()
@@ -183,6 +184,7 @@ class Process:
             look = partial(catch_up.check_positions, self.queries, self.hub)
             loops.append(timers.every(CHECK_SECONDS, "positions", look))
         self._background = [self.spawn(work) for work in loops]
+        self.is_serving = True
 
     async def _sweep(self) -> None:
         await self.heartbeat.keep()
@@ -190,7 +192,7 @@ class Process:
 
     async def stop(self) -> None:
         """An orderly end: nothing in the mailbox is lost."""
-        self.stopping = True
+        self.is_serving = False
         for task in self._background:
             task.cancel()
         if self._background:

@@ -174,7 +174,7 @@ class World:
 
     def living(self) -> list[Process]:
         self.processes = [process for process in self.processes if process.alive]
-        return [process for process in self.processes if not process.stopping]
+        return [process for process in self.processes if process.is_serving]
 
     async def start_process(self) -> None:
         while True:

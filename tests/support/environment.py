@@ -108,6 +108,10 @@ def promtool(say: Say) -> Path:
     return _program(("promtool",), "prometheus", say)
 
 
+def pgbouncer(say: Say) -> Path:
+    return _program(("pgbouncer",), "pgbouncer", say)
+
+
 def nginx(say: Say) -> Path:
     return _program(("nginx",), "nginx-light", say)
 
