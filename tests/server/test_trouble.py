@@ -163,6 +163,7 @@ async def test_a_frozen_postgresql_is_told_in_time_and_does_not_hold_up_the_end(
             os.kill(pid, signal.SIGSTOP)
         try:
             body, expected = await refused_in_time(api)
+            becomes(node, 503)
             ends_in_time(node)
         finally:
             for pid in stopped:

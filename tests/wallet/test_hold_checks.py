@@ -135,3 +135,21 @@ async def test_a_hold_of_another_amount_is_none() -> None:
         wallet.may_answer.set()
         with pytest.raises(EscrowNotFound):
             await holds.verify("ada", "escrow", 101)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_wallet_that_refuses_the_user_or_the_escrow_is_no_reason_to_try_again(status: int) -> None:
+    async with slow_wallet() as wallet, checks(wallet, Breaker()) as holds:
+        wallet.status = status
+        wallet.may_answer.set()
+        with pytest.raises(EscrowNotFound):
+            await holds.verify("ada@example", "escrow", 100)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_wallet_that_refuses_our_own_credentials_says_nothing_of_the_escrow(status: int) -> None:
+    async with slow_wallet() as wallet, checks(wallet, Breaker()) as holds:
+        wallet.status = status
+        wallet.may_answer.set()
+        with pytest.raises(Unavailable):
+            await holds.verify("ada", "escrow", 100)
