@@ -125,6 +125,8 @@ def test_the_element_on_the_page_is_alive_and_the_overlay_is_shown(page: Page, s
         page.get_by_label("Performer").press("Enter")
         element = page.locator("performance-queue-position").first
         expect(element).to_contain_text("1")
+        # It is loaded when somebody comes near it.
+        page.locator("#overlay-options iframe").scroll_into_view_if_needed()
         expect(page.frame_locator("#overlay-options iframe").get_by_text("Dance")).to_be_visible()
         room.request(title="Sing")
         expect(element).to_contain_text("2")
