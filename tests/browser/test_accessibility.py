@@ -7,12 +7,17 @@ from typing import Literal
 import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from tests.support.browsing import PHONE, Room, Windows, room_of
+from tests.support.browsing import PHONE, RUNS_OVER, Room, Windows, room_of
 from tests.support.server import Server, serving
 
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+SIZES: tuple[ViewportSize, ...] = (
+    {"width": 360, "height": 740},
+    {"width": 768, "height": 1024},
+    {"width": 1440, "height": 900},
+)
 # Colours change over a moment, even a very short one: axe is to read those the reader is left with.
 SETTLED = """async () => {
   await new Promise(requestAnimationFrame);
@@ -48,6 +53,51 @@ def _ended_and_closed(room: Room, look: Callable[[str], Page]) -> None:
 def _spectator(room: Room, look: Callable[[str], Page]) -> None:
     room.request()
     expect(look(room.watch_url()).get_by_test_id("queue-item")).to_have_count(1)
+
+
+def _long_words(room: Room) -> None:
+    """A request whose title and description are as long as they may be, before twelve others."""
+    room.request(userId="ada", title="Sing it loud and long " * 9, description="Please! " * 200, tokens=1_000_000_000)
+    for number in range(12):
+        room.request(title=f"Wish {number}", durationSeconds=60 * number or None)
+    room.start_next()
+
+
+def _long_words_watched(room: Room, look: Callable[[str], Page]) -> None:
+    _long_words(room)
+    expect(look(room.watch_url("ada")).get_by_test_id("queue-item")).to_have_count(13)
+
+
+def _unknown_room(room: Room, look: Callable[[str], Page]) -> None:
+    expect(look(room.watch_url()).get_by_test_id("room-note")).to_contain_text("spelled right")
+
+
+def _switched_off(room: Room, look: Callable[[str], Page]) -> None:
+    room.request(userId="ada")
+    room.settings(mode="off")
+    expect(look(room.watch_url("ada")).locator("[data-note=modeOffServing]")).to_be_visible()
+
+
+def _cut_off(room: Room, look: Callable[[str], Page]) -> None:
+    room.request(userId="ada")
+    page = look(room.watch_url("ada"))
+    expect(page.get_by_test_id("position")).to_have_text("1")
+    page.context.set_offline(True)
+    expect(page.get_by_test_id("connection")).to_contain_text("Reconnecting")
+
+
+def _panel_with_long_words(room: Room, look: Callable[[str], Page]) -> None:
+    _long_words(room)
+    expect(look(room.panel_url).get_by_role("button", name="Finish")).to_be_visible()
+
+
+def _panel_expired(room: Room, look: Callable[[str], Page]) -> None:
+    token = room.server.sign("performer", room.performer, ttl_seconds=1)
+    expect(look(f"{room.server.url}/panel#token={token}").get_by_text("This link has expired.")).to_be_visible()
+
+
+def _panel_without_a_link(room: Room, look: Callable[[str], Page]) -> None:
+    look(f"{room.server.url}/panel").wait_for_selector("html[data-connection], .note:visible, .gate:visible")
 
 
 def _panel_idle(room: Room, look: Callable[[str], Page]) -> None:
@@ -100,6 +150,11 @@ def _overlay(room: Room, look: Callable[[str], Page]) -> None:
     expect(look(room.overlay_url).get_by_text("Dance")).to_be_visible()
 
 
+def _overlay_on_stage(room: Room, look: Callable[[str], Page]) -> None:
+    _long_words(room)
+    expect(look(room.overlay_url).locator("#current-detail")).to_be_visible()
+
+
 def _admin(room: Room, look: Callable[[str], Page]) -> None:
     room.request()
     expect(look(room.admin_url).get_by_text(room.performer)).to_be_visible()
@@ -125,6 +180,14 @@ def _front(room: Room, look: Callable[[str], Page]) -> None:
     look(room.server.url)
 
 
+def _missing(room: Room, look: Callable[[str], Page]) -> None:
+    expect(look(f"{room.server.url}/wach").get_by_role("heading", level=1)).to_be_visible()
+
+
+def _guide(room: Room, look: Callable[[str], Page]) -> None:
+    expect(look(f"{room.server.url}/docs/guides/embed").get_by_role("heading", level=1)).to_be_visible()
+
+
 def _api_reference(room: Room, look: Callable[[str], Page]) -> None:
     expect(look(f"{room.server.url}/docs").get_by_text("/v1/queue/items").first).to_be_visible()
 
@@ -135,6 +198,13 @@ STATES: list[State] = [
     _on_stage,
     _ended_and_closed,
     _spectator,
+    _long_words_watched,
+    _unknown_room,
+    _switched_off,
+    _cut_off,
+    _panel_without_a_link,
+    _panel_expired,
+    _panel_with_long_words,
     _panel_idle,
     _panel_busy,
     _panel_asking,
@@ -142,12 +212,16 @@ STATES: list[State] = [
     _panel_at_a_glance,
     _panel_with_the_overlays_link,
     _overlay,
+    _overlay_on_stage,
     _admin,
     _admin_replay,
     _admin_analytics,
     _front,
+    _missing,
+    _guide,
     _api_reference,
 ]
+"""Every page in every state that looks different. `gallery` makes pictures of them."""
 
 
 @pytest.fixture
@@ -188,3 +262,6 @@ def test_axe_finds_nothing(server: Server, windows: Windows, state: State) -> No
             page.evaluate(SETTLED)
             found = Axe().run(page).response["violations"]
             assert [(theme, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+        for size in SIZES:
+            page.set_viewport_size(size)
+            assert page.evaluate(RUNS_OVER) <= 0, size
