@@ -86,7 +86,8 @@ def guide(name: str) -> Guide:
         for child in token.children or ():
             if child.type == "link_open":
                 child.attrSet("href", _address(str(child.attrGet("href"))))
-    body = markdown.renderer.render(tokens, markdown.options, {})
+    # Code may be wider than the page: it scrolls, by the keyboard, too.
+    body = markdown.renderer.render(tokens, markdown.options, {}).replace("<pre>", '<pre tabindex="0">')
     return Guide(name=name, title=title, body=body, sections=tuple(sections))
 
 

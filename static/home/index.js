@@ -67,12 +67,12 @@ byId("pages").append(
 setText(
   byId("snippet"),
   `<script type="module" src="${location.origin}/static/v1/position-element.js"></script>
-<performance-queue-position performer="aria"></performance-queue-position>
-
+<performance-queue-position performer="mira"></performance-queue-position>
 <script type="module">
   const place = document.querySelector("performance-queue-position");
-  place.token = await (await fetch("/my-queue-token")).text();
-  place.addEventListener("queue-position", (event) => console.log(event.detail.position));
+  place.refreshToken = () => fetch("/queue-token").then((answer) => answer.text());
+  place.token = await place.refreshToken();
+  place.addEventListener("queue-position", (event) => console.log(event.detail));
 </script>`,
 );
 

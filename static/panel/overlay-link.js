@@ -11,12 +11,14 @@ const PICTURE = { width: 1280, height: 720 };
 addStyle(`
   .dialog:has(.overlay-link) { inline-size: min(46rem, 100vw - 32px); }
   .overlay-preview {
-    position: relative; aspect-ratio: 16 / 9; overflow: hidden; border-radius: 10px;
+    position: relative; aspect-ratio: 16 / 9; inline-size: min(100%, 60dvh); margin-inline: auto; overflow: hidden; border-radius: 10px;
     background: radial-gradient(90% 70% at 70% 40%, #e9a15b, transparent 60%),
       radial-gradient(70% 90% at 20% 80%, #35608f, transparent 70%), linear-gradient(140deg, #6b3f6e, #1d2436);
   }
   .overlay-preview iframe {
-    position: absolute; inset: 0 auto auto 0; border: 0; transform-origin: 0 0; color-scheme: normal; pointer-events: none;
+    position: absolute; inset: 0 auto auto 0; border: 0; transform-origin: 0 0; pointer-events: none;
+    /* The overlay's own: under another scheme a browser paints a ground below a frame. */
+    color-scheme: light;
   }
   .overlay-options { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 10px; }
   .overlay-hide { display: flex; flex-wrap: wrap; gap: 4px 16px; padding: 0; border: 0; margin: 0; }

@@ -17,6 +17,8 @@ from tests.support import environment
 from tests.support.browsing import Windows, room_of
 from tests.support.server import serving
 
+HEIGHT = "document.documentElement.scrollHeight"
+
 
 def name_of(state: State) -> str:
     return state.__name__.strip("_")
@@ -42,13 +44,17 @@ def take(browser: Browser, folder: Path, states: Sequence[State]) -> list[str]:
 
 def _pictures(page: Page, folder: Path, state: str) -> list[str]:
     names = []
+    # A window as high as the page, so that what is fixed to its edges is at the page's; a dialog is of the window.
+    is_whole = page.locator("dialog[open]").count() == 0
     for size in SIZES:
         page.set_viewport_size(size)
+        if is_whole:
+            page.set_viewport_size({**size, "height": max(size["height"], page.evaluate(HEIGHT))})
         for theme in THEMES:
             page.emulate_media(color_scheme=theme)
             page.evaluate(SETTLED)
             names.append(f"{state}-{size['width']}-{theme}.png")
-            page.screenshot(path=folder / names[-1], full_page=True)
+            page.screenshot(path=folder / names[-1])
     return names
 
 

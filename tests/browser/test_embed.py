@@ -94,6 +94,11 @@ def snippet(name: str, server: Server) -> str:
     return SNIPPETS[name].replace("https://queue.example", server.url)
 
 
+def test_the_front_page_shows_the_snippet_of_the_readme(server: Server, windows: Windows) -> None:
+    page = windows.open(server.url)
+    expect(page.locator("#snippet")).to_have_text(snippet("README", server).strip())
+
+
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_the_snippet_works_as_it_stands_cold_and_warm_and_after_the_token_has_run_out(
     name: str, mira: Room, site: Site, windows: Windows

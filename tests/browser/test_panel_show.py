@@ -143,6 +143,20 @@ def test_the_overlays_link_is_put_together_beside_its_picture_and_copied(room: R
     assert abs(large / plain - 1.5) < 0.01
 
 
+def test_the_overlay_lies_on_its_sample_picture_in_either_theme(room: Room, windows: Windows) -> None:
+    pictures = []
+    for theme in ("light", "dark"):
+        panel = windows.open(room.panel_url, color_scheme=theme)
+        panel.get_by_role("button", name="Copy overlay link…").click()
+        frame = panel.frame_locator(".overlay-preview iframe")
+        expect(frame.get_by_text("Requests are open")).to_be_visible()
+        place = panel.locator(".overlay-preview").bounding_box()
+        assert place is not None
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        pictures.append(panel.screenshot(clip={"x": x, "y": y, "width": 80, "height": 80}))
+    assert pictures[0] == pictures[1]
+
+
 def test_an_overlay_with_nothing_to_show_gives_a_sign_of_life(room: Room, windows: Windows) -> None:
     overlay = windows.open(room.overlay_url)
     expect(overlay.get_by_text("Requests are open")).to_be_visible()

@@ -85,6 +85,18 @@ def test_a_title_from_right_to_left_turns_no_amount_around(room: Room, windows: 
     assert page.evaluate(box, [line, title]) < page.evaluate(box, [line, "120"]) < page.evaluate(box, [line, "tokens"])
 
 
+def test_a_title_as_long_as_may_be_pushes_nothing_off_the_first_screen(room: Room, windows: Windows) -> None:
+    room.request()
+    room.request(userId="ada", title="Sing it loud and long " * 9, tokens=1_000_000_000)
+    page = live(windows.open(room.watch_url("ada"), size=PHONE))
+    place = page.get_by_role("button", name="Cancel request…").bounding_box()
+    row = page.get_by_test_id("queue-item").last.bounding_box()
+    assert place is not None
+    assert row is not None
+    assert place["y"] + place["height"] <= PHONE["height"]
+    assert row["height"] < 140
+
+
 def test_after_a_cancel_the_keyboard_goes_on_at_the_outcome(room: Room, windows: Windows) -> None:
     room.request(userId="ada")
     page = live(windows.open(room.watch_url("ada")))
