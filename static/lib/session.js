@@ -24,7 +24,8 @@ export class Session extends EventTarget {
   /** Dispatches "change" when a new link is opened in this tab. */
   constructor() {
     super();
-    this.token = tabStorage.getItem(SLOT) || null;
+    // Another frame of this tab may have kept its own meanwhile.
+    this.token = (opened ?? tabStorage.getItem(SLOT)) || null;
     addEventListener("hashchange", () => {
       const token = takeFromFragment();
       if (token !== null) this.use(token);

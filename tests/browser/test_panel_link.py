@@ -87,6 +87,25 @@ def test_a_site_of_the_allowed_origins_frames_the_panel_and_hands_it_a_fresh_tok
         assert (asked["type"], sorted(asked)) == ("queue-token-needed", ["expiresAt", "type"])
 
 
+def test_two_performers_panels_in_one_page_each_show_their_own_room(windows: Windows, tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        serving(tmp_path, port=port, allowed_origins=f"http://localhost:{port}") as server,
+        room_of(server) as mira,
+        room_of(server) as nora,
+    ):
+        site = windows.blank()
+        site.goto(f"http://localhost:{port}/healthz")
+        rooms = (mira, nora)
+        frames = "".join(f'<iframe src="{room.panel_url}" width="600" height="600"></iframe>' for room in rooms)
+        site.evaluate("html => (document.body.innerHTML = html)", frames)
+        for number, room in enumerate(rooms):
+            panel = site.frame_locator("iframe").nth(number)
+            expect(panel.locator("#performer")).to_have_text(room.performer)
+            room.request(title=f"For {room.performer}")
+            expect(panel.get_by_test_id("now-card")).to_contain_text(f"For {room.performer}")
+
+
 def test_a_renewal_address_of_the_same_origin_is_asked_by_itself(room: Room, windows: Windows) -> None:
     right = room.server.performer(room.performer)
     panel = windows.blank()

@@ -169,6 +169,16 @@ def test_who_has_asked_for_it_is_notified_when_the_milestone_comes(room: Room, w
     assert ada.evaluate("[alarms.shown.length, alarms.asked]") == [1, 1]
 
 
+def test_where_notifications_cannot_be_shown_a_sound_is_all_that_is_promised(room: Room, windows: Windows) -> None:
+    queue(room, "x", "ada")
+    ada = windows.blank(size=PHONE)
+    ada.add_init_script("delete window.Notification;")
+    ada.goto(room.watch_url("ada"))
+    ada.get_by_role("button", name="Notify me").click()
+    expect(ada.get_by_text("We’ll play a sound when it’s nearly your turn.")).to_be_visible()
+    expect(ada.get_by_text("We’ll tell you")).to_have_count(0)
+
+
 # Own requests
 
 
