@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
 from app.server.addresses import Proxies, counted_as
@@ -67,7 +67,11 @@ class Address:
     frames: Bucket
     bytes: Bucket
     handshakes: Bucket
+    """The handshakes that it may begin."""
+    handshake_turns: Bucket
+    """Those of them that are answered at once."""
     requests: Bucket
+    pipelined: Bucket
     sockets: int = 0
     holders: int = 0
     """Requests and connections that hold this object now."""
@@ -241,7 +245,10 @@ class Admission:
             frames=Bucket(limits.address_frames),
             bytes=Bucket(limits.address_bytes),
             handshakes=Bucket(Rate(at_once, limits.handshakes_per_second)),
+            # All sockets that it may have, in some four seconds.
+            handshake_turns=Bucket(Rate(max(40, at_once / 10), max(50, at_once / 8))),
             requests=Bucket(Rate(max(1, limits.requests_per_address), max(1, limits.requests_per_address))),
+            pipelined=Bucket(limits.pipelined_requests),
         )
 
     def _forget_rested(self) -> None:
@@ -281,12 +288,20 @@ class Admission:
         self.refuse(Cause.ADDRESS_HANDSHAKES)
         return ceil(address.handshakes.seconds_until(1, now)) or 1
 
-    def handshake_delay(self) -> float | None:
-        """Seconds until the process has time for one more handshake; None if that is too long."""
-        delay = self._handshakes.wait(self.now(), self.limits.handshake_wait_seconds)
+    def handshake_delay(self, address: Address) -> float | None:
+        """Seconds until the process has time for one more handshake of an address, one whose sockets are limited takes
+        turns with the others; None if the process has none for too long."""
+        now = self.now()
+        delay = self._handshakes.wait(now, self.limits.handshake_wait_seconds)
         if delay is None:
             self.refuse(Cause.PROCESS_HANDSHAKES)
-        return delay
+            return None
+        own = address.handshake_turns.wait(now, inf) if self.limits.sockets_per_address else None
+        return max(delay, own or 0.0)
+
+    def pipelined_delay(self, address: Address) -> float:
+        """Seconds until the turn of a request that came before the answer to the one before it."""
+        return address.pipelined.wait(self.now(), inf) or 0.0
 
     def open_socket(self, address: Address, *, is_forwarded: bool) -> bool:
         """Count a WebSocket until `close_socket`; False if its address has as many as it may. `is_forwarded`: it came

@@ -11,7 +11,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -28,7 +28,7 @@ from app.domain.errors import (
     Unavailable,
     UriTooLong,
 )
-from app.server.admission import Cause, admission_of
+from app.server.admission import Address, Cause, admission_of
 from app.server.read_gate import Hold, ReadGate
 from app.server.refusals import response_bytes
 from app.server.response_transport import ResponseTransport
@@ -37,6 +37,7 @@ from app.server.websocket_protocol import QueueSocketProtocol
 EXTENSION = "performance_queue.abort"
 
 Abort = Callable[[], None]
+T = TypeVar("T")
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """RFC 3986 section 3.2: a host, and perhaps a port."""
@@ -83,7 +84,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_phase = _Phase.DONE
         self._turn: asyncio.TimerHandle | None = None
-        """When a handshake that has to wait goes on."""
+        """When a handshake, or a request that came early, goes on."""
+        self._is_pipelining = False
+        """The request that is started now has waited for the answer to the one before."""
         self._end_timer: asyncio.TimerHandle | None = None
 
     # The connection
@@ -296,7 +299,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
         if self._serving is not None:
             # No body follows the head of the answer to a HEAD request.
             _response_transport(self._serving).flush()
+        self._is_pipelining = True
         super().on_response_complete()
+        self._is_pipelining = False
         if not self.pipeline:
             self._reading.release(Hold.PIPELINE)
         if self._is_serving or self.transport.is_closing():
@@ -336,9 +341,28 @@ class QueueHttpProtocol(HttpToolsProtocol):
         return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """uvicorn's; remembers which request is being answered."""
+        """uvicorn's; remembers which request is being answered. Thousands of requests that came in one go take turns
+        with those of other connections, and may be dropped for these."""
         self._serving = cycle
+        delay = self._of_address(self._admission.pipelined_delay) if self._is_pipelining else 0.0
+        if delay:
+            self._admission.idle(self)
+            self._turn = self.loop.call_later(delay, self._go_on, cycle, app)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _go_on(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._admission.busy(self)
         super()._start_asgi_task(cycle, app)
+
+    def _of_address(self, count: Callable[[Address], T]) -> T:
+        """What `count` makes of the address that the last request counts for."""
+        client = self.scope["client"]
+        address = self._admission.hold(client and client[0])
+        try:
+            return count(address)
+        finally:
+            self._admission.release(address)
 
     # Upgrades
 
@@ -380,7 +404,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._refuse(BadRequest("A WebSocket handshake waits for the answers before it."), Cause.HANDSHAKE)
         elif (seconds := self._too_often()) is not None:
             self._end_with(RateLimitExceeded("Too many handshakes.", retry_after_seconds=seconds))
-        elif (delay := admission.handshake_delay()) is None:
+        elif (delay := self._of_address(admission.handshake_delay)) is None:
             self._end_with(Unavailable("Too many handshakes at once.", retry_after_seconds=5))
         elif delay:
             self._reading.hold(Hold.HANDSHAKE)
@@ -390,12 +414,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
 
     def _too_often(self) -> int | None:
         """Count a handshake: after how many seconds the next may come, if this one may not."""
-        client = self.scope["client"] and self.scope["client"][0]
-        address = self._admission.hold(client)
-        try:
-            return self._admission.request(client) or self._admission.handshake(address)
-        finally:
-            self._admission.release(address)
+        client = self.scope["client"]
+        return self._admission.request(client and client[0]) or self._of_address(self._admission.handshake)
 
     def _become_websocket(self) -> None:
         if self._is_over or self.transport.is_closing():
@@ -460,6 +480,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._unparsed = b""
         # A request that waits behind a last answer gets none.
         self.pipeline.clear()
+        if self._turn is not None:
+            self._turn.cancel()
         self._drop_deadline()
         self._unset_keepalive_if_required()
         if self.transport.is_closing():

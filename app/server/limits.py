@@ -64,6 +64,8 @@ class Limits:
     """HTTP requests of one address a second, handshakes included; 0: any number."""
     handshakes_per_second: float = 20.0
     """Of one address whose sockets are limited, after twice as many at once as it may have sockets."""
+    pipelined_requests: Rate = Rate(100, 100)
+    """Of one address, come before the answer to the one before: more of them wait. Browsers and proxies send none."""
     process_handshakes: Rate = Rate(1000, 500)
     """Handshakes above this wait."""
     handshake_wait_seconds: float = 5.0

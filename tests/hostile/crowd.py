@@ -21,6 +21,8 @@ from tests.support.server import intake_body
 ROOM = "mira"
 WATCHED = 25
 """Viewers whose frames are looked at; the others only take them."""
+ADDRESSES = 50
+"""That the viewers come from."""
 _TITLE = re.compile(rb'"title":"n-(\d+)"')
 
 
@@ -97,7 +99,9 @@ class Crowd:
         transports = []
         for number in range(self._viewers):
             viewer = Viewer(self, watches=number < WATCHED)
-            transport, _ = await loop.create_connection(partial(_same, viewer), "127.0.0.1", self._port)
+            source = (f"127.0.0.{100 + number % ADDRESSES}", 0)
+            made = partial(_same, viewer)
+            transport, _ = await loop.create_connection(made, "127.0.0.1", self._port, local_addr=source)
             await viewer.begun
             transports.append(transport)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", trust_env=False, timeout=30) as http:

@@ -77,7 +77,6 @@ def serving(folder: Path, port: int) -> Iterator[int]:
         "DATABASE_URL": f"sqlite:///{folder}/queue.db",
         "USER_INTAKES_PER_MINUTE": "0",
         "MAX_QUEUE_DEPTH": "1000",
-        "SOCKETS_PER_ADDRESS": "600",
         "SETTLE_DELAY_SECONDS": "3600",
     }
     with (folder / "log").open("wb") as log:

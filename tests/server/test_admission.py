@@ -34,3 +34,11 @@ def test_a_flood_of_addresses_costs_a_bounded_number_and_no_address_that_is_conn
         admission.release(admission.hold(address_of(number)))
         assert admission.addresses <= 101
     assert all(admission.hold(address.name) is address for address in connected)
+
+
+def test_the_sockets_of_one_address_take_turns_and_all_get_theirs_in_seconds() -> None:
+    admission = Admission(Limits(sockets_per_address=200), now=Time())
+    delays = [admission.handshake_delay(admission.hold("192.0.2.1")) for _ in range(200)]
+    assert delays[:40] == [0.0] * 40
+    assert 1.0 < (delays[-1] or 0.0) < 5.0
+    assert admission.handshake_delay(admission.hold("192.0.2.2")) == 0.0

@@ -2,13 +2,15 @@
 connection is kept for the next request."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from app.server.limits import Limits, Rate
 from app.server.response_transport import ResponseTransport
 from tests.support.raw_socket import tcp
-from tests.support.server import Server
+from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -144,3 +146,20 @@ async def test_the_answer_to_a_head_request_is_out_before_what_follows_is_refuse
             await raw.send_bytes(b"no size\r\n")
             assert (await raw.head()).startswith(b"HTTP/1.1 200")
     assert server.expected_errors() == []
+
+
+async def test_requests_that_come_before_their_turn_wait_and_no_others_do(tmp_path: Path) -> None:
+    limits = Limits(pipelined_requests=Rate(5, 20))
+    request = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+    with serving(tmp_path, limits=limits) as server:
+        loop = asyncio.get_running_loop()
+        async with tcp(server.port) as raw, tcp(server.port) as other:
+            began = loop.time()
+            await raw.send_bytes(request * 15)
+            for _ in range(20):
+                await other.send_bytes(request)
+                assert (await other.answer()).status == 200
+            for _ in range(15):
+                assert (await raw.answer()).status == 200
+            # 14 have come before their turn.
+            assert loop.time() - began >= 9 / 20
