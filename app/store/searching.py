@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select, or_, select
 
 from app.domain.item import Item
 from app.store import records
-from app.store.reading import ITEMS
+from app.store.reading import ACTIVE_ITEMS, ITEMS
 
 SCANNED = 20_000
 """Items that are looked at without an index: about 50 ms on SQLite."""
@@ -36,12 +36,15 @@ class Found:
 
 def search_items(connection: Connection, words: str, *, limit: int, scanned: int = SCANNED) -> Found:
     """The newest `limit` items to which `words` belong. `scanned`: items looked at without an index, at most."""
-    many = [ITEMS.c.user_id == words]
-    if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
-        many.append(ITEMS.c.tokens == int(words))
     # A reference is one item's, or a handful's: its index has no order for them.
     questions = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
-    questions += [_newest(select(ITEMS.c.item_id).where(condition), limit + 1) for condition in many]
+    questions.append(_newest(select(ITEMS.c.item_id).where(ITEMS.c.user_id == words), limit + 1))
+    if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
+        of_amount = select(ITEMS.c.item_id).where(ITEMS.c.tokens == int(words))
+        ended = of_amount.where(ITEMS.c.ended_at.is_not(None)).order_by(ITEMS.c.ended_at.desc())
+        questions.append(ended.limit(limit + 1))
+        # In the order of their rooms: another would have all items walked through.
+        questions.append(of_amount.where(ACTIVE_ITEMS).limit(scanned))
     ids: set[str] = set()
     for question in questions:
         ids.update(connection.execute(question).scalars())

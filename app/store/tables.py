@@ -133,7 +133,13 @@ class ItemRow(SQLModel, table=True):
             postgresql_where=text("ended_at IS NOT NULL"),
         ),
         Index("ix_item_user", "user_id", "item_id"),
-        Index("ix_item_tokens", "tokens", "item_id"),
+        Index(
+            "ix_item_tokens",
+            "tokens",
+            "ended_at",
+            sqlite_where=text("ended_at IS NOT NULL"),
+            postgresql_where=text("ended_at IS NOT NULL"),
+        ),
         *(
             Index(
                 name,

@@ -8,7 +8,16 @@ from sqlalchemy import Connection, update
 from app.store import Store, reading
 from app.store.engines import driver_rows
 from app.store.searching import search_items
-from tests.support.stores import Database, HandClock, before_each_statement, build_writer, queue_item
+from tests.support.stores import (
+    Database,
+    HandClock,
+    before_each_statement,
+    build_writer,
+    complete_of,
+    queue_item,
+    send,
+    start_of,
+)
 from tests.support.stores import database_fixture as database_fixture
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture
 from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
@@ -45,6 +54,16 @@ def test_an_amount_is_found_however_old_and_an_event_among_the_newest(store: Sto
     assert oldest.item_id == items[0].item_id
 
 
+def test_an_amount_is_found_of_what_waits_and_of_what_has_ended(store: Store) -> None:
+    writer = build_writer(store)
+    items = [queue_item(writer, tokens=77) for _ in range(2)]
+    send(writer, start_of(items[0]))
+    send(writer, complete_of(items[0]))
+    with store.reading() as connection:
+        found = search_items(connection, "77", limit=20, scanned=1).items
+    assert [item.item_id for item in found] == [items[1].item_id, items[0].item_id]
+
+
 def test_the_newest_come_first_and_it_is_said_that_there_are_more(store: Store) -> None:
     writer = build_writer(store)
     items = [queue_item(writer, tokens=77) for _ in range(3)]
@@ -56,7 +75,14 @@ def test_the_newest_come_first_and_it_is_said_that_there_are_more(store: Store) 
 
 
 @pytest.mark.parametrize(
-    ("words", "index"), [("ada", "ix_item_user"), ("250", "ix_item_tokens"), ("reference", "ix_item_settlement")]
+    ("words", "index"),
+    [
+        ("ada", "ix_item_user"),
+        ("250", "ix_item_tokens"),
+        ("250", "ix_item_active"),
+        ("reference", "ix_item_settlement"),
+        ("reference", "ix_item_refund"),
+    ],
 )
 def test_a_word_is_looked_up_in_indexes_and_what_is_scanned_is_bounded(
     sqlite_database: Database, words: str, index: str, monkeypatch: pytest.MonkeyPatch
