@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.api.guides import ORDER
+from tests.bench.scenarios import ALL
 from tests.support.guides import EXAMPLES, TEXTS
 from tests.support.server import Api, Server, fresh, ok, serving
 
@@ -24,6 +26,7 @@ RUN = {name: code for _, about, name, code in BLOCKS if about == "run"}
 INLINE = sorted(
     {words for text in TEXTS.values() for words in re.findall(r"`(?:python -m app|performance-queue) ([^`]+)`", text)}
 )
+TOOL = re.compile(r"python -m (tests[a-z_.]*\b)((?: --?[a-z]+(?: [\w,.]+)?)*)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -111,6 +114,38 @@ def test_a_command_that_a_sentence_names_is_there_with_its_options(words: str) -
     assert shown.exit_code == 0
     for option in (word for word in rest if word.startswith("--")):
         assert option in shown.output
+
+
+def tools() -> dict[str, set[str]]:
+    """The options with which the guides, CONTRIBUTING and the README name each of the tests' programs."""
+    texts = [*TEXTS.values(), (ROOT / ".github/CONTRIBUTING.md").read_text(), (ROOT / "README.md").read_text()]
+    named: dict[str, set[str]] = {}
+    for text in texts:
+        for name, options in TOOL.findall(" ".join(text.split())):
+            named.setdefault(name, set()).update(word for word in options.split() if word.startswith("--"))
+    return named
+
+
+@pytest.mark.parametrize(("name", "options"), tools().items())
+def test_a_program_of_the_tests_is_there_with_its_options(
+    name: str, options: set[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable, value in {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(name, run_name="__main__")
+    assert not ended.value.code
+    shown = capsys.readouterr().out
+    assert {option for option in options if not re.search(rf"{option}\b", shown)} == set()
+
+
+def test_every_scenario_that_a_guide_names_is_one() -> None:
+    text = " ".join(" ".join(TEXTS.values()).split())
+    named = {name for names in re.findall(r"bench[^`]* --only ([a-z,]+)", text) for name in names.split(",")}
+    assert named
+    assert named - set(ALL) == set()
 
 
 @pytest.mark.parametrize("guide", ORDER)
