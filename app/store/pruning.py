@@ -60,6 +60,26 @@ _ITEMS = (
     .with_for_update(skip_locked=True)
 )
 
+_NOTE_FLOOR = (
+    update(ROOMS)
+    .where(ROOMS.c.performer_id == bindparam("room"), func.coalesce(ROOMS.c.pruned_through, 0) < bindparam("floor"))
+    .values(pruned_through=bindparam("floor"))
+)
+"""How far the log of a room has been pruned."""
+_UP_TO_FLOOR = (EVENTS.c.performer_id == bindparam("room")) & (EVENTS.c.version <= bindparam("floor"))
+_OTHERS = EVENTS.alias()
+_NEWEST_SETTINGS = (
+    select(func.max(_OTHERS.c.version))
+    .where(
+        _OTHERS.c.performer_id == bindparam("room"),
+        _OTHERS.c.version <= bindparam("floor"),
+        _OTHERS.c.settings.is_not(None),
+    )
+    .scalar_subquery()
+)
+_DELETE_OF_ROOM = delete(EVENTS).where(_UP_TO_FLOOR, EVENTS.c.item_id.is_(None), EVENTS.c.version < _NEWEST_SETTINGS)
+"""A room's own events up to there but for the one that has its newest settings."""
+
 
 def held_back(connection: Connection, cutoff: datetime, longest: timedelta = LONGEST_HOLD) -> datetime:
     """The cutoff for items: earlier, by at most `longest`, if webhook endpoints that fail or are parked have not been
@@ -98,7 +118,7 @@ def prune_items(
     if not rows:
         return None
     item_ids = [row["item_id"] for row in rows]
-    life = {item_id: reading.item_log(connection, item_id) for item_id in item_ids}
+    life = reading.items_log(connection, item_ids)
     if export is not None:
         export([_pruned(connection, records.item_from(row), life[row["item_id"]]) for row in rows])
     reading.keep_numbering(connection)
@@ -110,8 +130,9 @@ def prune_items(
     for row in rows:
         newest = max((event["version"] for event in life[row["item_id"]]), default=0)
         floors[row["performer_id"]] = max(newest, floors.get(row["performer_id"], 0))
-    for performer_id in sorted(floors):
-        _prune_room(connection, performer_id, floors[performer_id])
+    pruned = [{"room": performer_id, "floor": floors[performer_id]} for performer_id in sorted(floors)]
+    connection.execute(_NOTE_FLOOR, pruned)
+    connection.execute(_DELETE_OF_ROOM, pruned)
     return item_ids[-1] if len(rows) == at_most else None
 
 
@@ -119,15 +140,3 @@ def _pruned(connection: Connection, item: Item, events: Sequence[Any]) -> Pruned
     found = reading.operation_of(connection, item.item_id)
     assert found is not None  # noqa: S101 - `_ITEMS` has seen it
     return Pruned(item=item, events=[reading.logged_from(row) for row in events], operation=found[0])
-
-
-def _prune_room(connection: Connection, performer_id: str, floor: int) -> None:
-    """Note how far the log of a room has been pruned, and remove the room's own events up to there but for the one
-    that has its newest settings."""
-    this = ROOMS.c.performer_id == performer_id
-    before = connection.execute(select(ROOMS.c.pruned_through).where(this)).scalar_one_or_none() or 0
-    floor = max(floor, before)
-    connection.execute(update(ROOMS).where(this).values(pruned_through=floor))
-    up_to_floor = (EVENTS.c.performer_id == performer_id) & (EVENTS.c.version <= floor)
-    newest = select(func.max(EVENTS.c.version)).where(up_to_floor, EVENTS.c.settings.is_not(None)).scalar_subquery()
-    connection.execute(delete(EVENTS).where(up_to_floor, EVENTS.c.item_id.is_(None), EVENTS.c.version < newest))

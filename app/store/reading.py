@@ -201,9 +201,8 @@ def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[st
     return dict(rows)
 
 
-EVENT_ROWS = select(EVENTS, *(ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED)).select_from(
-    EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
-)
+_FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
+EVENT_ROWS = select(EVENTS, *_FIXED_PART).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
 """Rows for `records.event_from`: an event with the fixed part of its item."""
 _EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
 
@@ -223,9 +222,6 @@ def room_events(connection: Connection, performer_id: str, after: int, limit: in
     return [records.event_from(row) for row in connection.execute(statement).mappings()]
 
 
-_LIFE = select(ITEMS.c.performer_id, ITEMS.c.first_version, ITEMS.c.updated_at).where(
-    ITEMS.c.item_id == bindparam("item_id")
-)
 AT_OF_NEXT = (
     select(EVENTS.c.at)
     .where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version > bindparam("version"))
@@ -241,31 +237,53 @@ def item_events(connection: Connection, item_id: str) -> list[Event]:
 
 
 def item_log(connection: Connection, item_id: str) -> list[RowMapping]:
-    """The rows of an item's events, oldest first.
+    """The rows of an item's events, oldest first."""
+    return items_log(connection, [item_id])[item_id]
 
-    They have no index of their own, which would take as much room as they do: they are found in their room's log, from
-    the item's creation to the time of its last update, in stretches that double.
-    """
-    item = connection.execute(_LIFE, {"item_id": item_id}).first()
-    if item is None:
-        return []
-    of_item = EVENT_ROWS.where(EVENTS.c.performer_id == item.performer_id, EVENTS.c.item_id == item_id).order_by(
-        EVENTS.c.version
+
+_FIRST_VERSION = func.coalesce(ITEMS.c.first_version, 1)
+"""NULL is from before there was this column; `compaction` fills it in."""
+_ITEMS_BY_ID = ITEMS.c.item_id.in_(bindparam("item_ids", expanding=True))
+_ITEMS_STRETCH = (
+    select(EVENTS, *_FIXED_PART)
+    .select_from(
+        ITEMS.join(
+            EVENTS,
+            (EVENTS.c.performer_id == ITEMS.c.performer_id)
+            & (EVENTS.c.version >= _FIRST_VERSION + bindparam("first"))
+            & (EVENTS.c.version < _FIRST_VERSION + bindparam("behind"))
+            & (EVENTS.c.item_id == ITEMS.c.item_id),
+        )
     )
-    if item.first_version is None:
-        # From before there was this column; `compaction` fills it in.
-        return list(connection.execute(of_item).mappings())
-    rows: list[RowMapping] = []
-    first, length = item.first_version, SHORTEST_STRETCH
-    while True:
-        stretch = of_item.where(EVENTS.c.version.between(first, first + length - 1))
-        rows.extend(connection.execute(stretch).mappings())
+    .where(_ITEMS_BY_ID)
+    .order_by(EVENTS.c.version)
+)
+_AT_BEHIND = (
+    select(EVENTS.c.at)
+    .where(EVENTS.c.performer_id == ITEMS.c.performer_id, EVENTS.c.version >= _FIRST_VERSION + bindparam("behind"))
+    .order_by(EVENTS.c.version)
+    .limit(1)
+    .scalar_subquery()
+)
+# A room's time never runs backwards.
+_UNFINISHED = select(ITEMS.c.item_id).where(_ITEMS_BY_ID, ITEMS.c.updated_at >= _AT_BEHIND)
+
+
+def items_log(connection: Connection, item_ids: Sequence[str]) -> Mapping[str, list[RowMapping]]:
+    """The rows of the events of some items, by item and oldest first.
+
+    They have no index of their own, which would take as much room as they do: they are found in their rooms' logs, from
+    each item's creation to the time of its last update, in stretches that double.
+    """
+    found: dict[str, list[RowMapping]] = {item_id: [] for item_id in item_ids}
+    first, length, left = 0, SHORTEST_STRETCH, item_ids
+    while left:
+        stretch = {"item_ids": left, "first": first, "behind": first + length}
+        for row in connection.execute(_ITEMS_STRETCH, stretch).mappings():
+            found[row["item_id"]].append(row)
+        left = connection.execute(_UNFINISHED, {"item_ids": left, "behind": first + length}).scalars().all()
         first, length = first + length, 2 * length
-        here = {"performer_id": item.performer_id, "version": first - 1}
-        next_at = connection.execute(AT_OF_NEXT, here).scalar_one_or_none()
-        # A room's time never runs backwards.
-        if next_at is None or next_at > item.updated_at:
-            return rows
+    return found
 
 
 _CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
