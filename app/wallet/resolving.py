@@ -17,12 +17,13 @@ def resolution_command(
 ) -> Command:
     """`found`: the wallet's answer about the escrow, read just now.
 
-    A held escrow allows any resolution. One that was resolved meanwhile is confirmed as it is. Where the wallet says
-    anything else about it, it can only be written off; where the wallet cannot be asked, nothing is done.
+    A held escrow allows any resolution. One that was resolved meanwhile is confirmed as it is, if its amounts are the
+    item's tokens. Where the wallet says anything else about it, it can only be written off; where the wallet cannot be
+    asked, nothing is done.
 
     Raises InvalidTransition or Unavailable.
     """
-    if isinstance(found, Escrow) and found.is_resolved:
+    if isinstance(found, Escrow) and found.is_resolved and sum(_division(operation, found)) == operation.tokens:
         return confirmation_of(operation, found, actor=actor, reason=reason, now=now)
     if isinstance(found, Retry) or (isinstance(found, Rejected) and found.concerns_credentials):
         raise Unavailable(
@@ -70,6 +71,8 @@ def _division(operation: Operation, escrow: Escrow) -> tuple[int, int]:
 
 def _describe(found: Escrow | NoEscrow | Rejected) -> str:
     match found:
+        case Escrow(is_resolved=True):
+            return f"the escrow is {found.status} at the wallet with another amount than the item's"
         case Escrow():
             return f"the escrow is {found.status} at the wallet"
         case NoEscrow():

@@ -227,7 +227,8 @@ async def socket_panel(site: Site, room: str) -> None:
                     word, key, fields = waiting[0]
                     answer = await _command(site, live, node, room, word, key, fields)
                     if answer.get("code") == "UNAVAILABLE":
-                        await site.pause(PAUSE_SECONDS)
+                        # Sooner it would soon have sent more than a socket may.
+                        await site.pause(answer.get("retryAfterSeconds", 1))
                         continue
                     waiting.pop(0)
                     item = answer.get("item")
