@@ -42,6 +42,10 @@ T = TypeVar("T")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """RFC 3986 section 3.2: a host, and perhaps a port."""
 
+_HANDSHAKE_LISTS = frozenset({b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol"})
+LARGEST_HANDSHAKE_LISTS = 1024
+"""Bytes of these together. The WebSocket library takes 20 ms for lists that fill a head; browsers send 100 bytes."""
+
 LARGEST_LEFTOVER = 16 * 1024 * 1024
 """Bytes that are read and dropped after an answer that ends the connection."""
 
@@ -318,6 +322,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limits.head_bytes:
             self._stop(HeadersTooLarge(f"The head can be at most {self._limits.head_bytes} bytes."), Cause.HEAD_SIZE)
+        if self.url.count(b"&") >= self._limits.parameters:
+            self._stop(UriTooLong(f"There can be at most {self._limits.parameters} parameters."), Cause.HEAD_SIZE)
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._stop(BadRequest("This is not HTTP/1.1."), Cause.BAD_REQUEST)
@@ -398,6 +404,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._refuse(self._too_long(), Cause.HEAD_SIZE)
         elif any(len(name) + len(value) + 2 > limits.line_bytes for name, value in self.headers):
             self._refuse(HeadersTooLarge(f"A header can be at most {limits.line_bytes} bytes."), Cause.HEAD_SIZE)
+        elif sum(len(value) for name, value in self.headers if name in _HANDSHAKE_LISTS) > LARGEST_HANDSHAKE_LISTS:
+            self._refuse(HeadersTooLarge("The handshake offers too much."), Cause.HEAD_SIZE)
         elif _announces_body(self.headers):
             self._refuse(BadRequest("A WebSocket handshake has no body."), Cause.HANDSHAKE)
         elif self._is_serving:

@@ -23,6 +23,8 @@ class Limits:
     line_bytes: int = 8 * KIB
     """Of the request line, or one header, of an upgrade: the WebSocket library's own limit."""
     headers: int = 128
+    parameters: int = 256
+    """Of a query, which may name MOST_PERFORMERS. A head that is full of parameters takes 13 ms to read."""
     body_bytes: int = 512 * KIB
     """Bytes that carry one body, the frames of chunks included; the body itself is bounded by the middleware."""
     head_seconds: float = 10.0

@@ -219,6 +219,20 @@ ATTACKS: dict[str, Attack] = {
         b"".join(b"GET /v1/performers/n-%d/queue HTTP/1.1\r\nHost: t\r\n\r\n" % number for number in range(50)),
         connections=20,
     ),
+    "long lists in handshakes": requests(
+        b"",
+        handshake("mira")[:-2] + (b"Sec-WebSocket-Extensions: a" + b";a" * 3500 + b"\r\n") * 3 + b"\r\n",
+        connections=20,
+    ),
+    "long queries": requests(
+        b"",
+        (b"GET /v1/performers/mira/queue?" + b"%41=%42&" * 3500 + b" HTTP/1.1\r\nHost: t\r\n\r\n") * 4,
+        connections=20,
+    ),
+    "wrong tokens for administrators": requests(
+        b"", b"GET /v1/admin/rooms HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer x.y.z\r\n\r\n" * 50, connections=20
+    ),
+    "large answers, reading nothing": held(lambda number: b"GET /openapi.json HTTP/1.1\r\nHost: t\r\n\r\n", most=1500),
     "streams, reading nothing": streams,
     "entering again and again": again("n", connections=20),
     "handshakes": requests(handshake("mira")[:-2] + b"\r\n", masked(8, b"\x03\xe8"), connections=20),

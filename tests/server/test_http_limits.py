@@ -89,6 +89,11 @@ async def test_a_head_has_at_most_128_headers(raw: RawSocket) -> None:
     (await raw.answer()).problem(431, "HEADERS_TOO_LARGE")
 
 
+async def test_a_query_has_at_most_256_parameters(raw: RawSocket) -> None:
+    await raw.send_bytes(b"GET /?" + b"a=b&" * 256 + b" HTTP/1.1\r\nHost: test\r\n\r\n")
+    (await raw.answer()).problem(414, "URI_TOO_LONG")
+
+
 @pytest.mark.parametrize(
     "chunk",
     [b"10000\r\n" + b"x" * 65536 + b"\r\n", b"1;" + b"e" * 65536 + b"\r\nx\r\n", b"1\r\nx\r\n" * 16384],

@@ -170,6 +170,7 @@ async def test_an_upgrade_request_that_is_too_much_is_answered_and_forgotten(ser
     too_much = {
         upgrade(performer_id, None, "Cookie: " + "x" * 9000): (431, "HEADERS_TOO_LARGE"),
         upgrade(performer_id, None, *(f"X-{number}: x" for number in range(200))): (431, "HEADERS_TOO_LARGE"),
+        upgrade(performer_id, None, "Sec-WebSocket-Extensions: a" + ";a" * 2000): (431, "HEADERS_TOO_LARGE"),
         upgrade(performer_id).replace(b"/live ", b"/live?x=" + b"x" * 9000 + b" "): (414, "URI_TOO_LONG"),
     }
     for request, refusal in too_much.items():
