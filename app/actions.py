@@ -4,8 +4,10 @@ HTTP and the socket both come through here, so that the same request has the sam
 Nothing is decided about the state of a room; that is `decision`'s.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from app.access import rights
@@ -22,6 +24,7 @@ from app.domain.errors import (
     NotFound,
     QueueError,
     RateLimitExceeded,
+    Unavailable,
 )
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
@@ -122,7 +125,8 @@ class Actions:
         A known `key` gets the first outcome again; another request under it is refused.
         """
         spec = COMMANDS[name]
-        item = (await self._queries.item(target))[0] if spec.is_about_item else None
+        began = monotonic()
+        item = await self._item_in_time(target) if spec.is_about_item else None
         performer_id = item.performer_id if item is not None else target
         match spec.who, item, request:
             case Who.STAGE_OR_OWNER, Item(), RefundRequest():
@@ -131,7 +135,17 @@ class Actions:
                 rights.may_drive(principal, performer_id)
         idempotency = _idempotency(principal, key, name, target, request.body())
         command = spec.command(principal.actor, item.item_id if item is not None else None, request)
-        return await self._lanes.send(performer_id, command, idempotency)
+        return await self._lanes.send(performer_id, command, idempotency, spent=monotonic() - began)
+
+    async def _item_in_time(self, item_id: str) -> Item:
+        """Several questions to the database, which share the seconds of a command."""
+        try:
+            async with asyncio.timeout(self._lanes.seconds):
+                return (await self._queries.item(item_id))[0]
+        except TimeoutError:
+            raise Unavailable(
+                "The database cannot be used right now; try again shortly.", retry_after_seconds=1
+            ) from None
 
     async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
         """The item a refusal is about, where the caller may see that."""

@@ -95,16 +95,19 @@ class Lane:
 
     # On the event loop
 
-    def post(self, job: Job) -> None:
-        """Raises Unavailable if the job cannot wait here."""
+    def post(self, job: Job, spent: float = 0.0) -> None:
+        """`spent`: seconds that the job's caller has waited already. Raises Unavailable if the job cannot wait here."""
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
         if self.waiting >= self._limit():
             raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
-        job.deadline = monotonic() + self._seconds
+        job.deadline = monotonic() + self._seconds - spent
         self._mailbox.put(job)
         if self._loop is not None:
-            self._unanswered.append(job)
+            at = len(self._unanswered)
+            while at and self._unanswered[at - 1].deadline > job.deadline:
+                at -= 1
+            self._unanswered.insert(at, job)
             if self._look is None:
                 self._look = self._loop.call_later(LOOK_SECONDS, self._answer_overdue)
 
@@ -269,6 +272,7 @@ class Lanes:
     ) -> None:
         """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane."""
         self.limit = limit
+        self.seconds = seconds
         self._tracer = tracer
         self._lanes = [
             Lane(
@@ -320,8 +324,12 @@ class Lanes:
         """How long the oldest command or database task has waited that is not answered yet."""
         return max(lane.wait_seconds for lane in self._lanes)
 
-    async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
+    async def send(
+        self, performer_id: str, command: Command, idempotency: Idempotency | None = None, *, spent: float = 0.0
+    ) -> Outcome:
         """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it.
+
+        `spent`: seconds that the caller has waited already.
 
         Raises Unavailable if it could not be committed in time. Its detail says whether it may be committed later: if
         so, the same command with the same idempotency key is answered with what came of it.
@@ -330,7 +338,7 @@ class Lanes:
         envelope = Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
         if self._tracer is not None:
             envelope.traceparent = current.get()
-        self._lane(performer_id).post(envelope)
+        self._lane(performer_id).post(envelope, spent)
         return await future
 
     async def run(self, task: Callable[[Connection], T]) -> T:

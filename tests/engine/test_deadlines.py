@@ -6,19 +6,25 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
+from app.access.auth import Principal
+from app.actions import Actions
 from app.domain import command as do
+from app.domain.command import Role
 from app.domain.errors import Unavailable
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import Store, reading
 from app.store.engines import open_engines
+from app.wallet.outbox import Outbox
+from app.wire.requests import EmptyRequest
 from tests.support.builders import PERFORMER
 from tests.support.stores import (
     Database,
@@ -35,6 +41,7 @@ from tests.support.stores import database_fixture as database_fixture
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture
 from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
 
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
 SECONDS = 3.0
 """The deadline in these tests."""
 
@@ -71,6 +78,44 @@ async def test_a_database_locked_by_a_shell_is_unavailable_in_time_and_nothing_w
             assert all("nothing was done" in detail for detail in details)
         assert (await lanes.send(PERFORMER.id, intake_of(4))).position == 1
     assert assert_consistent(store).version == 1
+
+
+async def test_what_a_caller_has_waited_before_counts(sqlite_database: Database) -> None:
+    async with lanes_on(impatient(sqlite_database), seconds=10) as lanes:
+        with locked_by_a_shell(sqlite_database.url):
+            first = asyncio.create_task(lanes.send(PERFORMER.id, intake_of(1)))
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable):
+                await lanes.send(PERFORMER.id, intake_of(2), spent=9)
+            assert not first.done(), "it has its own ten seconds"
+        assert (await first).position == 1
+
+
+async def test_a_slow_look_before_the_lane_takes_no_longer_than_the_command_may(database: Database) -> None:
+    store = database.open()
+    item = queue_item(build_writer(store))
+
+    @event.listens_for(store.engines.reader, "before_cursor_execute")
+    def slow(*_: Any) -> None:
+        released.wait(20)
+
+    released = threading.Event()
+    async with lanes_on(store, seconds=1) as lanes:
+        queries = Queries(store, lanes, seconds=20)
+        actions = Actions(
+            lanes=lanes,
+            queries=queries,
+            outbox=cast(Outbox, None),
+            clock=HandClock(),
+            new_id=new_id,
+            max_duration_seconds=3600,
+            quota=None,
+        )
+        performer = Principal(role=Role.PERFORMER, sub=PERFORMER.id, performer_id=PERFORMER.id, expires_at=FAR)
+        with pytest.raises(Unavailable):
+            await actions.command(performer, "start", item.item_id, EmptyRequest())
+        released.set()
+        queries.close()
 
 
 async def test_a_lock_that_is_gone_in_time_is_not_noticed(sqlite_database: Database) -> None:

@@ -21,7 +21,7 @@ from app.actions import Actions
 from app.domain.errors import Conflict, Internal, QueueError
 from app.engine import timers
 from app.engine.jobs import Job, Outcome
-from app.engine.lane import LARGEST_BATCH, Lane, Lanes
+from app.engine.lane import COMMAND_SECONDS, LARGEST_BATCH, Lane, Lanes
 from app.engine.queries import Queries
 from app.engine.room_clock import RoomClock
 from app.engine.writer import Writer
@@ -315,9 +315,9 @@ class _Lane(Lane):
         while self._process.alive and (self.waiting or self._untold):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
 
-    def post(self, job: Job) -> None:
+    def post(self, job: Job, spent: float = 0.0) -> None:
         self._process.must_live()
-        super().post(job)
+        super().post(job, spent)
         if not self._turn_is_due:
             self._turn_is_due = True
             self._process.later(self._process.delay(), self._turn)
@@ -345,6 +345,7 @@ class _Lane(Lane):
 class _Lanes(Lanes):
     def __init__(self, process: Process, *, count: int) -> None:
         world = process.world
+        self.seconds = COMMAND_SECONDS
         self._tracer = None
         self._lanes = [
             _Lane(process, world.sabotage.writer(world, process.store, process.clock, world.new_id), f"lane-{number}")

@@ -47,8 +47,10 @@ class _Lanes(Lanes):
         super().__init__(*parts, **more)
         self.answered: asyncio.Queue[tuple[Command, Outcome]] = asyncio.Queue()
 
-    async def send(self, performer_id: str, command: Command, idempotency: Idempotency | None = None) -> Outcome:
-        outcome = await super().send(performer_id, command, idempotency)
+    async def send(
+        self, performer_id: str, command: Command, idempotency: Idempotency | None = None, *, spent: float = 0.0
+    ) -> Outcome:
+        outcome = await super().send(performer_id, command, idempotency, spent=spent)
         self.answered.put_nowait((command, outcome))
         return outcome
 
