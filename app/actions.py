@@ -31,7 +31,7 @@ from app.domain.operation import Operation, OperationStatus
 from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading, writing
+from app.store import reading, wallet_operations, writing
 from app.store.records import Answer
 from app.wallet.answers import Escrow, Rejected, Succeeded, classify_escrow
 from app.wallet.dead_letters import retry_dead
@@ -262,7 +262,9 @@ class Actions:
     async def _operation(self, operation_id: str) -> Operation:
         if not is_identifier(operation_id):
             raise NotFound("There is no such wallet operation.")
-        operation = await self._queries.run(lambda connection: reading.find_operation(connection, operation_id))
+        operation = await self._queries.run(
+            lambda connection: wallet_operations.find_operation(connection, operation_id)
+        )
         if operation is None:
             raise NotFound("There is no such wallet operation.")
         return operation

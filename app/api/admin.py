@@ -23,7 +23,7 @@ from app.api.responses import REPLAYED, json_response
 from app.domain.operation import OperationStatus
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
-from app.store import Store, reading
+from app.store import Store, reading, wallet_operations
 from app.store.searching import search_items
 from app.wire import shapes
 from app.wire.requests import (
@@ -136,7 +136,7 @@ class Admin:
         if item_id is not None and not is_identifier(item_id):
             raise bad_parameter("itemId", "must be an item's id")
         page = await self.queries.run(
-            lambda connection: reading.operations_page(
+            lambda connection: wallet_operations.operations_page(
                 connection, status=status, limit=limit, skip=skip, item_id=item_id
             )
         )

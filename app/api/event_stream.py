@@ -22,7 +22,7 @@ from app.domain.errors import RateLimitExceeded, Unavailable
 from app.domain.event import Event, Logged
 from app.engine.queries import Queries
 from app.server.http_protocol import Abort
-from app.store import reading
+from app.store import event_log
 from app.wire.encoding import encode
 from app.wire.shapes import logged_event
 
@@ -104,7 +104,7 @@ class EventLog:
     async def _read(self, selection: Selection, after: str | None, limit: int) -> tuple[list[Logged], str | None]:
         """The events after a cursor, and the cursor to go on from."""
         return await self._queries.run(
-            lambda connection: reading.log_page(
+            lambda connection: event_log.log_page(
                 connection,
                 after=after,
                 limit=limit,

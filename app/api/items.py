@@ -19,7 +19,7 @@ from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
-from app.store import Store, reading
+from app.store import Store, event_log
 from app.wire import shapes
 from app.wire.commands import ITEM_PATH
 from app.wire.requests import IntakeRequest, read_body
@@ -61,7 +61,7 @@ class Items:
 
     async def transitions(self, request: Request) -> Response:
         item, _ = await self._readable_item(request)
-        events = await self.queries.run(lambda connection: reading.item_events(connection, item.item_id))
+        events = await self.queries.run(lambda connection: event_log.item_events(connection, item.item_id))
         return json_response(shapes.transitions_shape(events))
 
     async def _readable_item(self, request: Request) -> tuple[Item, Room]:

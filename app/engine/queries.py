@@ -15,7 +15,7 @@ from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.lane import Lanes
 from app.engine.reader_pool import ReaderPool
-from app.store import Store, reading
+from app.store import Store, event_log, reading
 from app.wire.requests import is_identifier
 
 READER_THREADS = 4
@@ -133,4 +133,4 @@ class Queries:
 
     async def missed(self, performer_id: str, after: int, *, limit: int = LONGEST_CATCH_UP) -> Sequence[Event]:
         """A room's events after a version, `limit` at most."""
-        return await self.run(lambda connection: reading.room_events(connection, performer_id, after, limit))
+        return await self.run(lambda connection: event_log.room_events(connection, performer_id, after, limit))

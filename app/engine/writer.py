@@ -27,7 +27,7 @@ from app.domain.operation import Operation
 from app.domain.room import Room
 from app.engine.held_up import HeldUpRooms
 from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome
-from app.store import TROUBLE, Store, reading, records, writing
+from app.store import TROUBLE, Store, event_log, reading, records, wallet_operations, writing
 from app.store.records import Answer
 from app.store.writing import Changes
 
@@ -360,7 +360,7 @@ class Writer:
         if answer.item_id == ABOUT_THE_ROOM:
             return Outcome(room=room, replayed=True)
         self._flush(batch)
-        event = reading.find_event(batch.connection, answer.performer_id, answer.version)
+        event = event_log.find_event(batch.connection, answer.performer_id, answer.version)
         return Outcome(
             room=room,
             item=event.item,
@@ -375,7 +375,7 @@ class Writer:
         if not isinstance(command, do.Refund | do.Report | do.RetryOperation | do.ResolveOperation):
             return item, None, False
         self._flush(batch)
-        found = reading.operation_of(batch.connection, item_id, lock=True)
+        found = wallet_operations.operation_of(batch.connection, item_id, lock=True)
         return (item, *found) if found else (item, None, False)
 
     def _record(

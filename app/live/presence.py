@@ -18,7 +18,7 @@ from app.domain.command import SetPresence
 from app.domain.errors import QueueError
 from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
-from app.store import reading, writing
+from app.store import leases, writing
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Presence:
             writing.renew_presence(connection, self._process_id, [performer_id], expires_at=now + LEASE)
             return True
         writing.end_presence(connection, self._process_id, performer_id)
-        return reading.present_elsewhere(connection, performer_id, self._process_id, now)
+        return leases.present_elsewhere(connection, performer_id, self._process_id, now)
 
     async def keep(self) -> None:
         """Renew this process's leases, and correct the rooms that differ from the leases of all processes.
@@ -117,8 +117,8 @@ class Presence:
     def _renew(self, connection: Connection, here: list[str], now: datetime) -> tuple[list[str], list[str]]:
         """Renew the leases; returns the wrongly offline rooms and the wrongly online ones."""
         writing.renew_presence(connection, self._process_id, here, expires_at=now + LEASE)
-        for process_id, performer_id in reading.lapsed_presence(connection, now, CORRECTIONS_AT_ONCE):
+        for process_id, performer_id in leases.lapsed_presence(connection, now, CORRECTIONS_AT_ONCE):
             writing.end_presence(connection, process_id, performer_id)
-        return reading.wrongly_offline_rooms(connection, here), reading.wrongly_online_rooms(
+        return leases.wrongly_offline_rooms(connection, here), leases.wrongly_online_rooms(
             connection, now, CORRECTIONS_AT_ONCE
         )

@@ -12,7 +12,7 @@ from app.metrics.readings import DatabaseReadings, Readings
 from app.parts.foundation import Foundation
 from app.parts.live import Live
 from app.server.admission import Admission
-from app.store import disk, reading, wallet_check, webhooks
+from app.store import disk, wallet_check, wallet_operations, webhooks
 from app.wallet.outbox import Outbox
 from app.webhooks.endpoints import WebhookEndpoints
 
@@ -34,10 +34,10 @@ def readings_of(
         return max(0.0, (base.clock() - moment).total_seconds())
 
     def database(connection: Connection) -> DatabaseReadings:
-        oldest = reading.oldest_open_operation(connection)
+        oldest = wallet_operations.oldest_open_operation(connection)
         compared = wallet_check.last(connection)
         return DatabaseReadings(
-            operations=reading.operation_counts(connection),
+            operations=wallet_operations.operation_counts(connection),
             oldest_open_operation_seconds=0.0 if oldest is None else since(oldest),
             webhook_endpoints=webhooks.count_by_status(connection),
             wallet_differences=nan if compared is None else compared.different,

@@ -26,9 +26,8 @@ from app.domain.activity import (
     of_event,
 )
 from app.domain.event import EventName
-from app.store import reading, records
-from app.store.reading import EVENTS, ITEMS, META
-from app.store.tables import ActivityRow, ActivitySpanRow, moment, table_of
+from app.store import event_log, reading, records
+from app.store.tables import EVENTS, ITEMS, META, ActivityRow, ActivitySpanRow, moment, table_of
 
 ACTIVITY = table_of(ActivityRow)
 SPANS = table_of(ActivitySpanRow)
@@ -66,7 +65,7 @@ def _counted(connection: Connection) -> str | None:
 def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch | None:
     """The next events that have not been counted; None if there are none."""
     after = _counted(connection)
-    through, is_last = reading.log_stretch(connection, after, at_most)
+    through, is_last = event_log.log_stretch(connection, after, at_most)
     if through is None:
         return None
     amounts: Counter[tuple[int, str, str, int]] = Counter()
@@ -114,7 +113,7 @@ def total(connection: Connection, start: int, end: int, *, longest_tail: int = L
     Whole spans have been added up; what is left at both ends is read from the log, and so is what came last.
     """
     counted = _counted(connection)
-    newest, is_last = reading.log_stretch(connection, counted, longest_tail)
+    newest, is_last = event_log.log_stretch(connection, counted, longest_tail)
     if not is_last:
         return None
     first, last = -(-start // SPAN_MS), end // SPAN_MS
@@ -221,7 +220,7 @@ def _events(
     connection: Connection, after: str | None, through: str, of: Select[Any] = _COUNTED_EVENTS
 ) -> Iterator[_Event]:
     """The events after a cursor up to and including another one."""
-    statement = reading.in_stretch(of, connection, after, through)
+    statement = event_log.in_stretch(of, connection, after, through)
     for name, at, transaction, cursor, item_id, item, *life in connection.execute(statement):
         is_confirmed = item is not None and records.is_confirmed(item)
         yield _Event(name, at, transaction, cursor, item_id, is_confirmed, Life._make(life))
@@ -233,7 +232,7 @@ def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
     counted = _counted(connection)
     if counted is None:
         return
-    events = reading.in_stretch(select(EVENTS.c.name, EVENTS.c.cursor), connection, None, counted).subquery()
+    events = event_log.in_stretch(select(EVENTS.c.name, EVENTS.c.cursor), connection, None, counted).subquery()
     names = select(events.c.name, func.count()).group_by(events.c.name)
     logged: dict[str, int] = dict(connection.execute(names).all())
     kinds = select(ACTIVITY.c.kind, func.sum(ACTIVITY.c.value)).group_by(ACTIVITY.c.kind)

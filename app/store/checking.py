@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import Connection, text
 
 from app.domain.room import Policy, Room, fold
-from app.store import Store, activity, reading
+from app.store import Store, activity, event_log, reading
 from app.store.replay import room_at
 
 LISTED = 20
@@ -158,7 +158,7 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
     def found() -> Iterator[str]:
         for performer_id in performer_ids:
             room = _room_at_floor(connection, policy, performer_id)
-            while events := reading.room_events(connection, performer_id, room.version, READ_AT_ONCE):
+            while events := event_log.room_events(connection, performer_id, room.version, READ_AT_ONCE):
                 for event in events:
                     if event.version != room.version + 1:
                         return  # the rule of versions has said so

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, te
 from app.domain.event import Event, EventName
 from app.domain.item import Item
 from app.store import compact, records
-from app.store.reading import ANSWERS, EVENT_ROWS, EVENTS, ITEMS, META
+from app.store.event_log import EVENT_ROWS
+from app.store.tables import ANSWERS, EVENTS, ITEMS, META
 
 EVENTS_AT_ONCE = 100
 PROGRESS = "compacted_through"

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, select
 
-from app.store.reading import ITEMS
+from app.store.tables import ITEMS
 
 _LAST_TOLD = (
     select(ITEMS.c.created_at, ITEMS.c.started_at, ITEMS.c.quoted_wait_seconds)

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, func, select, text, update
 
-from app.store import compact, reading
-from app.store.reading import ACTIVE_ITEMS, ANSWERS, EVENTS, ITEMS, OPERATIONS
+from app.store import compact, event_log
+from app.store.reading import ACTIVE_ITEMS
+from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS
 
 ITEMS_AT_ONCE = 100
 NOBODY = "forgotten-"
@@ -40,7 +41,7 @@ def forget_some(connection: Connection, user_id: str, new_id: str, at_most: int 
     """Forget the user in some of their items; returns in how many: none are left when there are fewer than that."""
     item_ids = list(connection.execute(_ITEMS, {"user_id": user_id, "at_most": at_most}).scalars())
     for item_id in item_ids:
-        _forget_events(connection, reading.item_log(connection, item_id), user_id, new_id)
+        _forget_events(connection, event_log.item_log(connection, item_id), user_id, new_id)
     these = ITEMS.c.item_id.in_(item_ids)
     connection.execute(update(ITEMS).where(these).values(user_id=new_id, description="", metadata="{}"))
     connection.execute(

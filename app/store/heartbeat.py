@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.store.reading import ACTIVE_ITEMS, EVENTS, ITEMS, META, OPEN_OPERATIONS, OPERATIONS, ROOMS
-from app.store.tables import milliseconds, moment
+from app.store.reading import ACTIVE_ITEMS
+from app.store.tables import EVENTS, ITEMS, META, OPERATIONS, ROOMS, milliseconds, moment
+from app.store.wallet_operations import OPEN_OPERATIONS
 
 HEARTBEAT = "heartbeat"
 _WRITTEN_BY_COMMANDS = ", ".join(table.name for table in (ROOMS, ITEMS, EVENTS, OPERATIONS))

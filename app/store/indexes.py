@@ -9,11 +9,11 @@ import time
 from sqlalchemy import Connection, Engine, Index, inspect, text
 from sqlalchemy.schema import CreateIndex
 
-from app.store import reading
+from app.store import tables
 
 INDEX_LOCK = 0x5155455546  # any number that nobody else on this server would choose
 PAUSE_SECONDS = 0.2
-TABLES = [reading.META, reading.ROOMS, reading.ITEMS, reading.EVENTS, reading.OPERATIONS, reading.ANSWERS]
+TABLES = [tables.META, tables.ROOMS, tables.ITEMS, tables.EVENTS, tables.OPERATIONS, tables.ANSWERS]
 DESCRIBED = sorted((index for table in TABLES for index in table.indexes), key=lambda index: str(index.name))
 
 

@@ -16,7 +16,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from app.store import indexes
 from app.store.compaction import DONE, PROGRESS
 from app.store.engines import DatabaseRefusedError
-from app.store.reading import COMPACT, EVENT_FORM, EVENTS, LOG_LEAP, META, is_compact
+from app.store.event_log import LOG_LEAP
+from app.store.reading import COMPACT, EVENT_FORM, is_compact
+from app.store.tables import EVENTS, META
 
 MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
 MIGRATION_LOCK_TIMEOUT_MS = 60_000

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, upda
 from app.domain.event import Logged
 from app.domain.item import Item
 from app.domain.operation import Operation
-from app.store import reading, records, webhooks
-from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
+from app.store import event_log, reading, records, wallet_operations, webhooks
+from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
 
 ITEMS_AT_ONCE = 25
 ANSWERS_AT_ONCE = 500
@@ -118,10 +118,10 @@ def prune_items(
     if not rows:
         return None
     item_ids = [row["item_id"] for row in rows]
-    life = reading.items_log(connection, item_ids)
+    life = event_log.items_log(connection, item_ids)
     if export is not None:
         export([_pruned(connection, records.item_from(row), life[row["item_id"]]) for row in rows])
-    reading.keep_numbering(connection)
+    event_log.keep_numbering(connection)
     cursors = [row["cursor"] for events in life.values() for row in events]
     connection.execute(delete(EVENTS).where(EVENTS.c.cursor.in_(cursors)))
     for table in (OPERATIONS, ITEMS):
@@ -137,6 +137,6 @@ def prune_items(
 
 
 def _pruned(connection: Connection, item: Item, events: Sequence[Any]) -> Pruned:
-    found = reading.operation_of(connection, item.item_id)
+    found = wallet_operations.operation_of(connection, item.item_id)
     assert found is not None  # noqa: S101 - `_ITEMS` has seen it
-    return Pruned(item=item, events=[reading.logged_from(row) for row in events], operation=found[0])
+    return Pruned(item=item, events=[event_log.logged_from(row) for row in events], operation=found[0])

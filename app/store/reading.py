@@ -1,6 +1,5 @@
-"""The questions asked of the database, as plain functions over a connection; each returns domain values."""
+"""Reads of rooms, items and stored answers, as plain functions over a connection; each returns domain values."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,28 +7,21 @@ from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
-    BigInteger,
     Connection,
-    RowMapping,
     bindparam,
     func,
-    literal_column,
     select,
     text,
-    tuple_,
 )
-from sqlalchemy import cast as sql_cast
 
 from app.domain.estimate import History, learn
-from app.domain.event import Event, Logged
 from app.domain.item import Item
-from app.domain.operation import Operation, OperationStatus
 from app.domain.room import Policy, Room
-from app.store import compact, records
+from app.store import records
 from app.store.engines import rows_with
 from app.store.histories import histories
 from app.store.records import Answer
-from app.store.tables import AnswerRow, EventRow, ItemRow, MetaRow, OperationRow, PresenceRow, RoomRow, table_of
+from app.store.tables import ITEMS, META, ROOMS, any_of
 
 T = TypeVar("T")
 
@@ -37,23 +29,8 @@ LEARNT_FROM = 120
 """How many of the last ended items of a room its wait estimate is rebuilt from."""
 
 
-META = table_of(MetaRow)
-ROOMS = table_of(RoomRow)
-ITEMS = table_of(ItemRow)
-EVENTS = table_of(EventRow)
-OPERATIONS = table_of(OperationRow)
-ANSWERS = table_of(AnswerRow)
-PRESENCE = table_of(PresenceRow)
-
-# Spelt as in the partial indexes: SQLite takes one only for a condition it can see, not for bound values.
+# Spelt as in the partial index: SQLite takes one only for a condition it can see, not for bound values.
 ACTIVE_ITEMS = text("status IN ('created', 'started')")
-ONLINE_ROOMS = text("performer_online")
-OPEN_OPERATIONS = text("status NOT IN ('done', 'dead')")
-
-
-def _any_of(name: str) -> Any:
-    """The parameter of an IN; its values are a list."""
-    return bindparam(name, expanding=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +53,7 @@ def is_compact(connection: Connection) -> bool:
 
 
 # Frequent queries are compiled once: that takes longer than running them.
-_VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
+_VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(any_of("performer_ids")))
 _LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update(skip_locked=True)
 
 
@@ -95,8 +72,8 @@ def locked_versions(connection: Connection, performer_ids: Collection[str]) -> t
     return locked, set(versions(connection, missing)) if missing else set()
 
 
-ROOM_ROWS = select(ROOMS).where(ROOMS.c.performer_id.in_(_any_of("performer_ids")))
-_ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(_any_of("performer_ids")), ACTIVE_ITEMS)
+ROOM_ROWS = select(ROOMS).where(ROOMS.c.performer_id.in_(any_of("performer_ids")))
+_ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(any_of("performer_ids")), ACTIVE_ITEMS)
 _LAST_ENDED = (
     select(*(ITEMS.c[name] for name in records.LEARNT_COLUMNS))
     .where(
@@ -201,232 +178,6 @@ def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[st
     return dict(rows)
 
 
-_FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
-EVENT_ROWS = select(EVENTS, *_FIXED_PART).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
-"""Rows for `records.event_from`: an event with the fixed part of its item."""
-_EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
-
-
-def find_event(connection: Connection, performer_id: str, version: int) -> Event:
-    this = {"performer_id": performer_id, "version": version}
-    return records.event_from(connection.execute(_EVENT, this).mappings().one())
-
-
-def room_events(connection: Connection, performer_id: str, after: int, limit: int) -> list[Event]:
-    """A room's events after a version, in order, at most `limit`."""
-    statement = (
-        EVENT_ROWS.where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > after)
-        .order_by(EVENTS.c.version)
-        .limit(limit)
-    )
-    return [records.event_from(row) for row in connection.execute(statement).mappings()]
-
-
-AT_OF_NEXT = (
-    select(EVENTS.c.at)
-    .where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version > bindparam("version"))
-    .order_by(EVENTS.c.version)
-    .limit(1)
-)
-SHORTEST_STRETCH = 250
-
-
-def item_events(connection: Connection, item_id: str) -> list[Event]:
-    """An item's events, oldest first."""
-    return [records.event_from(row) for row in item_log(connection, item_id)]
-
-
-def item_log(connection: Connection, item_id: str) -> list[RowMapping]:
-    """The rows of an item's events, oldest first."""
-    return items_log(connection, [item_id])[item_id]
-
-
-_FIRST_VERSION = func.coalesce(ITEMS.c.first_version, 1)
-"""NULL is from before there was this column; `compaction` fills it in."""
-_ITEMS_BY_ID = ITEMS.c.item_id.in_(bindparam("item_ids", expanding=True))
-_ITEMS_STRETCH = (
-    select(EVENTS, *_FIXED_PART)
-    .select_from(
-        ITEMS.join(
-            EVENTS,
-            (EVENTS.c.performer_id == ITEMS.c.performer_id)
-            & (EVENTS.c.version >= _FIRST_VERSION + bindparam("first"))
-            & (EVENTS.c.version < _FIRST_VERSION + bindparam("behind"))
-            & (EVENTS.c.item_id == ITEMS.c.item_id),
-        )
-    )
-    .where(_ITEMS_BY_ID)
-    .order_by(EVENTS.c.version)
-)
-_AT_BEHIND = (
-    select(EVENTS.c.at)
-    .where(EVENTS.c.performer_id == ITEMS.c.performer_id, EVENTS.c.version >= _FIRST_VERSION + bindparam("behind"))
-    .order_by(EVENTS.c.version)
-    .limit(1)
-    .scalar_subquery()
-)
-# A room's time never runs backwards.
-_UNFINISHED = select(ITEMS.c.item_id).where(_ITEMS_BY_ID, ITEMS.c.updated_at >= _AT_BEHIND)
-
-
-def items_log(connection: Connection, item_ids: Sequence[str]) -> Mapping[str, list[RowMapping]]:
-    """The rows of the events of some items, by item and oldest first.
-
-    They have no index of their own, which would take as much room as they do: they are found in their rooms' logs, from
-    each item's creation to the time of its last update, in stretches that double.
-    """
-    found: dict[str, list[RowMapping]] = {item_id: [] for item_id in item_ids}
-    first, length, left = 0, SHORTEST_STRETCH, item_ids
-    while left:
-        stretch = {"item_ids": left, "first": first, "behind": first + length}
-        for row in connection.execute(_ITEMS_STRETCH, stretch).mappings():
-            found[row["item_id"]].append(row)
-        left = connection.execute(_UNFINISHED, {"item_ids": left, "behind": first + length}).scalars().all()
-        first, length = first + length, 2 * length
-    return found
-
-
-_CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
-LOG_LEAP = "log_leap"
-"""In META of a restored database. On PostgreSQL: added to transaction ids, which begin anew on the server that a backup
-is restored to. On SQLite: the cursor that events go on behind, if it is higher than that of the newest."""
-_LEAP: Any = (
-    select(func.coalesce(func.max(sql_cast(META.c.value, BigInteger)), literal_column("0")))
-    .where(META.c.name == literal_column(f"'{LOG_LEAP}'"))
-    .scalar_subquery()
-)
-NEXT_CURSOR: Any = text(
-    "max(coalesce((SELECT max(cursor) FROM events), 0),"
-    " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'log_leap'), 0)) + 1"
-)
-"""SQLite's own next number is one more than the highest that is left, which a restore or retention may have lowered."""
-
-
-def keep_numbering(connection: Connection) -> None:
-    """On SQLite: have the log go on behind its newest event also when that is gone."""
-    if connection.dialect.name != "sqlite":
-        return
-    newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one() or 0
-    leap = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
-    if leap is None:
-        connection.execute(META.insert().values(name=LOG_LEAP, value=str(newest)))
-    elif int(leap) < newest:
-        connection.execute(META.update().where(META.c.name == LOG_LEAP).values(value=str(newest)))
-
-
-THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP
-_OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint") + _LEAP
-
-
-def log_events(
-    connection: Connection,
-    *,
-    after: str | None,
-    limit: int,
-    performer_id: str | None = None,
-    source_feature: str | None = None,
-) -> list[Logged]:
-    """The event log after a cursor, in an order that never changes and in which nothing appears late.
-
-    On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
-    only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
-    """
-    statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
-    if performer_id is not None:
-        statement = statement.where(EVENTS.c.performer_id == performer_id)
-    if source_feature is not None:
-        statement = statement.where(EVENTS.c.source_feature == source_feature)
-    return [logged_from(row) for row in connection.execute(statement).mappings()]
-
-
-def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
-    """The events behind a cursor, in the log's order; on PostgreSQL those that are visible."""
-    if connection.dialect.name == "postgresql":
-        transaction, sequence = _cursor_parts(after or "0.0", 2)
-        return statement.where(
-            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
-            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
-        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
-    (sequence,) = _cursor_parts(after or "0", 1)
-    return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
-
-
-def log_page(
-    connection: Connection,
-    *,
-    after: str | None,
-    limit: int,
-    performer_id: str | None = None,
-    source_feature: str | None = None,
-) -> tuple[list[Logged], str | None]:
-    """As `log_events`, with the cursor from which the same reader goes on: behind all that has been looked at, so that
-    the events of others are not looked at again and again."""
-    end = log_end(connection)
-    page = log_events(connection, after=after, limit=limit, performer_id=performer_id, source_feature=source_feature)
-    if len(page) == limit or (page and (end is None or is_behind(end, page[-1].cursor))):
-        return page, page[-1].cursor
-    return page, end if end is not None and is_behind(after, end) else after
-
-
-def log_stretch(connection: Connection, after: str | None, length: int) -> tuple[str | None, bool]:
-    """The cursor of the last of the next `length` events behind another one, and whether the log ends there. None if
-    there is none yet."""
-    place = select(EVENTS.c.transaction_id, EVENTS.c.cursor)
-    row = connection.execute(_log_after(place.offset(length - 1).limit(1), connection, after)).mappings().first()
-    if row is not None:
-        return cursor_of(row), False
-    end = log_end(connection)
-    return (end if end is not None and is_behind(after, end) else None), True
-
-
-def in_stretch(statement: Any, connection: Connection, after: str | None, through: str) -> Any:
-    """The events behind a cursor, up to and including that of another event, in the log's order."""
-    statement = _log_after(statement, connection, after)
-    if connection.dialect.name == "postgresql":
-        transaction, sequence = _cursor_parts(through, 2)
-        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) <= (transaction, sequence))
-    return statement.where(EVENTS.c.cursor <= _cursor_parts(through, 1)[0])
-
-
-def log_end(connection: Connection) -> str | None:
-    """The cursor of the newest event that `log_events` shows; None for an empty log.
-
-    Every event up to it is visible already, so a reader that found nothing for itself before it may go on behind it.
-    """
-    statement = select(EVENTS.c.transaction_id, EVENTS.c.cursor).limit(1)
-    if connection.dialect.name == "postgresql":
-        statement = statement.where(EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION).order_by(
-            EVENTS.c.transaction_id.desc(), EVENTS.c.cursor.desc()
-        )
-    else:
-        statement = statement.order_by(EVENTS.c.cursor.desc())
-    row = connection.execute(statement).mappings().first()
-    return None if row is None else cursor_of(row)
-
-
-def cursor_of(row: RowMapping) -> str:
-    """On SQLite, which has one writer, an event has no transaction's id."""
-    transaction, cursor = row["transaction_id"], row["cursor"]
-    return str(cursor) if transaction is None else f"{transaction}.{cursor}"
-
-
-def is_behind(cursor: str | None, other: str) -> bool:
-    """Whether a cursor of this log lies before another one."""
-    return cursor is None or [int(part) for part in cursor.split(".")] < [int(part) for part in other.split(".")]
-
-
-def logged_from(row: RowMapping) -> Logged:
-    """From a row of EVENT_ROWS."""
-    return Logged(cursor=cursor_of(row), event=records.event_from(row))
-
-
-def _cursor_parts(cursor: str, count: int) -> list[int]:
-    parts = cursor.split(".")
-    if len(parts) != count or not all(_CURSOR_PART.fullmatch(part) for part in parts):
-        raise ValueError("not a cursor of this log")
-    return [int(part) for part in parts]
-
-
 def ended_items(connection: Connection, performer_id: str, *, limit: int, skip: int) -> Page[Item]:
     """A room's ended items, newest end first."""
     ended = (ITEMS.c.performer_id == performer_id) & ITEMS.c.ended_at.is_not(None)
@@ -460,66 +211,6 @@ def rooms_page(connection: Connection, policy: Policy, *, limit: int, skip: int)
     return Page(rows=[rooms[performer_id] for performer_id in ids], total=total)
 
 
-_OPERATION = select(OPERATIONS).where(OPERATIONS.c.item_id == bindparam("item_id"))
-_LOCKED_OPERATION = _OPERATION.with_for_update()
-
-
-def operation_of(connection: Connection, item_id: str, *, lock: bool = False) -> tuple[Operation, bool] | None:
-    """An item's operation, and whether it has ever been claimed. With `lock` it cannot be claimed meanwhile."""
-    row = connection.execute(_LOCKED_OPERATION if lock else _OPERATION, {"item_id": item_id}).mappings().first()
-    return None if row is None else (records.operation_from(row), row["claimed"])
-
-
-def find_operation(connection: Connection, operation_id: str) -> Operation | None:
-    if "\0" in operation_id:
-        return None  # as in find_item
-    statement = select(OPERATIONS).where(OPERATIONS.c.operation_id == operation_id)
-    row = connection.execute(statement).mappings().first()
-    return None if row is None else records.operation_from(row)
-
-
-def operations_page(
-    connection: Connection, *, status: str | None, limit: int, skip: int, item_id: str | None = None
-) -> Page[Operation]:
-    """Operations in a status, of an item, or all; newest first."""
-    where = OPERATIONS.c.status == status if status is not None else OPERATIONS.c.status.is_not(None)
-    if item_id is not None:
-        where &= OPERATIONS.c.item_id == item_id
-    statement = select(OPERATIONS).where(where).order_by(OPERATIONS.c.created_at.desc(), OPERATIONS.c.operation_id)
-    rows = connection.execute(statement.limit(limit).offset(skip)).mappings()
-    total = connection.execute(select(func.count()).select_from(OPERATIONS).where(where)).scalar_one()
-    return Page(rows=[records.operation_from(row) for row in rows], total=total)
-
-
-_DEAD_OPERATIONS = (
-    select(OPERATIONS)
-    .where(
-        OPERATIONS.c.status == OperationStatus.DEAD.value,
-        OPERATIONS.c.operation_id > bindparam("after"),
-    )
-    .order_by(OPERATIONS.c.operation_id)
-    .limit(bindparam("at_most"))
-)
-_EXHAUSTED_OPERATIONS = _DEAD_OPERATIONS.where(OPERATIONS.c.rejected.is_(False))
-
-
-def dead_operations(connection: Connection, *, after: str, at_most: int, rejected_too: bool) -> list[Operation]:
-    """Dead operations with an id beyond `after`, by id; `rejected_too`: also those that the wallet refused for good."""
-    statement = _DEAD_OPERATIONS if rejected_too else _EXHAUSTED_OPERATIONS
-    rows = connection.execute(statement, {"after": after, "at_most": at_most}).mappings()
-    return [records.operation_from(row) for row in rows]
-
-
-def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[str, int]:
-    """How many operations are in each status, counted up to `at_most`: the cost does not grow with history."""
-    counts = {}
-    for status in OperationStatus:
-        some = select(OPERATIONS.c.operation_id).where(OPERATIONS.c.status == status).limit(at_most).subquery()
-        if number := connection.execute(select(func.count()).select_from(some)).scalar_one():
-            counts[str(status)] = number
-    return counts
-
-
 _ACTIVE_COUNTS = text(
     "SELECT count(*), coalesce(sum(CASE WHEN status = 'started' THEN 1 ELSE 0 END), 0) FROM"
     " (SELECT status FROM items WHERE status IN ('created', 'started') LIMIT :at_most) AS active"
@@ -530,39 +221,6 @@ def active_item_counts(connection: Connection, at_most: int = 100_000) -> Mappin
     """How many items wait and how many are on stage, of the first `at_most`."""
     active, started = connection.execute(_ACTIVE_COUNTS, {"at_most": at_most}).one()
     return {"created": int(active - started), "started": int(started)}
-
-
-_OLDEST_OPERATION = (
-    select(OPERATIONS.c.created_at)
-    .where(OPERATIONS.c.status == bindparam("status"))
-    .order_by(OPERATIONS.c.created_at)
-    .limit(1)
-)
-
-
-def oldest_open_operation(connection: Connection) -> datetime | None:
-    """When the oldest operation was ordered that is neither done nor dead; one look into the index a status."""
-    found = (
-        connection.execute(_OLDEST_OPERATION, {"status": str(status)}).scalar_one_or_none()
-        for status in (OperationStatus.PENDING, OperationStatus.RETRYING)
-    )
-    return min((created_at for created_at in found if created_at is not None), default=None)
-
-
-_DUE_OPERATION = (
-    select(OPERATIONS.c.operation_id)
-    .where(
-        OPEN_OPERATIONS,
-        OPERATIONS.c.next_attempt_at <= bindparam("now"),
-        OPERATIONS.c.lease_until.is_(None) | (OPERATIONS.c.lease_until <= bindparam("now")),
-    )
-    .limit(1)
-)
-
-
-def is_operation_due(connection: Connection, now: datetime) -> bool:
-    """Whether an operation waits to be claimed."""
-    return connection.execute(_DUE_OPERATION, {"now": now}).first() is not None
 
 
 _OVERDUE_ITEMS = (
@@ -577,52 +235,3 @@ def overdue_items(connection: Connection, now: datetime, limit: int) -> list[tup
     """(performer id, item id) of items whose deadline has passed, longest overdue first."""
     rows = connection.execute(_OVERDUE_ITEMS, {"now": now, "at_most": limit})
     return [(row.performer_id, row.item_id) for row in rows]
-
-
-def present_elsewhere(connection: Connection, performer_id: str, process_id: str, now: datetime) -> bool:
-    """Whether another process holds a live presence lease for this performer."""
-    statement = select(PRESENCE.c.process_id).where(
-        PRESENCE.c.performer_id == performer_id,
-        PRESENCE.c.process_id != process_id,
-        PRESENCE.c.expires_at > now,
-    )
-    return connection.execute(statement.limit(1)).first() is not None
-
-
-_LIVE_LEASE = select(PRESENCE.c.process_id).where(
-    PRESENCE.c.performer_id == ROOMS.c.performer_id, PRESENCE.c.expires_at > bindparam("now")
-)
-_WRONGLY_ONLINE = (
-    select(ROOMS.c.performer_id)
-    .where(ONLINE_ROOMS, ~_LIVE_LEASE.exists())
-    .order_by(ROOMS.c.performer_id)
-    .limit(bindparam("at_most"))
-)
-
-
-def wrongly_online_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
-    """Rooms that say their performer is online while no process holds a live presence lease."""
-    return list(connection.execute(_WRONGLY_ONLINE, {"now": now, "at_most": limit}).scalars())
-
-
-_WRONGLY_OFFLINE = select(ROOMS.c.performer_id).where(
-    ROOMS.c.performer_id.in_(_any_of("performer_ids")), ROOMS.c.performer_online.is_(False)
-)
-
-
-def wrongly_offline_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
-    """Of these rooms, the ones that say their performer is offline."""
-    return list(connection.execute(_WRONGLY_OFFLINE, {"performer_ids": list(performer_ids)}).scalars())
-
-
-_LAPSED_PRESENCE = (
-    select(PRESENCE.c.process_id, PRESENCE.c.performer_id)
-    .where(PRESENCE.c.expires_at <= bindparam("now"))
-    .limit(bindparam("at_most"))
-)
-
-
-def lapsed_presence(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
-    """(process id, performer id) of leases that ran out."""
-    rows = connection.execute(_LAPSED_PRESENCE, {"now": now, "at_most": limit})
-    return [(row.process_id, row.performer_id) for row in rows]

@@ -308,7 +308,7 @@ def event_from_json(payload: bytes) -> list[Event]:
 
 
 def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
-    """From a row of `reading.EVENT_ROWS`; an event whose item is not compact needs no more than its own columns."""
+    """From a row of `event_log.EVENT_ROWS`; an event whose item is not compact needs no more than its own columns."""
     text, at = row["item"], row["at"]
     item: Item | None
     params: dict[str, Any]

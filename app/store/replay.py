@@ -4,8 +4,9 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, func, select
 
 from app.domain.room import Policy, Room, fold
-from app.store import reading, records
-from app.store.reading import ACTIVE_ITEMS, EVENTS, ITEMS
+from app.store import event_log, reading, records
+from app.store.reading import ACTIVE_ITEMS
+from app.store.tables import EVENTS, ITEMS
 
 REPLAYED_AT_ONCE = 500
 
@@ -22,7 +23,7 @@ _QUEUED_AT = select(func.min(func.coalesce(ITEMS.c.first_version, 1))).where(
     ITEMS.c.performer_id == bindparam("performer_id"), ITEMS.c.pass_through_mode.is_(False)
 )
 _SETTINGS_AT = (
-    reading.EVENT_ROWS.where(
+    event_log.EVENT_ROWS.where(
         EVENTS.c.performer_id == bindparam("performer_id"),
         EVENTS.c.version <= bindparam("version"),
         EVENTS.c.settings.is_not(None),
@@ -46,7 +47,7 @@ def room_at(connection: Connection, policy: Policy, performer_id: str, version: 
     if version < floor:
         raise PrunedError(floor)
     here = {"performer_id": performer_id, "version": version}
-    next_at = connection.execute(reading.AT_OF_NEXT, here).scalar_one_or_none()
+    next_at = connection.execute(event_log.AT_OF_NEXT, here).scalar_one_or_none()
     oldest = _QUEUED_AT.where(ACTIVE_ITEMS)
     ends = [oldest] if next_at is None else [oldest, _QUEUED_AT.where(ITEMS.c.ended_at >= next_at)]
     firsts = [connection.execute(each, {"performer_id": performer_id}).scalar_one() for each in ends]
@@ -58,7 +59,7 @@ def room_at(connection: Connection, policy: Policy, performer_id: str, version: 
         known = records.event_from(settings)
         room = replace(room, settings=known.settings or room.settings, last_at=known.at)
     while room.version < version:
-        events = reading.room_events(
+        events = event_log.room_events(
             connection, performer_id, room.version, min(version - room.version, REPLAYED_AT_ONCE)
         )
         events = [event for event in events if event.version <= version]

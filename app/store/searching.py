@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Select, or_, select
 
 from app.domain.item import Item
 from app.store import records
-from app.store.reading import ACTIVE_ITEMS, ITEMS
+from app.store.reading import ACTIVE_ITEMS
+from app.store.tables import ITEMS
 
 SCANNED = 20_000
 """Items that are looked at without an index: about 50 ms on SQLite."""

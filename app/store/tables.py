@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
     false,
     text,
 )
@@ -56,6 +57,11 @@ class Instant(TypeDecorator[datetime]):
 
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 """SQLite numbers rows by itself only in a column declared INTEGER."""
+
+
+def any_of(name: str) -> Any:
+    """The parameter of an IN; its values are a list."""
+    return bindparam(name, expanding=True)
 
 
 def table_of(row: type[SQLModel]) -> Table:
@@ -356,3 +362,12 @@ class ActivitySpanRow(SQLModel, table=True):
     __tablename__ = "activity_spans"
     span: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
     cursor: str
+
+
+META = table_of(MetaRow)
+ROOMS = table_of(RoomRow)
+ITEMS = table_of(ItemRow)
+EVENTS = table_of(EventRow)
+OPERATIONS = table_of(OperationRow)
+ANSWERS = table_of(AnswerRow)
+PRESENCE = table_of(PresenceRow)

@@ -5,8 +5,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from app.domain.event import Event
-from app.store import reading
-from app.store.reading import AT_OF_NEXT
+from app.store import event_log, reading
+from app.store.event_log import AT_OF_NEXT
 
 
 def events_of_span(
@@ -18,7 +18,7 @@ def events_of_span(
     """
     if after is None:
         after = _last_before(connection, performer_id, start)
-    found = reading.room_events(connection, performer_id, after, limit + 1)
+    found = event_log.room_events(connection, performer_id, after, limit + 1)
     inside = [event for event in found if start <= event.at < end]
     return inside[:limit], len(inside) > limit
 

@@ -7,8 +7,7 @@ import orjson
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.store.reading import META
-from app.store.tables import milliseconds, moment
+from app.store.tables import META, milliseconds, moment
 
 NAME = "wallet_check"
 """In META: the last comparison that got to the end, as JSON."""

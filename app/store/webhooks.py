@@ -9,7 +9,7 @@ from sqlalchemy import Connection, RowMapping, Table, and_, delete, func, insert
 
 from app.domain.event import EventName
 from app.domain.webhook import ADMINISTRATORS, Delivery, Endpoint, EndpointStatus
-from app.store import reading
+from app.store import event_log
 from app.store.tables import WebhookDeliveryRow, WebhookEndpointRow, table_of
 
 ENDPOINTS: Table = table_of(WebhookEndpointRow)
@@ -53,7 +53,7 @@ def owed_since(connection: Connection) -> list[tuple[Endpoint, datetime]]:
     for row in connection.execute(select(ENDPOINTS).where(stuck)).mappings().all():
         endpoint = _endpoint(row)
         feature = None if endpoint.owner == ADMINISTRATORS else endpoint.owner
-        first = reading.log_events(connection, after=endpoint.cursor, limit=1, source_feature=feature)
+        first = event_log.log_events(connection, after=endpoint.cursor, limit=1, source_feature=feature)
         if first:
             found.append((endpoint, first[0].event.at))
     return found

@@ -35,22 +35,12 @@ from app.domain.operation import Operation
 from app.domain.room import Policy, Room
 from app.store import records
 from app.store.engines import driver_many
+from app.store.event_log import NEXT_CURSOR, THIS_TRANSACTION
 from app.store.histories import HISTORIES, history_values
-from app.store.reading import (
-    ACTIVE_ITEMS,
-    ANSWERS,
-    EVENTS,
-    ITEMS,
-    META,
-    NEXT_CURSOR,
-    OPEN_OPERATIONS,
-    OPERATIONS,
-    PRESENCE,
-    ROOMS,
-    THIS_TRANSACTION,
-)
+from app.store.reading import ACTIVE_ITEMS
 from app.store.records import Answer
-from app.store.tables import milliseconds
+from app.store.tables import ANSWERS, EVENTS, ITEMS, META, OPERATIONS, PRESENCE, ROOMS, milliseconds
+from app.store.wallet_operations import OPEN_OPERATIONS
 
 # Columns that can change after an item's intake; the rest is fixed and not written again.
 _CHANGING_ITEM_COLUMNS = (

@@ -7,7 +7,7 @@ from app.domain.errors import InvalidTransition
 from app.domain.operation import Operation
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading
+from app.store import wallet_operations
 
 BATCH = 200
 MAX_OPERATIONS = 10_000
@@ -23,7 +23,7 @@ async def retry_dead(queries: Queries, lanes: Lanes, *, actor: Actor, rejected_t
     retried, after = 0, ""
     while retried < MAX_OPERATIONS:
         batch = await queries.run(
-            lambda connection, after=after: reading.dead_operations(  # type: ignore[misc]
+            lambda connection, after=after: wallet_operations.dead_operations(  # type: ignore[misc]
                 connection, after=after, at_most=BATCH, rejected_too=rejected_too
             )
         )

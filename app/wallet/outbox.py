@@ -20,7 +20,7 @@ from app.domain.errors import QueueError
 from app.domain.operation import Operation, OperationStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading, writing
+from app.store import wallet_operations, writing
 from app.tracing import Kind, Tracer, within
 from app.wallet.answers import Conflict, Escrow, EscrowAnswer, Rejected, Retry, Succeeded, classify_escrow
 from app.wallet.breaker import Breaker, BreakerState, Permit
@@ -117,7 +117,7 @@ class Outbox:
         """Claim what is due, as much as may run at once, and begin on it; returns how many."""
         now = self._clock()
         if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._queries.run(
-            lambda connection: reading.is_operation_due(connection, now)
+            lambda connection: wallet_operations.is_operation_due(connection, now)
         ):
             return 0
         permits: list[Permit] = []

@@ -22,7 +22,7 @@ from app.domain.event import Logged
 from app.domain.webhook import ADMINISTRATORS, Delivery, Endpoint, EndpointStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading, webhooks
+from app.store import event_log, webhooks
 from app.webhooks.notes import Key, Notes
 from app.webhooks.sender import Attempt, Message, Sender
 from app.wire.encoding import encode
@@ -154,11 +154,11 @@ class Deliverer:
         """The next events that are owed to an endpoint, and the log's end if they are all there are."""
         key = endpoint.owner, endpoint.name
         seen = self._seen.get(key)
-        after = seen if seen is not None and reading.is_behind(endpoint.cursor, seen) else endpoint.cursor
+        after = seen if seen is not None and event_log.is_behind(endpoint.cursor, seen) else endpoint.cursor
 
         def read(connection: Connection) -> tuple[list[Logged], str | None]:
             feature = None if endpoint.owner == ADMINISTRATORS else endpoint.owner
-            page, end = reading.log_page(connection, after=after, limit=PAGE, source_feature=feature)
+            page, end = event_log.log_page(connection, after=after, limit=PAGE, source_feature=feature)
             wanted = endpoint.events
             return [each for each in page if wanted is None or each.event.name in wanted], end
 

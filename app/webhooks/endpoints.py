@@ -16,7 +16,7 @@ from app.domain.event import EventName
 from app.domain.webhook import Delivery, Endpoint, EndpointStatus
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import reading, webhooks
+from app.store import event_log, webhooks
 from app.webhooks import signing
 from app.webhooks.deliverer import Deliverer
 from app.webhooks.sender import Message, Sender
@@ -80,7 +80,7 @@ class WebhookEndpoints:
                     url=url,
                     events=events,
                     secret=secret,
-                    cursor=reading.log_end(connection),
+                    cursor=event_log.log_end(connection),
                     next_attempt_at=now,
                     created_at=now,
                     updated_at=now,

@@ -17,7 +17,7 @@ from app.api.event_stream import EventLog, Pace, Selection
 from app.domain.errors import RateLimitExceeded, Unavailable
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import Store, reading
+from app.store import Store, event_log
 from tests.support.builders import NOON
 from tests.support.stores import (
     Database,
@@ -44,7 +44,7 @@ def store(database: Database) -> Store:
 
 
 @asynccontextmanager
-async def event_log(
+async def open_log(
     store: Store, clock: Callable[[], datetime] | None = None, *, pace: Pace | None = None
 ) -> AsyncIterator[EventLog]:
     clock = clock or HandClock()
@@ -111,7 +111,7 @@ async def reading_along(
 
 def all_cursors(store: Store) -> list[str]:
     with store.reading() as connection:
-        return [logged.cursor for logged in reading.log_events(connection, after=None, limit=10_000)]
+        return [logged.cursor for logged in event_log.log_events(connection, after=None, limit=10_000)]
 
 
 async def test_a_long_past_is_read_page_after_page(sqlite_database: Database) -> None:
@@ -120,7 +120,7 @@ async def test_a_long_past_is_read_page_after_page(sqlite_database: Database) ->
     for _ in range(23):
         queue_item(writer)
     async with (
-        event_log(store, pace=Pace(page=5, soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
+        open_log(store, pace=Pace(page=5, soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
         reading_along(log) as caller,
     ):
         assert await caller.cursors(23) == all_cursors(store)
@@ -141,7 +141,7 @@ async def test_the_events_of_others_are_looked_at_once(store: Store) -> None:
             loop.call_soon_threadsafe(went_on.set)
 
     async with (
-        event_log(store, pace=Pace(poll=0.05)) as log,
+        open_log(store, pace=Pace(poll=0.05)) as log,
         reading_along(log, Selection(performer_id=None, source_feature="wheel")) as caller,
     ):
         first = await caller.cursors(1)
@@ -153,7 +153,7 @@ async def test_the_events_of_others_are_looked_at_once(store: Store) -> None:
 
 async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database) -> None:
     async with (
-        event_log(sqlite_database.open(), pace=Pace(soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
+        open_log(sqlite_database.open(), pace=Pace(soon=10 * WAIT_SECONDS, poll=10 * WAIT_SECONDS)) as log,
         reading_along(log) as caller,
     ):
         await caller.chunk()
@@ -166,7 +166,7 @@ async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database
 async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store) -> None:
     writer = build_writer(store)
     queue_item(writer)
-    async with event_log(store, pace=Pace(poll=0.05)) as log, reading_along(log) as caller:
+    async with open_log(store, pace=Pace(poll=0.05)) as log, reading_along(log) as caller:
         first = await caller.cursors(1)
         await asyncio.to_thread(queue_item, writer)
         assert first + await caller.cursors(1) == all_cursors(store)
@@ -176,7 +176,7 @@ async def test_a_hint_is_not_needed_twice_for_what_shows_late(database: Database
     """On a shared database a commit shows only once all older transactions have ended: nothing is skipped by then."""
     slow_store, store = database.open(), database.open()
     writer = build_writer(store)
-    async with event_log(store) as log, reading_along(log) as caller:
+    async with open_log(store) as log, reading_along(log) as caller:
         with ExitStack() as stack:
             if database.shared:
                 slow = stack.enter_context(slow_store.writing())
@@ -204,14 +204,14 @@ async def test_writers_that_overlap_leave_no_event_out(database: Database) -> No
             loop.call_soon_threadsafe(log.wake, outcome.events)
 
     loop = asyncio.get_running_loop()
-    async with event_log(stores[0], pace=Pace(page=7)) as log, reading_along(log) as caller:
+    async with open_log(stores[0], pace=Pace(page=7)) as log, reading_along(log) as caller:
         work = [asyncio.to_thread(write, store, f"room-{number}") for number, store in enumerate(stores)]
         *_, cursors = await asyncio.gather(*work, caller.cursors(count * writers))
         assert cursors == all_cursors(stores[0])
 
 
 async def test_a_quiet_stream_says_now_and_then_that_it_lives(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open(), pace=Pace(heartbeat=0.05)) as log, reading_along(log) as caller:
+    async with open_log(sqlite_database.open(), pace=Pace(heartbeat=0.05)) as log, reading_along(log) as caller:
         assert await caller.chunk() == b"retry: 2000\n\n"
         for _ in range(3):
             assert await caller.chunk() == b":\n\n"
@@ -234,7 +234,7 @@ async def test_a_slow_reader_costs_one_page(sqlite_database: Database, monkeypat
         return await page(log, selection, after, limit)
 
     monkeypatch.setattr(EventLog, "page", counted)
-    async with event_log(store, pace=Pace(page=5)) as log, reading_along(log) as caller:
+    async with open_log(store, pace=Pace(page=5)) as log, reading_along(log) as caller:
         assert await caller.cursors(5) == all_cursors(store)[:5]
         caller.takes.clear()
         async with asyncio.timeout(WAIT_SECONDS):
@@ -253,7 +253,7 @@ async def test_a_slow_reader_costs_one_page(sqlite_database: Database, monkeypat
 async def test_a_stream_ends_at_the_time_its_token_does(sqlite_database: Database) -> None:
     clock = HandClock()
     store = sqlite_database.open()
-    async with event_log(store, clock) as log, reading_along(log, until=clock() + timedelta(minutes=1)) as caller:
+    async with open_log(store, clock) as log, reading_along(log, until=clock() + timedelta(minutes=1)) as caller:
         await caller.chunk()
         clock.wait(61)
         # The time is looked at when something happens, and at the latest when the poll comes round.
@@ -264,7 +264,7 @@ async def test_a_stream_ends_at_the_time_its_token_does(sqlite_database: Databas
 
 
 async def test_a_reader_that_goes_away_leaves_nothing_behind(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open()) as log:
+    async with open_log(sqlite_database.open()) as log:
         async with reading_along(log) as caller:
             await caller.chunk()
             assert log.streams == 1
@@ -272,7 +272,7 @@ async def test_a_reader_that_goes_away_leaves_nothing_behind(sqlite_database: Da
 
 
 async def test_there_are_only_so_many_streams(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open(), pace=Pace(streams=1)) as log:
+    async with open_log(sqlite_database.open(), pace=Pace(streams=1)) as log:
         async with reading_along(log) as caller:
             await caller.chunk()
             with pytest.raises(Unavailable) as refusal:
@@ -285,7 +285,7 @@ async def test_there_are_only_so_many_streams(sqlite_database: Database) -> None
 async def test_one_reader_takes_no_more_than_a_share_and_leaves_the_others_theirs(
     sqlite_database: Database,
 ) -> None:
-    async with event_log(sqlite_database.open()) as log:
+    async with open_log(sqlite_database.open()) as log:
         asked = [log.stream(EVERYTHING, None, until=NOON, sub="greedy") for _ in range(streaming.STREAMS_A_READER + 5)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(isinstance(answer, RateLimitExceeded) for answer in answers) == 5
@@ -293,14 +293,14 @@ async def test_one_reader_takes_no_more_than_a_share_and_leaves_the_others_their
 
 
 async def test_many_who_come_at_once_get_no_more_streams(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open(), pace=Pace(streams=3)) as log:
+    async with open_log(sqlite_database.open(), pace=Pace(streams=3)) as log:
         asked = [log.stream(EVERYTHING, None, until=NOON) for _ in range(10)]
         answers = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(answer, Unavailable) for answer in answers) == 7
 
 
 async def test_a_stopping_log_opens_no_stream(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open()) as log:
+    async with open_log(sqlite_database.open()) as log:
         await log.stop()
         with pytest.raises(Unavailable):
             await log.stream(EVERYTHING, None, until=NOON)
@@ -308,7 +308,7 @@ async def test_a_stopping_log_opens_no_stream(sqlite_database: Database) -> None
 
 async def test_a_stopping_log_cuts_off_who_takes_nothing(sqlite_database: Database) -> None:
     store = sqlite_database.open()
-    async with event_log(store, pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
+    async with open_log(store, pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
         caller.takes.clear()
         log.wake(send(build_writer(store), intake_of()).events)
@@ -319,7 +319,7 @@ async def test_a_stopping_log_cuts_off_who_takes_nothing(sqlite_database: Databa
 
 
 async def test_a_stopping_log_cuts_off_who_does_not_even_take_the_end(sqlite_database: Database) -> None:
-    async with event_log(sqlite_database.open(), pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
+    async with open_log(sqlite_database.open(), pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
         caller.takes.clear()
         await log.stop()
@@ -330,7 +330,7 @@ async def test_a_reader_that_takes_nothing_for_too_long_is_cut_off(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "STALLED_SECONDS", 0.05)
-    async with event_log(sqlite_database.open()) as log:
+    async with open_log(sqlite_database.open()) as log:
         response = await log.stream(
             EVERYTHING, None, until=NOON + timedelta(days=1), abort=(cut := asyncio.Event()).set
         )
@@ -349,7 +349,7 @@ async def test_a_stream_whose_database_goes_away_ends_and_can_be_resumed(
     store = sqlite_database.open()
     writer = build_writer(store)
     queue_item(writer)
-    async with event_log(store) as log:
+    async with open_log(store) as log:
         async with reading_along(log) as caller:
             seen = await caller.cursors(1)
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from app.api.outlook import Accuracies, accuracy
-from app.store import Store, reading
+from app.store import Store, tables
 from app.store.estimates import estimate_errors
 from tests.support.builders import PERFORMER, moment
 from tests.support.server import Api, fresh, ok, problem
@@ -81,8 +81,8 @@ def test_the_errors_are_those_of_the_last_items_that_were_on_stage_and_had_been_
         send(writer, complete_of(item))
     queue_item(writer)
     with store.writing() as connection:
-        untold = reading.ITEMS.c.item_id == items[3].item_id
-        connection.execute(update(reading.ITEMS).where(untold).values(quoted_wait_seconds=None))
+        untold = tables.ITEMS.c.item_id == items[3].item_id
+        connection.execute(update(tables.ITEMS).where(untold).values(quoted_wait_seconds=None))
     with store.reading() as connection:
         night = estimate_errors(connection, PERFORMER.id, since=clock.now - timedelta(hours=12), at_most=100)
         last = estimate_errors(connection, PERFORMER.id, since=clock.now - timedelta(seconds=150), at_most=100)

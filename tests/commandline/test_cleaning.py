@@ -23,8 +23,8 @@ from app.engine.jobs import Idempotency
 from app.engine.lane import Lanes
 from app.engine.writer import Writer
 from app.parts import utc_now
-from app.store import Store, reading, webhooks
-from app.store.reading import ANSWERS, EVENTS, ITEMS, OPERATIONS
+from app.store import Store, event_log, reading, webhooks
+from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS
 from tests.support.builders import PERFORMER
 from tests.support.command_line import run, the_line
 from tests.support.killed_server import PERFORMERS, ROOT, Client, Load, server, token
@@ -103,21 +103,21 @@ def test_prune_moves_out_what_has_long_ended_and_nothing_else(database: Database
     store, clock = database.open(), HandClock()
     old, kept = a_month(store, clock)
     with store.reading() as connection:
-        log = reading.log_events(connection, after=None, limit=1000)
-        lives = {item.item_id: reading.item_events(connection, item.item_id) for item in (*old, *kept)}
+        log = event_log.log_events(connection, after=None, limit=1000)
+        lives = {item.item_id: event_log.item_events(connection, item.item_id) for item in (*old, *kept)}
     file = tmp_path / "old.jsonl"
     result = run(f"prune --older-than {days_since(clock, 10)} --export {file}", database.url)
     assert (result.exit_code, result.stderr) == (0, "Moved 30 items out\n"), result.output
     with store.reading() as connection:
         assert [item.item_id for item in old if reading.find_item(connection, item.item_id)] == []
-        assert {item.item_id: reading.item_events(connection, item.item_id) for item in kept} == {
+        assert {item.item_id: event_log.item_events(connection, item.item_id) for item in kept} == {
             item.item_id: lives[item.item_id] for item in kept
         }
-        left = reading.log_events(connection, after=None, limit=1000)
+        left = event_log.log_events(connection, after=None, limit=1000)
         assert [entry for entry in log if entry in left] == left
         # A cursor whose event has gone goes on where it was.
         assert (
-            reading.log_events(connection, after=log[40].cursor, limit=1000)
+            event_log.log_events(connection, after=log[40].cursor, limit=1000)
             == left[-len(left) :][sum(log.index(entry) <= 40 for entry in left) :]
         )
     assert counts(store) == {"items": 3, "events": 4 * 2 + 1 + 1, "wallet_operations": 2, "answers": 1}
@@ -140,7 +140,7 @@ def test_after_pruning_a_room_goes_on_as_before(database: Database) -> None:
     store, clock = database.open(), HandClock()
     a_month(store, clock)
     with store.reading() as connection:
-        newest = reading.log_events(connection, after=None, limit=1000)[-1]
+        newest = event_log.log_events(connection, after=None, limit=1000)[-1]
     # Everything that may go, the newest event of all among it.
     assert run(f"prune --older-than {days_since(clock, 0) - 1}", database.url).exit_code == 0
     writer = build_writer(store, clock)
@@ -151,7 +151,7 @@ def test_after_pruning_a_room_goes_on_as_before(database: Database) -> None:
     assert [item.title for item in first.room.items] == ["Waiting", keyed.item.title]
     assert send(build_writer(store, clock), keyed, idempotency_of(keyed)).replayed
     with store.reading() as connection:
-        later = reading.log_events(connection, after=newest.cursor, limit=10)
+        later = event_log.log_events(connection, after=newest.cursor, limit=10)
     assert [entry.event.version for entry in later] == [newest.event.version + 1]
     assert run("check", database.url).exit_code == 0
 
@@ -321,14 +321,14 @@ def test_forget_leaves_no_trace_and_keeps_the_story(database: Database, compact:
     assert all(trace in everything(store) for trace in TRACES)
     settle(build_writer(store, clock), clock, mine[2])
     with store.reading() as connection:
-        story = [reading.item_events(connection, item.item_id) for item in mine]
+        story = [event_log.item_events(connection, item.item_id) for item in mine]
     result = run("forget marianne-1987", database.url)
     assert (result.exit_code, result.stderr) == (0, "Forgot the user in 3 items\n"), result.output
     assert [trace for trace in TRACES if trace in everything(store)] == []
     assert "for nobody" in everything(store)
     with store.reading() as connection:
         items = [reading.find_item(connection, item.item_id) for item in mine]
-        told = [reading.item_events(connection, item.item_id) for item in mine]
+        told = [event_log.item_events(connection, item.item_id) for item in mine]
     (new_id_,) = {item.user_id for item in items if item is not None}
     assert new_id_.startswith("forgotten-")
     for before, after in zip(chain.from_iterable(story), chain.from_iterable(told), strict=True):

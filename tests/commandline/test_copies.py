@@ -14,7 +14,7 @@ import pytest
 
 from app.domain.command import Role
 from app.domain.room import Policy
-from app.store import Store, reading
+from app.store import Store, event_log, reading
 from app.store.engines import open_engines, sole_owner
 from app.store.migrating import migrate
 from tests.support.command_line import run, the_line
@@ -305,11 +305,11 @@ def test_an_empty_copy_restores_a_log_that_goes_on(sqlite_database: Database, tm
     store = sqlite_database.open()
     queue_item(build_writer(store))
     with store.reading() as connection:
-        lost = reading.log_events(connection, after=None, limit=10)[-1].cursor
+        lost = event_log.log_events(connection, after=None, limit=10)[-1].cursor
     store.engines.dispose()
     assert run(f"restore {tmp_path / 'empty.db'}", url_of(path)).exit_code == 0
     restored = sqlite_database.open()
     queue_item(build_writer(restored))
     assert len(stored_events(restored)) == 1
     with restored.reading() as connection:
-        assert len(reading.log_events(connection, after=lost, limit=10)) == 1
+        assert len(event_log.log_events(connection, after=lost, limit=10)) == 1

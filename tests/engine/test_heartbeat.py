@@ -17,7 +17,7 @@ from app.engine.heartbeat import BEAT, CORRECTION_SECONDS, STALE_SECONDS, Heartb
 from app.engine.room_clock import RoomClock
 from app.engine.timers import sweep
 from app.parts import utc_now
-from app.store import Store, heartbeat, reading, writing
+from app.store import Store, heartbeat, reading, wallet_operations, writing
 from tests.support.builders import NOON, PERFORMER, moment
 from tests.support.processes import Process, running
 from tests.support.stores import (
@@ -218,7 +218,7 @@ async def test_a_settlement_ordered_by_a_clock_that_was_wrong_is_due_in_time(dat
         clock.wait(-3600)
         await service.work(CORRECTION_SECONDS)
         with store.reading() as connection:
-            found = reading.operation_of(connection, item.item_id)
+            found = wallet_operations.operation_of(connection, item.item_id)
         assert found is not None
         assert moment(30) <= found[0].next_attempt_at <= moment(30 + CORRECTION_SECONDS)
     with store.writing() as connection:

@@ -14,7 +14,7 @@ import pytest
 
 from app.domain.command import Role
 from app.domain.room import Policy
-from app.store import Store, reading
+from app.store import Store, event_log, wallet_operations
 from app.store.engines import open_engines
 from tests.support.killed_server import PERFORMERS, Client, Load, Request, server, token
 from tests.support.stores import assert_consistent
@@ -78,12 +78,12 @@ def check_what_is_stored(path: Path, sent: list[Request]) -> None:
         happened: set[tuple[str, str, str | None]] = set()
         items = 0
         with store.reading() as connection:
-            for entry in reading.log_events(connection, after=None, limit=10**9):
+            for entry in event_log.log_events(connection, after=None, limit=10**9):
                 item = entry.event.item
                 if item is not None:
                     happened.add((item.item_id, item.status, entry.event.from_status))
                     items += entry.event.from_status is None
-            operations = reading.operations_page(connection, status=None, limit=10**6, skip=0).rows
+            operations = wallet_operations.operations_page(connection, status=None, limit=10**6, skip=0).rows
         for performer_id in PERFORMERS:
             assert_consistent(store, performer_id)
     finally:

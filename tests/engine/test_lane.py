@@ -15,7 +15,7 @@ from app.domain.errors import QueueEmpty, Unavailable
 from app.engine import lane
 from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
-from app.store import Store, reading
+from app.store import Store, event_log, reading
 from tests.support.builders import PERFORMER
 from tests.support.stores import (
     Database,
@@ -200,7 +200,7 @@ async def test_stopping_finishes_what_waits_and_takes_nothing_more(store: Store,
 
 async def test_database_tasks_answer_with_what_they_return_and_come_in_turn(store: Store, heard: Heard) -> None:
     def count(connection: Connection) -> int:
-        return len(reading.room_events(connection, PERFORMER.id, 0, 10))
+        return len(event_log.room_events(connection, PERFORMER.id, 0, 10))
 
     async with lanes_on(store, heard) as lanes:
         first = asyncio.create_task(lanes.run(count))

@@ -12,7 +12,7 @@ from app.domain import command as do
 from app.domain.item import Item, Reason, Status
 from app.domain.room import Policy
 from app.engine.timers import every, sweep
-from app.store import Store, reading, writing
+from app.store import Store, reading, wallet_operations, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.processes import Process, no_room, running
 from tests.support.stores import (
@@ -61,7 +61,7 @@ async def test_the_next_item_is_abandoned_when_nobody_starts_it_and_then_the_one
         assert item_of(store, second).status is Status.ABANDONED
         assert await sweep(process.queries, process.lanes, moment(10**6)) == 0
     with store.reading() as connection:
-        assert reading.operations_page(connection, status="pending", limit=10, skip=0).total == 2
+        assert wallet_operations.operations_page(connection, status="pending", limit=10, skip=0).total == 2
 
 
 async def test_a_started_item_is_abandoned_after_its_duration_and_the_limit(database: Database) -> None:

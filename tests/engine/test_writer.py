@@ -25,7 +25,7 @@ from app.domain.operation import OperationKind
 from app.domain.room import Policy
 from app.engine.jobs import DatabaseTask, Idempotency, Job, Outcome
 from app.engine.writer import Writer
-from app.store import Store, reading, writing
+from app.store import Store, event_log, reading, wallet_operations, writing
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
     Database,
@@ -116,12 +116,12 @@ def test_everything_may_happen_to_an_item_in_one_batch(store: Store) -> None:
     assert [item.item_id for item in room.items] == [other.item.item_id]
     with store.reading() as connection:
         refunded = reading.find_item(connection, one.item.item_id)
-        found = reading.operation_of(connection, one.item.item_id)
+        found = wallet_operations.operation_of(connection, one.item.item_id)
         assert refunded is not None
         assert refunded.status is Status.REFUNDED
         assert found is not None
         assert (found[0].kind, found[0].refund_tokens) == (OperationKind.REFUND, one.item.tokens)
-        assert reading.operations_page(connection, status=None, limit=10, skip=0).total == 2
+        assert wallet_operations.operations_page(connection, status=None, limit=10, skip=0).total == 2
 
 
 def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: Store) -> None:
@@ -167,7 +167,7 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
             for name in names:
                 assert writer.peek(name) in (None, assert_consistent(store, name))
     with store.reading() as connection:
-        operations = reading.operations_page(connection, status=None, limit=1000, skip=0)
+        operations = wallet_operations.operations_page(connection, status=None, limit=1000, skip=0)
     assert operations.total > 20
     assert len({operation.item_id for operation in operations.rows}) == operations.total
 
@@ -246,7 +246,7 @@ def test_errands_and_commands_happen_in_the_order_of_the_mail(store: Store) -> N
     seen: list[int] = []
 
     def look(connection: Any) -> int:
-        seen.append(len(reading.room_events(connection, PERFORMER.id, 0, 100)))
+        seen.append(len(event_log.room_events(connection, PERFORMER.id, 0, 100)))
         return seen[-1]
 
     jobs: list[Job] = [

@@ -23,7 +23,8 @@ from app.domain.room import Policy
 from app.engine.jobs import DatabaseTask, Envelope, Outcome
 from app.engine.writer import Writer
 from app.store import Store, reading, records, writing
-from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS, ROOMS
+from app.store.event_log import EVENT_ROWS
+from app.store.tables import EVENTS, ITEMS, OPERATIONS, ROOMS
 from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
     Database,

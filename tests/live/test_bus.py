@@ -25,7 +25,7 @@ from app.live.hub import Hub
 from app.live.subscriber import Subscriber
 from app.live.watched_room import Fanout
 from app.redis_link import RedisLink
-from app.store import reading
+from app.store import event_log, reading
 from app.store.records import event_to_json
 from app.tracing import current, within
 from tests.support.builders import PERFORMER, Stage
@@ -366,7 +366,7 @@ class Post:
         for _ in range(count):
             queue_item(self.writer)
         with self.process.store.reading() as connection:
-            return list(reading.room_events(connection, STAR, before, count))
+            return list(event_log.room_events(connection, STAR, before, count))
 
     @property
     def version_in_database(self) -> int:
@@ -385,7 +385,7 @@ class Post:
                 told.extend(event["itemId"] for event in frame["events"])
         assert version == self.version_in_database
         with self.process.store.reading() as connection:
-            events = reading.room_events(connection, STAR, 0, version)
+            events = event_log.room_events(connection, STAR, 0, version)
         assert told == [event.item and event.item.item_id for event in events]
 
 

@@ -10,7 +10,7 @@ from app.domain.command import SetPresence
 from app.domain.event import EventName, PauseReason
 from app.domain.room import Room
 from app.live.presence import LEASE, Presence
-from app.store import Store, reading
+from app.store import Store, leases
 from tests.support.builders import PERFORMER
 from tests.support.processes import Process, no_room, running
 from tests.support.stores import (
@@ -37,9 +37,9 @@ def told(store: Store) -> list[EventName]:
     return [event.name for event in stored_events(store) if event.name in names]
 
 
-def leases(store: Store) -> list[tuple[str, str]]:
+def held(store: Store) -> list[tuple[str, str]]:
     with store.reading() as connection:
-        return reading.lapsed_presence(connection, HandClock().now + 1000 * LEASE, 100)
+        return leases.lapsed_presence(connection, HandClock().now + 1000 * LEASE, 100)
 
 
 async def settled(process: Process) -> None:
@@ -62,7 +62,7 @@ async def test_the_first_panel_and_the_last_are_told_and_those_between_are_not(d
         assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
         room = assert_consistent(store)
         assert (room.settings.paused, room.settings.pause_reason) == (True, PauseReason.PERFORMER_DISCONNECTED)
-        assert leases(store) == []
+        assert held(store) == []
 
 
 async def test_a_room_that_comes_to_be_while_its_performer_waits_is_told(database: Database) -> None:
@@ -119,7 +119,7 @@ async def test_a_panel_that_comes_back_in_time_is_all_the_room_ends_up_with(data
         await asyncio.gather(*visits)
         await settled(process)
         assert stored_room(store).settings.performer_online is (panels > 0)
-        assert bool(leases(store)) is (panels > 0)
+        assert bool(held(store)) is (panels > 0)
         for _ in range(panels):
             await process.presence.left(STAR)
         assert not stored_room(store).settings.performer_online
@@ -139,7 +139,7 @@ async def test_a_process_that_died_is_missed_when_its_lease_has_run_out(database
         clock.wait(0.001)
         await process.presence.keep()
         assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
-        assert leases(store) == []
+        assert held(store) == []
 
 
 async def test_a_process_that_lives_keeps_its_leases(database: Database) -> None:
@@ -163,7 +163,7 @@ async def test_a_lapsed_lease_does_not_matter_while_the_performer_is_here(databa
         clock.wait(LEASE.total_seconds() * 2)
         await process.presence.keep()
         assert told(store) == [EventName.PERFORMER_ONLINE]
-        assert leases(store) == [("alive", STAR)]
+        assert held(store) == [("alive", STAR)]
 
 
 async def test_a_process_that_failed_between_lease_and_room_is_put_right(database: Database) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from app.domain.errors import QueueError
 from app.domain.operation import Operation, OperationStatus, Resolution
-from app.store import reading
+from app.store import wallet_operations
 from app.wire.requests import ResolveRequest, read
 from tests.simulation.people import ADMIN, NO_ANSWER, PATIENCE
 from tests.simulation.process import Process
@@ -77,7 +77,9 @@ class Administrators:
 
     def _find(self, *statuses: OperationStatus) -> list[Operation]:
         with self.world.databases.queue.reader.begin() as connection:
-            pages = [reading.operations_page(connection, status=status, limit=100, skip=0) for status in statuses]
+            pages = [
+                wallet_operations.operations_page(connection, status=status, limit=100, skip=0) for status in statuses
+            ]
         return [operation for page in pages for operation in page.rows]
 
     async def _retry(self, operation: Operation) -> bool:

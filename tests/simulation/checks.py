@@ -19,8 +19,8 @@ from app.sandbox.ledger import HoldStatus
 from app.sandbox.ledger_audit import audit, read_totals
 from app.sandbox.tables import ESCROW, POSTING
 from app.store import reading, records
-from app.store.reading import EVENT_ROWS, EVENTS, ITEMS, OPERATIONS
-from app.store.tables import milliseconds
+from app.store.event_log import EVENT_ROWS
+from app.store.tables import EVENTS, ITEMS, OPERATIONS, milliseconds
 from app.wire import frames
 from tests.simulation.people import ADMIN, USERS
 from tests.simulation.wallet import POCKET_MONEY

@@ -14,7 +14,7 @@ from app.engine.heartbeat import Heartbeat
 from app.engine.jobs import Envelope, Job, Outcome
 from app.engine.writer import Writer
 from app.store import Store
-from app.store.reading import OPERATIONS
+from app.store.tables import OPERATIONS
 from app.wallet.answers import Escrow, EscrowStatus, Rejected, Retry, Succeeded
 from app.wallet.outbox import Outbox
 from app.wallet.resolving import confirmation_of

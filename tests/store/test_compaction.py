@@ -13,8 +13,8 @@ from app.domain.item import Reason
 from app.domain.view import View
 from app.engine import upkeep
 from app.engine.lane import Lanes
-from app.store import Store, compaction, reading
-from app.store.reading import ANSWERS, EVENTS, ITEMS, META
+from app.store import Store, compaction, event_log
+from app.store.tables import ANSWERS, EVENTS, ITEMS, META
 from app.wire import frames
 from app.wire.encoding import encode
 from app.wire.shapes import logged_event
@@ -73,7 +73,7 @@ def a_night(store: Store) -> list[Any]:
 def frames_of(store: Store, events: Sequence[Event]) -> list[bytes]:
     """What was sent of each event, to the performer and to viewers, and what the log says."""
     with store.reading() as connection:
-        logged = reading.log_events(connection, after=None, limit=1000)
+        logged = event_log.log_events(connection, after=None, limit=1000)
     assert_consistent(store)
     sent = [encode(logged_event(entry)) for entry in logged]
     for event in events:
@@ -106,7 +106,7 @@ def test_a_compacted_log_gives_the_same_frames_byte_for_byte_and_the_same_answer
     with store.reading() as connection:
         assert whole_events(connection) > 20
         assert connection.execute(select(func.count()).select_from(ANSWERS)).scalar_one() == len(keyed)
-        lives = {item_id: reading.item_events(connection, item_id) for item_id in item_ids(connection)}
+        lives = {item_id: event_log.item_events(connection, item_id) for item_id in item_ids(connection)}
     answers = [send(build_writer(store), intake, idempotency_of(intake)) for intake in keyed]
     assert all_batches(store) > 4
     store.compact = True
@@ -115,7 +115,7 @@ def test_a_compacted_log_gives_the_same_frames_byte_for_byte_and_the_same_answer
     with store.reading() as connection:
         assert whole_events(connection) == 0
         assert connection.execute(select(func.count()).select_from(ANSWERS)).scalar_one() == 0
-        assert {item_id: reading.item_events(connection, item_id) for item_id in item_ids(connection)} == lives
+        assert {item_id: event_log.item_events(connection, item_id) for item_id in item_ids(connection)} == lives
     assert stored_events(store) == before
     assert frames_of(store, before) == sent
     again = [send(build_writer(store), intake, idempotency_of(intake)) for intake in keyed]

@@ -18,7 +18,7 @@ from app.sandbox.tables import SANDBOX_TABLES
 from app.store import reading
 from app.store.engines import DatabaseRefusedError, open_engines, sole_owner
 from app.store.migrating import _config, migrate, refuse_other_schema
-from app.store.reading import META
+from app.store.tables import META
 from tests.support import environment
 from tests.support.command_line import run, the_line
 from tests.support.stores import (

@@ -17,10 +17,9 @@ from app.domain.event import Event, EventName, PauseReason, RoomSettings
 from app.domain.item import Clock, Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Policy, Room, apply
-from app.store import Store, reading, records
+from app.store import Store, event_log, reading, records, wallet_operations
 from app.store.compact import derived_params
-from app.store.reading import EVENTS, ITEMS
-from app.store.tables import EPOCH, MILLISECOND, milliseconds
+from app.store.tables import EPOCH, EVENTS, ITEMS, MILLISECOND, milliseconds
 from app.store.writing import Changes, save
 from app.wire.encoding import decode, encode
 from app.wire.requests import LARGEST_INTEGER
@@ -225,7 +224,7 @@ def test_an_event_comes_back_as_it_was(store: Store, event: Event, compact: bool
         event = replace(event, params={**derived, **event.params, **derived})
     with passing(store) as connection:
         save(connection, with_its_item(event), compact=compact)
-        found = reading.find_event(connection, event.performer_id, event.version)
+        found = event_log.find_event(connection, event.performer_id, event.version)
         assert found == event
         assert list(found.params) == list(event.params)
 
@@ -254,7 +253,7 @@ def test_names_and_fields_of_a_newer_release_are_carried_and_passed_over(store: 
             "settings": orjson.dumps({**orjson.loads(row.settings), "lights": "dim"}).decode(),
         }
         connection.execute(update(EVENTS).values(newer))
-        found = reading.find_event(connection, event.performer_id, event.version)
+        found = event_log.find_event(connection, event.performer_id, event.version)
         assert (found.name, found.actor.role) == ("queue.item.applauded", "choir")
         assert found.item is not None
         assert found.item.wallet_status == "overdrawn"
@@ -289,7 +288,7 @@ def test_an_arrival_is_written_without_what_is_the_same_in_all(store: Store, eve
     for each in all_of_them:
         with passing(store) as connection:
             save(connection, with_its_item(each))
-            assert reading.find_event(connection, each.performer_id, each.version) == each
+            assert event_log.find_event(connection, each.performer_id, each.version) == each
 
 
 @thorough
@@ -314,10 +313,10 @@ def test_an_operation_comes_back_as_it_was_written_last(store: Store, before: Op
     after = replace(after, operation_id=before.operation_id)
     with passing(store) as connection:
         save(connection, Changes(operations={before.item_id: before}))
-        assert reading.operation_of(connection, before.item_id) == (before, False)
+        assert wallet_operations.operation_of(connection, before.item_id) == (before, False)
         save(connection, Changes(operations={after.item_id: after}))
-        assert reading.find_operation(connection, after.operation_id) == after
-        assert reading.operation_of(connection, after.item_id) == (after, False)
+        assert wallet_operations.find_operation(connection, after.operation_id) == after
+        assert wallet_operations.operation_of(connection, after.item_id) == (after, False)
 
 
 def test_the_largest_legal_item_comes_back(store: Store) -> None:

@@ -14,8 +14,8 @@ from app.domain.room import Room, apply
 from app.domain.view import View
 from app.engine.writer import Writer
 from app.store import Store, compact, pruning
-from app.store.reading import EVENTS, ITEMS
 from app.store.replay import PrunedError, room_at
+from app.store.tables import EVENTS, ITEMS
 from app.wire.encoding import encode
 from app.wire.shapes import queue_items, room_shape
 from tests.support.builders import ADMIN, PERFORMER

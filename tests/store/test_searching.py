@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, update
 
-from app.store import Store, reading
+from app.store import Store, tables
 from app.store.engines import driver_rows
 from app.store.searching import search_items
 from tests.support.stores import (
@@ -29,8 +29,8 @@ def test_an_item_is_found_by_the_wallets_reference_and_by_its_end(store: Store, 
     writer = build_writer(store)
     item, _ = queue_item(writer), queue_item(writer)
     with store.writing() as connection:
-        its_row = reading.ITEMS.c.item_id == item.item_id
-        connection.execute(update(reading.ITEMS).where(its_row).values({column: "transaction-12345678"}))
+        its_row = tables.ITEMS.c.item_id == item.item_id
+        connection.execute(update(tables.ITEMS).where(its_row).values({column: "transaction-12345678"}))
     with store.reading() as connection:
         for words in ("transaction-12345678", "…12345678", "345678"):
             (found,) = search_items(connection, words, limit=20).items

@@ -20,7 +20,7 @@ from app.domain.item import Reason
 from app.domain.operation import OperationStatus
 from app.domain.room import Room
 from app.engine.writer import Writer
-from app.store import Store, reading
+from app.store import Store, event_log, reading, wallet_operations
 from app.store.histories import HISTORIES
 from app.store.migrating import migrate
 from app.store.writing import Changes, save
@@ -156,7 +156,7 @@ def test_nothing_is_found_under_a_name_that_no_database_can_hold(store: Store) -
     with store.reading() as connection:
         for name in ("", "\0", "a\0b", "x" * 10_000, "%", "' OR 1=1 --"):
             assert reading.find_item(connection, name) is None
-            assert reading.find_operation(connection, name) is None
+            assert wallet_operations.find_operation(connection, name) is None
 
 
 # Pages
@@ -227,10 +227,10 @@ def test_operations_are_listed_and_counted_by_status(store: Store) -> None:
             operation = build_operation(number, status=OperationStatus(status), created_at=moment(number))
             save(connection, Changes(operations={operation.item_id: operation}))
     with store.reading() as connection:
-        dead = reading.operations_page(connection, status="dead", limit=1, skip=0)
-        every = reading.operations_page(connection, status=None, limit=10, skip=1)
-        assert reading.operation_counts(connection) == {"pending": 1, "dead": 2, "done": 1}
-        assert reading.oldest_open_operation(connection) == moment(0)
+        dead = wallet_operations.operations_page(connection, status="dead", limit=1, skip=0)
+        every = wallet_operations.operations_page(connection, status=None, limit=10, skip=1)
+        assert wallet_operations.operation_counts(connection) == {"pending": 1, "dead": 2, "done": 1}
+        assert wallet_operations.oldest_open_operation(connection) == moment(0)
     assert [operation.operation_id for operation in dead.rows] == ["operation-2"]
     assert dead.total == 2
     assert [operation.operation_id for operation in every.rows] == ["operation-2", "operation-1", "operation-0"]
@@ -246,7 +246,7 @@ def read_log(store: Store, *, limit: int = 1000, **scope: Any) -> list[Logged]:
     while True:
         after = entries[-1].cursor if entries else None
         with store.reading() as connection:
-            page = reading.log_events(connection, after=after, limit=limit, **scope)
+            page = event_log.log_events(connection, after=after, limit=limit, **scope)
         if not page:
             return entries
         assert len(page) <= limit
@@ -269,7 +269,7 @@ def test_the_log_holds_every_event_in_the_order_of_their_commits(store: Store) -
     assert places(read_log(store, limit=5)) == expected
     with store.reading() as connection:
         (item_id,) = {entry.event.item.item_id for entry in read_log(store)[4:5] if entry.event.item}
-        assert [event.version for event in reading.item_events(connection, item_id)] == [2]
+        assert [event.version for event in event_log.item_events(connection, item_id)] == [2]
 
 
 def test_the_log_can_be_read_of_one_room_and_of_one_feature(store: Store) -> None:
@@ -292,7 +292,7 @@ def test_a_cursor_that_no_log_has_given_is_a_value_error(store: Store) -> None:
     bad = ["x", "1,5", "1.x", "-1", "1_0", " 1", "٣", "1.2.3", "9" * 19, "9" * 30, "9" * 5000, "0x10", "1e3", "."]
     for cursor in [form.format(part) for part in bad for form in ("{}", "1.{}", "{}.1")]:
         with store.reading() as connection, pytest.raises(ValueError, match="cursor"):
-            reading.log_events(connection, after=cursor, limit=10)
+            event_log.log_events(connection, after=cursor, limit=10)
 
 
 def first_of(performer_id: str) -> Changes:
@@ -317,7 +317,7 @@ def test_the_log_waits_for_a_slow_transaction_instead_of_skipping_its_event(post
     begun.commit()
     slow.close()
     with store.reading() as connection:
-        later = reading.log_events(connection, after=seen[-1].cursor, limit=10)
+        later = event_log.log_events(connection, after=seen[-1].cursor, limit=10)
     assert places(later) == [("slow", 1), ("fast", 1)]
 
 
@@ -330,13 +330,13 @@ def test_after_a_restore_on_another_server_the_log_goes_on_where_it_was(postgres
         # As on a server that has seen far fewer transactions than the one the backup came from.
         connection.execute(text("UPDATE events SET transaction_id = transaction_id + 1000000000"))
     with store.reading() as connection:
-        assert reading.log_events(connection, after=None, limit=10) == []
+        assert event_log.log_events(connection, after=None, limit=10) == []
     migrate(store.engines.writer, restored=True)
     queue_item(writer)
     with store.reading() as connection:
-        whole = reading.log_events(connection, after=None, limit=10)
+        whole = event_log.log_events(connection, after=None, limit=10)
         assert len(whole) == 3
-        assert reading.log_events(connection, after=whole[1].cursor, limit=10) == whole[2:]
+        assert event_log.log_events(connection, after=whole[1].cursor, limit=10) == whole[2:]
 
 
 def test_after_a_restore_nobody_misses_events_that_get_the_numbers_of_lost_ones(
@@ -353,7 +353,7 @@ def test_after_a_restore_nobody_misses_events_that_get_the_numbers_of_lost_ones(
     migrate(restored.engines.writer, restored=True)
     queue_item(build_writer(restored), performer_id="new")
     with restored.reading() as connection:
-        later = reading.log_events(connection, after=seen[-1].cursor, limit=10)
+        later = event_log.log_events(connection, after=seen[-1].cursor, limit=10)
     backup.close()
     assert places(later) == [("new", 1)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.domain.webhook import ADMINISTRATORS, Endpoint, EndpointStatus
-from app.store import Store, pruning, reading, webhooks
+from app.store import Store, event_log, pruning, webhooks
 from app.store.pruning import LONGEST_HOLD
 from app.store.webhooks import EVENTS_REMOVED
 from tests.support.builders import NOON, moment
@@ -47,7 +47,7 @@ def cursors_fixture(store: Store) -> list[str]:
             queue_item(writer, source_feature=feature)
         clock.wait(DAY)
     with store.reading() as connection:
-        return [logged.cursor for logged in reading.log_events(connection, after=None, limit=10)]
+        return [logged.cursor for logged in event_log.log_events(connection, after=None, limit=10)]
 
 
 def keep(store: Store, *endpoints: Endpoint) -> None:

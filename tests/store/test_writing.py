@@ -15,7 +15,7 @@ from app.domain.event import EventName
 from app.domain.item import Status
 from app.domain.operation import OperationStatus
 from app.domain.room import Policy
-from app.store import Store, reading, writing
+from app.store import Store, event_log, leases, reading, wallet_operations, writing
 from app.store.engines import driver_rows
 from app.store.estimates import estimate_errors
 from app.store.writing import Changes, save
@@ -67,7 +67,7 @@ def test_the_log_keeps_the_order_in_which_a_batch_was_decided(store: Store) -> N
             connection, Changes(events=told, new_items={event.item.item_id: event.item for event in told if event.item})
         )
     with store.reading() as connection:
-        assert [logged.event for logged in reading.log_events(connection, after=None, limit=10)] == told
+        assert [logged.event for logged in event_log.log_events(connection, after=None, limit=10)] == told
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_due_operations_are_claimed_longest_due_first_and_each_once(store: Store
     assert claim(store, moment(10), limit=2) == ["operation-0"]
     assert claim(store, moment(10)) == []
     with store.reading() as connection:
-        claimed = {number: reading.operation_of(connection, f"item-{number}") for number in range(6)}
+        claimed = {number: wallet_operations.operation_of(connection, f"item-{number}") for number in range(6)}
         assert [number for number, found in claimed.items() if found and found[1]] == [0, 1, 5]
 
 
 def test_an_operation_is_due_until_somebody_holds_it(store: Store) -> None:
     def due(seconds: float) -> bool:
         with store.reading() as connection:
-            return reading.is_operation_due(connection, moment(seconds))
+            return wallet_operations.is_operation_due(connection, moment(seconds))
 
     with store.writing() as connection:
         save(connection, operation_changes(1, next_attempt_at=moment(5)))
@@ -201,7 +201,7 @@ def test_a_claim_is_a_lease_that_runs_out_or_ends_with_the_report(store: Store) 
     with store.writing() as connection:
         save(connection, Changes(operations={retried.item_id: retried}))
         # It has been sent once, and nothing that is written later may forget that.
-        assert reading.operation_of(connection, retried.item_id) == (retried, True)
+        assert wallet_operations.operation_of(connection, retried.item_id) == (retried, True)
     assert claim(store, moment(39)) == []
     assert claim(store, moment(40)) == ["operation-1"]
 
@@ -248,15 +248,15 @@ def test_presence_is_a_lease_of_each_process(store: Store) -> None:
         writing.renew_presence(connection, "one", [], expires_at=moment(99))
 
         def present(performer_id: str, process_id: str, seconds: float) -> bool:
-            return reading.present_elsewhere(connection, performer_id, process_id, moment(seconds))
+            return leases.present_elsewhere(connection, performer_id, process_id, moment(seconds))
 
         assert present("star", "one", 19.999)
         assert not present("star", "one", 20)
         assert present("star", "two", 20)
         assert not present("moon", "one", 0)
-        assert reading.lapsed_presence(connection, moment(14.999), 10) == []
-        assert reading.lapsed_presence(connection, moment(15), 10) == [("one", "moon")]
-        assert len(reading.lapsed_presence(connection, moment(99), 2)) == 2
+        assert leases.lapsed_presence(connection, moment(14.999), 10) == []
+        assert leases.lapsed_presence(connection, moment(15), 10) == [("one", "moon")]
+        assert len(leases.lapsed_presence(connection, moment(99), 2)) == 2
         writing.end_presence(connection, "one", "star")
         assert not present("star", "two", 0)
         assert present("star", "one", 0)
@@ -271,11 +271,11 @@ def test_rooms_that_differ_from_the_leases_are_found(store: Store) -> None:
         writing.renew_presence(connection, "one", ["kept", "offline"], expires_at=moment(15))
         writing.renew_presence(connection, "one", ["lapsed"], expires_at=moment(5))
     with store.reading() as connection:
-        assert reading.wrongly_online_rooms(connection, moment(5), 10) == ["lapsed", "left"]
-        assert reading.wrongly_online_rooms(connection, moment(5), 1) == ["lapsed"]
-        assert reading.wrongly_online_rooms(connection, moment(15), 10) == ["kept", "lapsed", "left"]
-        assert reading.wrongly_offline_rooms(connection, ["kept", "offline", "nobody"]) == ["offline"]
-        assert reading.wrongly_offline_rooms(connection, []) == []
+        assert leases.wrongly_online_rooms(connection, moment(5), 10) == ["lapsed", "left"]
+        assert leases.wrongly_online_rooms(connection, moment(5), 1) == ["lapsed"]
+        assert leases.wrongly_online_rooms(connection, moment(15), 10) == ["kept", "lapsed", "left"]
+        assert leases.wrongly_offline_rooms(connection, ["kept", "offline", "nobody"]) == ["offline"]
+        assert leases.wrongly_offline_rooms(connection, []) == []
 
 
 # Deadlines
@@ -330,19 +330,19 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
             lambda connection: writing.claim_operations(connection, now=moment(), lease_until=moment(), limit=20),
             "ix_operation_due",
         ),
-        (lambda connection: reading.is_operation_due(connection, moment()), "ix_operation_due"),
+        (lambda connection: wallet_operations.is_operation_due(connection, moment()), "ix_operation_due"),
         (
-            lambda connection: reading.operations_page(connection, status="dead", limit=20, skip=0),
+            lambda connection: wallet_operations.operations_page(connection, status="dead", limit=20, skip=0),
             "ix_operation_status",
         ),
-        (lambda connection: reading.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
-        (lambda connection: reading.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
+        (lambda connection: leases.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
+        (lambda connection: leases.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
         (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_user"),
         (
             lambda connection: estimate_errors(connection, "star", since=moment(), at_most=100),
             "ix_item_ended",
         ),
-        (lambda connection: reading.item_events(connection, item_id_of(7)), "sqlite_autoindex_events_1"),
+        (lambda connection: event_log.item_events(connection, item_id_of(7)), "sqlite_autoindex_events_1"),
         (lambda connection: reading.held_escrows(connection, ["one", "two"]), "sqlite_autoindex_items_2"),
     ],
 )

@@ -14,7 +14,7 @@ from app.domain.operation import Operation
 from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
-from app.store import Store, reading
+from app.store import Store, reading, wallet_operations
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox
@@ -148,7 +148,7 @@ class Stage:
 
     def row(self, item: Item) -> Operation:
         with self.store.reading() as connection:
-            found = reading.operation_of(connection, item.item_id)
+            found = wallet_operations.operation_of(connection, item.item_id)
         assert found is not None
         return found[0]
 

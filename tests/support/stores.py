@@ -33,7 +33,7 @@ from app.domain.room import Policy, Room, apply
 from app.engine.jobs import Envelope, Idempotency, Outcome
 from app.engine.writer import Writer
 from app.sandbox.tables import SANDBOX_TABLES
-from app.store import Store, engines, reading, writing
+from app.store import Store, engines, event_log, reading, writing
 from app.store.engines import driver_many, driver_rows, open_engines
 from app.store.migrating import migrate
 from app.store.records import Answer
@@ -318,7 +318,7 @@ def stored_room(store: Store, performer_id: str = PERFORMER.id) -> Room:
 
 def stored_events(store: Store, performer_id: str = PERFORMER.id) -> list[Event]:
     with store.reading() as connection:
-        return reading.room_events(connection, performer_id, 0, 1_000_000)
+        return event_log.room_events(connection, performer_id, 0, 1_000_000)
 
 
 def assert_consistent(store: Store, performer_id: str = PERFORMER.id) -> Room:

@@ -14,7 +14,7 @@ from app.domain import command as do
 from app.domain.errors import InvalidTransition, Unavailable
 from app.domain.item import Item, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
-from app.store import Store, reading, writing
+from app.store import Store, wallet_operations, writing
 from app.wallet import outbox
 from app.wallet.breaker import Breaker, BreakerState, Permit
 from tests.support.builders import ADMIN, NOON, moment
@@ -502,7 +502,9 @@ class TestLeases:
             with store.writing() as connection:
                 writing.claim_operations(connection, now=moment(), lease_until=moment(LEASE_SECONDS), limit=1)
         async with stage_on(store, clock, wallet) as after:
-            assert not await after.queries.run(lambda connection: reading.is_operation_due(connection, clock.now))
+            assert not await after.queries.run(
+                lambda connection: wallet_operations.is_operation_due(connection, clock.now)
+            )
             await after.lanes.run(writing.release_claims)
             async with after.running():
                 await after.told()

@@ -18,7 +18,8 @@ from app.domain.command import Role
 from app.domain.room import Policy
 from app.store.engines import open_engines, sqlite_driver
 from app.store.histories import HISTORIES, history_values
-from app.store.reading import ROOMS, load_rooms
+from app.store.reading import load_rooms
+from app.store.tables import ROOMS
 from tests.bench import servers
 from tests.bench.load.callers import Answer, Call, Caller, call
 from tests.bench.load.requests import get, post

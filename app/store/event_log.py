@@ -1,0 +1,237 @@
+"""Reads of the event log: of a room, of an item, and of all by cursor; each returns domain values."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import cast as sql_cast
+
+from app.domain.event import Event, Logged
+from app.store import compact, records
+from app.store.tables import EVENTS, ITEMS, META
+
+_FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
+EVENT_ROWS = select(EVENTS, *_FIXED_PART).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
+"""Rows for `records.event_from`: an event with the fixed part of its item."""
+_EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
+
+
+def find_event(connection: Connection, performer_id: str, version: int) -> Event:
+    this = {"performer_id": performer_id, "version": version}
+    return records.event_from(connection.execute(_EVENT, this).mappings().one())
+
+
+def room_events(connection: Connection, performer_id: str, after: int, limit: int) -> list[Event]:
+    """A room's events after a version, in order, at most `limit`."""
+    statement = (
+        EVENT_ROWS.where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > after)
+        .order_by(EVENTS.c.version)
+        .limit(limit)
+    )
+    return [records.event_from(row) for row in connection.execute(statement).mappings()]
+
+
+AT_OF_NEXT = (
+    select(EVENTS.c.at)
+    .where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version > bindparam("version"))
+    .order_by(EVENTS.c.version)
+    .limit(1)
+)
+SHORTEST_STRETCH = 250
+
+
+def item_events(connection: Connection, item_id: str) -> list[Event]:
+    """An item's events, oldest first."""
+    return [records.event_from(row) for row in item_log(connection, item_id)]
+
+
+def item_log(connection: Connection, item_id: str) -> list[RowMapping]:
+    """The rows of an item's events, oldest first."""
+    return items_log(connection, [item_id])[item_id]
+
+
+_FIRST_VERSION = func.coalesce(ITEMS.c.first_version, 1)
+"""NULL is from before there was this column; `compaction` fills it in."""
+_ITEMS_BY_ID = ITEMS.c.item_id.in_(bindparam("item_ids", expanding=True))
+_ITEMS_STRETCH = (
+    select(EVENTS, *_FIXED_PART)
+    .select_from(
+        ITEMS.join(
+            EVENTS,
+            (EVENTS.c.performer_id == ITEMS.c.performer_id)
+            & (EVENTS.c.version >= _FIRST_VERSION + bindparam("first"))
+            & (EVENTS.c.version < _FIRST_VERSION + bindparam("behind"))
+            & (EVENTS.c.item_id == ITEMS.c.item_id),
+        )
+    )
+    .where(_ITEMS_BY_ID)
+    .order_by(EVENTS.c.version)
+)
+_AT_BEHIND = (
+    select(EVENTS.c.at)
+    .where(EVENTS.c.performer_id == ITEMS.c.performer_id, EVENTS.c.version >= _FIRST_VERSION + bindparam("behind"))
+    .order_by(EVENTS.c.version)
+    .limit(1)
+    .scalar_subquery()
+)
+# A room's time never runs backwards.
+_UNFINISHED = select(ITEMS.c.item_id).where(_ITEMS_BY_ID, ITEMS.c.updated_at >= _AT_BEHIND)
+
+
+def items_log(connection: Connection, item_ids: Sequence[str]) -> Mapping[str, list[RowMapping]]:
+    """The rows of the events of some items, by item and oldest first.
+
+    They have no index of their own, which would take as much room as they do: they are found in their rooms' logs, from
+    each item's creation to the time of its last update, in stretches that double.
+    """
+    found: dict[str, list[RowMapping]] = {item_id: [] for item_id in item_ids}
+    first, length, left = 0, SHORTEST_STRETCH, item_ids
+    while left:
+        stretch = {"item_ids": left, "first": first, "behind": first + length}
+        for row in connection.execute(_ITEMS_STRETCH, stretch).mappings():
+            found[row["item_id"]].append(row)
+        left = connection.execute(_UNFINISHED, {"item_ids": left, "behind": first + length}).scalars().all()
+        first, length = first + length, 2 * length
+    return found
+
+
+_CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
+LOG_LEAP = "log_leap"
+"""In META of a restored database. On PostgreSQL: added to transaction ids, which begin anew on the server that a backup
+is restored to. On SQLite: the cursor that events go on behind, if it is higher than that of the newest."""
+_LEAP: Any = (
+    select(func.coalesce(func.max(sql_cast(META.c.value, BigInteger)), literal_column("0")))
+    .where(META.c.name == literal_column(f"'{LOG_LEAP}'"))
+    .scalar_subquery()
+)
+NEXT_CURSOR: Any = text(
+    "max(coalesce((SELECT max(cursor) FROM events), 0),"
+    " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'log_leap'), 0)) + 1"
+)
+"""SQLite's own next number is one more than the highest that is left, which a restore or retention may have lowered."""
+
+
+def keep_numbering(connection: Connection) -> None:
+    """On SQLite: have the log go on behind its newest event also when that is gone."""
+    if connection.dialect.name != "sqlite":
+        return
+    newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one() or 0
+    leap = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
+    if leap is None:
+        connection.execute(META.insert().values(name=LOG_LEAP, value=str(newest)))
+    elif int(leap) < newest:
+        connection.execute(META.update().where(META.c.name == LOG_LEAP).values(value=str(newest)))
+
+
+THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP
+_OLDEST_OPEN_TRANSACTION: Any = literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint") + _LEAP
+
+
+def log_events(
+    connection: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    performer_id: str | None = None,
+    source_feature: str | None = None,
+) -> list[Logged]:
+    """The event log after a cursor, in an order that never changes and in which nothing appears late.
+
+    On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
+    only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
+    """
+    statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
+    if performer_id is not None:
+        statement = statement.where(EVENTS.c.performer_id == performer_id)
+    if source_feature is not None:
+        statement = statement.where(EVENTS.c.source_feature == source_feature)
+    return [logged_from(row) for row in connection.execute(statement).mappings()]
+
+
+def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
+    """The events behind a cursor, in the log's order; on PostgreSQL those that are visible."""
+    if connection.dialect.name == "postgresql":
+        transaction, sequence = _cursor_parts(after or "0.0", 2)
+        return statement.where(
+            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
+            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
+        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
+    (sequence,) = _cursor_parts(after or "0", 1)
+    return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
+
+
+def log_page(
+    connection: Connection,
+    *,
+    after: str | None,
+    limit: int,
+    performer_id: str | None = None,
+    source_feature: str | None = None,
+) -> tuple[list[Logged], str | None]:
+    """As `log_events`, with the cursor from which the same reader goes on: behind all that has been looked at, so that
+    the events of others are not looked at again and again."""
+    end = log_end(connection)
+    page = log_events(connection, after=after, limit=limit, performer_id=performer_id, source_feature=source_feature)
+    if len(page) == limit or (page and (end is None or is_behind(end, page[-1].cursor))):
+        return page, page[-1].cursor
+    return page, end if end is not None and is_behind(after, end) else after
+
+
+def log_stretch(connection: Connection, after: str | None, length: int) -> tuple[str | None, bool]:
+    """The cursor of the last of the next `length` events behind another one, and whether the log ends there. None if
+    there is none yet."""
+    place = select(EVENTS.c.transaction_id, EVENTS.c.cursor)
+    row = connection.execute(_log_after(place.offset(length - 1).limit(1), connection, after)).mappings().first()
+    if row is not None:
+        return cursor_of(row), False
+    end = log_end(connection)
+    return (end if end is not None and is_behind(after, end) else None), True
+
+
+def in_stretch(statement: Any, connection: Connection, after: str | None, through: str) -> Any:
+    """The events behind a cursor, up to and including that of another event, in the log's order."""
+    statement = _log_after(statement, connection, after)
+    if connection.dialect.name == "postgresql":
+        transaction, sequence = _cursor_parts(through, 2)
+        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) <= (transaction, sequence))
+    return statement.where(EVENTS.c.cursor <= _cursor_parts(through, 1)[0])
+
+
+def log_end(connection: Connection) -> str | None:
+    """The cursor of the newest event that `log_events` shows; None for an empty log.
+
+    Every event up to it is visible already, so a reader that found nothing for itself before it may go on behind it.
+    """
+    statement = select(EVENTS.c.transaction_id, EVENTS.c.cursor).limit(1)
+    if connection.dialect.name == "postgresql":
+        statement = statement.where(EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION).order_by(
+            EVENTS.c.transaction_id.desc(), EVENTS.c.cursor.desc()
+        )
+    else:
+        statement = statement.order_by(EVENTS.c.cursor.desc())
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else cursor_of(row)
+
+
+def cursor_of(row: RowMapping) -> str:
+    """On SQLite, which has one writer, an event has no transaction's id."""
+    transaction, cursor = row["transaction_id"], row["cursor"]
+    return str(cursor) if transaction is None else f"{transaction}.{cursor}"
+
+
+def is_behind(cursor: str | None, other: str) -> bool:
+    """Whether a cursor of this log lies before another one."""
+    return cursor is None or [int(part) for part in cursor.split(".")] < [int(part) for part in other.split(".")]
+
+
+def logged_from(row: RowMapping) -> Logged:
+    """From a row of EVENT_ROWS."""
+    return Logged(cursor=cursor_of(row), event=records.event_from(row))
+
+
+def _cursor_parts(cursor: str, count: int) -> list[int]:
+    parts = cursor.split(".")
+    if len(parts) != count or not all(_CURSOR_PART.fullmatch(part) for part in parts):
+        raise ValueError("not a cursor of this log")
+    return [int(part) for part in parts]
