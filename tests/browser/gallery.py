@@ -5,6 +5,7 @@
 writes FOLDER/STATE-WIDTH-THEME.png, and index.html, which shows them all. Without a STATE: all of them.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,4 +80,8 @@ def main(folder: Path, wanted: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    parser = argparse.ArgumentParser(prog="python -m tests.browser.gallery", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where the pictures go")
+    parser.add_argument("states", nargs="*", help="some of the pages' states; all without")
+    arguments = parser.parse_args()
+    main(arguments.folder, arguments.states)
