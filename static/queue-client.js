@@ -18,8 +18,8 @@ export { QueueError, isActive };
 
 const PROTOCOL = "performance-queue.v1";
 const BEARER = "bearer.";
-/** What a subprotocol may consist of, and a header hold. */
-const FITS = /^[\w.-]{1,4000}$/;
+/** What a subprotocol may consist of, and how long the service takes one. */
+const FITS = /^[\w.-]{1,800}$/;
 const COMMAND_TIMEOUT_MS = 15_000;
 const OPEN_TIMEOUT_MS = 10_000;
 const PONG_TIMEOUT_MS = 8_000;
@@ -275,8 +275,10 @@ export class QueueClient extends EventTarget {
       opened = true;
       this.#refusals = 0;
       this.#heard = Date.now();
+      if (!this.token) return;
       // A private room whose service does not look there says nothing until it is told.
-      if (this.token) this.#arm("auth", NO_WELCOME_MS, () => this.#authenticate());
+      if (FITS.test(this.token)) this.#arm("auth", NO_WELCOME_MS, () => this.#authenticate());
+      else this.#authenticate();
     };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#receive(event.data);
@@ -413,7 +415,7 @@ export class QueueClient extends EventTarget {
       // The audience changed with the welcome: what follows must be a picture of our own, and if none comes by
       // itself it is asked for.
       this.#arm("auth", AFTER_AUTH_MS, () => this.resync());
-    } else if (!this.#authenticated) {
+    } else if (FITS.test(this.token)) {
       this.#disarm("auth");
       this.#authenticate();
     }

@@ -3,6 +3,8 @@
 import json
 import re
 
+import jwt
+import pytest
 from playwright.sync_api import CDPSession, Page, WebSocket, expect
 
 from tests.support.browsing import PHONE, Room, Windows, wait_for
@@ -88,6 +90,30 @@ def test_an_owners_page_is_live_with_the_first_frames_it_gets_also_after_an_outa
     expect(page.get_by_test_id("ahead")).to_have_text("You’re next, after this one")
     assert lines[0][:2] == ["welcome", "snapshot"]
     assert lines[-1][:3] == ["welcome", "update", "position"]
+
+
+@pytest.mark.parametrize(("length", "first"), [(800, ["welcome", "snapshot"]), (2_000, ["sent"])])
+def test_a_token_that_is_too_long_for_the_handshake_goes_in_a_frame(
+    room: Room, windows: Windows, length: int, first: list[str]
+) -> None:
+    """Tokens that a host site signs are longer than the queue's own."""
+    room.request(userId="ada")
+    secret, short = room.server.settings.auth_secret, room.server.viewer("ada")
+    claims = jwt.decode(short, secret, ["HS256"])
+    token = jwt.encode({**claims, "pad": "x" * ((length - len(short) - 20) * 3 // 4)}, secret)
+    assert length - 30 < len(token) <= length
+    page = windows.blank(size=PHONE)
+    frames: list[str] = []
+
+    def opened(line: WebSocket) -> None:
+        line.on("framesent", lambda text: frames.append("sent"))
+        line.on("framereceived", lambda text: frames.append(json.loads(text)["type"]))
+
+    page.on("websocket", opened)
+    page.goto(f"{room.watch_url()}#token={token}")
+    expect(page.get_by_test_id("position")).to_have_text("1")
+    assert frames[: len(first)] == first
+    assert frames.count("sent") <= 1
 
 
 def test_a_private_room_of_a_service_that_does_not_look_for_a_token_in_the_handshake_is_told_it(
