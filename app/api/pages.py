@@ -63,9 +63,13 @@ CurrentSite = Callable[[], Site]
 
 def current_site(*, reload: bool) -> CurrentSite:
     """Gives the site: read now and once, or with `reload` again whenever a file of it has changed."""
-    if not reload:
-        _site(0)
-    return lambda: _site(_newest_change() if reload else 0)
+
+    def site() -> Site:
+        return _site(_newest_change() if reload else 0)
+
+    # To compress every file takes a second, in which the first reader of a page would hold up everybody.
+    site()
+    return site
 
 
 def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:

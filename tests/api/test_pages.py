@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from app.api import pages
 from app.api.pages import STATIC
 from tests.support.server import Api, problem
 
@@ -167,3 +168,9 @@ async def test_a_performers_page_has_a_manifest_with_icons_of_the_sizes_that_it_
         assert icon["sizes"] == f"{width}x{height}"
     assert {icon["purpose"] for icon in manifest["icons"]} == {"any", "maskable"}
     problem(await api.get("/watch/%22/manifest.webmanifest"), 404, "NOT_FOUND")
+
+
+def test_the_site_is_read_before_anybody_asks_for_a_page() -> None:
+    pages._site.cache_clear()
+    pages.current_site(reload=True)
+    assert pages._site.cache_info().currsize == 1
