@@ -361,3 +361,16 @@ async def test_a_user_may_queue_only_so_much_a_minute(limited: Server, performer
         # A repeated request queues nothing and is answered even now; another user has a limit of their own.
         assert (await api.post(ITEMS, limited.feature(), first)).status_code == 200
         await api.intake(performer_id, userId=fresh("user"))
+
+
+async def test_a_whole_float_is_the_integer_that_it_is_and_another_is_refused(
+    api: Api, server: Server, performer_id: str
+) -> None:
+    body = intake_body(performer_id, tokens=100.0, durationSeconds=30.0)
+    item = ok(await api.send("POST", "/v1/queue/items", server.admin, body), 201)
+    assert (repr(item["tokens"]), repr(item["durationSeconds"])) == ("100", "30")
+    again = await api.send("POST", "/v1/queue/items", server.admin, {**body, "tokens": 100, "durationSeconds": 30})
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    for fields in ({"tokens": 1.5}, {"durationSeconds": 30.5}, {"tokens": 1e300}):
+        refused = await api.send("POST", "/v1/queue/items", server.admin, intake_body(performer_id, **fields))
+        problem(refused, 422, "VALIDATION_ERROR")
