@@ -25,7 +25,7 @@ from app.engine.queries import Queries
 from app.server.middleware import Endpoint, body_of
 from app.store import Store, reading, wallet_operations
 from app.store.searching import search_items
-from app.wire import shapes
+from app.wire import admin_shapes, shapes
 from app.wire.requests import (
     DisconnectRequest,
     EmptyRequest,
@@ -75,7 +75,7 @@ class Admin:
         if not replayed:
             about = {"sub": body.sub, "performer_id": body.performer_id, "by": principal.sub, "sockets": sockets}
             log.info("sockets were disconnected by an administrator", extra=about)
-        answer: shapes.DisconnectedShape = {"sockets": sockets, "processes": processes}
+        answer: admin_shapes.DisconnectedShape = {"sockets": sockets, "processes": processes}
         return json_response(answer, headers=REPLAYED if replayed else None)
 
     async def rooms(self, request: Request) -> Response:
@@ -85,7 +85,7 @@ class Admin:
             lambda connection: reading.rooms_page(connection, self.store.policy, limit=limit, skip=skip)
         )
         rooms = [shapes.room_shape(room, self.store.epoch) for room in page.rows]
-        listing: shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
+        listing: admin_shapes.RoomsPage = {"rooms": rooms, "total": page.total, "limit": limit, "skip": skip}
         return json_response(listing)
 
     async def items(self, request: Request) -> Response:
@@ -93,7 +93,7 @@ class Admin:
         words = search_words_of(request)
         limit, _ = paging_of(request)
         found = await self.queries.run_slow(lambda connection: search_items(connection, words, limit=limit))
-        answer: shapes.FoundItems = {
+        answer: admin_shapes.FoundItems = {
             "items": [shapes.whole_item(*await self.queries.position(item)) for item in found.items],
             "more": found.more,
             "lookedBackTo": found.looked_back_to,
@@ -107,7 +107,7 @@ class Admin:
         wanted = set(performer_ids_of(request))
         everywhere, processes = await self.watched_rooms()
         found = [room for room in everywhere if not wanted or room.performer_id in wanted]
-        page: shapes.AudiencesPage = {
+        page: admin_shapes.AudiencesPage = {
             "audiences": [
                 {
                     "performerId": room.performer_id,
@@ -140,8 +140,8 @@ class Admin:
                 connection, status=status, limit=limit, skip=skip, item_id=item_id
             )
         )
-        operations = [shapes.operation_shape(operation) for operation in page.rows]
-        listing: shapes.OperationsPage = {
+        operations = [admin_shapes.operation_shape(operation) for operation in page.rows]
+        listing: admin_shapes.OperationsPage = {
             "operations": operations,
             "total": page.total,
             "limit": limit,
@@ -155,13 +155,13 @@ class Admin:
         operation, replayed = await self.actions.retry_operation(
             principal, request.path_params["operationId"], idempotency_key_of(request)
         )
-        return json_response(shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
+        return json_response(admin_shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
 
     async def retry_operations(self, request: Request) -> Response:
         principal = await self.callers.principal(request)
         read_body(RetryOperationsRequest, await body_of(request))
         retried, replayed = await self.actions.retry_dead_operations(principal, idempotency_key_of(request))
-        answer: shapes.RetriedShape = {"retried": retried}
+        answer: admin_shapes.RetriedShape = {"retried": retried}
         return json_response(answer, headers=REPLAYED if replayed else None)
 
     async def resolve_operation(self, request: Request) -> Response:
@@ -170,7 +170,7 @@ class Admin:
         operation, replayed = await self.actions.resolve_operation(
             principal, request.path_params["operationId"], body, idempotency_key_of(request)
         )
-        return json_response(shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
+        return json_response(admin_shapes.operation_shape(operation), headers=REPLAYED if replayed else None)
 
     def routes(self) -> list[BaseRoute]:
         return [

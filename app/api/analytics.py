@@ -13,7 +13,7 @@ from itertools import accumulate
 from app.domain import activity
 from app.domain.activity import Life
 from app.store.tables import milliseconds
-from app.wire.shapes import Analytics, EstimateByAhead, EstimateError, FeatureFigures, Percentiles
+from app.wire.report_shapes import Analytics, EstimateByAhead, EstimateError, FeatureFigures, Percentiles
 
 Key = tuple[str, str, int]
 """Feature, kind, number."""

@@ -19,7 +19,7 @@ from app.server.middleware import Endpoint
 from app.store import activity
 from app.store.tables import milliseconds
 from app.wire.commands import ROOM_PATH
-from app.wire.shapes import Analytics
+from app.wire.report_shapes import Analytics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from app.api.responses import json_response
 from app.server.middleware import Endpoint, body_of
 from app.wallet.comparison import Difference
 from app.wallet.wallet_check import WalletChecks
-from app.wire import shapes
+from app.wire import admin_shapes
 from app.wire.requests import WalletCheckRequest, read_body
 
 PATH = "/v1/admin/wallet-check"
@@ -27,7 +27,7 @@ class WalletCheckRoutes:
     async def last(self, request: Request) -> Response:
         rights.may_administer(await self.callers.principal(request))
         last = await self.checks.last()
-        answer: shapes.WalletCheckShape = {
+        answer: admin_shapes.WalletCheckShape = {
             "comparedAt": None if last is None else last.at,
             "examined": None if last is None else last.examined,
             "different": None if last is None else last.different,
@@ -39,7 +39,7 @@ class WalletCheckRoutes:
         body = read_body(WalletCheckRequest, await body_of(request))
         idempotency_key_of(request)  # refused if it cannot be one; a comparison that is repeated does no harm
         part = await self.checks.part(body.next)
-        answer: shapes.WalletCheckPart = {
+        answer: admin_shapes.WalletCheckPart = {
             "differences": [_difference_shape(each) for each in part.differences],
             "examined": part.examined,
             "different": part.different,
@@ -54,7 +54,7 @@ class WalletCheckRoutes:
         ]
 
 
-def _difference_shape(difference: Difference) -> shapes.EscrowDifferenceShape:
+def _difference_shape(difference: Difference) -> admin_shapes.EscrowDifferenceShape:
     item = difference.item
     return {
         "itemId": item.item_id,

@@ -13,7 +13,7 @@ from pathlib import Path
 from app.settings import InvalidSettings
 from app.store import Store, forgetting, pruning
 from app.store.pruning import Pruned
-from app.wire import shapes
+from app.wire import admin_shapes, shapes
 from app.wire.encoding import encode
 
 PAUSE_SECONDS = 0.02
@@ -104,7 +104,7 @@ def _line(pruned: Pruned) -> bytes:
                 "item": shapes.whole_item(pruned.item, 0),
                 "events": [shapes.logged_event(logged) for logged in pruned.events],
                 "transitions": shapes.transitions_shape([logged.event for logged in pruned.events])["transitions"],
-                "operation": shapes.operation_shape(pruned.operation),
+                "operation": admin_shapes.operation_shape(pruned.operation),
             }
         )
         + b"\n"

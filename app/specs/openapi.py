@@ -208,7 +208,7 @@ def _answer(operation: Operation, status: int) -> Schema:
     if answer is None:
         return {"description": HTTPStatus(status).phrase, "headers": _headers(["X-Request-ID"])}
     if isinstance(answer, str):
-        content: Schema = {answer: {"schema": {"type": "string"}}}
+        content: Schema = {answer: {"schema": {"type": "object" if answer.endswith("json") else "string"}}}
     else:
         content = {"application/json": {"schema": reference(answer) if is_typeddict(answer) else {"type": "object"}}}
     if operation.name == "events":

@@ -26,7 +26,7 @@ from app.domain.errors import (
     Unavailable,
     UserLimitReached,
 )
-from app.wire import shapes, timeline_shapes, webhook_shapes
+from app.wire import admin_shapes, report_shapes, shapes, timeline_shapes, webhook_shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
 from app.wire.requests import (
     DisconnectRequest,
@@ -209,7 +209,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "analytics",
         "A room's figures over a span: counts, waits, rates, tokens, how good the estimate was",
         "Rooms",
-        shapes.Analytics,
+        report_shapes.Analytics,
         who=Who.STAGE,
         parameters=("from", "to"),
         refuses=(*LISTING, PerformerNotFound),
@@ -334,7 +334,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "rooms",
         "All rooms, the most recently active first",
         "Administration",
-        shapes.RoomsPage,
+        admin_shapes.RoomsPage,
         who=ADMIN,
         parameters=("limit", "skip"),
         refuses=LISTING,
@@ -344,7 +344,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "search_items",
         "The items that somebody's words belong to, newest first",
         "Administration",
-        shapes.FoundItems,
+        admin_shapes.FoundItems,
         who=ADMIN,
         parameters=("search", "limit"),
         refuses=LISTING,
@@ -356,7 +356,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "audiences",
         "The sockets of every watched room and how they keep up, over all processes, the most watched room first",
         "Administration",
-        shapes.AudiencesPage,
+        admin_shapes.AudiencesPage,
         who=ADMIN,
         parameters=("performers", "limit", "skip"),
         refuses=LISTING,
@@ -371,7 +371,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Administration",
         who=ADMIN,
         body=DisconnectRequest,
-        answers={200: shapes.DisconnectedShape},
+        answers={200: admin_shapes.DisconnectedShape},
         refuses=COMMAND,
         notes="Sockets are closed with 4503, after which a client does not come back by itself; event streams break "
         "off. A token that is still valid opens another. After 503 only those of one process are closed, and the same "
@@ -382,7 +382,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "all_analytics",
         "The figures over all rooms",
         "Administration",
-        shapes.Analytics,
+        report_shapes.Analytics,
         who=ADMIN,
         parameters=("from", "to"),
         refuses=LISTING,
@@ -392,7 +392,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "wallet_operations",
         "The wallet operations, newest first",
         "Administration",
-        shapes.OperationsPage,
+        admin_shapes.OperationsPage,
         who=ADMIN,
         parameters=("operationStatus", "operationItem", "limit", "skip"),
         refuses=LISTING,
@@ -405,7 +405,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Administration",
         who=ADMIN,
         body=EmptyRequest,
-        answers={200: shapes.OperationShape},
+        answers={200: admin_shapes.OperationShape},
         refuses=(*COMMAND, NotFound, InvalidTransition),
     ),
     Operation(
@@ -416,7 +416,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Administration",
         who=ADMIN,
         body=RetryOperationsRequest,
-        answers={200: shapes.RetriedShape},
+        answers={200: admin_shapes.RetriedShape},
         refuses=COMMAND,
         notes="At most 10,000 in one request; ask again until none is retried.",
     ),
@@ -428,7 +428,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Administration",
         who=ADMIN,
         body=ResolveRequest,
-        answers={200: shapes.OperationShape},
+        answers={200: admin_shapes.OperationShape},
         refuses=(*COMMAND, NotFound, InvalidTransition),
         notes="For an operation that is dead, or that retries and is not under way. The wallet is asked first: a held "
         "escrow allows any resolution, one that was resolved meanwhile is confirmed as it is. Writing off changes "
@@ -439,7 +439,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "last_wallet_check",
         "What the last comparison with the wallet came to, wherever it was made",
         "Administration",
-        shapes.WalletCheckShape,
+        admin_shapes.WalletCheckShape,
         who=ADMIN,
         refuses=(*TOKEN, Forbidden),
     ),
@@ -451,7 +451,7 @@ OPERATIONS: tuple[Operation, ...] = (
         tag="Administration",
         who=ADMIN,
         body=WalletCheckRequest,
-        answers={200: shapes.WalletCheckPart},
+        answers={200: admin_shapes.WalletCheckPart},
         refuses=LISTING,
         notes="An answer holds the part that can be compared in time. Send its `next` until that is null: then the "
         "result is recorded for the metrics. Nothing of the queue is changed. 503 while the wallet cannot be asked, "

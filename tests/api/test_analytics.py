@@ -12,7 +12,7 @@ from app.api import analytics
 from app.domain.activity import PLACES_AHEAD, Life
 from app.domain.item import Clock, Item, Status
 from app.store.tables import milliseconds
-from app.wire.shapes import Analytics, EstimateByAhead
+from app.wire.report_shapes import Analytics, EstimateByAhead
 from tests.support.builders import build_item, moment
 from tests.support.server import Api, Server, fresh, ok, problem
 

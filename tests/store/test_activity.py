@@ -19,7 +19,7 @@ from app.domain.operation import Operation, OperationStatus, Receipt
 from app.engine.writer import Writer
 from app.store import Store, activity, pruning, reading
 from app.store.tables import milliseconds
-from app.wire.shapes import Analytics
+from app.wire.report_shapes import Analytics
 from tests.support.builders import NOON, PERFORMER, moment
 from tests.support.stores import (
     Database,

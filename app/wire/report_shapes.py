@@ -1,0 +1,71 @@
+"""The JSON of analytics."""
+
+from datetime import datetime
+
+# pydantic, which makes the JSON Schemas, reads the inheritance of typing.TypedDict only from Python 3.12 on.
+from typing_extensions import TypedDict
+
+
+class Percentiles(TypedDict):
+    p50: float | None
+    p90: float | None
+
+
+class Counts(TypedDict):
+    created: int
+    started: int
+    finished: int
+    abandoned: int
+    refunded: int
+    settled: int
+
+
+class Tokens(TypedDict):
+    settled: int
+    refunded: int
+
+
+class EstimateError(TypedDict):
+    count: int
+    meanAbsoluteSeconds: float | None
+    biasSeconds: float | None
+
+
+class FeatureFigures(TypedDict):
+    sourceFeature: str
+    count: int
+    waitSeconds: Percentiles
+    serviceSeconds: Percentiles
+
+
+class EstimateByAhead(TypedDict):
+    """How good the waits told on arrival were to items that had so many ahead of them."""
+
+    aheadFrom: int
+    aheadTo: int | None
+    count: int
+    meanAbsoluteSeconds: float | None
+    biasSeconds: float | None
+    rangeRate: float | None
+    insideRate: float | None
+
+
+Analytics = TypedDict(
+    "Analytics",
+    {
+        "performerId": str | None,
+        "from": datetime,
+        "to": datetime,
+        "counts": Counts,
+        "abandonRate": float | None,
+        "refundRate": float | None,
+        "tokens": Tokens,
+        "waitSeconds": Percentiles,
+        "serviceSeconds": Percentiles,
+        "estimateError": EstimateError,
+        "features": list[FeatureFigures],
+        "estimateByAhead": list[EstimateByAhead],
+    },
+)
+"""Rates are shares of the items that ended in the span; null where there is nothing to tell from. `rangeRate` is the
+share of waits told with a range, `insideRate` the share of those that came to lie within it: 0.8 is claimed."""
