@@ -38,7 +38,7 @@ async def test_a_performer_drives_the_room_over_the_socket(api: Api, server: Ser
         paused = await done("pause", itemId=first["itemId"])
         assert paused["paused"] is True
         assert (await done("resume", itemId=first["itemId"]))["paused"] is False
-        finished = await done("complete", itemId=first["itemId"], refundTokens=4)
+        finished = await done("complete", itemId=first["itemId"], refundTokens=4.0)  # a whole float is an integer
         assert (finished["status"], finished["position"], finished["walletStatus"]) == ("finished", 0, "pending")
         started = await done("start", itemId=third["itemId"])
         assert (started["status"], started["position"]) == ("started", 1)
@@ -172,6 +172,7 @@ async def test_a_refusal_shows_the_item_it_is_about_as_http_does(api: Api, serve
         ("start", {"itemId": "{item}", "reason": "timeout"}, "reason"),
         ("start-next", {"itemId": "{item}"}, "itemId"),
         ("complete", {"itemId": "{item}", "refundTokens": "1"}, "refundTokens"),
+        ("complete", {"itemId": "{item}", "refundTokens": 1.5}, "refundTokens"),
         ("complete", {"itemId": "{item}", "refund_tokens": 1}, "refund_tokens"),
         ("abandon", {"itemId": "{item}", "reason": "bored"}, "reason"),
         ("refund", {"itemId": "{item}"}, "reason"),

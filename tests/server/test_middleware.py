@@ -112,6 +112,13 @@ async def test_a_body_that_says_that_it_is_too_large_is_not_even_received() -> N
     assert status_of(sent) == 413
 
 
+@pytest.mark.parametrize("pieces", [[b""], [b"{}", b""]])
+async def test_a_body_that_did_not_arrive_as_it_was_announced_is_refused(pieces: list[bytes]) -> None:
+    sent = await Caller().post("/echo", pieces, [(b"content-length", b"20")])
+    assert status_of(sent) == 400
+    assert b"BAD_REQUEST" in sent[1]["body"]
+
+
 async def test_nobody_is_answered_who_went_away_before_the_end_of_the_request() -> None:
     caller = Caller()
     assert await caller.post("/echo", [b"{", None]) == []
