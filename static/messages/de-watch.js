@@ -34,6 +34,7 @@ export default {
   "notice.outlook": "Nach „{title}“ bist du dran, in etwa {time}",
   "notify.off": "Benachrichtigen",
   "notify.on": "Benachrichtigung an",
+  "notify.sound": "Ton an",
   "notify.granted": "Wir sagen dir Bescheid, wenn du bald dran bist.",
   "notify.soundOnly": "Du hörst einen Ton, wenn du bald dran bist. Mitteilungen lässt dein Browser hier nicht zu.",
   "stage.free": "Die Bühne ist frei",

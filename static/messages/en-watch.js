@@ -34,6 +34,7 @@ export default {
   "notice.outlook": "You’re next after “{title}”, about {time}",
   "notify.off": "Notify me",
   "notify.on": "Notifications on",
+  "notify.sound": "Sound on",
   "notify.granted": "We’ll tell you when it’s nearly your turn.",
   "notify.soundOnly": "We’ll play a sound when it’s nearly your turn. Your browser doesn’t allow notifications here.",
   "stage.free": "The stage is free",

@@ -194,11 +194,16 @@ export function visitorHero(hero, { depth, situation, owner, wait }) {
   say("");
 }
 
+/** Where the browser shows no notifications, a sound is all there is. */
+function mayNotify() {
+  return globalThis.Notification?.permission === "granted";
+}
+
 function alertButton() {
   const words = el("span");
   return alertSwitch(
     el("button", { class: "button", type: "button", id: "notify" }, words),
-    (on) => setText(words, t(on ? "notify.on" : "notify.off")),
+    (on) => setText(words, t(on ? (mayNotify() ? "notify.on" : "notify.sound") : "notify.off")),
     (outcome) => toast(t(outcome === "on" ? "notify.granted" : "notify.soundOnly")),
   );
 }

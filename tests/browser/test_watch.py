@@ -176,6 +176,7 @@ def test_where_notifications_cannot_be_shown_a_sound_is_all_that_is_promised(roo
     ada.goto(room.watch_url("ada"))
     ada.get_by_role("button", name="Notify me").click()
     expect(ada.get_by_text("We’ll play a sound when it’s nearly your turn.")).to_be_visible()
+    expect(ada.get_by_role("button", name="Sound on")).to_be_visible()
     expect(ada.get_by_text("We’ll tell you")).to_have_count(0)
 
 
