@@ -89,8 +89,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._deadline_phase = _Phase.DONE
         self._turn: asyncio.TimerHandle | None = None
         """When a handshake, or a request that came early, goes on."""
-        self._is_pipelining = False
-        """The request that is started now has waited for the answer to the one before."""
+        self._came_early = False
+        """The next request began to come before the answer to the one before had been given."""
         self._end_timer: asyncio.TimerHandle | None = None
 
     # The connection
@@ -303,9 +303,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
         if self._serving is not None:
             # No body follows the head of the answer to a HEAD request.
             _response_transport(self._serving).flush()
-        self._is_pipelining = True
+        # Of a long head the rest is parsed only now, or still to come.
+        self._came_early = bool(self.pipeline or self._unparsed) or self._phase is _Phase.HEAD
         super().on_response_complete()
-        self._is_pipelining = False
         if not self.pipeline:
             self._reading.release(Hold.PIPELINE)
         if self._is_serving or self.transport.is_closing():
@@ -350,7 +350,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         """uvicorn's; remembers which request is being answered. Thousands of requests that came in one go take turns
         with those of other connections, and may be dropped for these."""
         self._serving = cycle
-        delay = self._of_address(self._admission.pipelined_delay) if self._is_pipelining else 0.0
+        delay = self._of_address(self._admission.pipelined_delay) if self._came_early else 0.0
+        self._came_early = False
         if delay:
             self._admission.idle(self)
             self._turn = self.loop.call_later(delay, self._go_on, cycle, app)

@@ -148,9 +148,11 @@ async def test_the_answer_to_a_head_request_is_out_before_what_follows_is_refuse
     assert server.expected_errors() == []
 
 
-async def test_requests_that_come_before_their_turn_wait_and_no_others_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("padding", ["", "x" * 6_000], ids=["short", "long"])
+async def test_requests_that_come_before_their_turn_wait_and_no_others_do(tmp_path: Path, padding: str) -> None:
+    """A head that is longer than a slice is not yet whole when the answer to the one before has been given."""
     limits = Limits(pipelined_requests=Rate(5, 20))
-    request = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+    request = f"GET /healthz HTTP/1.1\r\nHost: test\r\nX-Padding: {padding}\r\n\r\n".encode()
     with serving(tmp_path, limits=limits) as server:
         loop = asyncio.get_running_loop()
         async with tcp(server.port) as raw, tcp(server.port) as other:
