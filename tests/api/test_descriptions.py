@@ -1,28 +1,15 @@
-"""How the descriptions are made: once, and never two of them at the same time."""
+"""The descriptions are made before anybody asks for them."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from app.api.descriptions import written
+from app.api import descriptions
+from app.main import create_app
+from app.settings import Settings
 
 
-def test_two_descriptions_asked_for_at_once_are_made_one_after_the_other_and_once() -> None:
-    spans: list[tuple[float, float]] = []
-
-    def make(name: str) -> str:
-        began = time.monotonic()
-        time.sleep(0.05)
-        spans.append((began, time.monotonic()))
-        return name
-
-    def first() -> str:
-        return make("first")
-
-    def second() -> str:
-        return make("second")
-
-    with ThreadPoolExecutor(4) as threads:
-        answers = list(threads.map(written, (first, second, first, second)))
-    assert answers == [b"first", b"second", b"first", b"second"]
-    (_, ended), (began, _) = sorted(spans)
-    assert ended <= began
+def test_a_service_that_has_been_made_has_its_descriptions(tmp_path: Path) -> None:
+    """To make one takes 0.1 s and more, in which its first reader would hold up everybody."""
+    create_app(Settings(database_url=f"sqlite:///{tmp_path}/queue.db"))
+    first = descriptions.made.cache_info()
+    create_app(Settings(database_url=f"sqlite:///{tmp_path}/queue.db"))
+    assert descriptions.made.cache_info().misses == first.misses == 3
