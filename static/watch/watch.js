@@ -145,9 +145,10 @@ async function learn(itemId) {
     return;
   }
   fetching.set(itemId, false);
+  // As it was when its end was heard of: the history may come meanwhile and know it already.
+  const before = own.get(itemId);
   try {
     const item = await session.get(itemPath(itemId));
-    const before = own.get(itemId);
     own.set(itemId, item);
     if (!isActive(item)) {
       if (!before || isActive(before) || outcome?.itemId === itemId) outcome = item;
@@ -173,10 +174,12 @@ async function loadHistory() {
     const path = `/v1/users/${user}/queue/items?limit=${HISTORY_PAGE}&skip=${history.items.length}`;
     const page = await session.get(path);
     const known = new Set(history.items.map((item) => item.itemId));
+    const here = new Set(client.state.items.map((item) => item.itemId));
     history.items.push(...page.items.filter((item) => !known.has(item.itemId)));
     history.total = page.total;
     for (const item of page.items) {
-      own.set(item.itemId, item);
+      // Of one that has ended and is still shown in line the end is about to be heard of: it is the outcome, then.
+      if (isActive(item) || !here.has(item.itemId)) own.set(item.itemId, item);
       const moving = item.performerId === performer && !isActive(item) && isMoneyMoving(item);
       if (moving) setTimeout(() => learn(item.itemId), MONEY_POLL_MS);
     }

@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.support.browsing import ALARMS, DESKTOP, HIDES, PHONE, Room, Till, Windows, wait_for
 
@@ -81,6 +81,28 @@ def test_a_refund_is_told_in_plain_words_and_its_reference_is_copied(till: Till,
     copy.click()
     wait_for(ada, lambda: ada.evaluate("window.copied") == reference)
     expect(copy).to_be_focused()
+
+
+def test_an_end_that_the_history_knows_first_is_the_outcome_all_the_same(till: Till, windows: Windows) -> None:
+    item = till.request(userId="ada", title="Dance")
+    ada = windows.blank(size=PHONE)
+    asked: list[Route] = []
+    refunds = iter([lambda: till.room.command("refund", item, {"reason": "technical_error"})])
+
+    def history(route: Route) -> None:
+        for refund in refunds:
+            refund()
+        route.continue_()
+
+    ada.route("**/v1/users/*/queue/items?*", history)
+    ada.route(f"**/v1/queue/items/{item['itemId']}", lambda route: asked.append(route))
+    ada.goto(till.room.watch_url("ada"))
+    expect(ada.locator("#history")).to_contain_text("Refunded")
+    wait_for(ada, lambda: bool(asked))
+    for route in asked:
+        route.continue_()
+    ada.unroute(f"**/v1/queue/items/{item['itemId']}")
+    expect(ada.get_by_test_id("refund")).to_have_text("Your 100 tokens are back in your balance.")
 
 
 def test_a_browser_can_install_the_page_of_a_performer(room: Room, windows: Windows) -> None:
