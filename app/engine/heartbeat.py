@@ -126,7 +126,7 @@ class Heartbeat:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
     async def _correct(self) -> None:
-        """Times that are far ahead are set to now."""
+        """Sets times that lie far ahead to now."""
         now = self._clock()
 
         def correct(connection: Connection) -> int:

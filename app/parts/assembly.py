@@ -60,7 +60,7 @@ def assemble(
     limits: Limits = Limits(),
     tracer: ClosableTracer | None = None,
 ) -> Parts:
-    """Make every part, and tell those that act on what is committed of each other.
+    """Make and wire every part.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
     driver is missing.

@@ -289,8 +289,8 @@ class Admission:
         return ceil(address.handshakes.seconds_until(1, now)) or 1
 
     def handshake_delay(self, address: Address) -> float | None:
-        """Seconds until the process has time for one more handshake of an address, one whose sockets are limited takes
-        turns with the others; None if the process has none for too long."""
+        """Seconds until one more handshake of this address may go on: until the process has time for it and, where
+        sockets are limited, the address its turn. None if the process has no time within `handshake_wait_seconds`."""
         now = self.now()
         delay = self._handshakes.wait(now, self.limits.handshake_wait_seconds)
         if delay is None:

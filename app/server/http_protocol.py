@@ -363,7 +363,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _of_address(self, count: Callable[[Address], T]) -> T:
-        """What `count` makes of the address that the last request counts for."""
+        """`count`, of the address that the last request counts for."""
         client = self.scope["client"]
         address = self._admission.hold(client and client[0])
         try:

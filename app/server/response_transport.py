@@ -17,7 +17,7 @@ class ResponseTransport:
         self._transport = transport
         self._close = close
         self._held: bytes | None = b""
-        """The waiting future; None once nothing waits any more."""
+        """The bytes that wait to be written; None once none wait any more."""
         self._is_ended = False
 
     def write(self, data: bytes) -> None:

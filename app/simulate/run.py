@@ -33,7 +33,7 @@ AFTERWARDS_SECONDS = 600
 OWNERS = 0.6
 """The share of viewers that watch their own requests."""
 OWN_INTAKES_A_MINUTE = 20
-"""The largest mean number of requests of one of them."""
+"""Of one of them, at most, on average."""
 
 
 class Refused(Exception):

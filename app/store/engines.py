@@ -221,7 +221,7 @@ def _make_private(url: URL) -> None:
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-    """The driver's own cursor for a statement, within the connection's transaction.
+    """The rows of a statement as the driver itself returns them, within the connection's transaction.
 
     For what every batch asks and writes: SQLAlchemy prepares each execution for more than is needed here, and lays out
     a result before it looks into it. Raises what SQLAlchemy raises, and as there a lost connection is not used again.
