@@ -78,8 +78,8 @@ def serving(folder: Path, port: int) -> Iterator[int]:
         "USER_INTAKES_PER_MINUTE": "0",
         "MAX_QUEUE_DEPTH": "1000",
         "SETTLE_DELAY_SECONDS": "3600",
-        # Shorter than the 50 ms between two intakes: else every update waits for the window, or none does, by chance.
-        "COALESCE_MS": "20",
+        # With a window the slowest updates are those that come by chance shortly after another event of the room.
+        "COALESCE_MS": "0",
     }
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
