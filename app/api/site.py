@@ -17,7 +17,9 @@ from pathlib import Path
 
 import brotli
 
-from app.api.linking import link, stripped
+from app.api.library import library
+from app.api.linking import link
+from app.api.module_syntax import stripped
 
 MODULES = ("queue-client.js", "position-element.js")
 """The files that host sites load, at /static/NAME and, as a promise, at /static/v1/NAME."""
@@ -82,7 +84,7 @@ class Site:
         )
         self.files = {name: Content.of(body, _type(name)) for name, body in self._sources.items()}
         for name in MODULES:
-            module = Content.of(link(name, self._text).encode(), _type(name), effort=THOROUGH)
+            module = Content.of(library(name, self._text).encode(), _type(name), effort=THOROUGH)
             self.files[name] = self.files[f"v1/{name}"] = module
         self.pages = {
             (name, language): self._page(name, language)

@@ -1,4 +1,5 @@
-"""The linker of the pages' modules: many files in, one module out, and a clear word for whatever it does not read."""
+"""The linkers of the pages' and the host sites' modules: many files in, one module out, and a clear word for whatever
+they do not read."""
 
 import subprocess
 from collections.abc import Callable
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.api.linking import LinkError, link, stripped
+from app.api.library import library
+from app.api.linking import link
+from app.api.module_syntax import LinkError, stripped
 
 Run = Callable[[str], list[str]]
 
@@ -66,13 +69,57 @@ export const { first, second } = words;
     ]
 
 
-def test_a_library_exports_what_its_entry_exports(run: Run) -> None:
+def test_a_library_exports_what_its_entry_exports_and_has_in_it_what_that_needs(run: Run) -> None:
     files = {
-        "client.js": 'import { b } from "./b.js";\nexport { b };\nexport class Client { name = b; }\n',
-        "b.js": 'export const b = "b";\n',
+        "client.js": """
+import words, { b as renamed } from "./b.js";
+import { c } from "./b.js";
+import more from "./more.js";
+export { renamed as b, c as last };
+const SHOWN = `two  spaces
+  and // no comment`;
+export class Client {
+  static #made = 0;
+  #name = renamed;
+  get #count() {
+    return (Client.#made += 1);
+  }
+  async #later() {
+    return `${this.#name} ${this.#count}`;
+  }
+  tell() {
+    return this.#later();
+  }
+  shown = [words.hello, more.hello, SHOWN.length];
+}
+""",
+        "b.js": """
+export default { hello: "hallo" };
+export const b = "b";
+export { c } from "./c.js";
+/** Nobody calls it. */
+export function forgotten() {
+  return `a ${"template"}`;
+}
+const early = (value) => `${value}
+rest`;
+export const unused = async (a) =>
+  early(a);
+""",
+        "c.js": "export const { c, d: e } = { c: early(2), d: 3 };\nfunction early(n) {\n  return n * 2;\n}\n",
+        "more.js": 'export default { hello: "servus" };\n',
     }
-    module = link("client.js", files.get)
-    assert run(f"{module}\nconsole.log(b, new Client().name);") == ["b b"]
+    with pytest.raises(LinkError, match="share a scope and both declare early"):
+        library("client.js", files.get)
+    files["c.js"] = files["c.js"].replace("early", "twice")
+    module = library("client.js", files.get)
+    assert module.endswith("export{b, c as last, Client};\n")
+    assert "forgotten" not in module
+    assert "unused" not in module
+    assert "#name" not in module
+    assert run(f"{module}\nconst made = new Client();\nconsole.log(b, c, await made.tell(), ...made.shown);") == [
+        "b 4 b 1 hallo servus 31"
+    ]
 
 
 def test_a_circle_through_a_later_import_ends(run: Run) -> None:
@@ -98,6 +145,22 @@ def test_a_circle_through_a_later_import_ends(run: Run) -> None:
 def test_what_the_linker_cannot_read_is_refused_by_name(files: dict[str, str], words: str) -> None:
     with pytest.raises(LinkError, match=r".") as refusal:
         link("main.js", files.get)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"main.js": 'import "./gone.js";\n'}, "no module gone.js"),
+        ({"main.js": 'import "./b.js";\n', "b.js": 'import "./main.js";\n'}, "circle: main.js → b.js → main.js"),
+        ({"main.js": 'import { c } from "./b.js";\n', "b.js": "export const b = 1;\n"}, "b.js does not export c"),
+        ({"main.js": 'export const late = () => import("./b.js");\n', "b.js": ""}, "cannot read"),
+        ({"main.js": "export const text = `a ${b ? `c` : d}`;\n"}, "a template in a template"),
+    ],
+)
+def test_what_a_library_cannot_be_made_of_is_refused_by_name(files: dict[str, str], words: str) -> None:
+    with pytest.raises(LinkError, match=r".") as refusal:
+        library("main.js", files.get)
     assert words in str(refusal.value)
 
 

@@ -11,6 +11,10 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from app.api.guides import FOLDER
+from app.api.library import declared_names
+from app.api.module_syntax import imports_of
+from app.api.pages import STATIC
+from app.api.site import MODULES
 from tests.support.browsing import Room, Windows, room_of, wait_for
 from tests.support.server import Server, serving
 
@@ -123,6 +127,18 @@ def test_the_snippet_works_as_it_stands_cold_and_warm_and_after_the_token_has_ru
     mira.start_next()
     expect(element(page)).to_contain_text("You’re next, after this one")
     assert page.evaluate("place => Object.keys(document.querySelector('performance-queue-position'))") == []
+
+
+def test_no_module_in_the_scope_that_host_sites_load_hides_a_name_of_the_browser_from_the_others(
+    windows: Windows,
+) -> None:
+    ahead, names = list(MODULES), set[str]()
+    for path in ahead:
+        source = (STATIC / path).read_text()
+        names |= set(declared_names(source))
+        ahead += [each for each in imports_of(path, source)[0] if each not in ahead]
+    assert {"QueueClient", "request"} <= names
+    assert windows.blank().evaluate("names => names.filter((name) => name in globalThis)", sorted(names)) == []
 
 
 def test_properties_that_were_set_before_the_element_was_defined_are_kept(
