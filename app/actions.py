@@ -4,10 +4,8 @@ HTTP and the socket both come through here, so that the same request has the sam
 Nothing is decided about the state of a room; that is `decision`'s.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from time import monotonic
 from typing import Any
 
 from app.access import rights
@@ -28,6 +26,7 @@ from app.domain.errors import (
 )
 from app.domain.item import Item
 from app.domain.operation import Operation, OperationStatus
+from app.engine.deadline import Deadline
 from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
@@ -73,6 +72,7 @@ class Actions:
 
     async def intake(self, principal: Principal, request: IntakeRequest, header_key: str | None) -> Outcome:
         """Queue an item, or give the first answer again for a key that is known."""
+        deadline = self._deadline()
         rights.may_intake(principal, request.source_feature)
         key = _one_key(request.idempotency_key, header_key)
         if request.duration_seconds is not None and request.duration_seconds > self._max_duration:
@@ -81,12 +81,17 @@ class Actions:
         idempotency = Idempotency(
             scope=f"intake:{request.source_feature}", key=key, fingerprint=fingerprint("intake", body)
         )
-        taken = await self._take_from_quota(request.user_id, idempotency)
+        taken = await self._take_from_quota(request.user_id, idempotency, deadline)
         try:
-            if self._hold_checks is not None and not await self._is_known(idempotency):
-                await self._hold_checks.verify(request.user_id, request.escrow_transaction_id, request.tokens)
+            if self._hold_checks is not None and not await self._is_known(idempotency, deadline):
+                await self._hold_checks.verify(
+                    request.user_id,
+                    request.escrow_transaction_id,
+                    request.tokens,
+                    seconds=self._wallet_seconds(deadline),
+                )
             command = request.command(principal.actor, item_id=self._new_id(), key=key, at=self._clock())
-            outcome = await self._lanes.send(request.performer_id, command, idempotency)
+            outcome = await self._lanes.send(request.performer_id, command, idempotency, deadline=deadline)
         except QueueError:
             await self._give_back_to_quota(taken)
             raise
@@ -94,14 +99,22 @@ class Actions:
             await self._give_back_to_quota(taken)
         return outcome
 
-    async def _take_from_quota(self, user_id: str, idempotency: Idempotency) -> Taken | None:
+    def _deadline(self) -> Deadline:
+        """Of a command that begins now."""
+        return Deadline(self._lanes.seconds)
+
+    def _wallet_seconds(self, deadline: Deadline) -> float:
+        """How long a command that is to be committed in time can wait for the wallet."""
+        return deadline.left(keep=self._lanes.commit_seconds)
+
+    async def _take_from_quota(self, user_id: str, idempotency: Idempotency, deadline: Deadline) -> Taken | None:
         if self._quota is None:
             return None
         try:
             return await self._quota.take(user_id)
         except RateLimitExceeded:
             # A repeated request is answered as before even now: it queues nothing.
-            if await self._is_known(idempotency):
+            if await self._is_known(idempotency, deadline):
                 return None
             raise
 
@@ -109,13 +122,14 @@ class Actions:
         if self._quota is not None and taken is not None:
             await self._quota.give_back(taken)
 
-    async def _is_known(self, idempotency: Idempotency | None) -> bool:
+    async def _is_known(self, idempotency: Idempotency | None, deadline: Deadline) -> bool:
         """Whether this key has been answered before."""
-        return idempotency is not None and await self._answer_to(idempotency) is not None
+        return idempotency is not None and await self._answer_to(idempotency, deadline) is not None
 
-    async def _answer_to(self, idempotency: Idempotency) -> Answer | None:
+    async def _answer_to(self, idempotency: Idempotency, deadline: Deadline) -> Answer | None:
         key = (idempotency.scope, idempotency.key)
-        return (await self._queries.run(lambda connection: reading.find_answers(connection, [key]))).get(key)
+        found = await self._queries.run(lambda connection: reading.find_answers(connection, [key]), deadline)
+        return found.get(key)
 
     async def command(
         self, principal: Principal, name: str, target: str, request: Request, key: str | None = None
@@ -124,9 +138,8 @@ class Actions:
 
         A known `key` gets the first outcome again; another request under it is refused.
         """
-        spec = COMMANDS[name]
-        began = monotonic()
-        item = await self._item_in_time(target) if spec.is_about_item else None
+        spec, deadline = COMMANDS[name], self._deadline()
+        item = (await self._queries.item(target, deadline))[0] if spec.is_about_item else None
         performer_id = item.performer_id if item is not None else target
         match spec.who, item, request:
             case Who.STAGE_OR_OWNER, Item(), RefundRequest():
@@ -135,21 +148,12 @@ class Actions:
                 rights.may_drive(principal, performer_id)
         idempotency = _idempotency(principal, key, name, target, request.body())
         command = spec.command(principal.actor, item.item_id if item is not None else None, request)
-        return await self._lanes.send(performer_id, command, idempotency, spent=monotonic() - began)
-
-    async def _item_in_time(self, item_id: str) -> Item:
-        """Several questions to the database, which share the seconds of a command."""
-        try:
-            async with asyncio.timeout(self._lanes.seconds):
-                return (await self._queries.item(item_id))[0]
-        except TimeoutError:
-            raise Unavailable(
-                "The database cannot be used right now; try again shortly.", retry_after_seconds=1
-            ) from None
+        return await self._lanes.send(performer_id, command, idempotency, deadline=deadline)
 
     async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
-        """The item a refusal is about, where the caller may see that."""
-        if refusal.item_id is None or principal is None:
+        """The item a refusal is about, where the caller may see that. Unavailable has taken the command's time, and
+        does not depend on the item."""
+        if refusal.item_id is None or principal is None or isinstance(refusal, Unavailable):
             return None
         try:
             item, room = await self._queries.item(refusal.item_id)
@@ -164,11 +168,12 @@ class Actions:
         About a dead one the wallet is asked first: its escrow may have been resolved since, one way or the other.
         """
         rights.may_administer(principal)
-        operation = await self._operation(operation_id)
+        deadline = self._deadline()
+        operation = await self._operation(operation_id, deadline)
         idempotency = _idempotency(principal, key, "retry-operation", operation_id, {})
         command: Command = do.RetryOperation(item_id=operation.item_id, actor=principal.actor)
-        if operation.status is OperationStatus.DEAD and not await self._is_known(idempotency):
-            found = await self._outbox.find_escrow(operation)
+        if operation.status is OperationStatus.DEAD and not await self._is_known(idempotency, deadline):
+            found = await self._outbox.find_escrow(operation, seconds=self._wallet_seconds(deadline))
             answer = classify_escrow(operation, found) if isinstance(found, Escrow) else None
             if isinstance(answer, Rejected):
                 raise InvalidTransition(
@@ -176,18 +181,20 @@ class Actions:
                 )
             if isinstance(answer, Succeeded):
                 command = confirmation(operation, answer, self._clock(), actor=principal.actor)
-        outcome = await self._lanes.send(operation.performer_id, command, idempotency)
-        return await self._operation(operation_id), outcome.replayed
+        return await self._sent(operation, command, idempotency, deadline)
 
     async def retry_dead_operations(self, principal: Principal, key: str | None) -> tuple[int, bool]:
         """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns how many, and whether the key
         had been used before."""
         rights.may_administer(principal)
+        deadline = self._deadline()
 
         async def retry() -> int:
-            return await retry_dead(self._queries, self._lanes, actor=principal.actor, rejected_too=True)
+            return await retry_dead(
+                self._queries, self._lanes, actor=principal.actor, rejected_too=True, deadline=deadline
+            )
 
-        return await self._once(_idempotency(principal, key, "retry-operations", "dead", {}), retry)
+        return await self._once(_idempotency(principal, key, "retry-operations", "dead", {}), retry, deadline)
 
     async def disconnect(
         self,
@@ -206,15 +213,18 @@ class Actions:
             connections, processes = await carry_out(sub, performer_id)
             return connections * MOST_PROCESSES + processes
 
-        number, replayed = await self._once(_idempotency(principal, key, "disconnect", "sockets", body), end)
+        idempotency = _idempotency(principal, key, "disconnect", "sockets", body)
+        number, replayed = await self._once(idempotency, end, self._deadline())
         return *divmod(number, MOST_PROCESSES), replayed
 
-    async def _once(self, idempotency: Idempotency | None, work: Callable[[], Awaitable[int]]) -> tuple[int, bool]:
+    async def _once(
+        self, idempotency: Idempotency | None, work: Callable[[], Awaitable[int]], deadline: Deadline
+    ) -> tuple[int, bool]:
         """Do work that belongs to no room and whose whole answer is a number; returns it, and whether the key had been
         used before, in which case nothing is done."""
         if idempotency is None:
             return await work(), False
-        if (known := await self._answer_to(idempotency)) is not None:
+        if (known := await self._answer_to(idempotency, deadline)) is not None:
             if known.fingerprint != idempotency.fingerprint:
                 raise DuplicateIdempotencyKey(
                     "This idempotency key was used for a different request; use a new key for a new request."
@@ -231,7 +241,7 @@ class Actions:
             version=number,
             at=self._clock(),
         )
-        await self._lanes.run(lambda connection: writing.remember_answer(connection, answer))
+        await self._lanes.run(lambda connection: writing.remember_answer(connection, answer), deadline=deadline)
         return number, False
 
     async def resolve_operation(
@@ -240,30 +250,38 @@ class Actions:
         """End a dead or retrying operation as an administrator wishes; the wallet is asked first. Returns the operation
         and whether the key had been used before."""
         rights.may_administer(principal)
-        operation = await self._operation(operation_id)
+        deadline = self._deadline()
+        operation = await self._operation(operation_id, deadline)
         idempotency = _idempotency(principal, key, "resolve-operation", operation_id, request.model_dump(mode="json"))
         command: Command = do.ResolveOperation(
             actor=principal.actor, item_id=operation.item_id, resolution=request.resolution, reason=request.reason
         )
         is_open = payment.is_resolvable(operation) and not operation.is_under_way(self._clock())
         # One that is not will be refused by the room, unless the key is known.
-        if is_open and not await self._is_known(idempotency):
+        if is_open and not await self._is_known(idempotency, deadline):
             command = resolution_command(
                 operation,
-                await self._outbox.find_escrow(operation),
+                await self._outbox.find_escrow(operation, seconds=self._wallet_seconds(deadline)),
                 request.resolution,
                 actor=principal.actor,
                 reason=request.reason,
                 now=self._clock(),
             )
-        outcome = await self._lanes.send(operation.performer_id, command, idempotency)
-        return await self._operation(operation_id), outcome.replayed
+        return await self._sent(operation, command, idempotency, deadline)
 
-    async def _operation(self, operation_id: str) -> Operation:
+    async def _sent(
+        self, operation: Operation, command: Command, idempotency: Idempotency | None, deadline: Deadline
+    ) -> tuple[Operation, bool]:
+        """Send a command about an operation; returns the operation after it, and whether the key had been used."""
+        outcome = await self._lanes.send(operation.performer_id, command, idempotency, deadline=deadline)
+        after = outcome.operation or await self._operation(operation.operation_id, deadline)
+        return after, outcome.replayed
+
+    async def _operation(self, operation_id: str, deadline: Deadline) -> Operation:
         if not is_identifier(operation_id):
             raise NotFound("There is no such wallet operation.")
         operation = await self._queries.run(
-            lambda connection: wallet_operations.find_operation(connection, operation_id)
+            lambda connection: wallet_operations.find_operation(connection, operation_id), deadline
         )
         if operation is None:
             raise NotFound("There is no such wallet operation.")

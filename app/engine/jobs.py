@@ -45,8 +45,9 @@ class Outcome:
 class _Posted:
     """A job of a lane: until when it may be begun, and who has it."""
 
+    posted_at: float = -inf
     deadline: float = inf
-    """By `time.monotonic`. A job that has not been committed by then is given up."""
+    """Both by `time.monotonic`. A job that has not been committed by its deadline is given up."""
     _claim: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def claim(self) -> bool:
@@ -76,6 +77,10 @@ class DatabaseTask(_Posted):
 
 
 Job = Envelope | DatabaseTask
+
+
+def database_in_trouble() -> Unavailable:
+    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
 
 
 def not_carried_out() -> Unavailable:

@@ -25,6 +25,7 @@ from app.domain.command import Command
 from app.domain.errors import QueueError, Unavailable
 from app.domain.room import Room
 from app.engine.batch_trace import Times, trace_batch
+from app.engine.deadline import Deadline
 from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome, not_carried_out, perhaps_carried_out
 from app.engine.writer import Later, Writer
 from app.store import Store
@@ -37,9 +38,12 @@ COMMAND_SECONDS = 5.0
 HURRIED_SECONDS = 1.5
 """The same once the process ends."""
 LONGEST_ATTEMPT_SECONDS = 1.0
-"""How long before its deadline a job is not begun any more. One attempt waits half a second for a lock."""
+"""How long before its deadline a job is not begun any more while the database is in trouble. One attempt waits half a
+second for a lock."""
 ANSWER_SECONDS = 0.3
 """How long before its deadline a caller is answered who has not been yet, so that the answer arrives in time."""
+COMMIT_SECONDS = 0.5
+"""How long before its deadline a command should come to its lane, if the database is well."""
 LOOK_SECONDS = 0.1
 """Between two looks for callers whose time is up."""
 SHORTEST_PAUSE_SECONDS = 0.005
@@ -95,13 +99,17 @@ class Lane:
 
     # On the event loop
 
-    def post(self, job: Job, spent: float = 0.0) -> None:
-        """`spent`: seconds that the job's caller has waited already. Raises Unavailable if the job cannot wait here."""
+    def post(self, job: Job, deadline: Deadline | None = None) -> None:
+        """`deadline`: one that has begun before, and may be sooner than the lane's own. Raises Unavailable if the job
+        cannot wait here."""
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
         if self.waiting >= self._limit():
             raise Unavailable("Too many commands are waiting; try again shortly.", retry_after_seconds=1)
-        job.deadline = monotonic() + self._seconds - spent
+        job.posted_at = monotonic()
+        job.deadline = job.posted_at + self._seconds
+        if deadline is not None:
+            job.deadline = min(job.deadline, deadline.at)
         self._mailbox.put(job)
         if self._loop is not None:
             at = len(self._unanswered)
@@ -120,7 +128,7 @@ class Lane:
         """How long the oldest job has waited that is not answered yet; 0 if there is none."""
         pending = (job for job in self._unanswered if job.future is not None and not job.future.done())
         oldest = next(pending, None)
-        return 0.0 if oldest is None else max(0.0, self._seconds - (oldest.deadline - monotonic()))
+        return 0.0 if oldest is None else monotonic() - oldest.posted_at
 
     def hurry(self) -> None:
         """The process ends: from now on nothing waits long for the database."""
@@ -216,14 +224,15 @@ class Lane:
 
     def _results_of(self, batch: Sequence[Job]) -> list[Any]:
         """One result a job. What is due by now is given up: an attempt that began now could end too late."""
-        latest = monotonic() + min(LONGEST_ATTEMPT_SECONDS, self._seconds / 4)
+        longest = LONGEST_ATTEMPT_SECONDS if self.writer.in_trouble else ANSWER_SECONDS
+        latest = monotonic() + min(longest, self._seconds / 4)
         is_due = [job.deadline <= latest for job in batch]
         attempted = iter(self.writer.attempt([job for job, due in zip(batch, is_due, strict=True) if not due]))
         return [not_carried_out() if due else next(attempted) for due in is_due]
 
     def _trace(self, tracer: Tracer, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> list[Any]:
         ended, now = time_ns(), monotonic()
-        posted = [ended - int((now - (job.deadline - self._seconds)) * 1e9) for job in batch]
+        posted = [ended - int((now - job.posted_at) * 1e9) for job in batch]
         times = Times(began=ended - int(seconds * 1e9), commit_began=self.writer.commit_began, ended=ended)
         return trace_batch(tracer, batch, results, posted, times)
 
@@ -324,12 +333,23 @@ class Lanes:
         """How long the oldest command or database task has waited that is not answered yet."""
         return max(lane.wait_seconds for lane in self._lanes)
 
+    @property
+    def commit_seconds(self) -> float:
+        """How long before its deadline a command should be sent: what comes before it, say a question to the wallet,
+        may take the rest."""
+        return min(COMMIT_SECONDS, self.seconds / 4)
+
     async def send(
-        self, performer_id: str, command: Command, idempotency: Idempotency | None = None, *, spent: float = 0.0
+        self,
+        performer_id: str,
+        command: Command,
+        idempotency: Idempotency | None = None,
+        *,
+        deadline: Deadline | None = None,
     ) -> Outcome:
         """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it.
 
-        `spent`: seconds that the caller has waited already.
+        `deadline`: that of the caller, who has done something else before.
 
         Raises Unavailable if it could not be committed in time. Its detail says whether it may be committed later: if
         so, the same command with the same idempotency key is answered with what came of it.
@@ -338,11 +358,11 @@ class Lanes:
         envelope = Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
         if self._tracer is not None:
             envelope.traceparent = current.get()
-        self._lane(performer_id).post(envelope, spent)
+        self._lane(performer_id).post(envelope, deadline)
         return await future
 
-    async def run(self, task: Callable[[Connection], T]) -> T:
-        """Run other writing work in a lane's transaction, between commands."""
+    async def run(self, task: Callable[[Connection], T], *, deadline: Deadline | None = None) -> T:
+        """Run other writing work in a lane's transaction, between commands; `deadline` as of `send`."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._lanes[0].post(DatabaseTask(run=task, future=future))
+        self._lanes[0].post(DatabaseTask(run=task, future=future), deadline)
         return await future

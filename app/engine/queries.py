@@ -13,6 +13,7 @@ from app.domain.errors import ItemNotFound, PerformerNotFound
 from app.domain.event import Event
 from app.domain.item import Item
 from app.domain.room import Room
+from app.engine.deadline import Deadline
 from app.engine.lane import Lanes
 from app.engine.reader_pool import ReaderPool
 from app.store import Store, event_log, reading
@@ -36,9 +37,11 @@ class Queries:
     def __init__(
         self, store: Store, lanes: Lanes, *, seconds: float = QUERY_SECONDS, limit: int = QUERIES_LIMIT
     ) -> None:
-        """`seconds`: within which every query is answered. `limit`: queries under way and waiting."""
+        """`seconds`: within which everything is answered that is given no deadline. `limit`: queries under way and
+        waiting."""
         self._store = store
         self._lanes = lanes
+        self._seconds = seconds
         self._pool = ReaderPool(store, threads=READER_THREADS, seconds=seconds, limit=limit, name="reader")
         self._reports = ReaderPool(store, threads=REPORT_THREADS, seconds=seconds, limit=REPORTS_LIMIT, name="report")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
@@ -51,15 +54,15 @@ class Queries:
         self._reports.close()
         self._store.engines.interrupt()
 
-    async def run(self, query: Callable[[Connection], T]) -> T:
+    async def run(self, query: Callable[[Connection], T], deadline: Deadline | None = None) -> T:
         """The result of a short query. Raises Unavailable as ReaderPool.run does."""
-        return await self._pool.run(query)
+        return await self._pool.run(query, deadline)
 
     async def run_slow(self, query: Callable[[Connection], T]) -> T:
         """The result of a query over many rows, in threads of its own. Raises Unavailable as ReaderPool.run does."""
         return await self._reports.run(query)
 
-    async def room(self, performer_id: str) -> Room:
+    async def room(self, performer_id: str, deadline: Deadline | None = None) -> Room:
         """The room as last committed; version 0 if it never was."""
         cached = self._lanes.peek(performer_id)
         if cached is not None and not self._store.shared:
@@ -72,7 +75,7 @@ class Queries:
                     return cached
             return reading.load_rooms(connection, self._store.policy, [performer_id])[performer_id]
 
-        return await self.run(read)
+        return await self.run(read, deadline)
 
     async def versions(self, performer_ids: Collection[str]) -> dict[str, int]:
         """The committed version of each of these rooms that exists."""
@@ -91,20 +94,21 @@ class Queries:
             raise PerformerNotFound("This performer has no queue yet.")
         return room
 
-    async def item(self, item_id: str) -> tuple[Item, Room]:
-        """An item and the room it belongs to. Raises ItemNotFound."""
+    async def item(self, item_id: str, deadline: Deadline | None = None) -> tuple[Item, Room]:
+        """An item and the room it belongs to: several queries, which share the deadline. Raises ItemNotFound."""
+        deadline = deadline or Deadline(self._seconds)
         performer_id = self._room_of_item.get(item_id)
         if performer_id is not None:
-            room = await self.room(performer_id)
+            room = await self.room(performer_id, deadline)
             if (active := room.find(item_id)) is not None:
                 return active, room
         elif not is_identifier(item_id):
             raise ItemNotFound("There is no such item.")
         while True:
-            item = await self.run(lambda connection: reading.find_item(connection, item_id))
+            item = await self.run(lambda connection: reading.find_item(connection, item_id), deadline)
             if item is None:
                 raise ItemNotFound("There is no such item.")
-            room = await self.room(item.performer_id)
+            room = await self.room(item.performer_id, deadline)
             if not item.is_active:
                 return item, room
             if (active := room.find(item_id)) is not None:

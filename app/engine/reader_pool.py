@@ -13,6 +13,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from app.domain.errors import Unavailable
+from app.engine.deadline import Deadline
+from app.engine.jobs import database_in_trouble
 from app.store import TROUBLE, Store
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,8 @@ T = TypeVar("T")
 
 class ReaderPool:
     def __init__(self, store: Store, *, threads: int, seconds: float, limit: int, name: str) -> None:
-        """`seconds`: within which every query is answered. `limit`: queries under way and waiting."""
+        """`seconds`: within which a query is answered that has no other deadline. `limit`: queries under way and
+        waiting."""
         self._store = store
         self._seconds = seconds
         self._places = BoundedSemaphore(limit)
@@ -32,7 +35,7 @@ class ReaderPool:
         """Drop the queries that wait."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, query: Callable[[Connection], T]) -> T:
+    async def run(self, query: Callable[[Connection], T], deadline: Deadline | None = None) -> T:
         """The result of a function over a read-only connection.
 
         Raises Unavailable while the database is in trouble, when too many queries wait, and when the time is up.
@@ -43,7 +46,7 @@ class ReaderPool:
 
         def execute() -> T:
             if not begun.acquire(blocking=False):
-                raise _database_in_trouble()  # nobody waits for it any more
+                raise database_in_trouble()  # nobody waits for it any more
             try:
                 with self._store.reading() as connection:
                     return query(connection)
@@ -57,16 +60,12 @@ class ReaderPool:
         pending = asyncio.get_running_loop().run_in_executor(self._threads, execute)
         pending.add_done_callback(never_begun)
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds if deadline is None else deadline.left()):
                 return await pending
         except TimeoutError:
             log.error("a query was not answered in time")
-            raise _database_in_trouble() from None
+            raise database_in_trouble() from None
         except TROUBLE as error:
             # A line for each: while the database is away there are hundreds a minute.
             log.error("a query failed: %s", str(getattr(error, "orig", None) or error).partition("\n")[0])
-            raise _database_in_trouble() from None
-
-
-def _database_in_trouble() -> Unavailable:
-    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
+            raise database_in_trouble() from None

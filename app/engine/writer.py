@@ -26,7 +26,7 @@ from app.domain.item import Item
 from app.domain.operation import Operation
 from app.domain.room import Room
 from app.engine.held_up import HeldUpRooms
-from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome
+from app.engine.jobs import DatabaseTask, Envelope, Idempotency, Job, Outcome, database_in_trouble
 from app.store import TROUBLE, Store, event_log, reading, records, wallet_operations, writing
 from app.store.records import Answer
 from app.store.writing import Changes
@@ -471,10 +471,6 @@ def _refusal_for(error: Exception | None) -> QueueError:
     if isinstance(error, IntegrityError):
         return Unavailable("Others change the same at the same time; try again.", retry_after_seconds=1)
     return database_in_trouble() if isinstance(error, TROUBLE) else Internal("Something went wrong here.")
-
-
-def database_in_trouble() -> Unavailable:
-    return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
 
 
 def _traced(operation: Operation | None, traceparent: str | None) -> Operation | None:

@@ -418,7 +418,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=RetryOperationsRequest,
         answers={200: admin_shapes.RetriedShape},
         refuses=COMMAND,
-        notes="At most 10,000 in one request; ask again until none is retried.",
+        notes="At most 10,000 in one request, and as many as its seconds allow; ask again until none is retried.",
     ),
     Operation(
         method="POST",

@@ -133,14 +133,17 @@ class Wallet:
         self._observe(operation.kind, _outcome(answer), _now() - began)
         return answer
 
-    async def escrow(self, user_id: str, escrow_id: str, *, idempotency_key: str | None = None) -> EscrowAnswer:
-        """The escrow as the wallet has it now; `idempotency_key` is that of the operation it is asked for, if any."""
+    async def escrow(
+        self, user_id: str, escrow_id: str, *, idempotency_key: str | None = None, seconds: float | None = None
+    ) -> EscrowAnswer:
+        """The escrow as the wallet has it now; `idempotency_key` is that of the operation it is asked for, if any.
+        `seconds`: in which it must answer, where that is less than WALLET_TIMEOUT_SECONDS."""
         user, escrow = _path_segment(user_id), _path_segment(escrow_id)
         if user is None or escrow is None:
             return NoEscrow()
         headers = {} if idempotency_key is None else {"X-Idempotency-Key": self._sent_key(idempotency_key)}
         began = _now()
-        response = await self._call("GET", f"/wallets/{user}/escrow/{escrow}", headers)
+        response = await self._call("GET", f"/wallets/{user}/escrow/{escrow}", headers, seconds=seconds)
         answer = response if isinstance(response, Retry) else self._read_escrow(response, user_id, escrow_id)
         self._observe("escrow", _outcome(answer), _now() - began)
         return answer
@@ -159,7 +162,13 @@ class Wallet:
         return uuid_key(key) if self._uuid_keys else key
 
     async def _call(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        seconds: float | None = None,
     ) -> WalletResponse | Retry:
         sent = {**headers, "X-Request-ID": str(uuid_utils.uuid7())}
         if (traceparent := current.get()) is not None:
@@ -167,9 +176,10 @@ class Wallet:
         if body is not None:
             sent["Content-Type"] = "application/json"
         broke = False
+        longest = self._timeout_seconds if seconds is None else min(self._timeout_seconds, seconds)
         try:
             # httpx2 limits each read; a wallet that drips its answer byte by byte is stopped only by a total.
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(longest):
                 try:
                     return await self._exchange(method, path, sent, body)
                 except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):

@@ -5,6 +5,7 @@ import asyncio
 from app.domain.command import Actor, RetryOperation
 from app.domain.errors import InvalidTransition
 from app.domain.operation import Operation
+from app.engine.deadline import Deadline
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import wallet_operations
@@ -14,29 +15,33 @@ MAX_OPERATIONS = 10_000
 """The most that one call retries; a caller that gets as many calls again."""
 
 
-async def retry_dead(queries: Queries, lanes: Lanes, *, actor: Actor, rejected_too: bool) -> int:
+async def retry_dead(
+    queries: Queries, lanes: Lanes, *, actor: Actor, rejected_too: bool, deadline: Deadline | None = None
+) -> int:
     """Retries dead operations, each once; returns how many, at most MAX_OPERATIONS.
 
-    `rejected_too`: also those that the wallet refused for good. Raises Unavailable if the database cannot be used; what
-    was retried by then stays so.
+    `rejected_too`: also those that the wallet refused for good. `deadline`: no batch is begun in the last quarter of a
+    command's seconds. Raises Unavailable if the database cannot be used; what was retried by then stays so.
     """
     retried, after = 0, ""
-    while retried < MAX_OPERATIONS:
+    while retried < MAX_OPERATIONS and (deadline is None or deadline.left(keep=lanes.seconds / 4)):
         batch = await queries.run(
             lambda connection, after=after: wallet_operations.dead_operations(  # type: ignore[misc]
                 connection, after=after, at_most=BATCH, rejected_too=rejected_too
-            )
+            ),
+            deadline,
         )
-        retried += sum(await asyncio.gather(*(_retry(lanes, operation, actor) for operation in batch)))
+        retried += sum(await asyncio.gather(*(_retry(lanes, operation, actor, deadline) for operation in batch)))
         if len(batch) < BATCH:
             break
         after = batch[-1].operation_id
     return retried
 
 
-async def _retry(lanes: Lanes, operation: Operation, actor: Actor) -> bool:
+async def _retry(lanes: Lanes, operation: Operation, actor: Actor, deadline: Deadline | None) -> bool:
+    command = RetryOperation(item_id=operation.item_id, actor=actor)
     try:
-        await lanes.send(operation.performer_id, RetryOperation(item_id=operation.item_id, actor=actor))
+        await lanes.send(operation.performer_id, command, deadline=deadline)
     except InvalidTransition:
         return False  # somebody else was first
     return True

@@ -39,17 +39,20 @@ class HoldChecks:
     ) -> None:
         await self._wallet.__aexit__(kind, error, trace)
 
-    async def verify(self, user_id: str, escrow_id: str, tokens: int) -> None:
-        """Raises EscrowNotFound unless the wallet holds this escrow for this user and amount, Unavailable if it cannot
-        be asked now."""
-        if self._under_way >= self._at_once:
+    async def verify(self, user_id: str, escrow_id: str, tokens: int, *, seconds: float | None = None) -> None:
+        """`seconds`: in which the wallet must answer, where that is less than WALLET_TIMEOUT_SECONDS.
+
+        Raises EscrowNotFound unless the wallet holds this escrow for this user and amount, Unavailable if it cannot be
+        asked now.
+        """
+        if self._under_way >= self._at_once or seconds == 0:
             raise _unavailable()
         permit = self._breaker.admit(self._clock())
         if permit is None:
             raise _unavailable()
         self._under_way += 1
         try:
-            found = await self._wallet.escrow(user_id, escrow_id)
+            found = await self._wallet.escrow(user_id, escrow_id, seconds=seconds)
         except BaseException:
             self._breaker.cancelled(permit)
             raise

@@ -198,10 +198,14 @@ class Outbox:
             return classify_escrow(operation, await self.find_escrow(operation))
         return answer
 
-    async def find_escrow(self, operation: Operation) -> EscrowAnswer:
-        """The wallet's own word about the escrow of an operation."""
+    async def find_escrow(self, operation: Operation, *, seconds: float | None = None) -> EscrowAnswer:
+        """The wallet's own word about the escrow of an operation. `seconds`: in which it must come, where that is less
+        than WALLET_TIMEOUT_SECONDS."""
         return await self._wallet.escrow(
-            operation.user_id, operation.escrow_transaction_id, idempotency_key=operation.idempotency_key
+            operation.user_id,
+            operation.escrow_transaction_id,
+            idempotency_key=operation.idempotency_key,
+            seconds=seconds,
         )
 
     def _outcome(self, operation: Operation, answer: Succeeded | Retry | Rejected) -> Command:

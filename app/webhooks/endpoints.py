@@ -14,12 +14,13 @@ from sqlalchemy import Connection
 from app.domain.errors import InvalidRequest, NotFound
 from app.domain.event import EventName
 from app.domain.webhook import Delivery, Endpoint, EndpointStatus
+from app.engine.deadline import Deadline
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import event_log, webhooks
 from app.webhooks import signing
 from app.webhooks.deliverer import Deliverer
-from app.webhooks.sender import Message, Sender
+from app.webhooks.sender import ATTEMPT_SECONDS, Message, Sender
 from app.webhooks.targets import Targets
 from app.wire.encoding import encode
 
@@ -115,9 +116,10 @@ class WebhookEndpoints:
         self.deliverer.wake()
         return endpoint
 
-    async def find(self, owner: str, name: str) -> Endpoint:
+    async def find(self, owner: str, name: str, deadline: Deadline | None = None) -> Endpoint:
         """Raises NotFound."""
-        return _found(await self._queries.run(lambda connection: webhooks.find_endpoint(connection, owner, name)))
+        found = await self._queries.run(lambda connection: webhooks.find_endpoint(connection, owner, name), deadline)
+        return _found(found)
 
     async def all_of(self, owner: str | None) -> list[Endpoint]:
         """An owner's endpoints; None: everybody's."""
@@ -134,14 +136,18 @@ class WebhookEndpoints:
         return await self._queries.run(lambda connection: webhooks.deliveries(connection, owner, name, limit))
 
     async def test(self, owner: str, name: str) -> Delivery:
-        """Send a signed `webhook.test` once, now, and say how it went. Raises NotFound."""
-        endpoint = await self.find(owner, name)
+        """Send a signed `webhook.test` once, now, and say how it went within a command's seconds. Raises NotFound."""
+        deadline = Deadline(self._lanes.seconds)
+        endpoint = await self.find(owner, name, deadline)
         body = encode({"type": TEST_EVENT, "timestamp": self._clock(), "data": {"name": name}})
         message = Message(
             message_id=f"test_{self._new_id()}", event=TEST_EVENT, performer_id=None, version=None, body=body
         )
-        delivery = (await self.sender.send(endpoint, message)).delivery
-        await self._lanes.run(lambda connection: webhooks.add_deliveries(connection, owner, name, [delivery]))
+        seconds = min(ATTEMPT_SECONDS, deadline.left(keep=self._lanes.commit_seconds))
+        delivery = (await self.sender.send(endpoint, message, seconds=seconds)).delivery
+        await self._lanes.run(
+            lambda connection: webhooks.add_deliveries(connection, owner, name, [delivery]), deadline=deadline
+        )
         return delivery
 
 

@@ -61,8 +61,8 @@ class Sender:
     ) -> None:
         await self._pool.aclose()
 
-    async def send(self, endpoint: Endpoint, message: Message) -> Attempt:
-        """One attempt. Anything but a 2xx within ATTEMPT_SECONDS is a failure; the body of the answer is not read."""
+    async def send(self, endpoint: Endpoint, message: Message, *, seconds: float = ATTEMPT_SECONDS) -> Attempt:
+        """One attempt. Anything but a 2xx within `seconds` is a failure; the body of the answer is not read."""
         at, began = self._clock(), perf_counter()
         status, retry_after, problem = None, None, None
         headers = {
@@ -72,7 +72,7 @@ class Sender:
         }
         try:
             async with (
-                asyncio.timeout(ATTEMPT_SECONDS),
+                asyncio.timeout(seconds),
                 self._pool.stream(
                     "POST",
                     endpoint.url,
@@ -85,7 +85,7 @@ class Sender:
                 if not 200 <= status < 300:
                     problem = f"the endpoint answered {status}"
         except TimeoutError:
-            problem = f"no answer within {ATTEMPT_SECONDS:g} s"
+            problem = f"no answer within {seconds:.2g} s"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
             # The class says what happened; its text may repeat what the endpoint has sent.
             problem = f"no answer ({type(error).__name__})"

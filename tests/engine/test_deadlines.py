@@ -19,6 +19,7 @@ from app.actions import Actions
 from app.domain import command as do
 from app.domain.command import Role
 from app.domain.errors import Unavailable
+from app.engine.deadline import Deadline
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import Store, reading
@@ -86,7 +87,7 @@ async def test_what_a_caller_has_waited_before_counts(sqlite_database: Database)
             first = asyncio.create_task(lanes.send(PERFORMER.id, intake_of(1)))
             await asyncio.sleep(0)
             with pytest.raises(Unavailable):
-                await lanes.send(PERFORMER.id, intake_of(2), spent=9)
+                await lanes.send(PERFORMER.id, intake_of(2), deadline=Deadline(1))
             assert not first.done(), "it has its own ten seconds"
         assert (await first).position == 1
 

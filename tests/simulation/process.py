@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from app.actions import Actions
 from app.domain.errors import Conflict, Internal, QueueError
 from app.engine import timers
+from app.engine.deadline import Deadline
 from app.engine.jobs import Job, Outcome
 from app.engine.lane import COMMAND_SECONDS, LARGEST_BATCH, Lane, Lanes
 from app.engine.queries import Queries
@@ -315,9 +316,9 @@ class _Lane(Lane):
         while self._process.alive and (self.waiting or self._untold):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
 
-    def post(self, job: Job, spent: float = 0.0) -> None:
+    def post(self, job: Job, deadline: Deadline | None = None) -> None:
         self._process.must_live()
-        super().post(job, spent)
+        super().post(job, deadline)
         if not self._turn_is_due:
             self._turn_is_due = True
             self._process.later(self._process.delay(), self._turn)

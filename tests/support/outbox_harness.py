@@ -11,6 +11,7 @@ from app.domain.command import Command
 from app.domain.event import Event
 from app.domain.item import Item, Reason
 from app.domain.operation import Operation
+from app.engine.deadline import Deadline
 from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
@@ -48,9 +49,14 @@ class _Lanes(Lanes):
         self.answered: asyncio.Queue[tuple[Command, Outcome]] = asyncio.Queue()
 
     async def send(
-        self, performer_id: str, command: Command, idempotency: Idempotency | None = None, *, spent: float = 0.0
+        self,
+        performer_id: str,
+        command: Command,
+        idempotency: Idempotency | None = None,
+        *,
+        deadline: Deadline | None = None,
     ) -> Outcome:
-        outcome = await super().send(performer_id, command, idempotency, spent=spent)
+        outcome = await super().send(performer_id, command, idempotency, deadline=deadline)
         self.answered.put_nowait((command, outcome))
         return outcome
 

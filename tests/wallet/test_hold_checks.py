@@ -130,6 +130,17 @@ async def test_a_caller_who_goes_away_says_nothing_of_the_wallet_and_leaves_the_
         assert breaker.state is BreakerState.CLOSED
 
 
+async def test_a_check_lasts_as_long_as_its_caller_has_time_and_then_the_wallet_has_failed() -> None:
+    breaker = Breaker()
+    async with slow_wallet() as wallet, checks(wallet, breaker, timeout_seconds=60) as holds:
+        with pytest.raises(Unavailable):
+            await holds.verify("ada", "escrow", 100, seconds=0.05)
+        assert breaker.failures == 1
+        with pytest.raises(Unavailable):
+            await holds.verify("ada", "escrow", 100, seconds=0)
+        assert breaker.failures == 1, "without time the wallet is not asked"
+
+
 async def test_a_hold_of_another_amount_is_none() -> None:
     async with slow_wallet() as wallet, checks(wallet, Breaker()) as holds:
         wallet.may_answer.set()

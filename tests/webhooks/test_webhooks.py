@@ -6,12 +6,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
 
 import anyio
 import pytest
 from standardwebhooks import Webhook
 
 from app.parts import utc_now
+from app.webhooks.sender import ATTEMPT_SECONDS
 from tests.support.cluster import until
 from tests.support.server import Api, Json, Server, fresh, ok, problem, serving
 from tests.webhooks.consumer import Consumer, consumer
@@ -234,6 +236,18 @@ async def test_a_test_message_says_how_it_went(api: Api, hook: Consumer) -> None
     hook.answer = lambda _: (302, "Location: http://127.0.0.1:1/elsewhere\r\n")
     answer = ok(await api.post(f"{WEBHOOKS}/main/test", api.server.feature(feature)))
     assert (answer["delivered"], answer["problem"]) == (False, "the endpoint answered 302")
+
+
+async def test_a_test_message_is_answered_in_a_commands_time(tmp_path: Path, hook: Consumer) -> None:
+    hook.hold = asyncio.Event()
+    with serving(tmp_path, command_seconds=2) as server:
+        async with server.api() as api:
+            await register(api, "wheel", hook)
+            began = monotonic()
+            answer = ok(await api.post(f"{WEBHOOKS}/main/test", server.feature("wheel")))
+            assert monotonic() - began < ATTEMPT_SECONDS - 1, "a delivery itself may take longer"
+            assert (answer["delivered"], answer["problem"]) == (False, "no answer within 1.5 s")
+    hook.hold.set()
 
 
 async def test_administrators_get_every_event_and_manage_everybodys(api: Api, hook: Consumer) -> None:
