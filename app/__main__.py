@@ -28,7 +28,7 @@ from app.server import descriptors
 from app.server.listening import bound, url
 from app.server.run import serve as run_server
 from app.server.run import serve_workers
-from app.settings import InvalidSettings, Settings, read_settings
+from app.settings import InvalidSettings, Settings, read_settings, vapid_key
 from app.simulate import demo as demonstration
 from app.simulate.demo import TOKEN_SECONDS, Demo
 from app.simulate.escrow_client import EscrowClient
@@ -168,6 +168,14 @@ def token(
             print(_sign(settings, role, sub, performer, ttl))
         except ValueError as problem:
             raise InvalidSettings(str(problem)) from None
+
+
+@cli.command(name="vapid-key")
+def make_vapid_key() -> None:
+    """Print a new VAPID_PRIVATE_KEY, for push notifications; on standard error its public key, which pages get."""
+    key = vapid_key.new_private_key()
+    print(vapid_key.private_text(key))
+    print(f"Public key: {vapid_key.public_text(key)}", file=sys.stderr)
 
 
 @cli.command()

@@ -27,6 +27,7 @@ from app.api.events import Events
 from app.api.health import Health
 from app.api.items import Items
 from app.api.outlook import Outlook
+from app.api.push import Push
 from app.api.reports import Reports
 from app.api.responses import Refusals
 from app.api.rooms import Rooms
@@ -142,6 +143,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
         parts.money.wallet,
         parts.money.hold_checks or nullcontext(),
         parts.webhooks.sender,
+        parts.push.posting,
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:
@@ -190,6 +192,8 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(periods.counts, "counting activity", count_activity),
         every(periods.counts, "counting items", parts.item_counts.refresh),
     ]
+    if (pusher := parts.push.pusher) is not None:
+        loops.append(every(periods.outbox_restart, "sending push notifications", pusher.run))
     if parts.base.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))
     if parts.live.bus is not None:
@@ -240,6 +244,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         *Users(callers=callers, queries=queries).routes(),
         *Events(callers=callers, log=parts.live.event_log).routes(),
         *Webhooks(callers=callers, endpoints=parts.webhooks).routes(),
+        *Push(callers=callers, subscriptions=parts.push.subscriptions).routes(),
         *admin.routes(),
         *WalletCheckRoutes(callers=callers, checks=parts.money.wallet_checks).routes(),
         *Health(

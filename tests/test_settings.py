@@ -49,7 +49,13 @@ DEFAULTS: dict[str, object] = {
     "ALLOWED_ORIGINS": (),
     "COALESCE_MS": 50,
 }
-OURS: dict[str, object] = {"ALLOW_PLAIN_HTTP": False, "METRICS_TOKEN": None, "TRACES_URL": None}
+OURS: dict[str, object] = {
+    "ALLOW_PLAIN_HTTP": False,
+    "METRICS_TOKEN": None,
+    "TRACES_URL": None,
+    "VAPID_PRIVATE_KEY": None,
+    "VAPID_SUBJECT": None,
+}
 """Variables that the contract leaves to us."""
 KEYS = ("AUTH_SECRET", "WALLET_QUEUE_SECRET")
 SECRETS = (*KEYS, "AUTH_SECRET_PREVIOUS", "WALLET_API_TOKEN", "METRICS_TOKEN", "DATABASE_URL", "REDIS_URL")
@@ -69,9 +75,10 @@ PRODUCTION = {
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No variable of whoever runs the tests has a say."""
-    for name in (*DEFAULTS, *OURS, *KEYS, *(f"{secret}_FILE" for secret in SECRETS)):
+    files = (f"{secret}_FILE" for secret in (*SECRETS, "VAPID_PRIVATE_KEY"))
+    for name in (*DEFAULTS, *OURS, *KEYS, *files):
         monkeypatch.delenv(name, raising=False)
 
 

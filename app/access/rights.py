@@ -69,6 +69,13 @@ def webhook_owner(principal: Principal, source_feature: str | None, *, everybody
     return principal.sub
 
 
+def push_user(principal: Principal) -> str:
+    """The user whose push subscriptions a request is about: their own."""
+    if principal.role is not Role.VIEWER:
+        raise Forbidden("Only a viewer has push subscriptions.")
+    return principal.sub
+
+
 def events_scope(principal: Principal, performer_id: str | None) -> tuple[str | None, str | None]:
     """The (performer_id, source_feature) that the event log is narrowed to; None does not narrow.
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from app.settings import InvalidSettings
-from app.store import Store, forgetting, pruning
+from app.store import Store, forgetting, pruning, push
 from app.store.pruning import Pruned
 from app.wire import admin_shapes, shapes
 from app.wire.encoding import encode
@@ -128,6 +128,7 @@ def forget_user(store: Store, user_id: str) -> int:
             found = forgetting.forget_some(connection, user_id, new_id)
             if found < forgetting.ITEMS_AT_ONCE:
                 forgetting.forget_answers(connection, user_id, new_id)
+                push.forget(connection, user_id)
         number += found
         time.sleep(PAUSE_SECONDS)
     if store.engines.is_sqlite:

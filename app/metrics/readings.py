@@ -57,6 +57,7 @@ class DatabaseReadings:
     """Since the oldest operation was ordered that is neither done nor dead; 0 if there is none."""
     webhook_endpoints: Mapping[str, int]
     """By status."""
+    push_subscriptions: int
     wallet_differences: float
     """Differences in the last comparison with the wallet; NaN: there has been none."""
     wallet_check_age_seconds: float
@@ -81,6 +82,8 @@ class Readings:
     traffic: Traffic
     breaker: Breaker
     deliveries: Deliveries
+    pushes: Mapping[str, int]
+    """What came of push notifications, by outcome; empty: none are sent."""
     database: Callable[[], Awaitable[DatabaseReadings]]
     """Asks the database."""
     disk: Callable[[], Disk | None]
@@ -158,6 +161,8 @@ def _totals(readings: Readings) -> Iterator[Metric]:
     yield counter("queue_refusals_total", meaning, by_one(readings.refusals), "cause")
     attempts = {"delivered": readings.deliveries.delivered, "failed": readings.deliveries.failed}
     yield counter("queue_webhook_deliveries_total", "Attempts to deliver an event.", by_one(attempts), "outcome")
+    meaning = "What came of push notifications and of the attempts to send them."
+    yield counter("queue_push_total", meaning, by_one(readings.pushes), "outcome")
 
 
 def _of_database(database: DatabaseReadings) -> Iterator[Metric]:
@@ -182,3 +187,8 @@ def _of_database(database: DatabaseReadings) -> Iterator[Metric]:
     meaning = "Webhook endpoints; the same in every process."
     endpoints = {(str(status),): database.webhook_endpoints.get(status, 0) for status in EndpointStatus}
     yield gauge("queue_webhook_endpoints", meaning, endpoints, "status")
+    yield GaugeMetricFamily(
+        "queue_push_subscriptions",
+        "Browsers with push notifications; the same in every process.",
+        value=database.push_subscriptions,
+    )

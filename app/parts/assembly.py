@@ -20,6 +20,7 @@ from app.parts.extras import check_extras, open_redis
 from app.parts.foundation import Foundation, open_foundation
 from app.parts.live import Live, open_live
 from app.parts.money import Money, open_money
+from app.parts.push import Push, open_push
 from app.parts.readings import readings_of
 from app.redis_link import RedisLink
 from app.server import descriptors
@@ -50,6 +51,7 @@ class Parts:
     actions: Actions
     live: Live
     webhooks: WebhookEndpoints
+    push: Push
     admission: Admission
 
 
@@ -93,6 +95,7 @@ def assemble(
         actions=actions,
         live=open_live(base, redis, actions, authenticator, limits),
         webhooks=_webhooks(base),
+        push=open_push(base),
         admission=_admission(base, limits),
     )
     _subscribe(parts)
@@ -102,6 +105,7 @@ def assemble(
             money.outbox,
             parts.live,
             parts.webhooks,
+            parts.push,
             parts.admission,
             heartbeat=parts.heartbeat,
             item_counts=parts.item_counts,
@@ -138,6 +142,8 @@ def _subscribe(parts: Parts) -> None:
     commits.subscribe(lambda outcome: live.event_log.wake(outcome.events))
     commits.subscribe(lambda outcome: parts.base.metrics.committed(outcome.events))
     commits.subscribe(lambda outcome: parts.webhooks.deliverer.wake())
+    if (pusher := parts.push.pusher) is not None:
+        commits.subscribe(lambda outcome: pusher.wake())
     if (bus := live.bus) is not None:
         commits.subscribe(lambda outcome: bus.publish(outcome.room.performer_id, outcome.events))
     commits.subscribe(live.presence.observe)

@@ -11,8 +11,9 @@ from app.metrics.loop_lag import LoopLag
 from app.metrics.readings import DatabaseReadings, Readings
 from app.parts.foundation import Foundation
 from app.parts.live import Live
+from app.parts.push import Push
 from app.server.admission import Admission
-from app.store import disk, wallet_check, wallet_operations, webhooks
+from app.store import disk, push, wallet_check, wallet_operations, webhooks
 from app.wallet.outbox import Outbox
 from app.webhooks.endpoints import WebhookEndpoints
 
@@ -22,6 +23,7 @@ def readings_of(
     outbox: Outbox,
     live: Live,
     webhook_endpoints: WebhookEndpoints,
+    pushes: Push,
     admission: Admission,
     *,
     heartbeat: Heartbeat,
@@ -40,6 +42,7 @@ def readings_of(
             operations=wallet_operations.operation_counts(connection),
             oldest_open_operation_seconds=0.0 if oldest is None else since(oldest),
             webhook_endpoints=webhooks.count_by_status(connection),
+            push_subscriptions=push.count_subscriptions(connection),
             wallet_differences=nan if compared is None else compared.different,
             wallet_check_age_seconds=nan if compared is None else since(compared.at),
         )
@@ -58,6 +61,7 @@ def readings_of(
         traffic=hub.traffic,
         breaker=outbox.breaker,
         deliveries=webhook_endpoints.deliverer,
+        pushes={} if pushes.pusher is None else pushes.pusher.outcomes,
         database=lambda: base.queries.run(database),
         disk=lambda: disk.usage(base.engines),
         connections=lambda: admission.connections,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.settings import checks
+from app.settings import checks, vapid_key
 
 DEVELOPMENT_AUTH_SECRET = "development-only-auth-secret-not-for-production"
 DEVELOPMENT_WALLET_QUEUE_SECRET = "development-only-wallet-queue-secret-not-for-production"
@@ -25,6 +25,7 @@ SECRETS = (
     "wallet_api_token",
     "wallet_queue_secret",
     "metrics_token",
+    "vapid_private_key",
     "database_url",
     "redis_url",
 )
@@ -81,6 +82,8 @@ class Settings(BaseSettings):
     settle_delay_seconds: float = Field(0, ge=0, le=30 * 86400)
     allow_plain_http: bool = False
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    vapid_private_key: str | None = Field(None, repr=False)
+    vapid_subject: str | None = None
 
     max_queue_depth: int = Field(50, ge=1, le=1000)
     default_duration_seconds: int = Field(60, ge=1, le=86400)
@@ -135,6 +138,18 @@ class Settings(BaseSettings):
     def _webhook_hosts_are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(checks.check_host(host).lower() for host in value))
 
+    @field_validator("vapid_private_key")
+    @classmethod
+    def _vapid_key_is_one(cls, value: str | None) -> str | None:
+        if value is not None:
+            vapid_key.read_private_key(value)
+        return value
+
+    @field_validator("vapid_subject")
+    @classmethod
+    def _vapid_subject_is_a_contact(cls, value: str | None) -> str | None:
+        return value if value is None else checks.check_contact(value)
+
     @field_validator("database_url")
     @classmethod
     def _database_is_known(cls, value: str) -> str:
@@ -179,6 +194,8 @@ class Settings(BaseSettings):
             raise ValueError("DEFAULT_DURATION_SECONDS must not exceed MAX_DURATION_SECONDS")
         if self.wallet_retry_base_seconds > self.wallet_retry_max_seconds:
             raise ValueError("WALLET_RETRY_BASE_SECONDS must not exceed WALLET_RETRY_MAX_SECONDS")
+        if (self.vapid_private_key is None) != (self.vapid_subject is None):
+            raise ValueError("VAPID_PRIVATE_KEY and VAPID_SUBJECT are set together or not at all")
         if self.environment is Environment.PRODUCTION and (insecure := self._insecure()):
             raise ValueError("ENVIRONMENT=production refuses insecure values: " + ", ".join(insecure))
         return self

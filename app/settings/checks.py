@@ -16,6 +16,7 @@ MINIMUM_DISTINCT = 8
 SHORTEST_PERIOD = 16
 """Characters after which a key may repeat itself."""
 
+_MAILTO = re.compile(r"mailto:[^@\s\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,253}")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 _NO_SENTENCE = re.compile(r"[0-9A-Z]")
 """32 random characters of base64 are all small letters or `-` or `_` once in 10^11 keys."""
@@ -35,6 +36,18 @@ def check_bearer(token: str) -> str:
     if not all("!" <= character <= "~" for character in token):
         raise ValueError("must be ASCII characters without spaces")
     return token
+
+
+def check_contact(contact: str) -> str:
+    """Where the operator of a push service reaches this one's: a mailto: or https: URL (RFC 8292 section 2.1)."""
+    if not _MAILTO.fullmatch(contact):
+        try:
+            is_https = http_url(contact).scheme == "https"
+        except ValueError:
+            is_https = False
+        if not is_https:
+            raise ValueError("must be mailto: and an address, or an https URL")
+    return contact
 
 
 def is_guessable(key: str) -> bool:

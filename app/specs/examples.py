@@ -7,6 +7,7 @@ from app.wire.requests import (
     AbandonRequest,
     CompleteRequest,
     IntakeRequest,
+    PushSubscriptionRequest,
     RefundRequest,
     Request,
     SettingsRequest,
@@ -31,5 +32,13 @@ EXAMPLES: Mapping[type[Request], dict[str, Any]] = {
     AbandonRequest: {"reason": "technical_error"},
     RefundRequest: {"reason": "user_cancelled"},
     SettingsRequest: {"accepting": False, "maxDepth": 20, "announcement": "Back in ten minutes"},
+    PushSubscriptionRequest: {
+        "endpoint": "https://push.example/send/f1x2",
+        "keys": {
+            "p256dh": "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
+            "auth": "BTBZMqHH6r4Tts7J_aSIgg",
+        },
+        "language": "de",
+    },
     WebhookRequest: {"url": "https://wheel.example/queue-events", "events": ["queue.item.finished"]},
 }

@@ -26,12 +26,13 @@ from app.domain.errors import (
     Unavailable,
     UserLimitReached,
 )
-from app.wire import admin_shapes, report_shapes, shapes, timeline_shapes, webhook_shapes
+from app.wire import admin_shapes, push_shapes, report_shapes, shapes, timeline_shapes, webhook_shapes
 from app.wire.commands import ITEM_COMMANDS, ITEM_PATH, ROOM_PATH, SETTINGS, START_NEXT, CommandSpec, Refusals, Who
 from app.wire.requests import (
     DisconnectRequest,
     EmptyRequest,
     IntakeRequest,
+    PushSubscriptionRequest,
     Request,
     ResolveRequest,
     RetryOperationsRequest,
@@ -72,6 +73,7 @@ TAGS: Mapping[str, str] = {
     "Users": "What one user has asked for, over all rooms.",
     "Event log": "Everything that has happened, durable and in order, by the page or as a stream.",
     "Webhooks": "Endpoints that events are delivered to: signed (Standard Webhooks), at least once, in order by room.",
+    "Push": "Notifications to the browsers of viewers who have asked for them (Web Push).",
     "Administration": "All rooms, their sockets and figures, and the wallet operations.",
     "Service": "Health, metrics and these descriptions.",
     "Pages": "Pages for people; a token reaches one in the fragment of its address.",
@@ -86,6 +88,7 @@ LISTING: Refusals = (*TOKEN, Forbidden, InvalidRequest)
 OWNERS = "the item's feature, its user, its performer, a moderator of the room, an administrator"
 ADMIN = "an administrator"
 WEBHOOK_OWNERS = "a feature, for its own endpoints; an administrator"
+SUBSCRIBER = "a viewer, for their own browsers"
 WEBHOOK: Refusals = (*TOKEN, Forbidden, InvalidRequest, NotFound)
 
 
@@ -328,6 +331,31 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=("sourceFeature",),
         answers={200: webhook_shapes.WebhookShape},
         refuses=WEBHOOK,
+    ),
+    _get("/v1/push", "push", "The key that browsers subscribe with", "Push", push_shapes.PushShape),
+    Operation(
+        method="PUT",
+        path="/v1/push/subscriptions/{name}",
+        name="subscribe",
+        summary="Store or renew a browser's push subscription",
+        tag="Push",
+        who=SUBSCRIBER,
+        body=PushSubscriptionRequest,
+        answers={201: push_shapes.PushSubscriptionShape, 200: push_shapes.PushSubscriptionShape},
+        refuses=(*TOKEN, Forbidden, InvalidRequest, NotFound),
+        notes="The browser chooses the name and keeps it. An endpoint belongs to one subscription: another one that "
+        "has it ends. A user has at most 10, beyond which the one that was renewed longest ago goes; so does each that "
+        "was not renewed for 90 days. 404 where no notifications are sent.",
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/push/subscriptions/{name}",
+        name="unsubscribe",
+        summary="Remove a browser's push subscription",
+        tag="Push",
+        who=SUBSCRIBER,
+        answers={204: None},
+        refuses=(*TOKEN, Forbidden, NotFound),
     ),
     _get(
         "/v1/admin/rooms",

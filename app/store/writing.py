@@ -37,6 +37,7 @@ from app.store import records
 from app.store.engines import driver_many
 from app.store.event_log import NEXT_CURSOR, THIS_TRANSACTION
 from app.store.histories import HISTORIES, history_values
+from app.store.push_tables import PUSH_PROGRESS
 from app.store.reading import ACTIVE_ITEMS
 from app.store.records import Answer
 from app.store.tables import ANSWERS, EVENTS, ITEMS, META, OPERATIONS, PRESENCE, ROOMS, milliseconds
@@ -288,6 +289,7 @@ def remember_answer(connection: Connection, answer: Answer) -> None:
 def release_claims(connection: Connection) -> None:
     """End every lease: the process that held them is known to be gone."""
     connection.execute(update(OPERATIONS).where(OPERATIONS.c.lease_until.is_not(None)).values(lease_until=None))
+    connection.execute(update(PUSH_PROGRESS).values(holder=""))
 
 
 def renew_presence(

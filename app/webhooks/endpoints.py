@@ -20,7 +20,8 @@ from app.engine.queries import Queries
 from app.store import event_log, webhooks
 from app.webhooks import signing
 from app.webhooks.deliverer import Deliverer
-from app.webhooks.sender import ATTEMPT_SECONDS, Message, Sender
+from app.webhooks.posting import ATTEMPT_SECONDS
+from app.webhooks.sender import Message, Sender
 from app.webhooks.targets import Targets
 from app.wire.encoding import encode
 

@@ -37,11 +37,11 @@ class Targets:
         self._hosts = frozenset(hosts)
         self._production = production
 
-    def check(self, url: str) -> None:
-        """Raises InvalidRequest for an address that no webhook may have."""
+    def check(self, url: str, field: str = "url") -> None:
+        """Raises InvalidRequest, about this field of the request, for an address that may not be called."""
         problem = self._problem(url)
         if problem is not None:
-            raise InvalidRequest(f"The request is not valid: url {problem}.", errors=[FieldError("url", problem)])
+            raise InvalidRequest(f"The request is not valid: {field} {problem}.", errors=[FieldError(field, problem)])
 
     def _problem(self, url: str) -> str | None:
         try:

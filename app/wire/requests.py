@@ -25,6 +25,7 @@ from app.domain.errors import FieldError, InvalidMode, InvalidRequest
 from app.domain.event import EventName
 from app.domain.item import Item, Reason
 from app.domain.operation import Resolution
+from app.domain.push import Language
 from app.wire.encoding import decode
 
 LARGEST_METADATA_BYTES = 8 * 1024
@@ -171,6 +172,21 @@ class WebhookRequest(Request):
     url: Annotated[str, _TEXT, Field(max_length=2000)]
     events: Annotated[list[EventName], Field(min_length=1, max_length=len(EventName))] | None = None
     rotate_secret: Flag = Field(False, description="Give an existing endpoint a new secret, shown in the answer")
+
+
+class PushKeys(Request):
+    """What a browser's `PushSubscription` has under `keys`, in base64url."""
+
+    p256dh: Annotated[str, _TEXT, Field(alias="p256dh", max_length=100)]
+    auth: Annotated[str, _TEXT, Field(max_length=40)]
+
+
+class PushSubscriptionRequest(Request):
+    """A browser's `PushSubscription`, and the language of its notifications."""
+
+    endpoint: Annotated[str, _TEXT, Field(max_length=1000)]
+    keys: PushKeys
+    language: Language = Language.EN
 
 
 class SettingsRequest(Request):

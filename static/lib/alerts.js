@@ -1,7 +1,9 @@
 // A chime and a desktop notification, for when the page is not in front. Loaded once the reader has asked for them.
 
+import { browserStorage } from "./storage.js";
 import { Tones } from "./tones.js";
 
+export const PUSH_SLOT = "queue.push";
 const CHIME = [
   [659, 0],
   [880, 0.14],
@@ -26,7 +28,13 @@ export class Alerts {
     this.#tones.play(CHIME);
     if (document.visibilityState === "visible" || !("Notification" in window)) return;
     if (Notification.permission !== "granted") return;
-    const details = { body, tag, icon: "/static/favicon.svg" };
+    const details = { body, tag, icon: "/static/icons/icon-192.png" };
+    // Where the same is pushed, the worker shows it: its notifications of one tag take each other's place.
+    if (browserStorage.getItem(PUSH_SLOT)) this.#byWorker(title, details);
+    else this.#show(title, details);
+  }
+
+  #show(title, details) {
     try {
       const notification = new Notification(title, details);
       notification.onclick = () => {
@@ -34,7 +42,12 @@ export class Alerts {
         notification.close();
       };
     } catch {
-      registration().then((worker) => worker?.showNotification(title, details));
+      this.#byWorker(title, details);
     }
+  }
+
+  async #byWorker(title, details) {
+    const data = { path: location.pathname, at: Date.now() };
+    (await registration())?.showNotification(title, { ...details, data, renotify: true });
   }
 }

@@ -6,7 +6,7 @@ import { browserStorage } from "./storage.js";
 const SLOT = "queue.alerts";
 let alerts = null;
 
-const wanted = () => browserStorage.getItem(SLOT) === "on";
+export const wanted = () => browserStorage.getItem(SLOT) === "on";
 const load = async () => (alerts ??= new (await import("./alerts.js")).Alerts());
 if (wanted()) load();
 
@@ -16,8 +16,11 @@ export function alertReader(title, body, tag) {
   return wanted();
 }
 
-/** Makes a button the switch for sound and notifications. `told(outcome)`: they are on; "on" or "sound" only. */
-export function alertSwitch(button, label, told) {
+/**
+ * Makes a button the switch for sound and notifications. `told(outcome)`: they are on; "on" or "sound" only, or what
+ * `push.on` makes of that. `push`: {on(outcome), off()}, what else is switched.
+ */
+export function alertSwitch(button, label, told, push = null) {
   const draw = () => {
     setAttribute(button, "aria-pressed", String(wanted()));
     label(wanted());
@@ -26,11 +29,14 @@ export function alertSwitch(button, label, told) {
   button.addEventListener("click", async () => {
     if (wanted()) {
       browserStorage.removeItem(SLOT);
-    } else {
-      browserStorage.setItem(SLOT, "on");
-      told(await (await load()).enable());
+      push?.off();
+      draw();
+      return;
     }
+    browserStorage.setItem(SLOT, "on");
+    const outcome = await (await load()).enable();
     draw();
+    told(push ? await push.on(outcome) : outcome);
   });
   draw();
   return button;

@@ -71,4 +71,9 @@ export class Session extends EventTarget {
   post(path, body = {}) {
     return post("", this.token, path, body);
   }
+
+  /** A request that may be repeated as it is. */
+  send(method, path, body) {
+    return request("", this.token, method, path, { body });
+  }
 }

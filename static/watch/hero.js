@@ -34,8 +34,9 @@ function kindOfHero(hero, kind, build) {
 
 const figure = (hook) => el("span", { class: "figure", "data-testid": hook });
 
-/** `standing`: where the item is, in words; `wait`: {words, clock}; `notices`: [{noticeId, text}]. */
-export function placeHero(hero, item, { began, standing, wait, notices, live, cancel }) {
+/** `standing`: where the item is, in words; `wait`: {words, clock}; `notices`: [{noticeId, text}]; `push`: see
+ * `alertSwitch`. */
+export function placeHero(hero, item, { began, standing, wait, notices, live, cancel, push }) {
   const parts = kindOfHero(hero, "place", () => {
     const number = figure("position");
     const ahead = el("p", { class: "hero-line", "data-testid": "ahead" });
@@ -74,7 +75,7 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
       actions: el(
         "div",
         { class: "actions" },
-        alertButton(),
+        alertButton(push),
         button("quiet", () => cancel(hero.item), t("cancel.button")),
       ),
     };
@@ -199,11 +200,12 @@ function mayNotify() {
   return globalThis.Notification?.permission === "granted";
 }
 
-function alertButton() {
+function alertButton(push) {
   const words = el("span");
   return alertSwitch(
     el("button", { class: "button", type: "button", id: "notify" }, words),
     (on) => setText(words, t(on ? (mayNotify() ? "notify.on" : "notify.sound") : "notify.off")),
-    (outcome) => toast(t(outcome === "on" ? "notify.granted" : "notify.soundOnly")),
+    (outcome) => toast(t(`notify.${outcome}Told`)),
+    push,
   );
 }

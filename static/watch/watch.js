@@ -1,5 +1,5 @@
 // The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
-import { alertReader, markTab } from "../lib/attention.js";
+import { alertReader, markTab, wanted } from "../lib/attention.js";
 import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
 import { ask, toast } from "../lib/dialog.js";
@@ -210,6 +210,14 @@ function drawRoom(items) {
   );
 }
 
+// Being told while the page is closed
+
+const push = {
+  load: () => import("./push.js"),
+  on: async (outcome) => (await push.load()).subscribe(session, outcome),
+  off: async () => (await push.load()).unsubscribe(session),
+};
+
 // The hero
 
 function drawHero(items) {
@@ -238,6 +246,7 @@ function drawHero(items) {
       notices: told,
       live,
       cancel,
+      push,
     });
   } else if (outcome) {
     outcomeHero(hero, outcome, () => {
@@ -382,7 +391,8 @@ everySecond(() => client.state.version !== null && drawClock(client.state.items,
 setInterval(draw, 15_000);
 setInterval(refine, REFINE_MS);
 client.connect();
-client.ready.then(() => {
+client.ready.then(async () => {
   outlook = openOutlook(session, performer, draw);
-  prepareNextVisit();
+  await prepareNextVisit();
+  if (wanted() && isOwner()) (await push.load()).renew(session);
 });

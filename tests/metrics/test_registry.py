@@ -269,6 +269,7 @@ class Numbers:
             traffic=Traffic(),
             breaker=self.breaker,
             deliveries=Deliveries(),
+            pushes={"gone": 6},
             database=self.database,
             disk=lambda: self.disk,
             connections=lambda: 3,
@@ -285,6 +286,7 @@ def answer_of_the_database() -> DatabaseReadings:
         operations={"dead": 2},
         oldest_open_operation_seconds=700.5,
         webhook_endpoints={"active": 3, "parked": 1},
+        push_subscriptions=8,
         wallet_differences=4,
         wallet_check_age_seconds=86400.0,
     )
@@ -352,6 +354,8 @@ async def test_what_a_pager_needs_is_shown() -> None:
     assert samples["queue_webhook_endpoints", (("status", "parked"),)] == 1
     assert samples["queue_webhook_deliveries_total", (("outcome", "delivered"),)] == 5
     assert samples["queue_webhook_deliveries_total", (("outcome", "failed"),)] == 2
+    assert samples["queue_push_total", (("outcome", "gone"),)] == 6
+    assert samples["queue_push_subscriptions", ()] == 8
     assert samples["queue_lane_wait_seconds", ()] == 0.75
     assert samples["queue_event_loop_lag_seconds", ()] == 0.125
     assert samples["queue_database_bytes", ()] == 4096

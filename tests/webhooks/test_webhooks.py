@@ -13,7 +13,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from app.parts import utc_now
-from app.webhooks.sender import ATTEMPT_SECONDS
+from app.webhooks.posting import ATTEMPT_SECONDS
 from tests.support.cluster import until
 from tests.support.server import Api, Json, Server, fresh, ok, problem, serving
 from tests.webhooks.consumer import Consumer, consumer

@@ -1,0 +1,254 @@
+"""Sends the notices that subscribers are owed, driven by the event log.
+
+One process at a time holds the lease: it reads the log behind a cursor in the database, writes down what each
+subscription is to be told, in one transaction with the cursor, and sends that. A restart goes on there; what was under
+way is sent again, and a browser shows one notification for an item. What a notice says is decided when it is sent, from
+how things are by then: one that is not true any more is dropped. A push service that is slow or away takes a few of the
+places, so that the others are served; a notice runs out within minutes, one about tokens within an hour.
+"""
+
+import asyncio
+import base64
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from random import Random
+from typing import NamedTuple
+
+from app.domain.errors import ItemNotFound, QueueError
+from app.domain.push import STALE_AFTER, Moment, Notice, Subscription
+from app.engine.lane import Lanes
+from app.engine.queries import Queries
+from app.push.encryption import Encryption
+from app.push.words import Text, text_of
+from app.store import push
+from app.store.push import Progress
+from app.webhooks.deliverer import RetryPolicy
+from app.webhooks.posting import Answer, Posting
+from app.wire.encoding import encode
+
+AT_ONCE = 64
+AT_ONE_ORIGIN = 8
+POLL_SECONDS = 2.0
+"""How soon is noticed what another process has committed, and what is due again."""
+SOON_SECONDS = 0.1
+"""Between two looks at the log while events are committed: on a busy site one look serves many."""
+LEASE = timedelta(seconds=30)
+RETRIES = RetryPolicy(base=2.0, most=300.0)
+GONE = (404, 410)
+"""The browser has ended the subscription (RFC 8030 section 7.3)."""
+AGAIN = (408, 425, 429)
+
+log = logging.getLogger(__name__)
+
+
+class Outcome(StrEnum):
+    """What came of a notice, or of an attempt."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    """Put off: the push service is away or busy."""
+    EXPIRED = "expired"
+    OUTDATED = "outdated"
+    """Not true any more, and not sent."""
+    GONE = "gone"
+    """With the subscription."""
+    REFUSED = "refused"
+
+
+class _Flight(NamedTuple):
+    task: asyncio.Task[None]
+    origin: str
+
+
+class Pusher:
+    """`run` sends until it is cancelled. Used from the event loop only."""
+
+    def __init__(
+        self,
+        *,
+        queries: Queries,
+        lanes: Lanes,
+        posting: Posting,
+        encryption: Encryption,
+        clock: Callable[[], datetime],
+        random: Random,
+        holder: str,
+    ) -> None:
+        """`clock`: that of the rooms. `holder`: this process's name in the lease."""
+        self._queries = queries
+        self._lanes = lanes
+        self._posting = posting
+        self._encryption = encryption
+        self._clock = clock
+        self._random = random
+        self._holder = holder
+        self._wake = asyncio.Event()
+        self._progress: Progress | None = None
+        """While this process holds the lease; its cursor may be ahead of the database's."""
+        self._flights: dict[tuple[str, str, str, str], _Flight] = {}
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
+
+    def wake(self) -> None:
+        """A hint that there may be something to send."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send what is due, again and again. Cancelling it cancels the attempts under way; they are made again."""
+        try:
+            while True:
+                self._wake.clear()
+                is_end = True
+                if await self._holds_lease():
+                    is_end = await self._read()
+                    await self._begin_due()
+                await asyncio.sleep(SOON_SECONDS)
+                if is_end:
+                    await self._until_woken()
+        finally:
+            self._progress = None
+            flights = [flight.task for flight in self._flights.values()]
+            for task in flights:
+                task.cancel()
+            await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _until_woken(self) -> None:
+        try:
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _holds_lease(self) -> bool:
+        """Whether this process is the one. Renews in time, and clears up as often."""
+        now, held = self._clock(), self._progress
+        if held is not None and held.lease_until - now > LEASE / 2:
+            return True
+        known = await self._queries.run(push.progress)
+        if known is not None and known.holder not in ("", self._holder) and known.lease_until > now:
+            self._progress = None
+            return False
+        if held is None:
+            self._progress = await self._lanes.run(
+                lambda connection: push.claim(connection, self._holder, now, now + LEASE)
+            )
+        else:
+            await self._advance(held.cursor, [], now)
+        if self._progress is None:
+            return False
+        expired = await self._lanes.run(lambda connection: push.clear(connection, now, now - STALE_AFTER))
+        self.outcomes[Outcome.EXPIRED] += expired
+        return True
+
+    async def _read(self) -> bool:
+        """Take in the next events; returns whether these were all."""
+        held, now = self._progress, self._clock()
+        if held is None:
+            return True
+        news = await self._queries.run(lambda connection: push.read_news(connection, held.cursor, now))
+        if news.notices:
+            await self._advance(news.cursor, news.notices, now)
+        else:
+            self._progress = replace(held, cursor=news.cursor)
+        return news.is_end
+
+    async def _advance(self, cursor: str | None, notices: Sequence[Notice], now: datetime) -> None:
+        until = now + LEASE
+        stands = await self._lanes.run(
+            lambda connection: push.advance(connection, self._holder, cursor, until, notices, now)
+        )
+        self._progress = Progress(cursor=cursor, holder=self._holder, lease_until=until) if stands else None
+
+    async def _begin_due(self) -> None:
+        """Start an attempt for each notice that is due, as many as there are places."""
+        if self._progress is None or len(self._flights) >= AT_ONCE:
+            return
+        now = self._clock()
+        flying = Counter(flight.origin for flight in self._flights.values())
+        full = [origin for origin, number in flying.items() if number >= AT_ONE_ORIGIN]
+        due = await self._queries.run(
+            lambda connection: push.due_notices(connection, now, limit=2 * AT_ONCE, without=full)
+        )
+        for notice, subscription in due:
+            if len(self._flights) >= AT_ONCE:
+                return
+            if notice.key in self._flights or flying[subscription.origin] >= AT_ONE_ORIGIN:
+                continue
+            flying[subscription.origin] += 1
+            task = asyncio.create_task(self._send(notice, subscription))
+            self._flights[notice.key] = _Flight(task, subscription.origin)
+            task.add_done_callback(lambda _, notice=notice: self._ended(notice))  # type: ignore[misc]
+
+    def _ended(self, notice: Notice) -> None:
+        task = self._flights.pop(notice.key).task
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("sending a push notification about item %s failed", notice.item_id, exc_info=error)
+        self.wake()
+
+    async def _send(self, notice: Notice, subscription: Subscription) -> None:
+        try:
+            text = await self._text(notice, subscription)
+            if text is None:
+                await self._finish(notice, Outcome.OUTDATED)
+                return
+            lasts = max(1, int((notice.expires_at - self._clock()).total_seconds()))
+            headers, body = self._encryption.encrypted(_payload(notice, text), subscription, lasts)
+            headers |= {"urgency": "normal" if notice.moment is Moment.ENDED else "high", "topic": _topic(notice)}
+            await self._record(notice, subscription, await self._posting.post(subscription.endpoint, headers, body))
+        except QueueError as refusal:
+            log.warning("a push notification about item %s waits (%s)", notice.item_id, refusal.code)
+            # It keeps its place meanwhile: it may have been sent and could not be recorded.
+            await asyncio.sleep(RETRIES.pause(notice.attempts + 1, self._random))
+
+    async def _text(self, notice: Notice, subscription: Subscription) -> Text | None:
+        try:
+            item, room = await self._queries.item(notice.item_id)
+        except ItemNotFound:
+            return None
+        return text_of(notice.moment, item, room, self._clock(), subscription.language)
+
+    async def _record(self, notice: Notice, subscription: Subscription, answer: Answer) -> None:
+        if answer.problem is None:
+            await self._finish(notice, Outcome.DELIVERED)
+        elif answer.status in GONE:
+            user_id, name, endpoint = subscription.user_id, subscription.name, subscription.endpoint
+            await self._lanes.run(lambda connection: push.delete_subscription(connection, user_id, name, endpoint))
+            self.outcomes[Outcome.GONE] += 1
+        elif answer.status is None or answer.status >= 500 or answer.status in AGAIN:
+            pause = RETRIES.pause(notice.attempts, self._random)
+            again_at = self._clock() + timedelta(seconds=max(pause, answer.retry_after_seconds or 0.0))
+            if again_at >= notice.expires_at:
+                await self._finish(notice, Outcome.EXPIRED)
+            else:
+                await self._lanes.run(lambda connection: push.postpone(connection, notice, again_at))
+                self.outcomes[Outcome.RETRIED] += 1
+        else:
+            log.warning("a push service refused what item %s has to say: it answered %s", notice.item_id, answer.status)
+            await self._finish(notice, Outcome.REFUSED)
+
+    async def _finish(self, notice: Notice, outcome: Outcome) -> None:
+        await self._lanes.run(lambda connection: push.finish(connection, notice))
+        self.outcomes[outcome] += 1
+
+
+def _payload(notice: Notice, text: Text) -> bytes:
+    """What the service worker reads. A browser shows one notification with a tag; a later one takes its place."""
+    return encode(
+        {
+            "title": text.title,
+            "body": text.body,
+            "tag": notice.item_id,
+            "moment": str(notice.moment),
+            "performerId": notice.performer_id,
+        }
+    )
+
+
+def _topic(notice: Notice) -> str:
+    """A push service keeps the last message of a topic for a browser that is away (RFC 8030 section 5.4). It is told
+    nothing by the name."""
+    return base64.urlsafe_b64encode(hashlib.sha256(notice.item_id.encode()).digest()[:24]).decode()

@@ -1,0 +1,310 @@
+"""Rows of push subscriptions, of the notices that they are owed, and of how far the log has been read for that."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec.structs import asdict
+from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.command import Role
+from app.domain.event import EventName
+from app.domain.item import Status
+from app.domain.push import LONGEST_NEWS, SUBSCRIPTIONS_OF_A_USER, Language, Moment, Notice, Subscription
+from app.domain.room import NEXT_UP
+from app.store import event_log
+from app.store.push_tables import PUSH_NOTICES, PUSH_PROGRESS, PUSH_SUBSCRIPTIONS
+from app.store.reading import ACTIVE_ITEMS
+from app.store.tables import EVENTS, ITEMS
+
+PAGE = 500
+"""Events looked at together."""
+LOG = "log"
+"""The name of the one row of progress."""
+KEPT_AFTERWARDS = timedelta(minutes=10)
+"""How long a notice that has run out stays: longer than a part of the log may be read again after a crash."""
+
+_SUBSCRIBERS = select(PUSH_SUBSCRIPTIONS.c.user_id)
+_MOMENTS: Mapping[str, Moment] = {
+    EventName.ITEM_STARTED: Moment.STARTED,
+    EventName.ITEM_ABANDONED: Moment.ENDED,
+    EventName.ITEM_REFUNDED: Moment.ENDED,
+}
+_DONE = {"next_attempt_at": None}
+
+
+def save_subscription(connection: Connection, subscription: Subscription) -> bool:
+    """Insert or renew; returns whether it is new. Its endpoint has no other subscription from then on, and the user no
+    more than SUBSCRIPTIONS_OF_A_USER."""
+    mine = _is(subscription.user_id, subscription.name)
+    before = connection.execute(
+        select(PUSH_SUBSCRIPTIONS.c.created_at, PUSH_SUBSCRIPTIONS.c.endpoint).where(mine)
+    ).first()
+    connection.execute(
+        delete(PUSH_SUBSCRIPTIONS).where(or_(mine, PUSH_SUBSCRIPTIONS.c.endpoint == subscription.endpoint))
+    )
+    values = {**asdict(subscription), "language": str(subscription.language)}
+    if before is not None:
+        values["created_at"] = before.created_at
+    connection.execute(insert(PUSH_SUBSCRIPTIONS), values)
+    newest_first = (
+        select(PUSH_SUBSCRIPTIONS.c.name)
+        .where(PUSH_SUBSCRIPTIONS.c.user_id == subscription.user_id)
+        .order_by(PUSH_SUBSCRIPTIONS.c.renewed_at.desc(), PUSH_SUBSCRIPTIONS.c.name)
+    )
+    for name in connection.execute(newest_first).scalars().all()[SUBSCRIPTIONS_OF_A_USER:]:
+        delete_subscription(connection, subscription.user_id, name)
+    return before is None
+
+
+def find_subscription(connection: Connection, user_id: str, name: str) -> Subscription | None:
+    row = connection.execute(select(PUSH_SUBSCRIPTIONS).where(_is(user_id, name))).mappings().first()
+    return None if row is None else _subscription(row)
+
+
+def delete_subscription(connection: Connection, user_id: str, name: str, endpoint: str | None = None) -> bool:
+    """With what it is owed; `endpoint`: only if it still has this one. Returns whether there was one."""
+    this = _is(user_id, name)
+    if endpoint is not None:
+        this = and_(this, PUSH_SUBSCRIPTIONS.c.endpoint == endpoint)
+    if not connection.execute(delete(PUSH_SUBSCRIPTIONS).where(this)).rowcount:
+        return False
+    connection.execute(delete(PUSH_NOTICES).where(PUSH_NOTICES.c.user_id == user_id, PUSH_NOTICES.c.name == name))
+    return True
+
+
+def forget(connection: Connection, user_id: str) -> None:
+    """Delete all that is kept here of a user."""
+    for table in (PUSH_SUBSCRIPTIONS, PUSH_NOTICES):
+        connection.execute(delete(table).where(table.c.user_id == user_id))
+
+
+def count_subscriptions(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(PUSH_SUBSCRIPTIONS)).scalar_one())
+
+
+# How far the log has been read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    cursor: str | None
+    """None: nothing has been read."""
+    holder: str
+    lease_until: datetime
+
+
+def progress(connection: Connection) -> Progress | None:
+    row = connection.execute(select(PUSH_PROGRESS).where(PUSH_PROGRESS.c.name == LOG)).first()
+    return None if row is None else Progress(cursor=row.cursor, holder=row.holder, lease_until=row.lease_until)
+
+
+def claim(connection: Connection, holder: str, now: datetime, until: datetime) -> Progress | None:
+    """Make this process the only one that reads and sends; returns from where it goes on. None: another one is.
+
+    The first ever, or the first after a time in which all news have become old, begins at the log's end.
+    """
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(
+        upsert(PUSH_PROGRESS)
+        .values(name=LOG, cursor=event_log.log_end(connection), holder="", lease_until=now)
+        .on_conflict_do_nothing()
+    )
+    before = progress(connection)
+    free = or_(PUSH_PROGRESS.c.holder.in_(["", holder]), PUSH_PROGRESS.c.lease_until <= now)
+    values: dict[str, Any] = {"holder": holder, "lease_until": until}
+    if before is None or before.lease_until < now - LONGEST_NEWS:
+        values["cursor"] = event_log.log_end(connection)
+    claimed = update(PUSH_PROGRESS).where(PUSH_PROGRESS.c.name == LOG, free).values(**values)
+    return progress(connection) if connection.execute(claimed).rowcount else None
+
+
+def advance(
+    connection: Connection, holder: str, cursor: str | None, until: datetime, notices: Sequence[Notice], now: datetime
+) -> bool:
+    """Write that the log has been read up to a cursor and what that has brought. Only while this process holds the
+    lease, which it holds until `until` from then on; returns whether it did."""
+    held = and_(PUSH_PROGRESS.c.name == LOG, PUSH_PROGRESS.c.holder == holder)
+    if not connection.execute(update(PUSH_PROGRESS).where(held).values(cursor=cursor, lease_until=until)).rowcount:
+        return False
+    if notices:
+        upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        rows = [{**asdict(notice), "moment": str(notice.moment), "next_attempt_at": now} for notice in notices]
+        connection.execute(upsert(PUSH_NOTICES).on_conflict_do_nothing(), rows)
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    cursor: str | None
+    """All events up to it have been looked at."""
+    notices: Sequence[Notice]
+    """What subscribers are to be told that they have not been told yet."""
+    is_end: bool
+    """Whether the log ends there."""
+
+
+def read_news(connection: Connection, after: str | None, now: datetime) -> News:
+    """The news in the next events behind a cursor."""
+    if not connection.execute(select(exists(_SUBSCRIBERS))).scalar_one():
+        return News(cursor=event_log.log_end(connection) or after, notices=(), is_end=True)
+    through, is_end = event_log.log_stretch(connection, after, PAGE)
+    if through is None:
+        return News(cursor=after, notices=(), is_end=True)
+    found = [*_begun_or_ended(connection, after, through, now), *_next_ones(connection, after, through, now)]
+    return News(cursor=through, notices=_for_subscriptions(connection, found), is_end=is_end)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    item_id: str
+    moment: Moment
+    user_id: str
+    performer_id: str
+    expires_at: datetime
+
+
+def _begun_or_ended(connection: Connection, after: str | None, through: str, now: datetime) -> list[_Found]:
+    columns = EVENTS.c.name, EVENTS.c.item_id, EVENTS.c.performer_id, EVENTS.c.at, ITEMS.c.user_id
+    statement = (
+        select(*columns)
+        .join(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
+        .where(
+            EVENTS.c.name.in_([str(name) for name in _MOMENTS]),
+            # An abandoned item that is refunded has been told of, and who cancels knows it.
+            or_(EVENTS.c.from_status.is_(None), EVENTS.c.from_status != str(Status.ABANDONED)),
+            EVENTS.c.actor_role != str(Role.VIEWER),
+            ITEMS.c.pass_through_mode.is_(False),
+            ITEMS.c.user_id.in_(_SUBSCRIBERS),
+        )
+    )
+    rows = connection.execute(event_log.in_stretch(statement, connection, after, through)).all()
+    found = [
+        _Found(row.item_id, _MOMENTS[row.name], row.user_id, row.performer_id, row.at + _MOMENTS[row.name].lasts)
+        for row in rows
+    ]
+    return [each for each in found if each.expires_at > now]
+
+
+def _next_ones(connection: Connection, after: str | None, through: str, now: datetime) -> list[_Found]:
+    """The items that are next to be served in the rooms in which something has happened."""
+    rooms = event_log.in_stretch(select(EVENTS.c.performer_id), connection, after, through)
+    touched = set(connection.execute(rooms).scalars())
+    waiting = select(ITEMS.c.performer_id).where(
+        ITEMS.c.performer_id.in_(sorted(touched)), ACTIVE_ITEMS, ITEMS.c.user_id.in_(_SUBSCRIBERS)
+    )
+    place = func.row_number().over(partition_by=ITEMS.c.performer_id, order_by=(ITEMS.c.created_at, ITEMS.c.item_id))
+    columns = ITEMS.c.item_id, ITEMS.c.user_id, ITEMS.c.performer_id, ITEMS.c.notified
+    queue = (
+        select(*columns, place.label("place"))
+        .where(ITEMS.c.performer_id.in_(waiting), ACTIVE_ITEMS, ITEMS.c.status == str(Status.CREATED))
+        .subquery()
+    )
+    heads = select(queue).where(queue.c.place == 1, queue.c.user_id.in_(_SUBSCRIBERS))
+    return [
+        _Found(row.item_id, Moment.NEXT, row.user_id, row.performer_id, now + Moment.NEXT.lasts)
+        for row in connection.execute(heads)
+        if str(NEXT_UP) in row.notified.split(",")
+    ]
+
+
+def _for_subscriptions(connection: Connection, found: Sequence[_Found]) -> list[Notice]:
+    """A notice for each subscription of the users, but those that are there."""
+    if not found:
+        return []
+    names: dict[str, list[str]] = {}
+    users = PUSH_SUBSCRIPTIONS.c.user_id.in_(sorted({each.user_id for each in found}))
+    for row in connection.execute(select(PUSH_SUBSCRIPTIONS.c.user_id, PUSH_SUBSCRIPTIONS.c.name).where(users)):
+        names.setdefault(row.user_id, []).append(row.name)
+    key = PUSH_NOTICES.c.item_id, PUSH_NOTICES.c.moment, PUSH_NOTICES.c.user_id, PUSH_NOTICES.c.name
+    items = PUSH_NOTICES.c.item_id.in_(sorted({each.item_id for each in found}))
+    known = {tuple(row) for row in connection.execute(select(*key).where(items))}
+    notices = [
+        Notice(
+            item_id=each.item_id,
+            moment=each.moment,
+            user_id=each.user_id,
+            name=name,
+            performer_id=each.performer_id,
+            expires_at=each.expires_at,
+        )
+        for each in found
+        for name in names.get(each.user_id, ())
+    ]
+    return [notice for notice in notices if notice.key not in known]
+
+
+# What is to be sent
+
+
+def due_notices(
+    connection: Connection, now: datetime, *, limit: int, without: Collection[str] = ()
+) -> list[tuple[Notice, Subscription]]:
+    """What may be sent now, what has been tried least first; not to the origins in `without`."""
+    owed = and_(
+        PUSH_SUBSCRIPTIONS.c.user_id == PUSH_NOTICES.c.user_id, PUSH_SUBSCRIPTIONS.c.name == PUSH_NOTICES.c.name
+    )
+    columns = [PUSH_NOTICES.c[field] for field in Notice.__struct_fields__]
+    others = [
+        PUSH_SUBSCRIPTIONS.c[field] for field in Subscription.__struct_fields__ if field not in ("user_id", "name")
+    ]
+    statement = (
+        select(*columns, *others)
+        .join(PUSH_SUBSCRIPTIONS, owed)
+        .where(
+            PUSH_NOTICES.c.next_attempt_at <= now,
+            PUSH_NOTICES.c.expires_at > now,
+            PUSH_SUBSCRIPTIONS.c.origin.not_in(sorted(without)),
+        )
+        .order_by(PUSH_NOTICES.c.attempts, PUSH_NOTICES.c.next_attempt_at)
+        .limit(limit)
+    )
+    return [(_notice(row), _subscription(row)) for row in connection.execute(statement).mappings()]
+
+
+def finish(connection: Connection, notice: Notice) -> None:
+    """Nothing more is to be done about a notice."""
+    connection.execute(update(PUSH_NOTICES).where(_is_notice(notice)).values(**_DONE))
+
+
+def postpone(connection: Connection, notice: Notice, until: datetime) -> None:
+    """Have a notice tried again, after one more attempt that failed."""
+    values = {"attempts": notice.attempts + 1, "next_attempt_at": until}
+    connection.execute(update(PUSH_NOTICES).where(_is_notice(notice)).values(**values))
+
+
+def clear(connection: Connection, now: datetime, stale_before: datetime) -> int:
+    """Give up what has run out, and remove what nobody needs any more: subscriptions that were last renewed before
+    `stale_before`, and old notices of items that are not in a queue. Returns how many notices ran out."""
+    late = and_(PUSH_NOTICES.c.next_attempt_at.is_not(None), PUSH_NOTICES.c.expires_at <= now)
+    expired = connection.execute(update(PUSH_NOTICES).where(late).values(**_DONE)).rowcount
+    active = select(ITEMS.c.item_id).where(ITEMS.c.item_id == PUSH_NOTICES.c.item_id, ACTIVE_ITEMS)
+    old = PUSH_NOTICES.c.expires_at <= now - KEPT_AFTERWARDS
+    connection.execute(delete(PUSH_NOTICES).where(old, ~active.exists()))
+    connection.execute(delete(PUSH_SUBSCRIPTIONS).where(PUSH_SUBSCRIPTIONS.c.renewed_at < stale_before))
+    return expired
+
+
+def _is(user_id: str, name: str) -> Any:
+    return and_(PUSH_SUBSCRIPTIONS.c.user_id == user_id, PUSH_SUBSCRIPTIONS.c.name == name)
+
+
+def _is_notice(notice: Notice) -> Any:
+    return and_(
+        PUSH_NOTICES.c.item_id == notice.item_id,
+        PUSH_NOTICES.c.moment == str(notice.moment),
+        PUSH_NOTICES.c.user_id == notice.user_id,
+        PUSH_NOTICES.c.name == notice.name,
+    )
+
+
+def _subscription(row: RowMapping) -> Subscription:
+    values = {field: row[field] for field in Subscription.__struct_fields__}
+    return Subscription(**{**values, "language": Language(row["language"])})
+
+
+def _notice(row: RowMapping) -> Notice:
+    values = {field: row[field] for field in Notice.__struct_fields__}
+    return Notice(**{**values, "moment": Moment(row["moment"])})

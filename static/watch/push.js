@@ -1,0 +1,76 @@
+// Push notifications: the viewer is told also while this page is closed. Nothing here asks for permission.
+import { language } from "../lib/messages.js";
+import { newId } from "../lib/protocol.js";
+import { PUSH_SLOT } from "../lib/alerts.js";
+import { browserStorage } from "../lib/storage.js";
+
+const RENEW_MS = 86_400_000;
+const WORKER_MS = 10_000;
+
+const pathOf = (name) => `/v1/push/subscriptions/${encodeURIComponent(name)}`;
+const kept = () => JSON.parse(browserStorage.getItem(PUSH_SLOT) ?? "null");
+
+/** The worker's registration once it is at work; null where there is none. */
+async function worker() {
+  if (!("serviceWorker" in navigator) || !("PushManager" in window)) return null;
+  const late = new Promise((resolve) => setTimeout(resolve, WORKER_MS, null));
+  return Promise.race([navigator.serviceWorker.ready, late]);
+}
+
+function isFor(subscription, publicKey) {
+  const key = subscription.options.applicationServerKey;
+  if (key === null) return false;
+  const text = btoa(String.fromCharCode(...new Uint8Array(key)));
+  return text.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "") === publicKey;
+}
+
+async function subscription(publicKey) {
+  const { pushManager } = await worker();
+  const known = await pushManager.getSubscription();
+  if (known && isFor(known, publicKey)) return known;
+  await known?.unsubscribe();
+  return pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: publicKey });
+}
+
+/** Stores this browser's subscription for whoever is looking. Resolves to whether it is stored, or null if the service
+ * sends no notifications. */
+async function store(session) {
+  const { publicKey } = await session.get("/v1/push");
+  if (publicKey === null) return null;
+  try {
+    const { endpoint, keys } = (await subscription(publicKey)).toJSON();
+    const name = kept()?.name ?? newId();
+    await session.send("PUT", pathOf(name), { endpoint, keys, language });
+    browserStorage.setItem(PUSH_SLOT, JSON.stringify({ name, user: session.claims.sub, at: Date.now() }));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** After a click: from "on" or "sound", what the reader was allowed to be told by, to what can be promised. */
+export async function subscribe(session, allowed) {
+  try {
+    if (allowed === "on") return { true: "pushed", false: "keepOpen", null: "on" }[await store(session)];
+    // Only Safari on a phone or tablet says whether its page was opened from the home screen.
+    const wouldHelp = navigator.standalone === false && (await session.get("/v1/push")).publicKey !== null;
+    return wouldHelp ? "install" : "sound";
+  } catch {
+    return allowed;
+  }
+}
+
+/** Once a day, and for another viewer at once: a push service may have replaced the subscription. */
+export async function renew(session) {
+  const { user, at } = kept() ?? {};
+  if (globalThis.Notification?.permission !== "granted") return;
+  if (user !== session.claims.sub || Date.now() - at > RENEW_MS) await store(session).catch(() => {});
+}
+
+export async function unsubscribe(session) {
+  const name = kept()?.name;
+  browserStorage.removeItem(PUSH_SLOT);
+  if (name) await session.send("DELETE", pathOf(name)).catch(() => {});
+  const registration = await worker();
+  await (await registration?.pushManager.getSubscription())?.unsubscribe();
+}
