@@ -65,7 +65,7 @@ def current_site(*, reload: bool) -> CurrentSite:
     """Gives the site: read now and once, or with `reload` again whenever a file of it has changed."""
 
     def site() -> Site:
-        return _site(_newest_change() if reload else 0)
+        return site_of(_newest_change() if reload else 0)
 
     # To compress every file takes a second, in which the first reader of a page would hold up everybody.
     site()
@@ -202,7 +202,8 @@ def _takes(request: Request, coding: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _site(change: int) -> Site:
+def site_of(change: int) -> Site:
+    """The site as its files are since `change`, in nanoseconds; read once for all applications of the process."""
     return Site(STATIC)
 
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
@@ -25,14 +26,21 @@ from app.tracing import current, within
 WAITING_LIMIT = 10_000
 """Messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
 SENT_AT_ONCE = 200
-SILENCE_SECONDS = 5.0
-"""After so long without a word the server is pinged; after as long again without an answer it is given up."""
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
 SHARDED_SINCE = 7
 """The first Redis (and Valkey) whose pub/sub is sharded."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Seconds that the bus waits."""
+
+    silence: float = 5.0
+    """Without a message, until the server is pinged; as long again without an answer, until it is given up."""
+    first_pause: float = 0.1
+    """Before it connects again; doubled with each failure."""
+    longest_pause: float = 5.0
 
 
 class Bus:
@@ -43,9 +51,15 @@ class Bus:
         link: RedisLink,
         receive: Callable[[str, Sequence[Event]], None],
         receive_announcement: Callable[[bytes], None] = lambda payload: None,
+        *,
+        timing: Timing | None = None,
+        waiting_limit: int = WAITING_LIMIT,
+        sharded_since: int = SHARDED_SINCE,
     ) -> None:
         """`receive` is called on the event loop with a room's events as they come, in whatever order they come;
         `receive_announcement` with what any process has announced to all, itself included."""
+        self._timing = timing or Timing()
+        self._sharded_since = sharded_since
         self._link = link
         self._receive = receive
         self._receive_announcement = receive_announcement
@@ -55,7 +69,7 @@ class Bus:
         """Always subscribed: the first events of each room."""
         self._channel = f"{link.prefix}room:"
         self._watched: set[str] = set()
-        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=WAITING_LIMIT)
+        self._waiting: deque[tuple[str, bytes]] = deque(maxlen=waiting_limit)
         self._wake = asyncio.Event()
         self._subscriptions: PubSub | None = None
         self._sharded = False
@@ -65,6 +79,11 @@ class Bus:
     @property
     def is_connected(self) -> bool:
         return self._subscriptions is not None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait to be sent."""
+        return len(self._waiting)
 
     def publish(self, performer_id: str, events: Sequence[Event]) -> None:
         """Tell the other processes what has been committed here. Never waits."""
@@ -115,23 +134,23 @@ class Bus:
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled."""
-        pause = 0.0
+        timing, pause = self._timing, 0.0
         while _goes_on():
             known = self.connections
             try:
                 # A lost connection is lost at once: the driver must not mend it under the hands of those who use it.
-                async with self._link.connect(socket_timeout=SILENCE_SECONDS) as redis:
+                async with self._link.connect(socket_timeout=timing.silence) as redis:
                     await self._exchange(redis)
             except (RedisError, OSError) as failure:
                 self._link.lost(failure)
             was_connected = self.connections > known
-            pause = FIRST_PAUSE_SECONDS if was_connected or not pause else min(2 * pause, LONGEST_PAUSE_SECONDS)
+            pause = timing.first_pause if was_connected or not pause else min(2 * pause, timing.longest_pause)
             await asyncio.sleep(pause)
         raise asyncio.CancelledError
 
     async def _exchange(self, redis: Redis) -> None:
         try:
-            self._sharded = await _has_shards(redis)
+            self._sharded = await _has_shards(redis, self._sharded_since)
             async with redis.pubsub() as subscriptions:
                 await self._ask(subscriptions, [self._announcements, self._created], subscribe=True)
                 # From here on `watch` asks by itself; what was watched before is asked for now, with nothing between.
@@ -151,7 +170,7 @@ class Bus:
     async def _listen(self, subscriptions: PubSub) -> None:
         is_silent = False
         while _goes_on():
-            message = await subscriptions.get_message(timeout=SILENCE_SECONDS)
+            message = await subscriptions.get_message(timeout=self._timing.silence)
             if message is not None:
                 is_silent = False
                 if message["type"] in ("message", "smessage"):
@@ -193,11 +212,11 @@ class Bus:
                     await pipeline.execute()
 
 
-async def _has_shards(redis: Redis) -> bool:
+async def _has_shards(redis: Redis, since: int) -> bool:
     server: dict[str, Any] = await redis.info("server")
     # In a cluster each shard lives on a server of its own; its plain channels reach everybody through any of them.
     is_cluster = "cluster" in (server.get("redis_mode"), server.get("server_mode"))
-    return int(str(server["redis_version"]).partition(".")[0]) >= SHARDED_SINCE and not is_cluster
+    return int(str(server["redis_version"]).partition(".")[0]) >= since and not is_cluster
 
 
 async def _both(*work: Coroutine[Any, Any, None]) -> None:

