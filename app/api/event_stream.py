@@ -38,8 +38,6 @@ POLL_SECONDS = 2.0
 SOON_SECONDS = 0.05
 """The first of the pauses, which double up to the poll: on a shared database a commit that was hinted at is shown only
 once all older transactions have ended."""
-STALLED_SECONDS = 30.0
-"""How long a reader may take nothing before it is cut off."""
 LAST_MOMENT_SECONDS = 0.5
 """Seconds that a reader has to take its last page when the process stops."""
 RETRY_MILLISECONDS = 2000
@@ -57,6 +55,8 @@ class Pace:
     soon: float = SOON_SECONDS
     poll: float = POLL_SECONDS
     last_moment: float = LAST_MOMENT_SECONDS
+    stalled: float = 30.0
+    """How long a reader may take nothing before it is cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +142,7 @@ class EventLog:
             self._beginning[sub] -= 1
             self._beginning = +self._beginning  # without zeros
         stream = _Stream(selection, after, until, sub, abort)
-        return _StreamResponse(stream, self._chunks(stream, first), self._streams)
+        return _StreamResponse(stream, self._chunks(stream, first), self._streams, self._pace.stalled)
 
     async def _chunks(self, stream: "_Stream", page: Sequence[Logged]) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
@@ -217,7 +217,11 @@ class _StreamResponse(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(
-        self, stream: _Stream, chunks: AsyncGenerator[bytes, None], streams: "dict[_Stream, asyncio.Task[Any]]"
+        self,
+        stream: _Stream,
+        chunks: AsyncGenerator[bytes, None],
+        streams: "dict[_Stream, asyncio.Task[Any]]",
+        stalled_seconds: float,
     ) -> None:
         """It is one of `streams` while it is being sent."""
         # Nothing on the way may keep events back until there are more of them.
@@ -225,12 +229,13 @@ class _StreamResponse(StreamingResponse):
         self._stream = stream
         self._chunks = chunks
         self._streams = streams
+        self._stalled_seconds = stalled_seconds
 
     async def stream_response(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
 
         async def send_in_time(message: Message) -> None:
-            watchdog = loop.call_later(STALLED_SECONDS, self._stream.cut_off)
+            watchdog = loop.call_later(self._stalled_seconds, self._stream.cut_off)
             try:
                 await send(message)
             finally:

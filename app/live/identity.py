@@ -11,8 +11,6 @@ from app.domain.errors import QueueError, TokenExpired, Unauthorized
 from app.live.client_frames import CloseConnection
 from app.wire.websocket import CloseCode
 
-SOCKETS_A_PRINCIPAL = 100
-
 
 class Identity:
     """Of one connection: an anonymous viewer's until `authenticate`, which may be called again."""
@@ -23,12 +21,16 @@ class Identity:
         clock: Callable[[], datetime],
         connected: Counter[str],
         close: Callable[[int, str], None],
+        *,
+        most_sockets: int,
     ) -> None:
-        """`connected`: the sockets of this process by principal. `close` ends the connection with a code."""
+        """`connected`: the sockets of this process by principal, of which each may have `most_sockets`. `close` ends
+        the connection with a code."""
         self._authenticator = authenticator
         self._clock = clock
         self._connected = connected
         self._close = close
+        self._most_sockets = most_sockets
         self._expiry: asyncio.TimerHandle | None = None
         self.principal: Principal | None = None
         self.has_expired = False
@@ -64,7 +66,7 @@ class Identity:
         name = _name(principal)
         self._connected[name] += 1
         self.principal = principal
-        if self._connected[name] > SOCKETS_A_PRINCIPAL:
+        if self._connected[name] > self._most_sockets:
             raise CloseConnection(CloseCode.TOO_MANY_CONNECTIONS, "too many connections")
         remaining = (principal.expires_at - self._clock()).total_seconds()
         self._expiry = asyncio.get_running_loop().call_later(max(0.0, remaining), self._expire)

@@ -39,9 +39,6 @@ from app.wire.client_frames import (
 from app.wire.shapes import room_shape, whole_item
 from app.wire.websocket import CloseCode, text_frame
 
-AUTH_SECONDS = 5.0
-"""How long a private room waits for `auth`."""
-
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +56,9 @@ class SocketContext:
     """Sockets by principal, and under "" all of them."""
     capacity: int
     """Sockets that this process takes; whoever comes after is told to try another."""
+    sockets_per_principal: int
+    auth_seconds: float
+    """How long a private room waits for `auth`."""
     closes: Counter[int]
     """Ended sockets, by the code each was closed with."""
     tracer: Tracer | None = None
@@ -74,7 +74,13 @@ class LiveConnection:
         self._websocket = websocket
         self._connection = connection
         self._performer_id = performer_id
-        self._identity = Identity(shared.authenticator, shared.clock, shared.connected, self.close_soon)
+        self._identity = Identity(
+            shared.authenticator,
+            shared.clock,
+            shared.connected,
+            self.close_soon,
+            most_sockets=shared.sockets_per_principal,
+        )
         self._room: WatchedRoom | None = None
         self._subscriber: Subscriber | None = None
         self._is_present = False
@@ -125,7 +131,7 @@ class LiveConnection:
     async def _wait_for_auth(self) -> None:
         """A private room: silence until the client has said who it is."""
         try:
-            async with asyncio.timeout(AUTH_SECONDS):
+            async with asyncio.timeout(self._shared.auth_seconds):
                 value = await self._reader.next()
         except TimeoutError:
             raise CloseConnection(CloseCode.BAD_TOKEN, "auth did not come in time") from None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.access.auth import Authenticator
 from app.access.origins import Origins
 from app.actions import Actions
-from app.api.event_stream import EventLog
+from app.api.event_stream import EventLog, Pace
 from app.domain.event import Event
 from app.live.absent_rooms import AbsentRooms
 from app.live.catch_up import POSITION_CHECK_SECONDS
@@ -44,7 +44,7 @@ class Live:
 def open_live(
     base: Foundation, redis: RedisLink | None, actions: Actions, authenticator: Authenticator, limits: Limits
 ) -> Live:
-    event_log = EventLog(base.queries, base.clock)
+    event_log = EventLog(base.queries, base.clock, Pace(stalled=limits.write_seconds))
 
     def receive(performer_id: str, events: Sequence[Event]) -> None:
         """Events that another process has committed."""
@@ -73,6 +73,8 @@ def open_live(
         closes=base.metrics.closes,
         tracer=base.tracer,
         capacity=min(limits.sockets, descriptors.capacity().sockets),
+        sockets_per_principal=limits.sockets_per_principal,
+        auth_seconds=limits.auth_seconds,
     )
     disconnects = Disconnects(disconnect, bus, process_id=process_id)
     return Live(

@@ -60,6 +60,10 @@ class Limits:
     """TCP connections of the process at a time, if there are descriptors for as many."""
     sockets: int = 50_000
     """WebSockets among them."""
+    sockets_per_principal: int = 100
+    """WebSockets of the holder of a token at a time."""
+    auth_seconds: float = 5.0
+    """How long a private room waits for `auth` (contract section 5)."""
     sockets_per_address: int = 0
     """WebSockets of one address at a time; 0: any number."""
     requests_per_address: int = 0

@@ -59,6 +59,9 @@ class Outbox:
         retry_max_seconds: float,
         timeout_seconds: float,
         tracer: Tracer | None = None,
+        poll_seconds: float = POLL_SECONDS,
+        lease_slack_seconds: float = LEASE_SLACK_SECONDS,
+        last_moment_seconds: float = LAST_MOMENT_SECONDS,
     ) -> None:
         self._lanes = lanes
         self._queries = queries
@@ -70,11 +73,18 @@ class Outbox:
         self._max_attempts = max_attempts
         self._retry_base = retry_base_seconds
         self._retry_max = retry_max_seconds
-        self._lease = timedelta(seconds=2 * timeout_seconds + LEASE_SLACK_SECONDS)
+        self._lease = timedelta(seconds=2 * timeout_seconds + lease_slack_seconds)
+        self._poll_seconds = poll_seconds
+        self._last_moment_seconds = last_moment_seconds
         self._wake = asyncio.Event()
         self._attempts: set[asyncio.Task[None]] = set()
         self._absences_seen = breaker.opened_count
         self._retried_dead_at: datetime | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Attempts under way."""
+        return len(self._attempts)
 
     def wake(self) -> None:
         """A hint that an operation may be due; a missed one costs at most a poll."""
@@ -89,14 +99,14 @@ class Outbox:
             while True:
                 self._wake.clear()
                 await self._retry_dead()
-                if not await self._take_up():
+                if not await self.claim():
                     # Not wait_for: up to Python 3.11 it forgets that it was cancelled if it is woken just then.
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_SECONDS):
+                        async with asyncio.timeout(self._poll_seconds):
                             await self._wake.wait()
         finally:
             if self._attempts:
-                _, late = await asyncio.wait(self._attempts, timeout=LAST_MOMENT_SECONDS)
+                _, late = await asyncio.wait(self._attempts, timeout=self._last_moment_seconds)
                 for task in late:
                     task.cancel()
 
@@ -113,7 +123,7 @@ class Outbox:
         if retried:
             log.info("the wallet is back: %s dead operations are tried again", retried)
 
-    async def _take_up(self) -> int:
+    async def claim(self) -> int:
         """Claim what is due, as much as may run at once, and begin on it; returns how many."""
         now = self._clock()
         if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._queries.run(

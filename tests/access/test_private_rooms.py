@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
-from app.live import live_connection
+from app.server.limits import Limits
 from app.wire.frames import BEARER_PROTOCOL, SUBPROTOCOL
 from tests.support.server import PUBLIC_FIELDS, Api, Server, fresh, ok, problem, serving
 
@@ -58,14 +59,13 @@ async def test_a_token_in_an_offered_subprotocol_is_as_good(private: Server, per
         assert (await live.next())["type"] == "snapshot"
 
 
-async def test_auth_must_come_within_five_seconds(
-    private: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert live_connection.AUTH_SECONDS == 5
-    monkeypatch.setattr(live_connection, "AUTH_SECONDS", 0.1)
-    async with private.live(performer_id) as live:
-        assert await live.closed() == 4500
-        assert live.frames == []
+async def test_auth_must_come_within_five_seconds(tmp_path: Path, performer_id: str) -> None:
+    assert Limits().auth_seconds == 5
+    limits = Limits(auth_seconds=0.1)
+    with serving(tmp_path, public_rooms=False, limits=limits) as server:
+        async with server.live(performer_id) as live:
+            assert await live.closed() == 4500
+            assert live.frames == []
 
 
 @pytest.mark.parametrize(

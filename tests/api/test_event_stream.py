@@ -326,11 +326,8 @@ async def test_a_stopping_log_cuts_off_who_does_not_even_take_the_end(sqlite_dat
         assert caller.gone.is_set()
 
 
-async def test_a_reader_that_takes_nothing_for_too_long_is_cut_off(
-    sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "STALLED_SECONDS", 0.05)
-    async with open_log(sqlite_database.open()) as log:
+async def test_a_reader_that_takes_nothing_for_too_long_is_cut_off(sqlite_database: Database) -> None:
+    async with open_log(sqlite_database.open(), pace=Pace(stalled=0.05)) as log:
         response = await log.stream(
             EVERYTHING, None, until=NOON + timedelta(days=1), abort=(cut := asyncio.Event()).set
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from app.api import event_stream as streaming
+from app.server.limits import Limits
 from tests.support.server import Api, Json, Server, fresh, ok, problem, serving
 
 WAIT_SECONDS = 10
@@ -101,11 +101,7 @@ async def test_a_stream_brings_what_was_and_then_what_happens(api: Api, server: 
     assert was + came == await paged(api, server.performer(performer_id))
 
 
-async def test_an_event_is_told_as_soon_as_it_is_committed(
-    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for pause in ("SOON_SECONDS", "POLL_SECONDS"):
-        monkeypatch.setattr(streaming, pause, 10 * WAIT_SECONDS)
+async def test_an_event_is_sent_as_soon_as_it_is_committed(api: Api, server: Server, performer_id: str) -> None:
     async with streamed(api, server.performer(performer_id)) as stream:
         for number in range(1, 6):
             await api.intake(performer_id)
@@ -267,9 +263,8 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
             pass
 
 
-async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "STALLED_SECONDS", 2.0)
-    with serving(tmp_path) as server:
+async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=Limits(write_seconds=2.0)) as server:
         async with server.api() as api:
             await fill(api, 8)
             with Deaf(server):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from app.live import identity
 from app.main import Periods
 from app.server.limits import Limits
 from tests.support.live_socket import LiveSocket
@@ -23,6 +22,13 @@ LARGEST = 64 * 1024
 def server(running_server: Server) -> Iterator[Server]:
     yield running_server
     assert running_server.expected_errors() == []
+
+
+@pytest.fixture
+def two_each(tmp_path: Path) -> Iterator[Server]:
+    """A server that lets each principal have two sockets."""
+    with serving(tmp_path, limits=Limits(sockets_per_principal=2)) as server:
+        yield server
 
 
 async def send_until_closed(live: LiveSocket, message: Any) -> int:
@@ -125,10 +131,8 @@ async def test_control_frames_do_not_count(server: Server, performer_id: str) ->
 # 4504 and 1013: too many connections
 
 
-async def test_one_principal_has_only_so_many_connections(
-    server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(identity, "SOCKETS_A_PRINCIPAL", 2)
+async def test_one_principal_has_only_so_many_connections(two_each: Server, performer_id: str) -> None:
+    server = two_each
     ada = server.viewer(fresh("user"))
     async with server.live(performer_id, ada) as first, server.live(fresh("star"), ada) as second:
         await first.until("snapshot")

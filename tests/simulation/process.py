@@ -124,6 +124,8 @@ class Process:
             retry_base_seconds=0.5,
             retry_max_seconds=4,
             timeout_seconds=WALLET_TIMEOUT_SECONDS,
+            poll_seconds=3.0,
+            lease_slack_seconds=2.0,
         )
         self.actions = Actions(
             lanes=self.lanes,

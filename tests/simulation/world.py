@@ -17,7 +17,6 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 
 from app.domain.event import Event
-from app.wallet import outbox
 from tests.simulation import checks
 from tests.simulation.administrators import Administrators
 from tests.simulation.climate import Climate, draw_climate
@@ -29,8 +28,6 @@ from tests.simulation.sabotage import HONEST, Sabotage
 from tests.simulation.wallet import WalletSide
 from tests.support.builders import NOON
 
-POLL_SECONDS = 3.0
-LEASE_SLACK_SECONDS = 2.0
 LONG_STOP_RATE = 0.3
 """How often the service stays away for longer than any deadline once no process is left."""
 CALM_SECONDS = 240.0
@@ -258,12 +255,10 @@ def run_world(seed: int, databases: Databases, sabotage: Sabotage = HONEST) -> W
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What is expected to go wrong is not logged, and nobody waits long for a poll or a lease."""
-    disabled, poll, slack = logging.root.manager.disable, outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS
+    """The failures that the simulation makes are not logged."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS = POLL_SECONDS, LEASE_SLACK_SECONDS
     try:
         yield
     finally:
         logging.disable(disabled)
-        outbox.POLL_SECONDS, outbox.LEASE_SLACK_SECONDS = poll, slack

@@ -65,8 +65,16 @@ class Stage:
     """One process: its lanes, its outbox and its way to the wallet."""
 
     def __init__(
-        self, store: Store, clock: HandClock, wallet: ScriptedWallet, *, max_attempts: int, breaker: Breaker
+        self,
+        store: Store,
+        clock: HandClock,
+        wallet: ScriptedWallet,
+        *,
+        max_attempts: int,
+        breaker: Breaker,
+        **options: Any,
     ) -> None:
+        """`options`: further ones of the outbox."""
         self.store = store
         self.clock = clock
         self.wallet = wallet
@@ -92,6 +100,7 @@ class Stage:
             retry_base_seconds=RETRY_BASE_SECONDS,
             retry_max_seconds=RETRY_MAX_SECONDS,
             timeout_seconds=TIMEOUT_SECONDS,
+            **options,
         )
 
     def _publish(self, outcomes: Sequence[Outcome]) -> None:
@@ -174,10 +183,11 @@ async def stage_on(
     *,
     max_attempts: int = MAX_ATTEMPTS,
     breaker: Breaker | None = None,
+    **options: Any,
 ) -> AsyncIterator[Stage]:
     # A breaker that stays out of the way of tests that are not about it.
     chosen = breaker or Breaker(threshold=1000)
-    stage = Stage(store, clock, wallet, max_attempts=max_attempts, breaker=chosen)
+    stage = Stage(store, clock, wallet, max_attempts=max_attempts, breaker=chosen, **options)
     async with stage.client, stage.lanes:
         yield stage
     stage.queries.close()

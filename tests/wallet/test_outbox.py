@@ -14,7 +14,7 @@ from app.domain import command as do
 from app.domain.errors import InvalidTransition, Unavailable
 from app.domain.item import Item, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
-from app.store import Store, wallet_operations, writing
+from app.store import Store, reading, wallet_operations, writing
 from app.wallet import outbox
 from app.wallet.breaker import Breaker, BreakerState, Permit
 from tests.support.builders import ADMIN, NOON, moment
@@ -308,11 +308,10 @@ def resolve(item: Item, resolution: Resolution) -> do.ResolveOperation:
 
 
 class TestWhenItIsTried:
-    async def test_an_order_is_taken_up_at_once_without_waiting_for_a_poll(
-        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+    async def test_an_order_is_claimed_at_once_without_waiting_for_a_poll(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
     ) -> None:
-        monkeypatch.setattr(outbox, "POLL_SECONDS", 3600)
-        async with stage.running():
+        async with stage_on(store, clock, wallet, poll_seconds=3600) as stage, stage.running():
             await stage.finished()
             await wallet.has_been_asked(1)
 
@@ -525,7 +524,7 @@ class TestBreaker:
                 stage.later(10)  # all three are due again, and nobody asks
                 more = await stage.finished()
                 assert (await stage.intake()).status is Status.CREATED
-                assert await stage.outbox._take_up() == 0
+                assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == 3
                 assert [stage.row(item).attempts for item in (*items, more)] == [1, 1, 1, 0]
 
@@ -533,7 +532,7 @@ class TestBreaker:
                 stage.later(10)  # one may try
                 await wallet.has_been_asked(4)
                 assert str(breaker.state) == "half_open"
-                assert await stage.outbox._take_up() == 0
+                assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == 4
                 wallet.let_go()
                 await stage.told(4)
@@ -553,7 +552,7 @@ class TestBreaker:
                 await stage.told()
                 assert sorted(stage.row(item).attempts for item in items) == [1, 2]
                 stage.later(39.999)
-                assert await stage.outbox._take_up() == 0
+                assert await stage.outbox.claim() == 0
                 stage.later(0.001)
                 await stage.told(2)
         assert all(stage.item(item).settled for item in items)
@@ -594,23 +593,23 @@ class TestBreaker:
 
 class TestManyAtOnce:
     async def test_a_bounded_number_run_at_once_and_each_escrow_is_ordered_once(
-        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
     ) -> None:
         # A place that becomes free is taken at once, not at the next poll.
-        monkeypatch.setattr(outbox, "POLL_SECONDS", 3600)
-        items = [await stage.finished() for _ in range(40)]
-        wallet.hold_back()
-        async with stage.running():
-            await wallet.has_been_asked(outbox.CONCURRENT_ATTEMPTS)
-            assert await stage.outbox._take_up() == 0
-            assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
-            wallet.let_go()
-            await stage.told(40)
-        assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
-        assert sorted(asked.escrow_id for asked in wallet.orders) == sorted(
-            item.escrow_transaction_id for item in items
-        )
-        assert all(stage.item(item).settled for item in items)
+        async with stage_on(store, clock, wallet, poll_seconds=3600) as stage:
+            items = [await stage.finished() for _ in range(40)]
+            wallet.hold_back()
+            async with stage.running():
+                await wallet.has_been_asked(outbox.CONCURRENT_ATTEMPTS)
+                assert await stage.outbox.claim() == 0
+                assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
+                wallet.let_go()
+                await stage.told(40)
+            assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
+            assert sorted(asked.escrow_id for asked in wallet.orders) == sorted(
+                item.escrow_transaction_id for item in items
+            )
+            assert all(stage.item(item).settled for item in items)
 
 
 class TestTheEnd:
@@ -625,38 +624,31 @@ class TestTheEnd:
         assert stage.item(item).settled
 
     async def test_an_attempt_that_takes_too_long_is_cut_short_and_its_lease_returns_it(
-        self, stage: Stage, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
     ) -> None:
-        monkeypatch.setattr(outbox, "LAST_MOMENT_SECONDS", 0.01)
-        item = await stage.finished()
-        wallet.hold_back()
-        async with stage.running():
-            await wallet.has_been_asked(1)
-        assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.PENDING, 0)
-        assert stage.row(item).lease_until == moment(LEASE_SECONDS)
-        wallet.let_go()
-        stage.clock.wait(LEASE_SECONDS)
-        async with stage.running():
-            await stage.told()
-        assert stage.item(item).settled
+        async with stage_on(store, clock, wallet, last_moment_seconds=0.01) as stage:
+            item = await stage.finished()
+            wallet.hold_back()
+            async with stage.running():
+                await wallet.has_been_asked(1)
+            assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.PENDING, 0)
+            assert stage.row(item).lease_until == moment(LEASE_SECONDS)
+            wallet.let_go()
+            clock.wait(LEASE_SECONDS)
+            async with stage.running():
+                await stage.told()
+            assert stage.item(item).settled
 
-    async def test_being_woken_and_stopped_in_one_moment_it_stops(
-        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.parametrize("turns", range(8))
+    async def test_being_woken_and_stopped_in_one_moment_it_stops(self, stage: Stage, turns: int) -> None:
         async with stage.running() as task:
-            waits = asyncio.Event()
-            real_wait = stage.outbox._wake.wait
-
-            async def wait() -> bool:
-                waits.set()
-                return await real_wait()
-
-            monkeypatch.setattr(stage.outbox._wake, "wait", wait)
+            for _ in range(3):
+                # It has looked for operations that are due, and waits.
+                await stage.queries.run(reading.epoch)
             stage.outbox.wake()
-            await waits.wait()
-            await asyncio.sleep(0)
-            stage.outbox.wake()
-            # The waiter has been woken and has not run yet.
+            # Of the loop: in one of them the outbox has been woken and has not run yet.
+            for _ in range(turns):
+                await asyncio.sleep(0)
             await stopped(task)
 
 
@@ -697,7 +689,7 @@ class TestTrouble:
             await wallet.has_been_asked(1)
             with _away(stage, monkeypatch, "writing"):
                 wallet.let_go()
-                await stage.until(lambda: not stage.outbox._attempts)
+                await stage.until(lambda: not stage.outbox.attempts)
             assert not stage.item(item).settled
             stage.later(LEASE_SECONDS)
             await stage.told()
