@@ -154,7 +154,6 @@ export class PerformanceQueuePosition extends HTMLElement {
       this.#emit("queue-notice", { itemId, template, params, text: this.#t(template, params) });
     });
     client.addEventListener("problem", ({ detail: { code, message, hint } }) => {
-      if (hint) console.warn(`performance-queue-position: ${message} ${hint}`);
       this.#emit("queue-problem", { code, message, hint });
     });
     this.#timers = [setInterval(this.#draw, 5_000)];

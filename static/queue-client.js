@@ -317,8 +317,14 @@ export class QueueClient extends EventTarget {
     const problem = await whyRefused(this.#origin);
     if (!problem || !this.#refusals || !this.#wanted) return;
     this.problem = problem;
-    this.#emit("problem", problem);
+    this.#tell(problem);
     this.#announce({});
+  }
+
+  /** For the developer of the page: in the console as well, where it is seen without a listener. */
+  #tell(problem) {
+    if (problem.hint) console.warn(`performance-queue: ${problem.message} ${problem.hint}`);
+    this.#emit("problem", problem);
   }
 
   async #expired() {
@@ -331,7 +337,7 @@ export class QueueClient extends EventTarget {
     this.#drop();
     const error = new QueueError("DISCONNECTED", { detail: `The service closed the connection with ${code}.` });
     error.hint = hintFor(code, this.token !== null);
-    this.#emit("problem", error);
+    this.#tell(error);
     this.#announce({ status: "stopped", code, ...this.#last() });
     this.#settleAll(new QueueError("DISCONNECTED"));
   }

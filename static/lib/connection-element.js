@@ -55,6 +55,8 @@ export class QueueConnection extends HTMLElement {
     const root = document.documentElement;
     root.dataset.connection = this.dataset.status = status;
     root.toggleAttribute("data-stale", status !== "live" && asOf !== null);
+    // Where it is narrow, its dot says enough.
+    this.toggleAttribute("data-brief", status === "live" && !this.#changes);
     const time = asOf === null ? "" : exactClock(asOf);
     setText(
       this.lastChild,
@@ -72,10 +74,12 @@ export class QueueConnection extends HTMLElement {
 
 customElements.define("queue-connection", QueueConnection);
 
-/** Shows in `container` why a connection will not come back by itself, and what the reader can do about it. */
+const isInVain = ({ connection, problem }) => connection.status === "stopped" || problem !== null;
+
+/** Shows in `container` why there is no connection and will be none by itself, and what the reader can do about it. */
 export function stopNote(client, container, actions = {}) {
   client.addEventListener("connection", async () => {
-    container.hidden = client.connection.status !== "stopped";
-    if (!container.hidden) (await import("./stop-note.js")).explainStop(client, container, actions);
+    if (isInVain(client)) (await import("./stop-note.js")).explainStop(client, container, actions);
+    container.hidden = !isInVain(client);
   });
 }

@@ -24,12 +24,15 @@ export async function whyRefused(origin) {
     );
   if (!(await ask("no-cors"))) return null;
   const isReadable = await ask("cors");
-  const here = globalThis.location?.origin ?? "this program";
+  // Not the address's: a sandboxed frame has none.
+  const here = globalThis.origin ?? "this program";
   const error = new QueueError(isReadable ? "UNAVAILABLE" : "FORBIDDEN", {
     detail: `${origin} refuses a socket from ${here}.`,
   });
   error.hint = isReadable
     ? "Does a proxy before the service pass on WebSocket upgrades and the Host header?"
-    : `Add ${here} to ALLOWED_ORIGINS of the service.`;
+    : here === "null"
+      ? "The frame is sandboxed: it needs allow-same-origin."
+      : `Add ${here} to ALLOWED_ORIGINS of the service.`;
   return error;
 }

@@ -1,8 +1,8 @@
-// Who is looking at this page: the token from the link's fragment, kept for this tab, out of the address bar.
+// Who is looking at this page: the token from the link's fragment, kept for this window, out of the address bar.
 // And requests in that person's name.
 import { post, request } from "./http.js";
 import { QueueError, claims } from "./protocol.js";
-import { tabStorage } from "./storage.js";
+import { windowStorage } from "./storage.js";
 
 const SLOT = `queue.token:${location.pathname}`;
 const RENEWAL_SLOT = `queue.renewal:${location.pathname}`;
@@ -11,21 +11,20 @@ function takeFromFragment() {
   const link = new URLSearchParams(location.hash.slice(1));
   const token = link.get("token");
   if (token === null) return null;
-  if (link.has("renew")) tabStorage.setItem(RENEWAL_SLOT, link.get("renew"));
+  if (link.has("renew")) windowStorage.setItem(RENEWAL_SLOT, link.get("renew"));
   history.replaceState(history.state, "", location.pathname + location.search);
   return token;
 }
 
 // At once, not when the words have come and the page begins: by then the address may be another.
 const opened = takeFromFragment();
-if (opened !== null) tabStorage.setItem(SLOT, opened);
+if (opened !== null) windowStorage.setItem(SLOT, opened);
 
 export class Session extends EventTarget {
   /** Dispatches "change" when a new link is opened in this tab. */
   constructor() {
     super();
-    // Another frame of this tab may have kept its own meanwhile.
-    this.token = (opened ?? tabStorage.getItem(SLOT)) || null;
+    this.token = windowStorage.getItem(SLOT) || null;
     addEventListener("hashchange", () => {
       const token = takeFromFragment();
       if (token !== null) this.use(token);
@@ -38,7 +37,7 @@ export class Session extends EventTarget {
 
   /** The site's address for a fresh link, which came with this one as `&renew=`: a URL, or null. */
   get renewal() {
-    const address = tabStorage.getItem(RENEWAL_SLOT);
+    const address = windowStorage.getItem(RENEWAL_SLOT);
     if (!address || !URL.canParse(address, location.href)) return null;
     const url = new URL(address, location.href);
     return ["http:", "https:"].includes(url.protocol) ? url : null;
@@ -52,8 +51,8 @@ export class Session extends EventTarget {
   /** Goes on with a newer token of the same person. */
   keep(token) {
     this.token = token || null;
-    if (token) tabStorage.setItem(SLOT, token);
-    else tabStorage.removeItem(SLOT);
+    if (token) windowStorage.setItem(SLOT, token);
+    else windowStorage.removeItem(SLOT);
   }
 
   get(path) {

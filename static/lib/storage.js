@@ -14,5 +14,24 @@ function open(name) {
   }
 }
 
+/** What a frame remembers is in its entry of the history, which a reload keeps: frames of one tab share its storage. */
+function openHistory() {
+  const kept = { ...history.state };
+  const write = () => history.replaceState(kept, "");
+  return {
+    getItem: (key) => kept[key] ?? null,
+    setItem(key, value) {
+      kept[key] = value;
+      write();
+    },
+    removeItem(key) {
+      delete kept[key];
+      write();
+    },
+  };
+}
+
 export const tabStorage = open("sessionStorage");
+/** Of this window alone. */
+export const windowStorage = window.parent === window ? tabStorage : openHistory();
 export const browserStorage = open("localStorage");

@@ -20,6 +20,8 @@ export default {
     "Dieses Fenster hat in kurzer Zeit zu viele Befehle gesendet. Warte einen Moment und verbinde dann neu.",
   "stopped.private": "Diese Warteschlange öffnet sich mit einem persönlichen Link.",
   "stopped.other": "Der Dienst hat die Verbindung beendet.",
+  "refused.origin": "Der Dienst nimmt von der Adresse dieser Seite, {origin}, keine Verbindungen an. Wer ihn betreibt, kann sie erlauben; die Seite versucht es weiter.",
+  "refused.socket": "Der Dienst antwortet, aber es kommt keine Live-Verbindung zustande. Die Seite versucht es weiter.",
   "stopped.renew": "Neuen Link holen",
   "stopped.retry": "Neu verbinden",
   "presence.online": "Online",

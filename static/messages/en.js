@@ -19,6 +19,8 @@ export default {
   "stopped.4529": "This window sent too many commands in a short time. Wait a moment, then reconnect.",
   "stopped.private": "This queue opens with a personal link.",
   "stopped.other": "The service closed the connection.",
+  "refused.origin": "The service takes no connections from this page’s address, {origin}. Whoever runs it can allow it; this page keeps trying.",
+  "refused.socket": "The service answers, but no live connection comes about. This page keeps trying.",
   "stopped.renew": "Get a fresh link",
   "stopped.retry": "Reconnect",
   "presence.online": "Online",

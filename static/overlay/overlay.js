@@ -108,6 +108,16 @@ function drawClock() {
   );
 }
 
+/** A streamer who sets it up is told why nothing comes; a stream that has shown the queue is not. */
+async function explain() {
+  const { refusalText } = await import("../lib/stop-note.js");
+  const { problem, state } = client;
+  if (!problem || state.version !== null) return;
+  setText(byId("message"), refusalText(problem));
+  show(byId("message"), true);
+  byId("overlay").removeAttribute("data-away");
+}
+
 /** Vouches for the picture or hides it; also after a time in which a hidden source ran no timers at all. */
 function vouch() {
   const { status, lostAt } = client.connection;
@@ -129,6 +139,7 @@ client.addEventListener("change", draw);
 client.addEventListener("connection", () => {
   draw();
   vouch();
+  if (client.problem) explain();
 });
 document.addEventListener("visibilitychange", vouch);
 everySecond(drawClock);

@@ -178,18 +178,19 @@ export function visitorHero(hero, { depth, situation, owner, wait }) {
         "div",
         { class: "hero-words" },
         el("p", { class: "hero-line" }),
-        el("p", { class: "new-wait", "data-testid": "new-wait" }),
         el("p", { class: "muted" }),
+        el("p", { class: "new-wait", "data-testid": "new-wait" }),
       ),
     ),
   }));
   setAttribute(hero, "data-stage", false);
   const [number, lines] = parts.main.children;
-  const [line, fresh, detail] = lines.children;
+  const [line, detail, fresh] = lines.children;
   setText(fresh, wait);
   setText(parts.eyebrow, t(owner ? "visitor.ownEyebrow" : "visitor.eyebrow"));
   const none = { off: "visitor.off", unknown: "visitor.unknown" }[situation];
-  pulse(number, none ? "–" : String(depth));
+  show(number, !none);
+  pulse(number, String(depth));
   setText(line, t(none ?? (depth ? "visitor.line" : "visitor.none"), { n: depth }));
   setText(detail, t(owner ? "visitor.ownDetail" : "visitor.detail"));
   say("");

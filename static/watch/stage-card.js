@@ -1,6 +1,6 @@
 // The card that says what is on stage, or why nothing is. Its height is the same either way, so that what stands below
 // it keeps its place.
-import { byId, el, setAttribute, setText } from "../lib/dom.js";
+import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
 import { isStill, onStage, stageSeconds } from "../lib/stage.js";
@@ -18,6 +18,7 @@ export function drawStage({ room, items }, performer, now) {
       el("p", { class: "now-clock" }, el("span", { class: "timer" }), el("span", { class: "muted" })),
     );
   }
+  show(card, situationOf(room, items) !== "unknown");
   const [, title, detail] = card.children;
   setAttribute(card, "data-kind", item ? "stage" : "free");
   setText(title, item ? item.title : t("stage.free"));

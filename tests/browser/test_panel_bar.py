@@ -4,7 +4,8 @@ import re
 
 from playwright.sync_api import FloatRect, Page, expect
 
-from tests.support.browsing import PHONE, RUNS_OVER, Room, Windows
+from tests.support.browsing import PHONE, RUNS_OVER, Room, Windows, wait_for
+from tests.support.server import fresh
 
 
 def box(page: Page, name: str) -> FloatRect:
@@ -78,3 +79,20 @@ def test_switches_say_nothing_before_the_state_is_there(room: Room, windows: Win
     other = windows.open(room.panel_url)
     expect(other.get_by_role("switch", name="Take a break")).to_be_checked()
     expect(other.get_by_role("switch", name="Accepting requests")).not_to_be_checked()
+
+
+def test_a_performers_name_is_whole_on_a_narrow_phone_while_all_is_well(room: Room, windows: Windows) -> None:
+    room.performer = fresh("mira-and-nora")
+    panel = windows.open(room.panel_url, size={"width": 360, "height": 740})
+    name = panel.locator("#performer")
+    expect(name).to_have_text(room.performer)
+    expect(panel.get_by_test_id("connection")).to_have_text("Up to date")
+    is_whole = "name => name.scrollWidth <= name.clientWidth && name.scrollHeight <= name.clientHeight"
+    wait_for(panel, lambda: bool(name.evaluate(is_whole)))
+    assert panel.evaluate(RUNS_OVER) <= 0
+    panel.context.set_offline(True)
+    pill = panel.get_by_test_id("connection")
+    expect(pill).to_contain_text("Reconnecting")
+    box = pill.locator("span").bounding_box()
+    assert box is not None
+    assert box["width"] > 100

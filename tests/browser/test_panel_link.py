@@ -87,7 +87,9 @@ def test_a_site_of_the_allowed_origins_frames_the_panel_and_hands_it_a_fresh_tok
         assert (asked["type"], sorted(asked)) == ("queue-token-needed", ["expiresAt", "type"])
 
 
-def test_two_performers_panels_in_one_page_each_show_their_own_room(windows: Windows, tmp_path: Path) -> None:
+def test_two_performers_panels_in_one_page_each_show_their_own_room_also_after_a_reload(
+    windows: Windows, tmp_path: Path
+) -> None:
     port = free_port()
     with (
         serving(tmp_path, port=port, allowed_origins=f"http://localhost:{port}") as server,
@@ -104,6 +106,14 @@ def test_two_performers_panels_in_one_page_each_show_their_own_room(windows: Win
             expect(panel.locator("#performer")).to_have_text(room.performer)
             room.request(title=f"For {room.performer}")
             expect(panel.get_by_test_id("now-card")).to_contain_text(f"For {room.performer}")
+        for number, room in enumerate(rooms):
+            frame = site.locator("iframe").nth(number).element_handle().content_frame()
+            assert frame is not None
+            assert "token" not in frame.url
+            with site.expect_event("framenavigated", lambda loaded, frame=frame: loaded == frame):
+                frame.evaluate("setTimeout(() => location.reload())")
+            expect(frame.locator("#performer")).to_have_text(room.performer)
+            expect(frame.get_by_test_id("now-card")).to_contain_text(f"For {room.performer}")
 
 
 def test_a_renewal_address_of_the_same_origin_is_asked_by_itself(room: Room, windows: Windows) -> None:

@@ -28,7 +28,8 @@ def test_a_room_that_never_was_promises_nothing(room: Room, windows: Windows) ->
     expect(page.locator("#hero")).to_contain_text("No queue of this name")
     for promise in ("right away", "is served first", "starts soon"):
         expect(page.locator("main")).not_to_contain_text(promise)
-    expect(page.locator("#presence")).to_be_hidden()
+    for part in ("#presence", "#now", "[data-testid=waiting]"):
+        expect(page.locator(part)).to_be_hidden()
 
 
 def test_while_the_performer_is_away_nobody_is_promised_a_time(room: Room, windows: Windows) -> None:
