@@ -22,13 +22,14 @@ Key = tuple[str, str, int]
 def total_of(lives: Iterable[Life], start: datetime, end: datetime) -> Counter[Key]:
     """The numbers of these items from `start` up to but not including `end`."""
     first, behind = milliseconds(start), milliseconds(end)
-    total: Counter[Key] = Counter()
+    features: defaultdict[str, defaultdict[tuple[str, int], int]] = defaultdict(lambda: defaultdict(int))
     for life in lives:
-        feature = life.source_feature
-        for at, kind, number, value in activity.of_item(life):
-            if first <= at < behind:
-                total[feature, kind, number] += value
-    return total
+        numbers = features[life.source_feature]
+        for amounts in activity.OF_ITEM:
+            for at, kind, number, value in amounts(life):
+                if first <= at < behind:
+                    numbers[kind, number] += value
+    return Counter({(feature, *key): value for feature, numbers in features.items() for key, value in numbers.items()})
 
 
 def report(total: Mapping[Key, int], start: datetime, end: datetime, performer_id: str | None) -> Analytics:

@@ -19,7 +19,7 @@ from app.domain.activity import (
     COUNTED_EVENTS,
     DURATIONS,
     KIND_OF_EVENT,
-    Amount,
+    Amounts,
     Life,
     bucket,
     duration,
@@ -194,7 +194,7 @@ class _Event(NamedTuple):
         before = self.cursor - 1
         return str(before) if self.transaction is None else f"{self.transaction}.{before}"
 
-    def amounts(self, *, with_returned: bool) -> Iterator[Amount]:
+    def amounts(self, *, with_returned: bool) -> Amounts:
         return of_event(self.name, self.life, with_returned=with_returned)
 
 
