@@ -13,7 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from app.store import indexes
+from app.store import indexes, pooling
 from app.store.compaction import DONE, PROGRESS
 from app.store.engines import DatabaseRefusedError
 from app.store.event_log import LOG_LEAP
@@ -125,11 +125,16 @@ def _opened(engine: Engine) -> Iterator[Connection]:
     """A connection. A refused database is closed: nobody is going to use it."""
     try:
         connection = engine.connect()
+        is_shared = engine.dialect.name == "postgresql" and pooling.shares_sessions(engine)
     except DBAPIError as error:
         reason = str(error.orig).strip().partition("\n")[0]
         raise DatabaseRefusedError(f"The database cannot be used: {reason}") from None
     try:
         with connection:
+            if is_shared:
+                raise DatabaseRefusedError(
+                    "The pooler before PostgreSQL changes sessions with each transaction; set its pool_mode = session."
+                )
             yield connection
     except DatabaseRefusedError:
         engine.dispose()

@@ -1,4 +1,4 @@
-"""PgBouncer between the service and PostgreSQL, in the mode that the guide asks for."""
+"""PgBouncer between the service and PostgreSQL, in the mode that the guide asks for and in the others."""
 
 import os
 import subprocess
@@ -9,9 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import pytest
 
 from app.store.engines import LOCK_TIMEOUT_MS, open_engines
 from app.store.migrating import migrate
+from tests.support.command_line import run, the_line
 from tests.support.environment import free_port
 from tests.support.server import fresh, serving
 
@@ -25,18 +27,20 @@ listen_port = {own}
 unix_socket_dir =
 auth_type = any
 {run_as}
-pool_mode = session
+{mode}
 """
 
 
 @contextmanager
-def pooled(program: Path, folder: Path, url: str) -> Iterator[str]:
-    """The same database through a pooler."""
+def pooled(program: Path, folder: Path, url: str, mode: str = "pool_mode = session") -> Iterator[str]:
+    """The same database through a pooler; `mode` are lines of its configuration."""
     parts, own = urlsplit(url), free_port()
     file = folder / "pgbouncer.ini"
     run_as = "user = nobody" if os.geteuid() == 0 else ""
     file.write_text(
-        CONFIGURATION.format(host=parts.hostname, port=parts.port, user=parts.username, own=own, run_as=run_as)
+        CONFIGURATION.format(
+            host=parts.hostname, port=parts.port, user=parts.username, own=own, run_as=run_as, mode=mode
+        )
     )
     with (folder / "pgbouncer.log").open("wb") as log:
         process = subprocess.Popen([program, str(file)], stdout=log, stderr=log)
@@ -82,3 +86,27 @@ async def test_behind_pgbouncer_in_session_mode_all_is_as_without(
                     await api.command("complete", started)
                     await viewer.until_state(lambda live: len(live.items) == 19)
                 assert (await api.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("pool_mode = transaction", "pool_mode = session"),
+        ("pool_mode = transaction\nserver_round_robin = 1", "pool_mode = session"),
+        ("pool_mode = statement", "statement pooling"),
+    ],
+    ids=["transaction", "in turn", "statement"],
+)
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_pooler_that_changes_sessions_is_one_line_and_exit_code_2(
+    pgbouncer: Path, postgres_url: str, tmp_path: Path, mode: str, said: str, command: str
+) -> None:
+    with pooled(pgbouncer, tmp_path, postgres_url, mode) as url:
+        # Some sessions are at hand, as beside other processes.
+        others = [psycopg.connect(url, autocommit=True) for _ in range(3)]
+        for other in others:
+            other.execute("SELECT 1")
+        refused = run(command, url, PORT="0")
+        for other in others:
+            other.close()
+    assert said in the_line(refused)
