@@ -71,14 +71,17 @@ class Lane:
         *,
         seconds: float = COMMAND_SECONDS,
         limit: Callable[[], int] = lambda: MAILBOX_LIMIT,
+        largest_batch: int = LARGEST_BATCH,
         tracer: Tracer | None = None,
     ) -> None:
-        """`seconds`: within which every job is answered. `limit`: how many jobs may wait."""
+        """`seconds`: within which every job is answered. `limit`: how many jobs may wait. `largest_batch`: how many are
+        committed together at most."""
         self.writer = writer
         self._publish = publish
         self._measure = measure
         self._seconds = seconds
         self._limit = limit
+        self._largest_batch = largest_batch
         self._tracer = tracer
         self._mailbox: SimpleQueue[Job | None] = SimpleQueue()
         self._later: list[Job] = []
@@ -204,13 +207,13 @@ class Lane:
         self._loop.call_soon_threadsafe(self._ended.set)
 
     def _next_batch(self, pause: float, is_open: bool) -> tuple[list[Job], bool]:
-        """The jobs to try again, then the new ones, at most LARGEST_BATCH together; and whether more can come.
+        """The jobs to try again, then the new ones, as many together as a batch may have; and whether more can come.
 
         Waits until something comes; `pause` seconds at most if something is to be tried again.
         """
         batch = list(self._later)
         timeout = pause if batch else None
-        for _ in range(LARGEST_BATCH - (len(batch) if self.writer.in_trouble else 0)):
+        for _ in range(self._largest_batch - (len(batch) if self.writer.in_trouble else 0)):
             try:
                 job = self._mailbox.get(timeout=timeout)
             except Empty:
@@ -277,9 +280,11 @@ class Lanes:
         measure: Measure | None = None,
         seconds: float = COMMAND_SECONDS,
         limit: int = MAILBOX_LIMIT,
+        largest_batch: int = LARGEST_BATCH,
         tracer: Tracer | None = None,
     ) -> None:
-        """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane."""
+        """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane.
+        `largest_batch`: how many are committed together at most."""
         self.limit = limit
         self.seconds = seconds
         self._tracer = tracer
@@ -291,6 +296,7 @@ class Lanes:
                 f"lane-{number}",
                 seconds=seconds,
                 limit=lambda: self.limit,
+                largest_batch=largest_batch,
                 tracer=tracer,
             )
             for number in range(count)

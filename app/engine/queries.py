@@ -35,13 +35,20 @@ T = TypeVar("T")
 
 class Queries:
     def __init__(
-        self, store: Store, lanes: Lanes, *, seconds: float = QUERY_SECONDS, limit: int = QUERIES_LIMIT
+        self,
+        store: Store,
+        lanes: Lanes,
+        *,
+        seconds: float = QUERY_SECONDS,
+        limit: int = QUERIES_LIMIT,
+        remembered_items: int = REMEMBERED_ITEMS,
     ) -> None:
         """`seconds`: within which everything is answered that is given no deadline. `limit`: queries under way and
-        waiting."""
+        waiting. `remembered_items`: active items whose room is remembered."""
         self._store = store
         self._lanes = lanes
         self._seconds = seconds
+        self._remembered_items = remembered_items
         self._pool = ReaderPool(store, threads=READER_THREADS, seconds=seconds, limit=limit, name="reader")
         self._reports = ReaderPool(store, threads=REPORT_THREADS, seconds=seconds, limit=REPORTS_LIMIT, name="report")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
@@ -130,7 +137,7 @@ class Queries:
                 continue
             if event.item.is_active:
                 self._room_of_item[event.item.item_id] = event.performer_id
-                if len(self._room_of_item) > REMEMBERED_ITEMS:
+                if len(self._room_of_item) > self._remembered_items:
                     self._room_of_item.popitem(last=False)
             else:
                 self._room_of_item.pop(event.item.item_id, None)

@@ -123,19 +123,26 @@ def sqlite_driver() -> ModuleType:
 
 
 def open_engines(
-    database_url: str | URL, *, lanes: int = 1, readers: int = 4, busy_timeout_ms: int = BUSY_TIMEOUT_MS
+    database_url: str | URL,
+    *,
+    lanes: int = 1,
+    readers: int = 4,
+    busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    silence_ms: int = SILENCE_MS,
 ) -> Engines:
-    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet. `busy_timeout_ms`: of the writer.
+    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet. `busy_timeout_ms`: of SQLite's
+    writer. `lock_timeout_ms` and `silence_ms`: of PostgreSQL's connections.
 
     Raises DatabaseRefusedError where the database's driver is missing or must not be used.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
         return _sqlite_engines(url, readers, busy_timeout_ms)
-    return _postgres_engines(url, lanes + readers)
+    return _postgres_engines(url, lanes + readers, lock_timeout_ms, silence_ms)
 
 
-def _postgres_engines(url: URL, size: int) -> Engines:
+def _postgres_engines(url: URL, size: int, lock_timeout_ms: int, silence_ms: int) -> Engines:
     try:
         engine = create_engine(
             url.set(drivername="postgresql+psycopg"),
@@ -145,7 +152,7 @@ def _postgres_engines(url: URL, size: int) -> Engines:
             pool_timeout=10,
             pool_pre_ping=True,
             isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": SILENCE_MS},
+            connect_args={"connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": silence_ms},
         )
     except ImportError as error:
         raise DatabaseRefusedError(
@@ -154,8 +161,8 @@ def _postgres_engines(url: URL, size: int) -> Engines:
 
     def connect(dbapi_connection: Any, record: Any) -> None:
         # Not as startup options, which poolers refuse.
-        dbapi_connection.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
-        dbapi_connection.execute(f"SET idle_in_transaction_session_timeout = {SILENCE_MS}")
+        dbapi_connection.execute(f"SET lock_timeout = {lock_timeout_ms}")
+        dbapi_connection.execute(f"SET idle_in_transaction_session_timeout = {silence_ms}")
         dbapi_connection.commit()
 
     event.listen(engine, "connect", connect)

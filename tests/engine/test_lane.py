@@ -12,7 +12,6 @@ from sqlalchemy import Connection, event
 
 from app.domain import command as do
 from app.domain.errors import QueueEmpty, Unavailable
-from app.engine import lane
 from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.store import Store, event_log, reading
@@ -99,9 +98,8 @@ async def test_commands_that_wait_are_committed_together(store: Store, heard: He
     assert heard.measures[-1] == (41, [("Intake", "ok")] * 40 + [("StartNext", "ok")])
 
 
-async def test_a_batch_has_a_bounded_size(store: Store, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane, "LARGEST_BATCH", 10)
-    async with lanes_on(store, heard) as lanes:
+async def test_a_batch_has_a_bounded_size(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard, largest_batch=10) as lanes:
         async with held_up(lanes):
             tasks = posted(lanes, *(intake_of() for _ in range(25)))
             await waiting(lanes, 25)

@@ -11,7 +11,6 @@ from app.domain import command as do
 from app.domain.errors import ItemNotFound, PerformerNotFound, Unavailable
 from app.domain.item import Item, Status
 from app.domain.room import Room
-from app.engine import queries
 from app.store import reading
 from tests.support.builders import PERFORMER
 from tests.support.processes import Process, running
@@ -115,9 +114,9 @@ async def test_an_item_of_another_process_is_found_and_so_is_its_end_there(postg
 async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Database) -> None:
     """Its row was read while it waited, its room when it had left: the answer is one moment's, never a mix."""
     store = database.open()
-    item = queue_item(build_writer(store))
+    writer = build_writer(store)
+    item = queue_item(writer)
     async with running(store, HandClock()) as process:
-        writer = process.lanes._lane(PERFORMER.id).writer
         ended = False
 
         @event.listens_for(store.engines.reader, "after_cursor_execute")
@@ -132,18 +131,26 @@ async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Datab
         assert (found.status, room.version, room.depth) == (Status.ABANDONED, 2, 0)
 
 
-async def test_what_is_remembered_of_items_is_bounded_to_the_newest(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(queries, "REMEMBERED_ITEMS", 3)
-    async with running(database.open(), HandClock()) as process:
+async def test_the_rooms_of_the_newest_active_items_are_remembered_and_of_no_others(database: Database) -> None:
+    store = database.open()
+    looked_up: list[None] = []
+
+    @event.listens_for(store.engines.reader, "after_cursor_execute")
+    def count(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "FROM items" in statement and "item_id =" in statement:
+            looked_up.append(None)
+
+    async def look_up(process: Process, item: Item) -> int:
+        """How many queries an item costs beside its room's."""
+        looked_up.clear()
+        assert (await process.queries.item(item.item_id))[0].item_id == item.item_id
+        return len(looked_up)
+
+    async with running(store, HandClock(), remembered_items=3) as process:
         items = [await queued(process) for _ in range(5)]
-        assert list(process.queries._room_of_item) == [item.item_id for item in items[-3:]]
-        for item in items:
-            assert (await process.queries.item(item.item_id))[0].item_id == item.item_id
-        for item in items:
-            await process.lanes.send(PERFORMER.id, do.Abandon(actor=PERFORMER, item_id=item.item_id))
-        assert process.queries._room_of_item == {}
+        assert [await look_up(process, item) for item in items] == [1, 1, 0, 0, 0]
+        await process.lanes.send(PERFORMER.id, do.Abandon(actor=PERFORMER, item_id=items[-1].item_id))
+        assert [await look_up(process, item) for item in items] == [1, 1, 0, 0, 1]
 
 
 async def test_the_events_that_a_listener_missed_come_in_order_as_many_as_are_read_at_once(database: Database) -> None:

@@ -373,12 +373,9 @@ def test_two_batches_that_deadlock_are_both_done(postgres_database: Database) ->
     assert [assert_consistent(writers[0].store, name).version for name in ("a", "b")] == [2, 2]
 
 
-def test_a_vanished_process_holds_a_room_up_for_a_bounded_time(
-    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.store.engines.SILENCE_MS", 300)
-    monkeypatch.setattr("app.store.engines.LOCK_TIMEOUT_MS", 200)
-    ours, theirs = build_writer(postgres_database.open()), postgres_database.open()
+def test_a_vanished_process_holds_a_room_up_for_a_bounded_time(postgres_database: Database) -> None:
+    ours = build_writer(postgres_database.open(lock_timeout_ms=200))
+    theirs = postgres_database.open(silence_ms=300)
     queue_item(ours)
     vanished = theirs.engines.writer.connect()
     vanished.begin()

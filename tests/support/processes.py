@@ -34,7 +34,9 @@ def no_room(lanes: Lanes) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def running(store: Store, clock: HandClock, process_id: str = "one") -> AsyncIterator[Process]:
+async def running(
+    store: Store, clock: HandClock, process_id: str = "one", *, remembered_items: int = 1000
+) -> AsyncIterator[Process]:
     def publish(outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             process.outcomes.append(outcome)
@@ -46,7 +48,7 @@ async def running(store: Store, clock: HandClock, process_id: str = "one") -> As
         store=store,
         clock=clock,
         lanes=lanes,
-        queries=Queries(store, lanes),
+        queries=Queries(store, lanes, remembered_items=remembered_items),
         presence=Presence(lanes, process_id, clock),
     )
     try:

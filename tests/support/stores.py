@@ -53,8 +53,9 @@ class Database:
     shared: bool
     stores: list[Store] = field(default_factory=list)
 
-    def open(self, policy: Policy | None = None, *, lanes: int = 2) -> Store:
-        store = Store(open_engines(self.url, lanes=lanes), policy or Policy())
+    def open(self, policy: Policy | None = None, *, lanes: int = 2, **options: int) -> Store:
+        """`options`: further ones of the engines."""
+        store = Store(open_engines(self.url, lanes=lanes, **options), policy or Policy())
         self.stores.append(store)
         return store
 
