@@ -110,11 +110,11 @@ class Pusher:
                 if is_end:
                     await self._until_woken()
         finally:
-            self._progress = None
             flights = [flight.task for flight in self._flights.values()]
             for task in flights:
                 task.cancel()
             await asyncio.gather(*flights, return_exceptions=True)
+            await self._release()
 
     async def _until_woken(self) -> None:
         try:
@@ -143,6 +143,16 @@ class Pusher:
         expired = await self._lanes.run(lambda connection: push.clear(connection, now, now - STALE_AFTER))
         self.outcomes[Outcome.EXPIRED] += expired
         return True
+
+    async def _release(self) -> None:
+        """Let another process go on at once."""
+        held, self._progress = self._progress, None
+        if held is None:
+            return
+        try:
+            await self._lanes.run(lambda connection: push.release(connection, self._holder, held.cursor))
+        except QueueError:
+            return  # the lease ends by itself
 
     async def _read(self) -> bool:
         """Take in the next events; returns whether these were all."""

@@ -136,6 +136,12 @@ def advance(
     return True
 
 
+def release(connection: Connection, holder: str, cursor: str | None) -> None:
+    """Give the lease back, with how far this process has read the log."""
+    held = and_(PUSH_PROGRESS.c.name == LOG, PUSH_PROGRESS.c.holder == holder)
+    connection.execute(update(PUSH_PROGRESS).where(held).values(holder="", cursor=cursor))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
     cursor: str | None

@@ -39,7 +39,7 @@ export default {
   "notify.pushedTold": "Wir sagen dir Bescheid, wenn du bald dran bist, auch wenn diese Seite zu ist.",
   "notify.keepOpenTold": "Wir sagen dir Bescheid, wenn du bald dran bist, solange diese Seite offen ist.",
   "notify.installTold":
-    "Du hörst einen Ton, wenn du bald dran bist. Ein iPhone oder iPad meldet nur Seiten vom Home-Bildschirm.",
+    "Du hörst einen Ton, wenn du bald dran bist. iPhone und iPad zeigen Mitteilungen nur von Seiten auf dem Home-Bildschirm.",
   "notify.soundTold": "Du hörst einen Ton, wenn du bald dran bist. Mitteilungen lässt dein Browser hier nicht zu.",
   "stage.free": "Die Bühne ist frei",
   "stage.soon": "Gleich geht es weiter.",

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from app.__main__ import cli
 from app.api.guides import ORDER
+from app.settings import Settings
 from tests.bench.scenarios import ALL
 from tests.support.guides import EXAMPLES, TEXTS
 from tests.support.server import Api, Server, fresh, ok, serving
@@ -59,13 +60,20 @@ def test_every_block_of_commands_says_which_test_runs_it(guide: str, about: str 
 
 
 def test_the_blocks_that_are_run_here_are_these() -> None:
-    assert set(RUN) == {"key", "grant", "backup", "restore", "prune", "waits"}
+    assert set(RUN) == {"key", "vapid", "grant", "backup", "restore", "prune", "waits"}
 
 
 def test_a_key_is_long_and_another_each_time(tmp_path: Path) -> None:
     keys = {sh(RUN["key"], tmp_path).strip() for _ in range(2)}
     assert len(keys) == 2
     assert min(map(len, keys)) >= 32
+
+
+def test_with_the_two_settings_push_notifications_are_offered(tmp_path: Path) -> None:
+    code = RUN["vapid"] + '\nprintf "%s %s" "$VAPID_PRIVATE_KEY" "$VAPID_SUBJECT"'
+    key, subject = sh(code, tmp_path).split()
+    settings = Settings(vapid_private_key=key, vapid_subject=subject)
+    assert settings.vapid_subject == "mailto:ops@site.example"
 
 
 async def test_a_token_is_signed_and_tokens_are_granted(server: Server, api: Api, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import CDPSession, Page, expect
 from app.settings import vapid_key
 from app.store.engines import open_engines
 from app.store.push_tables import PUSH_SUBSCRIPTIONS
-from tests.support.browsing import PHONE, Room, Windows, room_of, wait_for
+from tests.support.browsing import HIDES, PHONE, Room, Windows, room_of, wait_for
 from tests.support.server import Server, fresh, serving
 
 KEY = vapid_key.new_private_key()
@@ -193,3 +193,59 @@ def test_a_message_is_shown_and_a_click_on_it_leads_to_the_page(room: Room, wind
     worker.push(**{**here, "moment": "started", "title": "You’re on stage now"})
     wait_for(page, lambda: any(each["title"] == "You’re on stage now" for each in page.evaluate(SHOWN)))
     assert len(page.evaluate(SHOWN)) == 2
+
+
+LEADS = """() => {
+  self.led = [];
+  self.clients.openWindow = async (path) => self.led.push(["opened", path]);
+  WindowClient.prototype.focus = async function () {
+    self.led.push(["focused", new URL(this.url).pathname]);
+  };
+}"""
+"""Without a real click the browser moves no window: writes down in `led` what is asked of it."""
+COVERED = """() => {
+  Object.defineProperty(WindowClient.prototype, "visibilityState", { get: () => "hidden" });
+}"""
+"""Has a worker believe that its windows are covered: without a screen none is."""
+CLICK = """async (tag) => {
+  const [notification] = await self.registration.getNotifications({ tag });
+  self.dispatchEvent(new NotificationEvent("notificationclick", { notification }));
+}"""
+
+
+def test_a_click_opens_the_page_of_a_room_that_nobody_has_open(room: Room, windows: Windows) -> None:
+    page = watching(windows, room, fresh("ada"))
+    tools = Worker(page)
+    (worker,) = page.context.service_workers
+    worker.evaluate(LEADS)
+    tools.push(title="You’re on stage now", body="", tag="item", moment="started", performerId="zoe")
+    wait_for(page, lambda: len(page.evaluate(SHOWN)) == 1)
+    worker.evaluate(CLICK, "item")
+    wait_for(page, lambda: worker.evaluate("led") == [["opened", "/watch/zoe"]])
+    assert page.evaluate(SHOWN) == []
+
+
+def test_a_covered_page_and_a_message_show_one_notification_and_a_click_brings_the_page_to_the_front(
+    room: Room, windows: Windows
+) -> None:
+    ada = fresh("ada")
+    items = [room.request(title="Jolene", durationSeconds=160), room.request(), room.request(userId=ada, title="Mine")]
+    page = watching(windows, room, ada)
+    page.get_by_role("button", name="Notify me").click()
+    wait_for(page, lambda: len(stored(room, ada)) == 1)
+    tools = Worker(page)
+    (worker,) = page.context.service_workers
+    worker.evaluate(LEADS)
+    worker.evaluate(COVERED)
+    page.evaluate(HIDES, True)
+    room.command("abandon", items[1])
+    room.start_next()
+    wait_for(page, lambda: len(page.evaluate(SHOWN)) == 1)
+    (shown,) = page.evaluate(SHOWN)
+    assert shown["title"].startswith("You’re next after “Jolene”, about 2:")
+    tag = items[2]["itemId"]
+    assert (shown["body"], shown["tag"]) == ("Mine", tag)
+    tools.push(title="The same, pushed", body="Mine", tag=tag, moment="next", performerId=room.performer)
+    wait_for(page, lambda: [each["title"] for each in page.evaluate(SHOWN)] == ["The same, pushed"])
+    worker.evaluate(CLICK, tag)
+    wait_for(page, lambda: worker.evaluate("led") == [["focused", f"/watch/{room.performer}"]])

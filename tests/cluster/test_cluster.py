@@ -11,6 +11,8 @@ import psycopg
 import pytest
 from websockets.exceptions import WebSocketException
 
+from app.settings import vapid_key
+from tests.push.push_service import push_service
 from tests.support.cluster import Node, clients, environment_of, faults, nodes, until
 from tests.support.cluster import database_url_fixture as database_url_fixture
 from tests.support.live_socket import LiveSocket
@@ -25,7 +27,14 @@ TAKEN_OVER_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def settings(database_url: str, redis_url: str) -> dict[str, str]:
-    return environment_of(database_url, redis_url, wallet_timeout_seconds=1, max_queue_depth=1000)
+    return environment_of(
+        database_url,
+        redis_url,
+        wallet_timeout_seconds=1,
+        max_queue_depth=1000,
+        vapid_private_key=vapid_key.private_text(vapid_key.new_private_key()),
+        vapid_subject="mailto:ops@queue.example",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +220,20 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
     now = [item["itemId"] for item in (await apis[0].queue(performer_id))["items"]]
     for task in viewers:
         assert [item["itemId"] for item in task.result().view()["items"]] == now
+
+
+async def test_a_viewer_is_told_each_moment_once_whichever_process_it_happens_in(apis: list[Api]) -> None:
+    ada = fresh("ada")
+    async with push_service() as service:
+        token = apis[0].server.viewer(ada)
+        ok(await apis[0].send("PUT", "/v1/push/subscriptions/phone", token, service.browser()), 201)
+        items = await asyncio.gather(*(api.intake(fresh("star"), userId=ada) for api in apis * 2))
+        await service.until(6)
+        for api, item in zip(apis * 2, items, strict=True):
+            await api.command("start", item)
+        received = await service.until(12)
+        moments = {(each.content["tag"], each.content["moment"]) for each in received}
+        assert len(received) == len(moments) == 12
 
 
 async def test_exactly_one_process_delivers_to_a_webhook_endpoint(apis: list[Api]) -> None:

@@ -150,6 +150,19 @@ def test_one_process_reads_and_another_goes_on_when_its_lease_has_ended(store: S
     assert other.read() == [(news.notices[0].item_id, Moment.STARTED)]
 
 
+def test_a_process_that_ends_in_order_lets_another_go_on_at_once(store: Store) -> None:
+    clock = HandClock()
+    writer = build_writer(store, clock)
+    reader = Reader(store, clock)
+    send(writer, start_of(queue_item(writer, user_id="ada")))
+    cursor = reader.news().cursor
+    with store.writing() as connection:
+        push.release(connection, "two", None)
+        assert push.claim(connection, "three", clock(), clock() + MINUTE) is None
+        push.release(connection, "one", cursor)
+    assert Reader(store, clock, "two").cursor == cursor
+
+
 def test_after_an_hour_without_anybody_the_log_is_taken_up_at_its_end(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
