@@ -81,6 +81,11 @@ def firefox_program(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def webkit_programs(request: pytest.FixtureRequest) -> Iterator[environment.WebKit]:
+    yield from _provide(request, lambda say: nullcontext(environment.webkit(say)))
+
+
+@pytest.fixture(scope="session")
 def node(request: pytest.FixtureRequest) -> Iterator[Path]:
     yield from _provide(request, lambda say: nullcontext(environment.node(say)))
 

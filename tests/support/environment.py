@@ -45,6 +45,7 @@ BROWSER_PLACES = (
     "/opt/google/chrome/chrome",
     "/snap/bin/chromium",
 )
+WEBKITS_PLACES = ("usr/lib/*/webkit2gtk-4.*/MiniBrowser", "usr/libexec/webkit2gtk-4.*/MiniBrowser")
 DOWNLOAD_SECONDS = 600
 START_SECONDS = 60
 START_ATTEMPTS = 5
@@ -95,6 +96,27 @@ def _debians_browser(say: Say) -> Path | None:
 
 def firefox(say: Say) -> Path:
     return _program(("firefox-esr", "firefox"), "firefox-esr", say)
+
+
+@dataclass(frozen=True)
+class WebKit:
+    """WebKitGTK's own small browser, and the program that gives it a screen in memory."""
+
+    browser: Path
+    screen: Path
+
+
+def webkit(say: Say) -> WebKit:
+    if not _webkits_browsers():
+        _debians_package("libwebkit2gtk-4.1-0", say)
+    for found in _webkits_browsers():
+        return WebKit(found, _program(("Xvfb",), "xvfb", say))
+    raise Unobtainable("WebKitGTK is not installed and could not be")
+
+
+def _webkits_browsers() -> list[Path]:
+    """No path leads to it: it lies beside the library."""
+    return [path for pattern in WEBKITS_PLACES for path in Path("/").glob(pattern)]
 
 
 def node(say: Say) -> Path:
