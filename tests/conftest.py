@@ -132,7 +132,7 @@ def _provide(
 
 
 def provided(request: pytest.FixtureRequest, provision: Callable[[environment.Say], T]) -> T:
-    """What a provision gives; where it cannot, the test is skipped, and fails in CI."""
+    """The value of a provision; where there is none, the test is skipped, and fails in CI."""
     try:
         return provision(partial(_say, request.config))
     except environment.Unobtainable as problem:

@@ -1,4 +1,4 @@
-"""What comes before the lane: limits, and questions to the wallet, which a repeated request is spared."""
+"""The checks before the lane: limits, and questions to the wallet, which a repeated request is spared."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta

@@ -68,7 +68,7 @@ def once_it_is_about_to_serve(process: Process, folder: Path) -> None:
 
 
 def end(process: Process) -> str:
-    """What it has still said."""
+    """The rest of its output."""
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode in CLEAN, said

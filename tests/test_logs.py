@@ -1,4 +1,4 @@
-"""What the process writes to standard error: what an operator needs, in the form they need, and nothing of callers'."""
+"""The process's lines on standard error: all that an operator needs, in either format, and no data of callers."""
 
 import io
 import json

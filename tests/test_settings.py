@@ -418,7 +418,7 @@ class TestProduction:
         self.settle(monkeypatch, **{name: value})
         assert getattr(read_settings(), name.lower()) == value
 
-    def test_plain_http_is_accepted_when_told_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_plain_http_is_accepted_where_the_setting_allows_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.settle(monkeypatch, WALLET_URL="http://wallet.internal", ALLOW_PLAIN_HTTP="true")
         assert read_settings().wallet_url == "http://wallet.internal"
 

@@ -169,7 +169,7 @@ def _file_response(request: Request, site: Site) -> Response:
 
 
 def _manifest_response(request: Request, site: Site) -> Response:
-    """What a browser needs to install the viewer's page of this performer."""
+    """The web app manifest of this performer's page for viewers."""
     performer_id = request.path_params["performerId"]
     if not is_identifier(performer_id):
         raise HTTPException(404)

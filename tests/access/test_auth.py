@@ -132,7 +132,7 @@ async def test_a_token_expires_even_when_it_was_good_a_moment_ago(authenticator:
         await authenticator.principal(presented)
 
 
-async def test_only_a_good_token_is_told_that_it_has_expired(authenticator: Authenticator) -> None:
+async def test_only_of_a_good_token_the_answer_says_that_it_has_expired(authenticator: Authenticator) -> None:
     forged = token("another-key-for-tests-of-32-bytes-or-more", exp=0)
     assert await refusal(authenticator, forged) == auth.NOT_VALID
 

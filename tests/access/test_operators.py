@@ -1,4 +1,4 @@
-"""What is shown to operators alone, headers that guard pages and answers, and pages of other sites."""
+"""Answers for operators alone, headers that guard pages and answers, and pages of other sites."""
 
 import logging
 import os
@@ -39,7 +39,7 @@ async def test_without_a_metrics_token_none_is_accepted(api: Api) -> None:
     problem(await api.send("GET", "/metrics", headers={**STRANGER, "Authorization": "Bearer"}), 401, "UNAUTHORIZED")
 
 
-async def test_a_stranger_is_told_whether_the_service_is_ready_and_not_why(guarded: Server) -> None:
+async def test_a_stranger_learns_whether_the_service_is_ready_and_not_why(guarded: Server) -> None:
     async with guarded.api() as api:
         assert ok(await api.send("GET", "/readyz", headers=STRANGER)) == {"status": "ok"}
         assert ok(await api.send("GET", "/readyz", guarded.viewer("ada"), headers=STRANGER)) == {"status": "ok"}

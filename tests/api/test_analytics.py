@@ -59,7 +59,7 @@ def test_a_moment_counts_in_the_span_it_lies_in_and_the_end_of_a_span_is_the_nex
     assert following["counts"]["finished"] == 1
 
 
-def test_waits_and_services_are_told_as_percentiles_over_all_and_by_feature() -> None:
+def test_waits_and_services_are_reported_as_percentiles_over_all_and_by_feature() -> None:
     wheel = [
         served(n, came=1000, started=1000 + 10 * n, finished=1100 + 10 * n, source_feature="wheel")
         for n in range(1, 12)
@@ -77,7 +77,7 @@ def test_waits_and_services_are_told_as_percentiles_over_all_and_by_feature() ->
     assert figures["waitSeconds"]["p50"] == 65
 
 
-def test_nothing_seen_is_told_as_unknown_and_not_as_zero() -> None:
+def test_without_observations_a_figure_is_null_and_not_zero() -> None:
     figures = analyse([], START, END, None)
     assert figures["abandonRate"] is None
     assert figures["refundRate"] is None
@@ -157,7 +157,7 @@ def by_ahead(items: Iterable[Item]) -> list[EstimateByAhead]:
     return analyse(items, START, END, None)["estimateByAhead"]
 
 
-def test_nothing_told_is_nothing_known_for_each_number_ahead() -> None:
+def test_without_shown_waits_nothing_is_known_for_any_number_ahead() -> None:
     assert [(each["aheadFrom"], each["aheadTo"]) for each in by_ahead([])] == list(PLACES_AHEAD)
     assert {(each["count"], each["biasSeconds"], each["rangeRate"]) for each in by_ahead([])} == {(0, None, None)}
 
@@ -168,7 +168,7 @@ def test_waits_are_counted_where_their_item_stood_when_it_came() -> None:
     assert [each["count"] for each in by_ahead(items)] == [1, 1, 2, 2, 2, 2]
 
 
-def test_error_bias_and_range_are_those_of_what_was_told() -> None:
+def test_error_bias_and_range_are_those_of_the_shown_waits() -> None:
     low_high = {"quoted_low_seconds": 80.0, "quoted_high_seconds": 130.0}
     items = [
         waited(1, 100, ahead=1, told=90, **low_high),
@@ -186,7 +186,7 @@ def test_error_bias_and_range_are_those_of_what_was_told() -> None:
     }
 
 
-def test_only_starts_of_the_span_are_judged_and_nothing_that_was_told_no_wait() -> None:
+def test_only_starts_of_the_span_are_judged_and_only_items_that_were_shown_a_wait() -> None:
     items = [
         waited(1, 100, ahead=1, told=90),
         waited(2, 1000, ahead=1, told=90),  # the end of a span is the next one's
@@ -214,7 +214,7 @@ async def test_a_performer_sees_the_last_day_of_their_own_room(api: Api, server:
     assert figures["from"] < finished["createdAt"] < figures["to"]
 
 
-async def test_the_waits_that_were_told_are_judged_by_the_places_ahead(
+async def test_the_waits_that_were_shown_are_judged_by_the_places_ahead(
     api: Api, server: Server, performer_id: str
 ) -> None:
     for _ in range(3):

@@ -268,14 +268,14 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         async with server.api() as api:
             await fill(api, 8)
             with Deaf(server):
-                await until(lambda: told(api, 1))
+                await until(lambda: has(api, 1))
                 async with streamed(api, server.admin) as honest:
                     # Somebody who reads has all of it meanwhile.
                     assert len(await honest.take(300)) == 300
-                await until(lambda: told(api, 0))
+                await until(lambda: has(api, 0))
 
 
-async def told(api: Api, count: int) -> bool:
+async def has(api: Api, count: int) -> bool:
     return await streams(api) == count
 
 
@@ -285,7 +285,7 @@ async def test_a_stopping_service_does_not_wait_for_a_reader_that_takes_nothing(
         async with server.api() as api:
             await fill(api, 8)
             with Deaf(server):
-                await until(lambda: told(api, 1))
+                await until(lambda: has(api, 1))
                 began = time.monotonic()
                 await asyncio.to_thread(stack.close)
     assert time.monotonic() - began < 4

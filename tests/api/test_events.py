@@ -69,7 +69,9 @@ async def test_a_page_size_changes_nothing_but_the_pages(api: Api, server: Serve
         assert await read_all(api, server.performer(performer_id), "", limit) == whole
 
 
-async def test_a_reader_that_has_everything_is_told_where_to_go_on(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_reader_that_has_everything_gets_the_cursor_to_go_on_from(
+    api: Api, server: Server, performer_id: str
+) -> None:
     empty = ok(await api.get("/v1/events", server.performer(performer_id)))
     assert empty == {"events": [], "next": None}
     await api.intake(performer_id)

@@ -32,7 +32,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def sh(code: str, folder: Path, **variables: str) -> str:
-    """What a block of a guide prints, run as it stands, where `python` is the one of these tests."""
+    """The output of a guide's block, run as it stands, where `python` is the one of these tests."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name in ("python", "python3"):

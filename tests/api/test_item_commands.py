@@ -198,7 +198,7 @@ async def test_an_item_that_never_was_is_not_found(api: Api, server: Server) -> 
 # Reading
 
 
-async def test_the_audit_trail_tells_who_did_what(api: Api, server: Server, performer_id: str) -> None:
+async def test_the_audit_trail_names_who_did_each_step(api: Api, server: Server, performer_id: str) -> None:
     item = await api.intake(performer_id)
     moderator = server.token("moderator", "max", performer_id)
     ok(await api.post(path_of(item, "start"), moderator))

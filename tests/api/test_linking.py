@@ -16,7 +16,7 @@ Run = Callable[[str], list[str]]
 
 @pytest.fixture
 def run(node: Path) -> Run:
-    """What a module prints in Node."""
+    """The output of a module in Node."""
 
     def run(module: str) -> list[str]:
         command = [str(node), "--input-type=module"]

@@ -1,4 +1,4 @@
-"""What who watches is told: the wait of a new request, and how good such estimates have been lately."""
+"""The outlook for viewers: the wait of a new request, and how good such estimates have been lately."""
 
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ async def test_a_room_that_never_was_has_no_outlook(api: Api) -> None:
     problem(await api.get(path_of(fresh("star"))), 404, "PERFORMER_NOT_FOUND")
 
 
-async def test_after_a_nights_show_the_room_tells_how_good_its_estimates_were(api: Api, performer_id: str) -> None:
+async def test_after_a_nights_show_the_room_reports_how_good_its_estimates_were(api: Api, performer_id: str) -> None:
     for _ in range(10):
         await api.command("complete", await api.command("start", await api.intake(performer_id)))
     told = ok(await api.get(path_of(performer_id)))["accuracy"]
@@ -71,7 +71,7 @@ def test_a_rooms_accuracy_is_kept_for_a_minute_and_those_of_so_many_rooms() -> N
     assert not kept.is_known("star-4", moment(60))
 
 
-def test_the_errors_are_those_of_the_last_items_that_were_on_stage_and_had_been_told_a_wait(store: Store) -> None:
+def test_the_errors_are_those_of_the_last_items_that_were_on_stage_and_had_been_shown_a_wait(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     items = [queue_item(writer, duration_seconds=60) for _ in range(4)]

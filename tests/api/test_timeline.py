@@ -12,7 +12,9 @@ def path_of(performer_id: str, **query: str) -> str:
     return f"/v1/performers/{performer_id}/queue/timeline?{urlencode({'limit': 1000} | query)}"
 
 
-async def test_a_step_says_who_did_it_and_why_and_what_was_told(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_step_names_its_actor_its_reason_and_the_wait_that_was_shown(
+    api: Api, server: Server, performer_id: str
+) -> None:
     first = await api.intake(performer_id, durationSeconds=90, title="One")
     second = await api.intake(performer_id, title="Two")
     await api.command("start", second)

@@ -1,4 +1,4 @@
-"""What a scenario is given and what it consists of: turns, which the runner lets the subjects take round by round."""
+"""A scenario's inputs and its turns, which the runner lets the subjects take round by round."""
 
 import os
 from collections.abc import Callable

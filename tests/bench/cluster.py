@@ -74,7 +74,7 @@ class Site:
 
 @dataclass(eq=False)
 class Ledger:
-    """What happened, by the loop's clock."""
+    """The moments of a trial, by the loop's clock."""
 
     sent: dict[str, float] = field(default_factory=dict)
     """By the id of an acknowledged item: when it was first sent."""

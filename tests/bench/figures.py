@@ -87,7 +87,7 @@ class Bar:
     subject: str = OURS
     against: str | None = None
     against_measure: str | None = None
-    """What of the other subject; the same measure if not given."""
+    """The measure of the other subject; the same if not given."""
     at_most: float | None = None
     at_least: float | None = None
 

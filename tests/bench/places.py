@@ -38,7 +38,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What PostgreSQL has written: transactions, and bytes of its log."""
+    """PostgreSQL's writes: transactions, and bytes of its log."""
 
     commits: int
     wal_bytes: int

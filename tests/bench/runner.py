@@ -15,7 +15,7 @@ from tests.bench.load.crowd import CrowdError
 from tests.bench.servers import DidNotStart
 
 Failure = (CrowdError, CallersError, DidNotStart, OSError)
-"""What a turn may fail with; the others go on."""
+"""The errors of a turn after which the others go on."""
 
 
 def run(bench: Bench, scenarios: Sequence[Scenario], console: Console) -> list[Verdict]:

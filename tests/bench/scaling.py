@@ -137,7 +137,7 @@ class Outcome:
     network_mbit: float = 0
     database_cores: float = 0
     watching_cores: float = 0
-    """What of them is reading the rooms that somebody begins to watch, and comparing the watched ones."""
+    """The part of them that reads rooms that are newly watched, and compares the watched ones."""
     commits: float = 0
     rows: float = 0
     wal_mb: float = 0
@@ -201,7 +201,7 @@ class Simulation:
         return outcome
 
     def _resting(self, outcome: Outcome) -> list[float]:
-        """What each process does in a second in which nothing happens: CPU seconds."""
+        """The CPU seconds of each process in a second in which nothing happens."""
         costs, site = self.costs, self.site
         viewers, rooms = Counter[int](), Counter[int]()
         for room in self.watchers:
@@ -253,7 +253,7 @@ class Simulation:
         return self.random.randrange(self.processes)
 
     def _reload(self, elsewhere: float, here: float) -> float:
-        """What a command costs more because another process has changed the room since."""
+        """The extra cost of a command after another process has changed the room."""
         if self.placement is Placement.PERFORMER:
             return 0.0
         return max(0.0, elsewhere - here) * (1 - 1 / self.processes)
@@ -305,13 +305,13 @@ def settle(site: Site, costs: Costs, placement: Placement) -> Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What all processes share, and how much of it there is."""
+    """A resource that all processes share, and how much of it there is."""
 
     database_cores: int
     connections: int
 
     def bottleneck(self, outcome: Outcome) -> tuple[str, float]:
-        """What is used up first, and its share that is used."""
+        """The resource that is used up first, and its share that is used."""
         used = {
             "PostgreSQL's cores": outcome.database_cores / self.database_cores,
             "PostgreSQL's connections": outcome.connections / self.connections,

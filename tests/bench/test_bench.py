@@ -166,7 +166,7 @@ def test_callers_count_every_answer(cache: Path) -> None:
         assert paced.calls == pytest.approx(20, abs=1)
 
 
-def test_a_caller_may_use_what_it_was_told(service: Server) -> None:
+def test_a_caller_may_use_what_an_earlier_answer_said(service: Server) -> None:
     seen: list[str] = []
 
     def caller() -> Caller:

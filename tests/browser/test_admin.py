@@ -22,7 +22,7 @@ def look_again(page: Page) -> None:
 
 
 def exported(page: Page, name: str) -> list[dict[str, str]]:
-    """What the view's button saves, as a spreadsheet reads it."""
+    """The file that the view's button saves, as a spreadsheet reads it."""
     with page.expect_download() as download:
         page.get_by_role("button", name="Export CSV").click()
     assert download.value.suggested_filename == f"{name}.csv"
@@ -205,7 +205,7 @@ def test_a_room_shows_how_many_watch_it_and_how_many_of_them_lag(till: Till, win
     expect(lagging).to_have_text("–")
 
 
-def test_whoever_is_no_administrator_is_told_so(room: Room, windows: Windows) -> None:
+def test_the_page_says_so_to_anybody_but_an_administrator(room: Room, windows: Windows) -> None:
     page = windows.open(f"{room.server.url}/admin#token={room.server.performer(room.performer)}")
     expect(page.get_by_text("This link doesn’t give access to the administration")).to_be_visible()
     expect(page.locator("#desk")).to_be_hidden()

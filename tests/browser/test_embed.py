@@ -165,7 +165,7 @@ def test_properties_that_were_set_before_the_element_was_defined_are_kept(
     ]
 
 
-def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_told(mira: Room, site: Site, windows: Windows) -> None:
+def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_shown(mira: Room, site: Site, windows: Windows) -> None:
     mira.request(userId="other")
     item = mira.request(userId="ada", title="Sing a song", tokens=120)
     site.token = mira.server.viewer("ada")
@@ -196,7 +196,7 @@ def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_told(mira: Room, s
     expect(place).to_contain_text("Nothing of yours is waiting here.")
 
 
-def test_the_element_speaks_the_language_of_its_page_and_hides_what_it_is_told_to(
+def test_the_element_speaks_the_language_of_its_page_and_hides_the_parts_in_hide(
     mira: Room, site: Site, windows: Windows
 ) -> None:
     mira.request(userId="ada", title="Sing a song")
@@ -213,7 +213,7 @@ def test_the_element_speaks_the_language_of_its_page_and_hides_what_it_is_told_t
     expect(element(page)).to_contain_text("You’re next")
 
 
-def test_a_site_whose_origin_is_not_allowed_is_told_so_with_what_to_do(
+def test_a_site_whose_origin_is_not_allowed_is_shown_the_reason_and_the_remedy(
     server: Server, room: Room, site: Site, windows: Windows
 ) -> None:
     site.shows(

@@ -53,7 +53,7 @@ window.comesIn = (...changes) => {
   receive({ data: JSON.stringify(frame) });
 };
 """
-"""What a page's socket has received, and a way to have it receive something else from now on: its socket is `door`."""
+"""The frames that a page's socket has received, and a way to replace later ones: its socket is `door`."""
 
 LIVES = """async ([from, to]) => {
   const line = [];

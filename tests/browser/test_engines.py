@@ -42,7 +42,7 @@ def test_everything_works_on_plain_http(room: Room, on_plain_http: Windows) -> N
 
 
 @pytest.mark.parametrize("path", ["/watch/mira", "/", "/panel", "/admin", "/overlay/mira", "/docs", "/wach"])
-def test_an_engine_that_is_too_old_is_told_so(room: Room, windows: Windows, path: str) -> None:
+def test_an_engine_that_is_too_old_shows_a_sentence(room: Room, windows: Windows, path: str) -> None:
     page = windows.blank()
     page.add_init_script(OLD)
     page.goto(room.server.url + path)

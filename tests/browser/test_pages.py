@@ -195,7 +195,7 @@ CATALOGUES = """async (names) => {
   const both = async (name) => [name, shapes(await read(`en${name}`)), shapes(await read(`de${name}`))];
   return Promise.all(names.map(both));
 }"""
-"""What each catalogue says and fills in, without the words."""
+"""The keys of each catalogue and the values it fills in, without the words."""
 
 
 def test_every_message_is_there_in_german(room: Room, windows: Windows) -> None:

@@ -57,7 +57,9 @@ def test_two_panels_of_one_performer_agree(room: Room, windows: Windows) -> None
 
 
 @pytest.mark.parametrize("who", ["you", "moderator"])
-def test_a_command_that_comes_too_late_is_told_who_did_what_meanwhile(room: Room, windows: Windows, who: str) -> None:
+def test_the_answer_to_a_command_that_comes_too_late_says_who_did_what_meanwhile(
+    room: Room, windows: Windows, who: str
+) -> None:
     item = room.request(userId="ada", title="Dance")
     panel = windows.open(room.panel_url)
     named(on_stage(panel), "Abandon").click()

@@ -1,4 +1,4 @@
-"""What the panel offers during a show: a glance from afar, a button to hold, bounds, the overlay's link."""
+"""The panel during a show: glance mode, a button to hold, bounds, the overlay's link."""
 
 import re
 

@@ -38,7 +38,7 @@ def asked_versions(page: Page) -> list[str]:
     return versions
 
 
-def test_the_slider_shows_who_was_where_what_was_told_what_it_cost_and_why(till: Till, windows: Windows) -> None:
+def test_the_slider_shows_every_place_every_shown_wait_the_money_and_the_reasons(till: Till, windows: Windows) -> None:
     first, second, _ = night_of(till)
     wait_for_settled(till, windows, second, first)
     admin = open_replay(till, windows)

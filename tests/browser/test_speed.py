@@ -21,7 +21,7 @@ new MutationObserver(() => {
 
 
 class Traffic:
-    """What a page's network carried, by the browser's own account."""
+    """The bytes and requests of a page, by the browser's own account."""
 
     def __init__(self, page: Page, *, latency_ms: int) -> None:
         self.requests: list[str] = []
@@ -116,7 +116,7 @@ def test_a_token_that_is_too_long_for_the_handshake_goes_in_a_frame(
     assert frames.count("sent") <= 1
 
 
-def test_a_private_room_of_a_service_that_does_not_look_for_a_token_in_the_handshake_is_told_it(
+def test_the_token_is_sent_as_a_frame_to_a_service_that_ignores_it_in_the_handshake(
     room: Room, windows: Windows
 ) -> None:
     page = windows.blank(size=PHONE)

@@ -69,7 +69,7 @@ def test_an_outage_dims_the_page_and_stops_nobody_and_the_return_says_what_chang
     expect(cancel).to_be_enabled()
 
 
-def test_a_milestone_missed_while_cut_off_is_told_only_if_it_still_holds(room: Room, windows: Windows) -> None:
+def test_a_milestone_missed_while_cut_off_is_shown_only_if_it_still_holds(room: Room, windows: Windows) -> None:
     queue(room, "w", "x", "y", "ben", "ada")
     ada, ben = (windows.open(room.watch_url(user)) for user in ("ada", "ben"))
     expect(ada.get_by_test_id("position")).to_have_text("5")

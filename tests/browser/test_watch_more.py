@@ -61,7 +61,7 @@ def test_a_locked_phone_says_after_whom_it_is_ones_turn_and_in_what_time(room: R
     assert body == "Juggle"
 
 
-def test_a_refund_is_told_in_plain_words_and_its_reference_is_copied(till: Till, windows: Windows) -> None:
+def test_a_refund_is_shown_in_plain_words_and_its_reference_is_copied(till: Till, windows: Windows) -> None:
     item = till.request(userId="ada", title="Dance")
     ada = windows.blank(size=PHONE, permissions=["clipboard-read", "clipboard-write"])
     ada.goto(till.room.watch_url("ada"))

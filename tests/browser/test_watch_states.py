@@ -45,7 +45,7 @@ def test_while_the_performer_is_away_nobody_is_promised_a_time(room: Room, windo
     panel.close()
 
 
-def test_who_waits_while_the_queue_is_switched_off_is_told_that_they_are_still_served(
+def test_the_page_says_that_those_who_wait_are_still_served_while_the_queue_is_switched_off(
     room: Room, windows: Windows
 ) -> None:
     room.request()

@@ -1,4 +1,4 @@
-"""Several real processes, one queue: all of them tell the same, and each of them lost in turn loses nothing."""
+"""Several real processes, one queue: all of them send the same, and each of them lost in turn loses nothing."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ async def apis(cluster: list[Node], database_url: str) -> AsyncIterator[list[Api
     assert faults(database_url) == []
 
 
-async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: list[Api]) -> None:
+async def test_every_process_sends_its_sockets_the_same_in_the_same_order(apis: list[Api]) -> None:
     performer_id = fresh("star")
     await apis[0].change(performer_id, announcement="Hello")
     async with AsyncExitStack() as stack:
@@ -70,13 +70,13 @@ async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: 
         version = await apis[0].version(performer_id)
         for socket in sockets:
             await socket.reach(version)
-        told = [
+        sent = [
             [(event["itemId"], event["event"]) for frame in socket.of("update") for event in frame["events"]]
             for socket in sockets
         ]
-        assert told[0] == told[1] == told[2]
+        assert sent[0] == sent[1] == sent[2]
         assert [socket.gaps for socket in sockets] == [0, 0, 0]
-        assert len(told[0]) > 40
+        assert len(sent[0]) > 40
         now = [(item["itemId"], item["position"]) for item in (await apis[1].queue(performer_id))["items"]]
         for socket in sockets:
             assert [(item["itemId"], item["position"]) for item in socket.view()["items"]] == now
@@ -85,7 +85,7 @@ async def test_every_process_tells_its_sockets_the_same_in_the_same_order(apis: 
 async def test_every_process_knows_who_watches_through_any_of_them(apis: list[Api]) -> None:
     performer_id = fresh("star")
 
-    async def told(api: Api) -> bool:
+    async def sent(api: Api) -> bool:
         found = ok(await api.get(f"/v1/admin/audiences?performerId={performer_id}", api.server.admin))
         sockets = [audience["sockets"] for audience in found["audiences"]]
         return sockets == [PROCESSES] and found["processes"] == PROCESSES
@@ -95,7 +95,7 @@ async def test_every_process_knows_who_watches_through_any_of_them(apis: list[Ap
             socket = await stack.enter_async_context(api.server.live(performer_id))
             await socket.until("snapshot")
         for api in apis:
-            await until(lambda api=api: told(api))  # type: ignore[misc]
+            await until(lambda api=api: sent(api))  # type: ignore[misc]
 
 
 # A process is lost

@@ -1,4 +1,4 @@
-"""What the processes rest on is lost, PostgreSQL or Redis, or is not there when they start."""
+"""PostgreSQL or Redis is lost under the processes, or is not there when they start."""
 
 import asyncio
 import subprocess

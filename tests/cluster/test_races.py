@@ -1,4 +1,4 @@
-"""Four real processes race for one thing, thousands of times: exactly one wins, and the others are told so.
+"""Four real processes race for one thing, thousands of times: exactly one wins, and the others are refused.
 
 A race is one request to each process, all written before any is answered. Many rooms race at once, so that processes
 also meet in the middle of each other's batches. Afterwards the books of all of them are looked at.
@@ -107,7 +107,7 @@ class Stage:
 
 @pytest.fixture
 async def stages(cluster: list[Node], database_url: str) -> AsyncIterator[list[Stage]]:
-    """Whatever has been raced for, the books are right afterwards."""
+    """After every race the records are right."""
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(stage(cluster)) for _ in range(STAGES)]
         yield made

@@ -121,7 +121,7 @@ class Site:
         return response.json() if response.status_code in (200, 201) else None
 
     async def viewer(self, performer_id: str) -> LiveSocket:
-        """Watches, and comes back where it was told to, until the end; returns its last socket."""
+        """Watches, and comes back to the address that it was given, until the end; returns its last socket."""
         before: LiveSocket | None = None
         while True:
             resume = "" if before is None else f"?epoch={before.epoch}&since={before.version}"

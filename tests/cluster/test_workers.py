@@ -37,18 +37,18 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
 
         async def all_see(name: str, value: float) -> None:
             """Whichever worker is asked."""
-            agreed, told = 0, -1.0
+            agreed, seen = 0, -1.0
 
             async def looked() -> bool:
-                nonlocal agreed, told
-                told = await scrape(name)
-                agreed = agreed + 1 if told == value else 0
+                nonlocal agreed, seen
+                seen = await scrape(name)
+                agreed = agreed + 1 if seen == value else 0
                 return agreed >= 6
 
             try:
                 await until(looked)
             except TimeoutError:
-                raise AssertionError(f"{name}: told {told} last, not {value} six times running") from None
+                raise AssertionError(f"{name}: {seen} last, not {value} six times running") from None
 
         async with AsyncExitStack() as stack:
             viewers = [await stack.enter_async_context(node.server.live(performer_id)) for _ in range(12)]
@@ -82,9 +82,9 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
             # What the other one has counted is not forgotten, and its sockets are no longer counted.
             await all_see("queue_intakes_total", 11)
             await all_see("queue_sockets", 12)
-            # It may have answered each time itself. The others know what it had counted when it last told them,
+            # It may have answered each time itself. The others know what it had counted when it last wrote its metrics,
             # some time before that was written.
-            await until(lambda: told_others(second) > counted + 0.5)
+            await until(lambda: written_by(second) > counted + 0.5)
             os.kill(second, signal.SIGKILL)
             await until(lambda: len(node.children()) == 2 and second not in node.children())
             await all_see("queue_intakes_total", 11)
@@ -93,7 +93,7 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
     assert faults(database_url) == []
 
 
-def told_others(worker: int) -> float:
+def written_by(worker: int) -> float:
     """When a worker last left its figures for the others."""
     environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     (folder,) = [each.partition(b"=")[2] for each in environment if each.startswith(FOLDER.encode())]

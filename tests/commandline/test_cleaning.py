@@ -95,7 +95,7 @@ def a_month(store: Store, clock: HandClock) -> tuple[list[Item], list[Item]]:
 
 
 def days_since(clock: HandClock, days: float) -> int:
-    """What --older-than has to be for a cutoff so many days before the clock's time."""
+    """The value of --older-than for a cutoff so many days before the clock's time."""
     return round((utc_now() - clock()).total_seconds() / DAY + days)
 
 
@@ -193,7 +193,7 @@ def test_an_export_that_cannot_be_written_leaves_everything_where_it_was(databas
     assert counts(store) | {"answers": 0} == before | {"answers": 0}
 
 
-def test_prune_wants_to_be_told_how_old(sqlite_database: Database) -> None:
+def test_prune_needs_an_age(sqlite_database: Database) -> None:
     assert "RETENTION_DAYS" in the_line(run("prune", sqlite_database.url))
     assert run("prune", sqlite_database.url, RETENTION_DAYS="30").exit_code == 0
 
@@ -289,7 +289,7 @@ TRACES = ("marianne-1987", "Isolde", "0170-555")
 
 
 def a_person(store: Store, clock: HandClock) -> list[Item]:
-    """What a person and somebody else have done: performed, cancelled by themselves with a key."""
+    """The items of a person and of somebody else: performed, and cancelled by themselves with a key."""
     writer = build_writer(store, clock)
     mine = [queue_item(writer, **PERSON, title="A song") for _ in range(3)]
     other = queue_item(writer, user_id="viewer-2", description="for nobody")

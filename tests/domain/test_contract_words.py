@@ -54,7 +54,7 @@ def test_the_wallets_side_of_an_item_is_not_public_and_chat_has_its_own_keys() -
     assert [event.template for event in gone.events[1:]] == ["queue.item.abandoned", "queue.item.refunded"]
 
 
-def test_the_services_own_actors_are_told_apart_in_the_audit_trail() -> None:
+def test_the_services_own_actors_are_distinct_in_the_audit_trail() -> None:
     assert [(actor.role, actor.id) for actor in (TIMER, WALLET, PRESENCE)] == [
         ("system", "timer"),
         ("system", "wallet"),

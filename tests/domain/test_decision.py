@@ -1,4 +1,4 @@
-"""What each command leads to: events, the order to the wallet, or a refusal that changes nothing."""
+"""The results of each command: events, the order to the wallet, or a refusal that changes nothing."""
 
 import pickle
 from collections.abc import Callable
@@ -592,7 +592,7 @@ class TestWalletOutcomes:
             (OperationStatus.DEAD, 10, WalletStatus.DEAD),
         ],
     )
-    def test_a_failed_attempt_is_told_once_and_its_row_kept(
+    def test_a_failed_attempt_is_one_event_and_its_row_is_kept(
         self, status: OperationStatus, attempts: int, shown: WalletStatus
     ) -> None:
         stage = Stage()

@@ -303,7 +303,7 @@ class TestRanges:
         few = History(gaps=(20.0,) * 9)
         assert next(iter(Waits([build_item(1)], few, moment(), DEFAULT))).range_seconds is None
 
-    def test_what_is_quoted_on_arrival_is_what_the_item_is_told_in_its_place(self) -> None:
+    def test_the_wait_quoted_on_arrival_is_the_wait_of_the_item_in_its_place(self) -> None:
         history = replace(self.scored(30), gaps=tuple(map(float, range(1, 41))))
         for queue in ([], [build_item(1)], [started()], [started(), build_item(2)]):
             quote = build_room(items=tuple(queue), history=history).quote(moment())

@@ -1,4 +1,4 @@
-"""What a room holds and derives: order, positions, notices, clocks, presence and deadlines; and how events fold."""
+"""A room's state: order, positions, notices, clocks, presence and deadlines; and how events fold."""
 
 from datetime import timedelta
 
@@ -172,7 +172,7 @@ class TestFolding:
 
 
 class TestNotices:
-    """`notified` is what has been told; the edges turn a new entry into one notice."""
+    """`notified` holds the milestones that have been notified; the edges turn a new entry into one notice."""
 
     def test_each_milestone_is_noted_when_it_is_reached(self) -> None:
         stage, items = stage_of(4)
@@ -186,7 +186,7 @@ class TestNotices:
         stage.complete(items[1])
         assert stage.of(items[0]).notified == (1,)
 
-    def test_the_item_behind_the_one_on_stage_is_next_up_and_told_so_once(self) -> None:
+    def test_the_item_behind_the_one_on_stage_is_next_up_and_notified_once(self) -> None:
         stage, items = stage_of(3)
         assert stage.of(items[1]).notified == ()
         stage.start(items[0])
@@ -199,13 +199,13 @@ class TestNotices:
         stage.start(items[0])
         assert stage.of(stage.intake()).notified == (1,)
 
-    def test_a_room_may_tell_of_the_second_place_and_of_being_next_up(self) -> None:
+    def test_a_room_may_notify_of_the_second_place_and_of_being_next_up(self) -> None:
         stage, items = stage_of(2, Policy(notify_positions=(2, 1)))
         assert stage.of(items[1]).notified == (2,)
         stage.start(items[0])
         assert stage.of(items[1]).notified == (2, 1)
 
-    def test_starting_out_of_order_tells_the_overtaken_of_their_place_and_the_started_one_nothing(self) -> None:
+    def test_starting_out_of_order_notifies_the_overtaken_and_not_the_started_one(self) -> None:
         stage, items = stage_of(3)
         stage.start(items[2])
         assert [stage.of(item).notified for item in items] == [(1,), (3,), (3,)]
@@ -325,7 +325,7 @@ class TestServiceClock:
         stage, items = stage_of(2)
         stage.change(paused=True)
         stage.change(paused=False)
-        assert [told.item for told in stage.events[-2:]] == [None, None]
+        assert [logged.item for logged in stage.events[-2:]] == [None, None]
         stage.start(items[0])
         stage.change(announcement="Tea break")
         assert stage.events[-1].item is None
@@ -338,8 +338,8 @@ class TestServiceClock:
         stage.wait(3)
         stage.change(paused=False)
         folded = build_room()
-        for told in stage.events:
-            folded = apply(folded, told)
+        for logged in stage.events:
+            folded = apply(folded, logged)
         assert folded == stage.room
 
 
@@ -428,8 +428,8 @@ class TestRestartOfTheClocks:
         stage.presence(online=False)
         self.restart(stage, away=7)
         folded = build_room(ROPE)
-        for told in stage.events:
-            folded = apply(folded, told)
+        for logged in stage.events:
+            folded = apply(folded, logged)
         assert folded == stage.room
 
 
@@ -494,11 +494,11 @@ class TestPresence:
         assert stage.presence(online=True).events == ()
         assert stage.room == build_room()
 
-    def test_coming_and_going_are_told_once(self) -> None:
+    def test_coming_and_going_are_one_event_each(self) -> None:
         stage, _ = stage_of(1)
-        assert [told.name for told in stage.presence(online=True).events] == [EventName.PERFORMER_ONLINE]
+        assert [logged.name for logged in stage.presence(online=True).events] == [EventName.PERFORMER_ONLINE]
         assert stage.presence(online=True).events == ()
-        assert [told.name for told in stage.presence(online=False).events] == [EventName.PERFORMER_OFFLINE]
+        assert [logged.name for logged in stage.presence(online=False).events] == [EventName.PERFORMER_OFFLINE]
         assert stage.presence(online=False).events == ()
 
     def test_leaving_pauses_the_room_and_says_why(self) -> None:
@@ -679,7 +679,7 @@ class TestSettings:
             ("announcement", "Tea break"),
         ],
     )
-    def test_each_setting_changes_alone_and_is_told_once(self, name: str, value: object) -> None:
+    def test_each_setting_changes_alone_in_one_event(self, name: str, value: object) -> None:
         stage = Stage()
         stage.intake()
         decision = stage.change(**{name: value})
@@ -687,7 +687,7 @@ class TestSettings:
         if name == "paused":
             expected["pause_reason"] = PauseReason.REQUESTED
         assert stage.room.settings == replace(DEFAULT_SETTINGS, **expected)
-        assert [(told.name, told.settings) for told in decision.events] == [
+        assert [(logged.name, logged.settings) for logged in decision.events] == [
             (EventName.ROOM_CHANGED, stage.room.settings)
         ]
         assert stage.change(**{name: value}).events == ()
@@ -707,7 +707,7 @@ class TestSettings:
 
     def test_a_room_comes_to_be_with_its_first_setting(self) -> None:
         stage = Stage()
-        assert [told.version for told in stage.change(accepting=True).events] == [1]
+        assert [logged.version for logged in stage.change(accepting=True).events] == [1]
         assert stage.change(accepting=True).events == ()
 
     def test_a_resumed_room_has_no_reason_for_a_pause(self) -> None:
@@ -720,4 +720,4 @@ class TestSettings:
         stage = Stage()
         stage.intake()
         stage.change(paused=True)
-        assert [told.actor for told in stage.events] == [FEATURE, PERFORMER]
+        assert [logged.actor for logged in stage.events] == [FEATURE, PERFORMER]

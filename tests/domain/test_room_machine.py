@@ -52,7 +52,7 @@ class Request:
     status: str = "created"
     paused: bool = False
     counted: int = 0
-    told: set[int] = field(default_factory=set)
+    notified: set[int] = field(default_factory=set)
     to_performer: int = 0
     wallet: str = "none"
     sent: bool = False
@@ -121,14 +121,14 @@ class Model:
         request.orders += 1
         request.wallet, request.to_performer = "pending", to_performer
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         chosen = self.choices["notify_positions"]
         milestones = (3, 1) if chosen is None else chosen
         for position, request in enumerate(self.line, start=1):
             if request is not self.performing and position in milestones:
-                request.told.add(position)
+                request.notified.add(position)
         if self.waiting and 1 in milestones:
-            self.waiting[0].told.add(1)
+            self.waiting[0].notified.add(1)
 
 
 Refusal = type[QueueError] | None
@@ -411,7 +411,7 @@ class RoomMachine(RuleBasedStateMachine):
                 model.pause = None
 
     def ordered(self, which: int, *, sent: bool) -> Request | None:
-        """One of the last items whose escrow the wallet has been told to resolve, or is yet to be told."""
+        """One of the last items whose escrow the wallet has been asked to resolve, or will be."""
         known = [one for one in self.model.all.values() if one.wallet != "none" and one.sent is sent][-6:]
         return known[which % len(known)] if known else None
 
@@ -452,7 +452,7 @@ class RoomMachine(RuleBasedStateMachine):
     @invariant()
     def the_room_is_the_models(self) -> None:
         model, room = self.model, self.stage.room
-        model.tell()
+        model.notify()
         assert [item.item_id for item in room.items] == [request.item_id for request in model.line]
         assert [room.position(request.item_id) for request in model.line] == list(range(1, room.depth + 1))
         assert sum(item.status is Status.STARTED for item in room.items) == (model.performing is not None)
@@ -460,8 +460,8 @@ class RoomMachine(RuleBasedStateMachine):
             room.items, key=lambda item: (item.status is not Status.STARTED, item.created_at, item.item_id)
         )
         for item, request in zip(room.items, model.line, strict=True):
-            assert set(item.notified) == request.told
-            assert len(item.notified) == len(request.told)
+            assert set(item.notified) == request.notified
+            assert len(item.notified) == len(request.notified)
             counted = item.clock.elapsed(NOON + timedelta(milliseconds=model.time))
             assert counted == pytest.approx(request.counted / 1000)
             assert (item.clock.since is not None) is (request is model.on_the_clock)

@@ -289,7 +289,7 @@ async def test_the_processes_of_a_shared_database_go_by_its_clock(
 
 
 def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -> None:
-    """What was stamped an hour ago by a clock set back would be overdue at once."""
+    """A deadline written an hour ago by a clock that was set back would be overdue at once."""
     own, elapsed = HandClock(), HandClock()
     clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
     clock.compare(own.now, own.now)

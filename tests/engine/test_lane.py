@@ -35,7 +35,7 @@ Measured = tuple[int, list[tuple[str, str]]]
 
 @dataclass(eq=False)
 class Heard:
-    """What the lanes published and measured."""
+    """The outcomes that the lanes published, and their measurements."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     measures: list[Measured] = field(default_factory=list)
@@ -151,7 +151,7 @@ async def test_a_caller_that_goes_away_takes_nothing_back(store: Store, heard: H
     assert [outcome.room.version for outcome in heard.outcomes] == [1, 2]
 
 
-async def test_the_lanes_tell_how_long_the_oldest_command_has_waited(store: Store, heard: Heard) -> None:
+async def test_the_lanes_know_how_long_the_oldest_command_has_waited(store: Store, heard: Heard) -> None:
     async with lanes_on(store, heard, count=2) as lanes:
         assert lanes.wait_seconds == 0
         async with held_up(lanes):

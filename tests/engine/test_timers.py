@@ -1,4 +1,4 @@
-"""What must happen by itself happens once it is due, not before, and whatever the service was doing meanwhile."""
+"""Deadlines are met once they are due, not before, and whatever the service did meanwhile."""
 
 import asyncio
 import logging

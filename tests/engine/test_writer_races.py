@@ -50,12 +50,12 @@ BATCH = 50
 
 POLICY = Policy(max_depth=3)
 Answer = tuple[str, str]
-"""What a racer got, and the id of the item that it is about."""
+"""A racer's result, and the id of its item."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """What brings a room to where two commands race for it, and the two."""
+    """The commands that prepare a room, and the two that race for it."""
 
     before: Sequence[Envelope]
     one: Envelope

@@ -159,7 +159,7 @@ def _lost_commands(site: Site, books: Books) -> Iterator[str]:
 
 
 def _intake_order(site: Site, books: Books) -> Iterator[str]:
-    """Whoever began after another was acknowledged stands behind that one."""
+    """An intake that began after another was acknowledged stands behind that one."""
     began: dict[tuple[str, str], float] = {}
     intakes: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
     created = {

@@ -41,7 +41,7 @@ class Watcher:
     live: LiveSocket | None = None
     resumed: int = 0
     final: Json | None = None
-    """What it shows when all is calm."""
+    """The room as it shows it when all is calm."""
 
 
 @dataclass(eq=False)

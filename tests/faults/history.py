@@ -1,4 +1,4 @@
-"""What happened in a run, by the runner's monotonic clock: calls and their answers, faults, and processes at rest."""
+"""The history of a run, by the runner's monotonic clock: calls and their answers, faults, and processes at rest."""
 
 import json
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ class History:
     lags: list[tuple[float, float]] = field(default_factory=list)
     """When the runner itself was late, and by how many seconds."""
     wrong: list[tuple[float, str]] = field(default_factory=list)
-    """What was seen that must not be, and when."""
+    """A violation, and when it was seen."""
 
     def see(self, what: str) -> None:
         self.wrong.append((monotonic(), what))

@@ -24,7 +24,7 @@ class Answer:
         return self.fields.get(b"x-request-id", b"")
 
     def fault(self) -> str | None:
-        """What is wrong with it by itself."""
+        """The faults of the answer by itself."""
         if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return f"{self.status}"
         if not _SANE_ID.fullmatch(self.request_id):
@@ -85,7 +85,7 @@ def _size(status: int, fields: dict[bytes, bytes], asked: Asked | None, rest: by
 
 
 def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool) -> list[str]:
-    """What is wrong with the answers to what was sent; `ended`: the server has closed the connection."""
+    """The faults of the answers to these bytes; `ended`: the server has closed the connection."""
     found = [fault for answer in answers if (fault := answer.fault())]
     if answers and answers[-1].status == HTTPStatus.SWITCHING_PROTOCOLS:
         return found if reading.end is End.UPGRADED else [*found, "an upgrade that nobody has asked for"]

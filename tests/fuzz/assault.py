@@ -80,7 +80,7 @@ class _Heard:
 
 
 async def _listen(reader: asyncio.StreamReader, sent: bytes) -> _Heard:
-    """What comes back. Raises NotHttp."""
+    """The answer's bytes. Raises NotHttp."""
     heard, came = _Heard(read(sent)), b""
     without_offers = read(sent, with_offers=False)
     while True:

@@ -213,7 +213,7 @@ class Requests:
                 return [f"{name}: {self._any(['chunked'], CODINGS)}"], self._chunks(body)
 
     def _hidden(self) -> bytes:
-        """What looks like a request to whoever looks in the wrong place."""
+        """Bytes that look like a request to a parser that looks in the wrong place."""
         head = b"POST /healthz HTTP/1.1\r\nHost: test\r\nX-Request-ID: %s\r\nContent-Length: 0\r\n\r\n" % HIDDEN
         return self.random.choice([b"", b"\r\n", b"0\r\n\r\n", b"x\r\n"]) + head
 

@@ -1,4 +1,4 @@
-"""What RFC 9112 makes of the bytes that a client sends: which requests they are, and how the connection goes on.
+"""RFC 9112's reading of the bytes that a client sends: which requests they are, and how the connection goes on.
 
 Written from the RFC and from nothing that the service uses. Where the RFC lets a server be lenient, it is; a server may
 be stricter, and then refuses and closes. It may never see a request where this reading sees none.
@@ -30,9 +30,9 @@ class End(StrEnum):
     CLOSED = "closed"
     """The last request was to be the last one."""
     REFUSED = "refused"
-    """What follows is no request."""
+    """The bytes behind it are no request."""
     UPGRADED = "upgraded"
-    """What follows is another protocol, if the server takes the offer."""
+    """The bytes behind it are of another protocol, if the server takes the offer."""
 
 
 @dataclass(slots=True)

@@ -143,7 +143,7 @@ def held(first: Callable[[int], bytes], *, most: int) -> Attack:
     return attack
 
 
-def told(name: str) -> str:
+def token_of(name: str) -> str:
     """A token of somebody who turns out to be hostile, valid for this run."""
     return auth.sign(DEVELOPMENT_AUTH_SECRET, Role.FEATURE, name, now=utc_now())
 
@@ -169,7 +169,7 @@ def post(body: bytes, *headers: str) -> bytes:
 
 def streams(port: int) -> Awaitable[None]:
     """Event streams of one feature, as many as it can get, of which it reads nothing."""
-    bearer = told("hostile")
+    bearer = token_of("hostile")
     request = (
         f"GET /v1/events?after=0 HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nAuthorization: Bearer {bearer}"
     )

@@ -28,7 +28,7 @@ DESCRIPTORS = 2048
 
 
 class Use(NamedTuple):
-    """What the server holds."""
+    """The server's resources in use."""
 
     memory: int
     """Resident bytes."""

@@ -78,7 +78,7 @@ class Site:
     async def come_and_go(self, performer_id: str) -> None:
         line = FakeLine()
         self.hub.leave(*await self.join(performer_id, line))
-        assert line.told == [("snapshot", 0)]
+        assert line.sent == [("snapshot", 0)]
 
     def create(self, events: int = 1) -> None:
         """In another process."""
@@ -92,7 +92,7 @@ async def test_many_who_come_together_cost_one_query_and_nothing_else() -> None:
     await asyncio.gather(*(site.join(f"nobody-{number % 500}", line) for number, line in enumerate(lines)))
     assert [len(names) for names in site.queries] == [1, 499] or len(site.queries) == 1
     assert site.loads == site.asked == []
-    assert all(line.told == [("snapshot", 0)] for line in lines)
+    assert all(line.sent == [("snapshot", 0)] for line in lines)
 
 
 async def test_who_comes_and_goes_again_and_again_costs_one_query() -> None:
@@ -127,23 +127,23 @@ async def test_a_room_that_comes_to_be_is_seen_at_once_and_asked_for_once() -> N
     room, subscriber = await site.join(STAR, line)
     site.create()
     site.hub.publish(STAR, site.stage.events)
-    await until(lambda: line.told == [("snapshot", 0), ("update", 1)])
+    await until(lambda: line.sent == [("snapshot", 0), ("update", 1)])
     assert site.asked == [STAR]
     site.create()
     site.hub.publish(STAR, site.stage.events[1:])
-    await until(lambda: line.told[-1] == ("update", 2))
+    await until(lambda: line.sent[-1] == ("update", 2))
     site.hub.leave(room, subscriber)
     await rest()
     assert (site.asked, site.left) == ([STAR], [STAR])
 
 
 async def test_events_that_came_before_the_room_was_asked_for_are_found() -> None:
-    """The first is told to all processes, the next only to those that have asked by then."""
+    """The first is sent to all processes, the next only to those that have asked by then."""
     site, line = Site(), FakeLine()
     await site.join(STAR, line)
     site.create(3)
     site.hub.publish(STAR, site.stage.events[:1])
-    await until(lambda: line.told[-1] == ("update", 3))
+    await until(lambda: line.sent[-1] == ("update", 3))
 
 
 async def test_a_created_room_is_not_taken_for_an_absent_one_whenever_that_is_heard() -> None:
@@ -153,7 +153,7 @@ async def test_a_created_room_is_not_taken_for_an_absent_one_whenever_that_is_he
     site.hub.publish(STAR, site.stage.events)  # nobody watches it now
     line = FakeLine()
     await site.join(STAR, line)
-    assert line.told == [("snapshot", 1)]
+    assert line.sent == [("snapshot", 1)]
     assert site.loads == [STAR]
 
 
@@ -166,7 +166,7 @@ async def test_a_room_that_comes_to_be_while_it_is_looked_up_is_not_remembered_a
     site.hub.publish(STAR, site.stage.events)
     site.may_answer.set()
     await joining
-    assert line.told == [("snapshot", 1)]
+    assert line.sent == [("snapshot", 1)]
     assert site.asked == [STAR]
     assert len(site.absent) == 0
 
@@ -176,11 +176,11 @@ async def test_a_check_that_finds_the_room_brings_those_who_wait_up_to_date() ->
     await site.join(STAR, line)
     site.create(2)
     site.hub.behind(STAR, 2)
-    await until(lambda: line.told == [("snapshot", 0), ("update", 2)])
+    await until(lambda: line.sent == [("snapshot", 0), ("update", 2)])
     assert site.asked == [STAR]
 
 
-async def test_a_lookup_that_fails_is_told_to_all_who_wait_and_leaves_nothing_behind() -> None:
+async def test_a_lookup_that_fails_fails_all_who_wait_for_it_and_leaves_nothing_behind() -> None:
     site = Site(failure=Unavailable("away"))
     outcomes = await asyncio.gather(
         *(site.join(f"nobody-{number}", FakeLine()) for number in range(3)), return_exceptions=True

@@ -57,7 +57,7 @@ def either(request: pytest.FixtureRequest) -> bool:
 
 @dataclass(eq=False)
 class Ear:
-    """What a bus has brought, by room."""
+    """The versions that a bus has brought, by room."""
 
     heard: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -66,7 +66,7 @@ class Ear:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """What another program does gives no signal here: look again and again."""
+    """Look again and again: another program gives no signal here."""
     async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
@@ -208,7 +208,7 @@ async def test_without_a_server_publishing_and_watching_cost_nothing(epoch: str)
     await bus.watch(STAR)
     await bus.unwatch(STAR)
     assert not bus.is_connected
-    assert not bus.waiting, "what nobody can be told is not kept"
+    assert not bus.waiting, "a message that cannot be sent is not kept"
 
 
 async def test_a_server_that_comes_later_is_found_and_asked_for_everything(
@@ -370,19 +370,19 @@ class Post:
             return reading.versions(connection, [STAR]).get(STAR, 0)
 
     def assert_shown_once(self) -> None:
-        """The client was told every version once, in order, and now has what the database has."""
-        version, told = 0, list[str]()
+        """The client was sent every version once, in order, and now has what the database has."""
+        version, sent = 0, list[str]()
         for frame in self.line.frames:
             if frame["type"] == "snapshot":
                 version = frame["version"]
             elif frame["type"] == "update":
                 assert frame["from"] == version
                 version = frame["version"]
-                told.extend(event["itemId"] for event in frame["events"])
+                sent.extend(event["itemId"] for event in frame["events"])
         assert version == self.version_in_database
         with self.process.store.reading() as connection:
             events = event_log.room_events(connection, STAR, 0, version)
-        assert told == [event.item and event.item.item_id for event in events]
+        assert sent == [event.item and event.item.item_id for event in events]
 
 
 @asynccontextmanager
@@ -417,31 +417,31 @@ async def post(database: Database, bus: Bus | None = None, *, read_at_once: int 
 async def test_what_the_bus_garbles_is_repaired_by_version(
     postgres_database: Database, lie: Callable[[list[Event]], list[Event]]
 ) -> None:
-    async with post(postgres_database) as told:
+    async with post(postgres_database) as follower:
         for _ in range(2):
-            events = told.committed(5)
+            events = follower.committed(5)
             for event in lie(events):
-                told.hub.publish(STAR, [event])
-            await until(lambda: told.version == told.version_in_database and told.hub.rooms == 1)
-            await until(lambda: told.line.frames[-1].get("version") == told.version_in_database)
-        told.assert_shown_once()
+                follower.hub.publish(STAR, [event])
+            await until(lambda: follower.version == follower.version_in_database and follower.hub.rooms == 1)
+            await until(lambda: follower.line.frames[-1].get("version") == follower.version_in_database)
+        follower.assert_shown_once()
 
 
 async def test_a_silent_bus_is_covered_by_the_position_check(postgres_database: Database) -> None:
-    async with post(postgres_database) as told:
-        told.committed(3)
-        assert told.version == 0, "nobody has said anything"
-        await catch_up.check_positions(told.process.queries, told.hub)
-        await until(lambda: told.line.frames[-1].get("version") == 3)
-        told.assert_shown_once()
+    async with post(postgres_database) as follower:
+        follower.committed(3)
+        assert follower.version == 0, "nobody has said anything"
+        await catch_up.check_positions(follower.process.queries, follower.hub)
+        await until(lambda: follower.line.frames[-1].get("version") == 3)
+        follower.assert_shown_once()
 
 
 async def test_more_than_is_read_at_once_was_missed(postgres_database: Database) -> None:
-    async with post(postgres_database, read_at_once=4) as told:
-        told.committed(30)
-        await catch_up.check_positions(told.process.queries, told.hub)
-        await until(lambda: told.line.frames[-1].get("version") == 30)
-        told.assert_shown_once()
+    async with post(postgres_database, read_at_once=4) as follower:
+        follower.committed(30)
+        await catch_up.check_positions(follower.process.queries, follower.hub)
+        await until(lambda: follower.line.frames[-1].get("version") == 30)
+        follower.assert_shown_once()
 
 
 async def test_over_a_real_bus_a_socket_follows_another_process(
@@ -451,18 +451,18 @@ async def test_over_a_real_bus_a_socket_follows_another_process(
     async with (
         connected(redis_url, lambda name, events: hubs[0].publish(name, events), epoch) as here,
         connected(redis_url, Ear(), epoch) as there,
-        post(postgres_database, here) as told,
+        post(postgres_database, here) as follower,
     ):
-        hubs.append(told.hub)
+        hubs.append(follower.hub)
         assert await subscribers(redis_url, epoch, STAR) == 0, "nobody has that room yet"
-        first, *rest = told.committed(20)
+        first, *rest = follower.committed(20)
         there.publish(STAR, [first])
         await heard_by(1, redis_url, epoch, STAR)
         for event in rest:
             there.publish(STAR, [event])
-        await until(lambda: told.line.frames[-1].get("version") == 20)
-        told.assert_shown_once()
-        told.leave()
+        await until(lambda: follower.line.frames[-1].get("version") == 20)
+        follower.assert_shown_once()
+        follower.leave()
         await heard_by(0, redis_url, epoch, STAR)
 
 

@@ -1,4 +1,4 @@
-"""Who watches which room: in one process, in several over a real Valkey, and as an administrator is told."""
+"""The sockets of each room: in one process, in several over a real Valkey, and as an administrator sees it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -33,7 +33,7 @@ def test_a_rooms_audiences_are_merged_and_the_most_watched_comes_first() -> None
     assert merged([]) == []
 
 
-async def test_without_redis_a_process_tells_its_own() -> None:
+async def test_without_redis_a_process_lists_its_own() -> None:
     async with Audiences(lambda: [watched("a"), watched("b", 2)]) as alone:
         assert await alone.everywhere() == ([watched("b", 2), watched("a")], 1)
 
@@ -140,7 +140,7 @@ async def test_what_another_release_has_posted_is_left_out(process: Process, red
         assert await one.everywhere() == ([watched("a")], 1)
 
 
-async def test_while_redis_is_away_each_tells_its_own_and_says_so_once(
+async def test_while_redis_is_away_each_lists_its_own_and_logs_it_once(
     process: Process, valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = valkey.connection_url
@@ -179,7 +179,7 @@ async def test_a_redis_that_hangs_is_given_up(
         assert await one.everywhere() == ([watched("a"), watched("b")], 2)
 
 
-# As an administrator is told
+# As an administrator sees it
 
 
 async def audiences(api: Api, query: str) -> Json:
@@ -220,7 +220,7 @@ async def nobody_watches(api: Api, query: str) -> bool:
     return (found["audiences"], found["total"]) == ([], 0)
 
 
-async def test_a_socket_that_does_not_read_is_told_as_lagging(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_socket_that_does_not_read_is_listed_as_lagging(api: Api, server: Server, performer_id: str) -> None:
     for _ in range(20):
         await api.intake(performer_id, description="é" * 2000, metadata={"a": "x" * 8000})
 

@@ -27,11 +27,11 @@ async def test_who_joins_gets_the_room_and_then_what_follows(world: World) -> No
     world.intake()
     world.publish(2)
     await until(lambda: len(line.written) == 2)
-    assert line.told == [("snapshot", 1), ("update", 2)]
+    assert line.sent == [("snapshot", 1), ("update", 2)]
     assert line.frames[1]["from"] == 1
 
 
-async def test_events_that_come_twice_or_late_are_told_once(world: World) -> None:
+async def test_events_that_come_twice_or_late_are_sent_once(world: World) -> None:
     line = FakeLine()
     await world.join(line)
     for _ in range(3):
@@ -42,7 +42,7 @@ async def test_events_that_come_twice_or_late_are_told_once(world: World) -> Non
     world.publish(1, 2, 3)
     world.publish(3)
     await rest()
-    assert line.told[-1] == ("update", 3)
+    assert line.sent[-1] == ("update", 3)
     versions = [(frame["from"], frame["version"]) for frame in line.frames[1:]]
     assert sum(len(frame["events"]) for frame in line.frames[1:]) == 3
     assert all(later[0] == earlier[1] for earlier, later in pairwise(versions))
@@ -55,19 +55,19 @@ async def test_a_gap_is_closed_from_the_database(world: World) -> None:
     for _ in range(4):
         world.intake()
     world.publish(4)
-    await until(lambda: ("update", 4) in line.told)
+    await until(lambda: ("update", 4) in line.sent)
     assert world.reads == [0]
     assert [frame["from"] for frame in line.frames[1:]] == [0]
     assert len(line.frames[1]["events"]) == 4
 
 
-async def test_events_out_of_order_are_told_in_order(world: World) -> None:
+async def test_events_out_of_order_are_sent_in_order(world: World) -> None:
     line = FakeLine()
     await world.join(line)
     for _ in range(3):
         world.intake()
     world.publish(3, 2, 1)
-    await until(lambda: line.told[-1] == ("update", 3))
+    await until(lambda: line.sent[-1] == ("update", 3))
     assert [event["item"]["title"] for frame in line.frames[1:] for event in frame["events"]] == [
         "Request 1",
         "Request 2",
@@ -75,13 +75,13 @@ async def test_events_out_of_order_are_told_in_order(world: World) -> None:
     ]
 
 
-async def test_a_room_that_is_told_it_is_behind_catches_up(world: World) -> None:
+async def test_a_room_that_is_behind_catches_up(world: World) -> None:
     line = FakeLine()
     await world.join(line)
     world.intake()
     world.intake()
     world.hub.behind(STAR, 2)
-    await until(lambda: line.told[-1] == ("update", 2))
+    await until(lambda: line.sent[-1] == ("update", 2))
     world.hub.behind(STAR, 1)
     world.hub.behind("nobody-watches", 9)
     await rest()
@@ -97,10 +97,10 @@ async def test_what_happens_while_a_room_is_read_is_not_lost(world: World) -> No
     world.publish()
     world.may_load.set()
     await joining
-    assert line.told == [("snapshot", 1)]
+    assert line.sent == [("snapshot", 1)]
     world.intake()
     world.publish(2)
-    await until(lambda: line.told == [("snapshot", 1), ("update", 2)])
+    await until(lambda: line.sent == [("snapshot", 1), ("update", 2)])
 
 
 async def test_many_who_come_at_once_share_one_read_and_one_frame(world: World) -> None:
@@ -122,21 +122,21 @@ async def test_one_who_leaves_while_the_room_is_read_does_not_take_it_from_the_o
     one.cancel()
     world.may_load.set()
     await two
-    assert second.told == [("snapshot", 0)]
+    assert second.sent == [("snapshot", 0)]
     assert first.written == []
 
 
-async def test_a_read_that_fails_is_told_to_all_who_wait_and_tried_again_by_the_next(world: World) -> None:
+async def test_a_read_that_fails_fails_all_who_wait_for_it_and_is_tried_again_by_the_next(world: World) -> None:
     world.failure = OSError("the disk is on fire")
     outcomes = await asyncio.gather(*(world.join(FakeLine()) for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [OSError] * 3
     world.failure = None
     line = FakeLine()
     await world.join(line)
-    assert line.told == [("snapshot", 0)]
+    assert line.sent == [("snapshot", 0)]
 
 
-async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more() -> None:
+async def test_a_socket_that_leaves_in_the_middle_of_a_broadcast_is_sent_no_more() -> None:
     """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
     world = World(limits={"sockets_a_turn": 2})
     lines = [FakeLine() for _ in range(10)]
@@ -147,7 +147,7 @@ async def test_who_leaves_in_the_middle_of_a_broadcast_is_told_no_more() -> None
     assert len(lines[8].written) == 1, "the broadcast is not over"
     world.leave(subscribers[8])
     await until(lambda: len(lines[9].written) == 2)
-    assert lines[8].told == [("snapshot", 0)]
+    assert lines[8].sent == [("snapshot", 0)]
     assert world.hub.traffic.lagged == 0
 
 
@@ -172,11 +172,11 @@ async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_data
         world.intake()
     world.publish(1)
     world.publish(3)
-    await until(lambda: line.told[-1] == ("update", 3))
+    await until(lambda: line.sent[-1] == ("update", 3))
     assert world.reads == [1]
 
 
-async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice() -> None:
+async def test_a_socket_that_joins_in_the_middle_of_a_broadcast_is_not_sent_an_event_twice() -> None:
     world = World(limits={"sockets_a_turn": 2})
     lines = [FakeLine() for _ in range(10)]
     for line in lines:
@@ -189,7 +189,7 @@ async def test_who_joins_in_the_middle_of_a_broadcast_is_not_told_twice() -> Non
     await world.join(late)
     await until(lambda: len(lines[-1].written) == 2)
     await rest()
-    assert late.told == [("snapshot", 1)]
+    assert late.sent == [("snapshot", 1)]
 
 
 async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_window() -> None:
@@ -200,11 +200,11 @@ async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_win
         world.intake()
     world.publish(1)
     await rest()
-    assert line.told[1:] == [("update", 1)]
+    assert line.sent[1:] == [("update", 1)]
     for version in (2, 3, 4):
         world.publish(version)
         await rest()
-    assert line.told[1:] == [("update", 1)]
+    assert line.sent[1:] == [("update", 1)]
     await until(lambda: len(line.written) == 3)
     assert [(frame["from"], frame["version"], len(frame["events"])) for frame in line.frames[1:]] == [
         (0, 1, 1),
@@ -226,7 +226,7 @@ async def test_each_audience_gets_its_own_shape(world: World) -> None:
     assert whole.frames[1]["events"][0]["item"]["userId"] == "viewer-1"
 
 
-async def test_an_owner_alone_is_told_of_positions_and_milestones_on_every_socket(world: World) -> None:
+async def test_positions_and_milestones_are_sent_to_the_owner_alone_on_every_socket(world: World) -> None:
     mine, mine_too, anothers, performers = FakeLine(), FakeLine(), FakeLine(), FakeLine()
     await world.join(mine, sub="viewer-2")
     await world.join(mine_too, sub="viewer-2")
@@ -249,7 +249,7 @@ async def test_an_owner_alone_is_told_of_positions_and_milestones_on_every_socke
         assert [frame["type"] for frame in line.frames] == ["snapshot", "update", "update"]
 
 
-async def test_who_has_left_is_told_nothing_more_and_an_empty_room_is_forgotten(world: World) -> None:
+async def test_a_socket_that_has_left_is_sent_nothing_more_and_an_empty_room_is_forgotten(world: World) -> None:
     line, other = FakeLine(), FakeLine()
     gone, stays = await world.join(line, sub="viewer-1"), await world.join(other)
     assert (world.hub.sockets, world.hub.rooms) == (2, 1)

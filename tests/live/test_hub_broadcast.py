@@ -1,4 +1,4 @@
-"""A broadcast that takes several turns: what happens meanwhile, and who is told what of it."""
+"""A broadcast that takes several turns: what happens meanwhile, and who is sent what of it."""
 
 import asyncio
 import random
@@ -31,7 +31,7 @@ def items(world: World, after: int, last: int) -> list[str]:
     return [event.item.item_id for event in world.stage.events[after:last] if event.item is not None]
 
 
-def told_items(frame: Frame) -> list[str]:
+def sent_items(frame: Frame) -> list[str]:
     return [event["itemId"] for event in frame["events"]]
 
 
@@ -43,14 +43,14 @@ async def crowd_of(world: World, count: int = 10) -> list[FakeLine]:
 
 
 async def begin(world: World, crowd: list[FakeLine], user_id: str = "nobody") -> None:
-    """The first event, an item of this user, is told to the first two."""
+    """The first event, an item of this user, is sent to the first two."""
     world.intake(user_id=user_id)
     world.publish(1)
     await until(lambda: len(crowd[0].written) == 2)
     assert len(crowd[2].written) == 1, "the broadcast is not over"
 
 
-async def test_what_is_committed_during_a_broadcast_is_told_at_once_to_those_it_has_not_reached(world: World) -> None:
+async def test_events_committed_during_a_broadcast_are_sent_at_once_to_sockets_it_has_not_reached(world: World) -> None:
     crowd = await crowd_of(world)
     await begin(world, crowd)
     world.intake(user_id="nobody")
@@ -59,14 +59,14 @@ async def test_what_is_committed_during_a_broadcast_is_told_at_once_to_those_it_
     await until(lambda: len(crowd[0].written) == 3)
     await rest()
     for line in crowd[:2]:
-        assert line.told == [("snapshot", 0), ("update", 1), ("update", 3)]
+        assert line.sent == [("snapshot", 0), ("update", 1), ("update", 3)]
     for line in crowd[2:]:
-        assert line.told == [("snapshot", 0), ("update", 3)]
-        assert told_items(line.frames[1]) == items(world, 0, 3)
+        assert line.sent == [("snapshot", 0), ("update", 3)]
+        assert sent_items(line.frames[1]) == items(world, 0, 3)
         assert line.frames[1]["from"] == 0
 
 
-async def test_those_who_have_been_told_wait_for_the_window() -> None:
+async def test_sockets_that_have_had_the_broadcast_wait_for_the_window() -> None:
     world = World(window=0.05, limits=TWO_AT_A_TIME)
     loop = asyncio.get_running_loop()
     crowd = await crowd_of(world)
@@ -75,15 +75,15 @@ async def test_those_who_have_been_told_wait_for_the_window() -> None:
     world.intake(user_id="nobody")
     world.publish(2)
     await until(lambda: len(crowd[9].written) == 2)
-    assert crowd[9].told[-1] == ("update", 2)
+    assert crowd[9].sent[-1] == ("update", 2)
     assert len(crowd[0].written) == 2
     await until(lambda: len(crowd[0].written) == 3)
     assert loop.time() - began >= 0.05
     await rest()
-    assert len(crowd[9].written) == 2, "they have been told"
+    assert len(crowd[9].written) == 2, "it has been sent to them"
 
 
-async def test_an_owner_is_told_of_their_item_once_and_after_the_frame(world: World) -> None:
+async def test_an_owner_is_sent_their_position_once_and_after_the_frame(world: World) -> None:
     crowd = await crowd_of(world)
     await begin(world, crowd)
     world.intake(user_id="viewer-0")
@@ -91,22 +91,22 @@ async def test_an_owner_is_told_of_their_item_once_and_after_the_frame(world: Wo
     world.publish(2, 3)
     await until(lambda: len(crowd[0].written) >= 4)
     await rest()
-    assert crowd[0].told == [("snapshot", 0), ("update", 1), ("update", 3), ("position", 3)]
-    assert crowd[7].told == [("snapshot", 0), ("update", 3), ("position", 3), ("notice", -1)]
+    assert crowd[0].sent == [("snapshot", 0), ("update", 1), ("update", 3), ("position", 3)]
+    assert crowd[7].sent == [("snapshot", 0), ("update", 3), ("position", 3), ("notice", -1)]
 
 
-async def test_one_who_asks_for_the_room_before_its_turn_is_not_told_what_it_shows(world: World) -> None:
+async def test_a_socket_that_asks_for_the_room_before_its_turn_is_not_sent_the_same_events_again(world: World) -> None:
     crowd = await crowd_of(world)
     await begin(world, crowd, "viewer-7")
     subscriber = next(each for each in world.room.subscribers if each.connection is crowd[7])
     world.show(subscriber)
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
-    assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
+    assert crowd[7].sent == [("snapshot", 0), ("snapshot", 1)]
     world.intake(user_id="nobody")
     world.publish(2)
     await until(lambda: len(crowd[7].written) == 3)
-    assert crowd[7].told[-1] == ("update", 2)
+    assert crowd[7].sent[-1] == ("update", 2)
 
 
 async def test_events_are_kept_as_long_as_somebody_has_not_been_sent_them() -> None:
@@ -118,7 +118,7 @@ async def test_events_are_kept_as_long_as_somebody_has_not_been_sent_them() -> N
     world.publish(2, 3, 4, 5, 6)
     await until(lambda: len(crowd[0].written) == 3)
     await rest()
-    assert told_items(crowd[0].frames[2]) == items(world, 1, 6)
+    assert sent_items(crowd[0].frames[2]) == items(world, 1, 6)
     for since, kind in ((4, "update"), (3, "snapshot")):
         line = FakeLine()
         await world.join(line, since=since)
@@ -138,9 +138,9 @@ async def test_groups_that_have_grown_small_become_one() -> None:
     assert groups(everyone) == [3]
     world.intake(user_id="nobody")
     world.publish(1)
-    await until(lambda: lines[7].told[-1] == ("update", 1))
+    await until(lambda: lines[7].sent[-1] == ("update", 1))
     await rest()
-    assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (3, 4, 7))
+    assert all(lines[number].sent == [("snapshot", 0), ("update", 1)] for number in (3, 4, 7))
     world.leave(everyone[7])
     assert groups(everyone) == [2]
 
@@ -153,13 +153,13 @@ async def test_groups_are_made_one_while_a_broadcast_is_under_way(world: World) 
     await begin(world, lines)
     world.hub.tidy(30)
     assert groups(everyone) == [2, 2, 2]
-    await until(lambda: lines[9].told[-1] == ("update", 1))
+    await until(lambda: lines[9].sent[-1] == ("update", 1))
     await rest()
-    assert all(lines[number].told == [("snapshot", 0), ("update", 1)] for number in (0, 1, 2, 5, 6, 9))
+    assert all(lines[number].sent == [("snapshot", 0), ("update", 1)] for number in (0, 1, 2, 5, 6, 9))
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_whatever_happens_everybody_is_told_everything_in_order(seed: int, world: World) -> None:
+async def test_whatever_happens_everybody_is_sent_everything_in_order(seed: int, world: World) -> None:
     """Sockets come, go, lag, catch up and ask for the room while broadcasts are under way."""
     draw = random.Random(seed)
     inside: dict[FakeLine, Subscriber] = {}
@@ -199,7 +199,7 @@ async def test_whatever_happens_everybody_is_told_everything_in_order(seed: int,
                 version = frame["version"]
             elif frame["type"] == "update":
                 assert version is None or frame["from"] == version
-                assert told_items(frame) == items(world, frame["from"], frame["version"])
+                assert sent_items(frame) == items(world, frame["from"], frame["version"])
                 version = frame["version"]
         if line in inside:
             assert version == world.stage.room.version

@@ -59,7 +59,7 @@ async def test_a_log_with_a_hole_is_not_resumed_from(world: World) -> None:
     del world.stage.events[1]
     line = FakeLine()
     await world.join(line, since=0)
-    assert line.told == [("snapshot", 3)]
+    assert line.sent == [("snapshot", 3)]
 
 
 # Lines that lag
@@ -102,11 +102,11 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
     assert world.hub.lagging == 1
     slow.is_lagging = False
     slow.on_change()
-    assert slow.told == [("snapshot", 0), ("snapshot", 3)]
+    assert slow.sent == [("snapshot", 0), ("snapshot", 3)]
     assert world.hub.lagging == 0
     world.intake()
     world.publish(4)
-    await until(lambda: slow.told[-1] == ("update", 4))
+    await until(lambda: slow.sent[-1] == ("update", 4))
 
 
 async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
@@ -114,7 +114,7 @@ async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(worl
     await world.join(line)
     line.is_lagging = True
     line.is_lagging = False
-    assert line.told == [("snapshot", 0)]
+    assert line.sent == [("snapshot", 0)]
 
 
 async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> None:
@@ -181,7 +181,7 @@ async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
 TWO_AT_A_TIME = {"sockets_a_turn": 2}
 
 
-async def half_told(world: World) -> list[FakeLine]:
+async def half_sent(world: World) -> list[FakeLine]:
     """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
     lines = [FakeLine() for _ in range(10)]
     for number, line in enumerate(lines):
@@ -195,51 +195,51 @@ async def half_told(world: World) -> list[FakeLine]:
 
 async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead() -> None:
     world = World(limits=TWO_AT_A_TIME)
-    crowd = await half_told(world)
+    crowd = await half_sent(world)
     crowd[7].is_lagging = True
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
     assert world.hub.lagging == 1
-    assert crowd[7].told == [("snapshot", 0)]
+    assert crowd[7].sent == [("snapshot", 0)]
     crowd[7].is_lagging = False
-    assert crowd[7].told == [("snapshot", 0), ("snapshot", 1)]
-    assert all(line.told == [("snapshot", 0), ("update", 1)] for line in crowd if line is not crowd[7])
+    assert crowd[7].sent == [("snapshot", 0), ("snapshot", 1)]
+    assert all(line.sent == [("snapshot", 0), ("update", 1)] for line in crowd if line is not crowd[7])
 
 
 async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing() -> None:
     world = World(limits=TWO_AT_A_TIME)
-    crowd = await half_told(world)
+    crowd = await half_sent(world)
     crowd[7].is_lagging = True
     crowd[7].is_lagging = False
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
-    assert crowd[7].told == [("snapshot", 0), ("update", 1), ("position", 1), ("notice", -1)]
+    assert crowd[7].sent == [("snapshot", 0), ("update", 1), ("position", 1), ("notice", -1)]
 
 
 async def test_a_line_that_lags_after_its_turn_has_missed_nothing() -> None:
     world = World(limits=TWO_AT_A_TIME)
-    crowd = await half_told(world)
+    crowd = await half_sent(world)
     crowd[0].is_lagging = True
     await until(lambda: len(crowd[9].written) == 2)
     crowd[0].is_lagging = False
     await rest()
-    assert crowd[0].told == [("snapshot", 0), ("update", 1)]
+    assert crowd[0].sent == [("snapshot", 0), ("update", 1)]
 
 
 async def test_a_line_that_closes_before_its_turn_is_left_out() -> None:
     world = World(limits=TWO_AT_A_TIME)
-    crowd = await half_told(world)
+    crowd = await half_sent(world)
     crowd[7].is_open = False
     await until(lambda: len(crowd[9].written) == 2)
     await rest()
-    assert crowd[7].told == [("snapshot", 0)]
+    assert crowd[7].sent == [("snapshot", 0)]
     assert world.hub.lagging == 0
 
 
 async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_in_the_old_one() -> None:
     world = World(limits=TWO_AT_A_TIME)
-    """What waits in its buffer would be overtaken."""
-    crowd = await half_told(world)
+    """A frame that is sent at once would overtake those in its buffer."""
+    crowd = await half_sent(world)
     await until(lambda: len(crowd[9].written) == 2)
     old_way: list[bytes] = []
     line = crowd[3]
@@ -254,7 +254,7 @@ async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_i
     await until(lambda: len(crowd[9].written) == 3)
     await rest()
     assert len(old_way) == before
-    assert line.told == [("snapshot", 0), ("update", 1), ("update", 2)]
+    assert line.sent == [("snapshot", 0), ("update", 1), ("update", 2)]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 10])

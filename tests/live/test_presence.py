@@ -31,8 +31,8 @@ from tests.support.stores import store_fixture as store_fixture
 STAR = PERFORMER.id
 
 
-def told(store: Store) -> list[EventName]:
-    """What the room was told of its performer, in order."""
+def reported(store: Store) -> list[EventName]:
+    """The events of the room about its performer's presence, in order."""
     names = (EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE)
     return [event.name for event in stored_events(store) if event.name in names]
 
@@ -49,7 +49,7 @@ async def settled(process: Process) -> None:
         await process.lanes.run(lambda connection: None)
 
 
-async def test_the_first_panel_and_the_last_are_told_and_those_between_are_not(database: Database) -> None:
+async def test_the_first_panel_and_the_last_are_reported_and_those_between_are_not(database: Database) -> None:
     store = database.open()
     queue_item(build_writer(store))
     async with running(store, HandClock()) as process:
@@ -58,35 +58,37 @@ async def test_the_first_panel_and_the_last_are_told_and_those_between_are_not(d
         await presence.arrived(STAR)
         assert stored_room(store).settings.performer_online
         await presence.left(STAR)
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         await presence.left(STAR)
-        assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
         room = assert_consistent(store)
         assert (room.settings.paused, room.settings.pause_reason) == (True, PauseReason.PERFORMER_DISCONNECTED)
         assert held(store) == []
 
 
-async def test_a_room_that_comes_to_be_while_its_performer_waits_is_told(database: Database) -> None:
+async def test_a_room_that_is_created_while_its_performer_waits_gets_their_presence(database: Database) -> None:
     store = database.open()
     async with running(store, HandClock()) as process:
         await process.presence.arrived(STAR)
         assert assert_consistent(store).version == 0
         await process.lanes.send(STAR, intake_of())
         await settled(process)
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         await process.lanes.send(STAR, intake_of())
         await settled(process)
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
 
 
-async def test_a_room_made_by_another_process_is_told_at_the_next_look(postgres_database: Database) -> None:
+async def test_a_room_made_by_another_process_gets_its_performers_presence_at_the_next_look(
+    postgres_database: Database,
+) -> None:
     store = postgres_database.open()
     async with running(store, HandClock()) as process:
         await process.presence.arrived(STAR)
         queue_item(build_writer(postgres_database.open()))
-        assert told(store) == []
+        assert reported(store) == []
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
 
 
 async def test_a_performer_with_panels_on_two_processes_is_gone_when_both_are(postgres_database: Database) -> None:
@@ -96,9 +98,9 @@ async def test_a_performer_with_panels_on_two_processes_is_gone_when_both_are(po
         await one.presence.arrived(STAR)
         await two.presence.arrived(STAR)
         await one.presence.left(STAR)
-        assert told(one_store) == [EventName.PERFORMER_ONLINE]
+        assert reported(one_store) == [EventName.PERFORMER_ONLINE]
         await two.presence.left(STAR)
-        assert told(one_store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+        assert reported(one_store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
 
 
 async def test_a_panel_that_comes_back_in_time_is_all_the_room_ends_up_with(database: Database) -> None:
@@ -139,7 +141,7 @@ async def test_a_process_that_died_is_missed_when_its_lease_has_run_out(database
         assert stored_room(store).settings.performer_online
         clock.wait(0.001)
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
         assert held(store) == []
 
 
@@ -151,7 +153,7 @@ async def test_a_process_that_lives_keeps_its_leases(database: Database) -> None
         for _ in range(5):
             clock.wait(LEASE.total_seconds() / 2)
             await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
 
 
 async def test_a_lapsed_lease_does_not_matter_while_the_performer_is_here(database: Database) -> None:
@@ -163,24 +165,24 @@ async def test_a_lapsed_lease_does_not_matter_while_the_performer_is_here(databa
         await process.presence.arrived(STAR)
         clock.wait(LEASE.total_seconds() * 2)
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         assert held(store) == [("alive", STAR)]
 
 
 async def test_a_process_that_failed_between_lease_and_room_is_put_right(database: Database) -> None:
-    """The lease is gone, the room was never told."""
+    """The lease is gone, the room does not know."""
     store = database.open()
     writer = build_writer(store)
     queue_item(writer)
     send(writer, SetPresence(online=True))
     async with running(store, HandClock()) as process:
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
         await process.presence.keep()
-        assert len(told(store)) == 2
+        assert len(reported(store)) == 2
 
 
-async def test_a_room_wrongly_told_that_its_performer_left_is_put_right(postgres_database: Database) -> None:
+async def test_a_room_whose_performer_is_wrongly_offline_is_put_right(postgres_database: Database) -> None:
     """A process that stood still too long was taken for dead; its panel is still connected."""
     store = postgres_database.open()
     queue_item(build_writer(store))
@@ -188,7 +190,7 @@ async def test_a_room_wrongly_told_that_its_performer_left_is_put_right(postgres
         await process.presence.arrived(STAR)
         send(build_writer(postgres_database.open()), SetPresence(online=False))
         await process.presence.keep()
-        assert [name.rpartition(".")[2] for name in told(store)] == ["online", "offline", "online"]
+        assert [name.rpartition(".")[2] for name in reported(store)] == ["online", "offline", "online"]
 
 
 async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_reported_later(
@@ -199,16 +201,16 @@ async def test_a_panel_is_welcome_although_nothing_can_be_written_and_is_reporte
     async with running(store, HandClock()) as process:
         with caplog.at_level(logging.WARNING), no_room(process.lanes):
             await process.presence.arrived(STAR)
-        assert told(store) == []
+        assert reported(store) == []
         assert "presence of star was not reported (UNAVAILABLE)" in caplog.text
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         with no_room(process.lanes):
             await process.presence.left(STAR)
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         process.clock.wait(LEASE.total_seconds())
         await process.presence.keep()
-        assert told(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE, EventName.PERFORMER_OFFLINE]
 
 
 async def test_a_panel_that_does_not_renew_its_token_in_time_has_left(database: Database) -> None:
@@ -220,11 +222,11 @@ async def test_a_panel_that_does_not_renew_its_token_in_time_has_left(database: 
         presence.expired(STAR)
         await presence.arrived(STAR)
         await asyncio.sleep(0.1)  # longer than the renewal may take
-        assert told(store) == [EventName.PERFORMER_ONLINE]
+        assert reported(store) == [EventName.PERFORMER_ONLINE]
         presence.expired(STAR)
-        while len(told(store)) < 2:  # noqa: ASYNC110 - it is the log that says so
+        while len(reported(store)) < 2:  # noqa: ASYNC110 - it is the log that says so
             await asyncio.sleep(0.01)
-        assert told(store)[-1] is EventName.PERFORMER_OFFLINE
+        assert reported(store)[-1] is EventName.PERFORMER_OFFLINE
 
 
 async def test_an_empty_look_changes_nothing(database: Database) -> None:

@@ -59,7 +59,7 @@ async def stall(raw: RawSocket, resyncs: int) -> None:
 
 
 async def wake(raw: RawSocket, version: int) -> list[Json]:
-    """What comes up to the room as it is now, in order."""
+    """The frames up to the room as it is now, in order."""
     frames: list[Json] = []
     while not frames or frames[-1].get("version") != version:
         frames.append(await raw.next_json())

@@ -16,7 +16,7 @@ def point(epoch: str, since: object) -> str:
 
 
 async def first_answer(live: LiveSocket) -> Frame:
-    """What the room is shown with, which must follow the welcome at once."""
+    """The frame that shows the room, which must follow the welcome at once."""
     assert (await live.next())["type"] == "welcome"
     return await live.next()
 
@@ -46,7 +46,9 @@ async def test_what_was_missed_comes_in_one_update(api: Api, server: Server, per
         assert "recovered" not in following
 
 
-async def test_who_has_missed_nothing_is_told_so(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_client_that_has_missed_nothing_is_sent_an_empty_update(
+    api: Api, server: Server, performer_id: str
+) -> None:
     await api.intake(performer_id)
     async with server.live(performer_id) as live:
         await live.until("snapshot")

@@ -1,4 +1,4 @@
-"""Whatever happens, a client that applies what it is sent shows exactly what a fresh snapshot shows, and nobody is sent
+"""A client that applies every frame always shows exactly what a fresh snapshot shows, and nobody is sent
 what is not theirs to see: both under long runs of random commands, for every audience."""
 
 import asyncio
@@ -114,14 +114,14 @@ async def same_as_fresh(live: LiveSocket, server: Server, performer_id: str, tok
     assert json.dumps(view["items"]) == json.dumps(snapshot["items"])
     assert json.dumps(view["room"]) == json.dumps(snapshot["room"])
     assert (view["epoch"], view["version"]) == (snapshot["epoch"], snapshot["version"])
-    told = {item_id: frame for item_id, frame in live.positions.items() if frame["position"]}
+    sent = {item_id: frame for item_id, frame in live.positions.items() if frame["position"]}
     for item in snapshot["mine"]:
-        # A position is told when it changes: by a snapshot at first, from then on by itself.
-        known = told.pop(item["itemId"], live.mine.get(item["itemId"], {}))
+        # A position is sent when it changes: by a snapshot at first, from then on by itself.
+        known = sent.pop(item["itemId"], live.mine.get(item["itemId"], {}))
         assert {name: known[name] for name in ("position", "ahead", "status")} == {
             name: item[name] for name in ("position", "ahead", "status")
         }
-    assert told == {}
+    assert sent == {}
 
 
 @pytest.mark.parametrize("seed", range(3))

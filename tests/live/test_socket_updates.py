@@ -1,4 +1,4 @@
-"""What a room tells its sockets as it happens: updates to everybody, positions and notices to their owners alone."""
+"""The frames that a room sends as things happen: updates to everybody, positions and notices to owners alone."""
 
 import asyncio
 from pathlib import Path
@@ -21,7 +21,7 @@ POSITION_FIELDS = {
 }
 
 
-def told(live: LiveSocket) -> list[tuple[str, str | None]]:
+def sent_events(live: LiveSocket) -> list[tuple[str, str | None]]:
     return [(event["event"], event["template"]) for update in live.of("update") for event in update["events"]]
 
 
@@ -75,12 +75,12 @@ async def test_every_event_has_its_name_and_template(api: Api, server: Server, p
             ("queue.room.changed", None),
             ("queue.item.abandoned", "queue.item.abandoned"),
         ]
-        assert told(live)[: len(expected)] == expected
-        assert ("queue.item.refunded", "queue.item.refunded") in told(live)
+        assert sent_events(live)[: len(expected)] == expected
+        assert ("queue.item.refunded", "queue.item.refunded") in sent_events(live)
         assert live.gaps == 0
 
 
-async def test_money_is_told_to_the_rooms_side_and_not_to_the_public(tmp_path: Path) -> None:
+async def test_events_about_money_go_to_the_rooms_side_and_not_to_the_public(tmp_path: Path) -> None:
     """The sandbox wallet holds, settles and refunds here: its confirmations are events too."""
     with serving(tmp_path, settle_delay_seconds=0) as server:
         async with (
@@ -92,23 +92,23 @@ async def test_money_is_told_to_the_rooms_side_and_not_to_the_public(tmp_path: P
             await panel.until("snapshot")
             settled = await api.command("start", await api.intake("mira"))
             await api.command("complete", settled)
-            await panel.until(lambda frame: ("queue.item.settled", "queue.item.settled") in told(panel))
+            await panel.until(lambda frame: ("queue.item.settled", "queue.item.settled") in sent_events(panel))
             await api.command("abandon", await api.intake("mira"))
-            await panel.until(lambda frame: ("queue.item.refunded", "queue.item.refunded") in told(panel))
+            await panel.until(lambda frame: ("queue.item.refunded", "queue.item.refunded") in sent_events(panel))
             await public.reach(panel.version)
             whole = [event["item"] for update in panel.of("update") for event in update["events"] if event["item"]]
             assert any(item["settled"] and item["walletStatus"] == "done" for item in whole)
             assert any(item["status"] == "refunded" and item["refundedTokens"] == 100 for item in whole)
             assert all(set(item) == WHOLE_FIELDS for item in whole)
-            # The public's versions still join up, although it is not told of money.
+            # The public's versions still join up, although it is not sent what concerns money.
             assert public.gaps == 0
             assert public.version == panel.version
-            names = {name for name, _ in told(public)}
+            names = {name for name, _ in sent_events(public)}
             assert "queue.item.settled" not in names
             assert "queue.item.refunded" in names
 
 
-async def test_mode_off_is_told_in_one_update(api: Api, server: Server, performer_id: str) -> None:
+async def test_mode_off_is_one_update(api: Api, server: Server, performer_id: str) -> None:
     async with server.live(performer_id) as live:
         await live.until("snapshot")
         await api.intake(performer_id, queueMode="off")
@@ -159,7 +159,9 @@ async def last_position(live: LiveSocket, item: Json, **expected: int | str) -> 
     )
 
 
-async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, server: Server, performer_id: str) -> None:
+async def test_each_new_position_is_sent_to_its_owner_and_to_nobody_else(
+    api: Api, server: Server, performer_id: str
+) -> None:
     items = [await api.intake(performer_id) for _ in range(4)]
     owner, other = server.viewer(items[3]["userId"]), server.viewer(fresh("user"))
     async with (
@@ -192,7 +194,7 @@ async def test_an_owner_is_told_each_new_position_and_nobody_else(api: Api, serv
             assert socket.of("position") == socket.of("notice") == []
 
 
-async def test_an_owner_is_told_of_items_that_come_later_on_every_socket(
+async def test_an_owner_is_sent_the_positions_of_later_items_on_every_socket(
     api: Api, server: Server, performer_id: str
 ) -> None:
     user = fresh("user")
@@ -220,7 +222,7 @@ async def test_the_rooms_side_gets_no_private_frames(api: Api, server: Server, p
 # Notices
 
 
-async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
+async def test_a_notice_is_sent_once_at_each_milestone_and_to_the_owner_alone(
     api: Api, server: Server, performer_id: str
 ) -> None:
     items = [await api.intake(performer_id) for _ in range(5)]
@@ -239,7 +241,7 @@ async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
         assert next_up["template"] == "queue.item.next_up_notice"
         assert (next_up["itemId"], next_up["params"]["position"]) == (item["itemId"], 1)
         assert third["noticeId"] != next_up["noticeId"]
-        # Overtaken and next again: the milestone was told already.
+        # Overtaken and next again: the notice was sent already.
         await api.command("start", await api.intake(performer_id))
         await last_position(live, item, position=2)
         (started,) = [other for other in live.items.values() if other["status"] == "started"]
@@ -251,7 +253,9 @@ async def test_a_notice_is_told_once_at_each_milestone_and_to_the_owner_alone(
         assert public.of("notice") == []
 
 
-async def test_whoever_arrives_at_a_milestone_is_told_at_once(api: Api, server: Server, performer_id: str) -> None:
+async def test_an_item_that_arrives_at_a_milestone_is_notified_at_once(
+    api: Api, server: Server, performer_id: str
+) -> None:
     user = fresh("user")
     async with server.live(performer_id, server.viewer(user)) as live:
         await live.until("snapshot")
@@ -282,7 +286,7 @@ async def test_the_positions_that_raise_a_notice_are_the_rooms(api: Api, server:
         assert len(live.of("notice")) == 1
 
 
-async def test_a_notice_is_not_told_again_after_a_restart(tmp_path: Path) -> None:
+async def test_a_notice_is_not_sent_again_after_a_restart(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         async with server.api() as api, server.live("mira", server.viewer("ada")) as live:
             await live.until("snapshot")

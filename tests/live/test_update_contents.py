@@ -75,8 +75,8 @@ async def test_viewers_are_sent_nothing_of_what_moves_money_alone_and_the_next_u
     await settled(world)
     world.stage.confirm(item)
     await settled(world)
-    assert public.told == [("snapshot", 0), ("update", 3)]
-    assert panel.told[-1] == ("update", 4)
+    assert public.sent == [("snapshot", 0), ("update", 3)]
+    assert panel.sent[-1] == ("update", 4)
     world.intake()
     await settled(world)
     update = public.frames[-1]
@@ -122,7 +122,7 @@ async def test_one_who_lags_during_a_hidden_event_has_missed_nothing(world: Worl
     await settled(world)
     assert world.hub.lagging == 0
     line.is_lagging = False
-    assert line.told == [("snapshot", 0), ("update", 3)]
+    assert line.sent == [("snapshot", 0), ("update", 3)]
 
 
 async def test_an_owner_who_lags_when_only_their_own_frame_is_due_gets_a_snapshot(world: World) -> None:
@@ -135,7 +135,7 @@ async def test_an_owner_who_lags_when_only_their_own_frame_is_due_gets_a_snapsho
     await settled(world)
     assert world.hub.lagging == 1
     line.is_lagging = False
-    assert line.told[-1] == ("snapshot", 3)
+    assert line.sent[-1] == ("snapshot", 3)
 
 
 async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_not_changed(world: World) -> None:
@@ -171,7 +171,7 @@ async def test_a_hidden_version_that_another_process_has_shown_can_be_resumed_fr
     subscriber = await world.join(back, since=4)
     assert (back.frames[0]["from"], back.frames[0]["version"]) == (4, 4)
     world.show(subscriber)
-    assert back.told[-1] == ("snapshot", 4), "versions never go back"
+    assert back.sent[-1] == ("snapshot", 4), "versions never go back"
     world.intake()
     await settled(world)
     assert [(line.frames[-1]["from"], line.frames[-1]["version"]) for line in (stays, back)] == [(3, 5), (4, 5)]

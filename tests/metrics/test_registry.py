@@ -1,4 +1,4 @@
-"""What a Prometheus server reads: each number moves when what it counts happens, and none carries an id."""
+"""The metrics as a Prometheus server reads them: each number moves when its event happens, and none carries an id."""
 
 import asyncio
 import time
@@ -171,7 +171,7 @@ async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, perf
         await scraped.scrape()
         assert scraped.value("queue_sockets") == 2
         assert scraped.value("queue_watched_rooms") == 1
-        # A snapshot and an update each; the event was told to the room once.
+        # A snapshot and an update each; the room had the event once.
         assert scraped.change("queue_socket_frames_total") == 4
         assert scraped.change("queue_room_events_total") == 1
         assert scraped.value("queue_lagging_sockets") == 0
@@ -249,7 +249,7 @@ class Deliveries:
 
 @dataclass
 class Numbers:
-    """What is looked at, as the test has it."""
+    """The sample of this name."""
 
     database: Callable[[], Awaitable[DatabaseReadings]]
     disk: DiskUsage | None = None
@@ -292,7 +292,7 @@ def answer_of_the_database() -> DatabaseReadings:
     )
 
 
-async def told(metrics: Metrics) -> Samples:
+async def samples_of(metrics: Metrics) -> Samples:
     return read((await metrics.text()).decode())
 
 
@@ -302,7 +302,7 @@ async def test_a_database_that_is_away_hides_nothing_else() -> None:
 
     metrics = Metrics(database="postgresql", close_codes=[])
     metrics.watch(Numbers(database).readings())
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     assert samples["queue_lane_waiting_commands", ()] == 7
     assert not any(name == "queue_wallet_operations" for name, _ in samples)
 
@@ -315,7 +315,7 @@ async def test_a_database_that_does_not_answer_is_waited_for_only_so_long() -> N
     metrics = Metrics(database="postgresql", close_codes=[], database_seconds=0.01)
     metrics.watch(Numbers(database).readings())
     async with asyncio.timeout(WAIT_SECONDS):
-        samples = await told(metrics)
+        samples = await samples_of(metrics)
     assert not any(name == "queue_wallet_operations" for name, _ in samples)
 
 
@@ -330,7 +330,7 @@ async def test_an_open_breaker_is_shown() -> None:
     numbers.breaker.failed(permit, now)
     metrics = Metrics(database="sqlite", close_codes=[])
     metrics.watch(numbers.readings())
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     assert {state: samples["queue_wallet_breaker", (("state", state),)] for state in BreakerState} == {
         "closed": 0,
         "open": 1,
@@ -347,7 +347,7 @@ async def test_what_a_pager_needs_is_shown() -> None:
 
     metrics = Metrics(database="sqlite", close_codes=[])
     metrics.watch(Numbers(database, DiskUsage(used=4096, free=8192)).readings())
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     assert samples["queue_wallet_oldest_open_operation_seconds", ()] == 700.5
     assert samples["queue_wallet_differences", ()] == 4
     assert samples["queue_wallet_check_age_seconds", ()] == 86400
@@ -368,7 +368,7 @@ async def test_a_database_elsewhere_shows_no_disk() -> None:
 
     metrics = Metrics(database="postgresql", close_codes=[])
     metrics.watch(Numbers(database).readings())
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     assert not {name for name, _ in samples} & {"queue_database_bytes", "queue_disk_free_bytes"}
 
 
@@ -388,7 +388,7 @@ async def test_a_histogram_counts_a_value_in_every_bucket_from_its_own_on() -> N
     metrics = Metrics(database="sqlite", close_codes=[])
     for size in (1, 2, 3, 300):
         metrics.batch(size, 0.001, [])
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     of_bound = {
         dict(labels)["le"]: value
         for (name, labels), value in samples.items()
@@ -404,7 +404,7 @@ async def test_made_up_methods_and_codes_do_not_make_up_series() -> None:
         metrics.request(f"METHOD{number}", "none", 405, 0.001)
         metrics.closes[3000 + number] += 1
     metrics.closes[4500] += 1
-    samples = await told(metrics)
+    samples = await samples_of(metrics)
     requests = {labels: value for (name, labels), value in samples.items() if name == "queue_http_requests_total"}
     assert requests == {(("method", "other"), ("route", "none"), ("status", "405")): 50}
     closes = {labels: value for (name, labels), value in samples.items() if name == "queue_socket_closes_total"}

@@ -62,11 +62,11 @@ def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
     with WorkerMetrics(tmp_path) as one:
         with WorkerMetrics(tmp_path) as other:
             other.write(metrics_of(5))
-        told = lines(one.merged(metrics_of(2)))
-        assert told['queue_intakes_total{result="queued"}'] == 7
-        assert told["queue_seconds_count"] == 14
-        assert told["queue_sockets"] == 2
-        assert told["process_start_time_seconds"] == 1002
+        merged = lines(one.merged(metrics_of(2)))
+        assert merged['queue_intakes_total{result="queued"}'] == 7
+        assert merged["queue_seconds_count"] == 14
+        assert merged["queue_sockets"] == 2
+        assert merged["process_start_time_seconds"] == 1002
 
 
 def test_what_is_left_again_replaces_what_was_left_before(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ MODELS = ["star", "moon"]
 
 @dataclass(frozen=True)
 class Known:
-    """What the model knows of one escrow."""
+    """One escrow, as the model knows it."""
 
     escrow_id: str
     user: str

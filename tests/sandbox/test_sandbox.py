@@ -267,7 +267,7 @@ async def test_a_lenient_sandbox_carries_out_orders_for_made_up_escrows_but_only
 
 @pytest.mark.parametrize("second", KINDS)
 @pytest.mark.parametrize("first", KINDS)
-async def test_another_operation_on_a_resolved_escrow_is_409_and_its_status_tells(
+async def test_another_operation_on_a_resolved_escrow_is_409_and_its_status_says_why(
     http: httpx2.AsyncClient, wallet: Wallet, first: OperationKind, second: OperationKind
 ) -> None:
     escrow_id = await held(http)

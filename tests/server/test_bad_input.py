@@ -1,4 +1,4 @@
-"""What is wrong with a request's body, piece by piece: each with its code, and no change of state."""
+"""Wrong request bodies, piece by piece: each is refused with its code and changes nothing."""
 
 import asyncio
 import json

@@ -309,7 +309,9 @@ async def test_sockets_that_are_turned_away_and_stay_take_no_place(tmp_path_fact
                 await live.settled()
 
 
-async def test_who_finds_no_place_is_told_to_come_back(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_connection_without_a_place_is_answered_with_retry_after(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     with serving(tmp_path_factory.mktemp("none"), limits=Limits(connections=2)) as server:
         async with server.live("mira") as one, server.live("mira") as two, tcp(server.port) as raw:
             await one.until("snapshot")

@@ -106,7 +106,7 @@ async def test_what_the_connections_of_an_address_send_is_counted_together(tmp_p
 async def test_a_peer_that_pings_and_never_reads_is_not_read_either(
     server: Server, performer_id: str, api: Api
 ) -> None:
-    """What it sends stays with it: its pongs would have to be kept for it."""
+    """The server does not read its pings either: it would have to keep the pongs."""
     limits_of_kernel_and_us = 8 * 1024 * 1024
     async with raw_live(server.port, performer_id, server.admin) as raw:
         sent = 0
@@ -192,7 +192,7 @@ async def test_an_address_may_come_so_often(tmp_path: Path) -> None:
             assert (await raw.next_json())["type"] == "welcome"
 
 
-async def test_handshakes_that_are_too_many_at_once_wait_or_are_told_to_come_back(tmp_path: Path) -> None:
+async def test_handshakes_that_are_too_many_at_once_wait_or_are_answered_with_retry_after(tmp_path: Path) -> None:
     limits = Limits(process_handshakes=Rate(2, 10), handshake_wait_seconds=0.35)
     with serving(tmp_path, limits=limits) as server:
         async with AsyncExitStack() as stack:

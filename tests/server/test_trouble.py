@@ -67,7 +67,7 @@ def ends_in_time(node: Node) -> None:
     assert time.monotonic() - began < 10
 
 
-async def test_a_locked_database_is_told_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_locked_database_is_reported_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     async with serving(tmp_path, url) as (node, api):
         item = await api.intake("mira")
@@ -82,7 +82,7 @@ async def test_a_locked_database_is_told_in_time_heals_and_does_not_hold_up_the_
             ends_in_time(node)
 
 
-async def test_a_full_disk_is_told_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported_in_time_heals_and_does_not_hold_up_the_end(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/queue.db"
     async with serving(tmp_path, url) as (node, api):
         await api.intake("mira")
@@ -125,7 +125,7 @@ def full(url: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("trouble", [locked, full], ids=["a locked table", "a full disk"])
-async def test_a_postgresql_that_takes_no_command_is_told_in_time_heals_and_does_not_hold_up_the_end(
+async def test_a_postgresql_that_takes_no_command_is_reported_in_time_heals_and_does_not_hold_up_the_end(
     tmp_path: Path, postgres_url: str, trouble: Callable[[str], AbstractContextManager[None]]
 ) -> None:
     engines = open_engines(postgres_url)
@@ -150,7 +150,7 @@ def backends(url: str) -> list[int]:
         return [pid for (pid,) in rows]
 
 
-async def test_a_frozen_postgresql_is_told_in_time_and_does_not_hold_up_the_end(
+async def test_a_frozen_postgresql_is_reported_in_time_and_does_not_hold_up_the_end(
     tmp_path: Path, postgres_url: str
 ) -> None:
     engines = open_engines(postgres_url)

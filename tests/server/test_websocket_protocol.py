@@ -1,4 +1,4 @@
-"""What our WebSocket protocol adds to uvicorn's: frames, close codes, buffers, and handshakes that are too much."""
+"""Our WebSocket protocol beyond uvicorn's: frames, close codes, buffers, and handshakes that are too large."""
 
 import asyncio
 import time

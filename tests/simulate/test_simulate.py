@@ -135,7 +135,7 @@ def test_percentiles_are_right_to_a_few_percent() -> None:
     assert Latency().percentile(0.5) is None
 
 
-def test_the_quickest_answer_tells_how_far_the_servers_clock_is_off() -> None:
+def test_the_quickest_answer_gives_the_skew_of_the_servers_clock() -> None:
     clock = ServerClock()
     assert clock.age("2026-01-31T12:00:00.000Z", 0.0) is None
     noon = 1769860800.0

@@ -1,4 +1,4 @@
-"""What must hold of a world that has come to rest: the queue's tables, the wallet's books and every screen agree."""
+"""The invariants of a world at rest: the queue's tables, the wallet's ledger and every screen agree."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ SLACK = timedelta(seconds=4)
 
 
 def unrest(world: "World") -> list[str]:
-    """What is still under way; empty: nothing is. Asked often, and so in the database's own words."""
+    """The work still under way; empty: none. Asked often, and so in SQL."""
     with world.databases.queue.reader.begin() as connection:
         return list(_unrest(world, connection.exec_driver_sql))
 
@@ -180,7 +180,7 @@ def _frames(event: Event) -> list[bytes]:
 
 
 def timeouts(policy: Policy, events: Sequence[Event]) -> Iterator[str]:
-    """Whoever was sent away because time was up had used that time while the service was there, and hardly more."""
+    """An item that timed out had used its time while the service was there, and hardly more."""
     for event in events:
         item = event.item
         if event.name is not EventName.ITEM_ABANDONED or event.actor != TIMER or item is None:

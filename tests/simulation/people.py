@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 ROOMS = ("star", "moon")
 USERS = ("ann", "bob")
 NO_ANSWER = (Lost, Unavailable, OperationalError)
-"""What leaves a caller in the dark about whether it was done."""
+"""The errors after which a caller does not know whether it was done."""
 PATIENCE = 8
 """How often somebody asks again who got no answer."""
 REASONS = ("performer_declined", "technical_error", "admin_refund")
@@ -57,7 +57,7 @@ ADMIN = principal(Role.ADMIN, "ops")
 
 @dataclass(slots=True)
 class Wanted:
-    """What a feature wants queued under one key."""
+    """A feature's intake under one key."""
 
     escrow_id: str
     tokens: int
@@ -68,7 +68,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Promises:
-    """What callers have been told is so."""
+    """The facts that callers have been answered with."""
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
     """By idempotency key."""
@@ -95,7 +95,7 @@ class People:
         self._viewers = [Watcher(world, name, Role.VIEWER, USERS[0]) for name in self.rooms]
         self.watchers = [*self._panels, *self._viewers]
         self._watching = dict.fromkeys(self._viewers)
-        """Whoever means to be connected."""
+        """The people who mean to be connected."""
 
     def present(self, performer_id: str) -> bool:
         return any(panel.is_connected for panel in self._panels if panel.performer_id == performer_id)

@@ -167,7 +167,7 @@ class Process:
         return self.world.delay()
 
     async def start(self) -> None:
-        """What the lifespan of `app.main` does."""
+        """The steps of the lifespan of `app.main`."""
         await self.lanes.__aenter__()
         await self.wallet.__aenter__()
         while True:
@@ -233,7 +233,7 @@ class Process:
             return await request(self)
 
         task = self.spawn(serve())
-        # Even where the caller is not told.
+        # Even where the caller gets no answer.
         task.add_done_callback(self._examine)
         either: set[asyncio.Future[Any]] = {task, self.died}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -251,13 +251,13 @@ class Process:
             self.world.violated(f"unexpected: {problem!r}")
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
-        """What `app.parts.assembly` subscribes to what has been committed."""
+        """The subscribers to committed outcomes, as in `app.parts.assembly`."""
         for outcome in outcomes:
             self.world.published.extend(outcome.events)
             self.queries.observe(outcome.events)
             if outcome.operation is not None:
                 self.outbox.wake()
-            self.world.tell(self, outcome.room.performer_id, outcome.events)
+            self.world.note_published(self, outcome.room.performer_id, outcome.events)
             self.presence.observe(outcome)
 
 
@@ -305,7 +305,7 @@ class _Lane(Lane):
         super().__init__(writer, process.publish, None, name)
         self._process = process
         self._turn_is_due = False
-        self._untold: deque[tuple[Sequence[Job], Sequence[Any]]] = deque()
+        self._undelivered: deque[tuple[Sequence[Job], Sequence[Any]]] = deque()
 
     def start(self) -> None:
         pass
@@ -315,7 +315,7 @@ class _Lane(Lane):
 
     async def stop(self) -> None:
         # One that dies on the way takes what is in the mailbox with it.
-        while self._process.alive and (self.waiting or self._untold):  # noqa: ASYNC110 - virtual time
+        while self._process.alive and (self.waiting or self._undelivered):  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(0.01)
 
     def post(self, job: Job, deadline: Deadline | None = None) -> None:
@@ -336,12 +336,12 @@ class _Lane(Lane):
         for job, result in zip(batch, results, strict=True):
             if type(result) in (Conflict, Internal):
                 self._process.world.violated(f"{job} came to {result!r}")
-        self._untold.append((batch, results))
-        self._process.later(self._process.delay(), self._tell)
+        self._undelivered.append((batch, results))
+        self._process.later(self._process.delay(), self._deliver_next)
 
-    def _tell(self) -> None:
-        """What was committed first is told first, as from a thread."""
-        batch, results = self._untold.popleft()
+    def _deliver_next(self) -> None:
+        """The batch that was committed first is delivered first, as from a thread."""
+        batch, results = self._undelivered.popleft()
         self._deliver(batch, results, 0.0)
 
 

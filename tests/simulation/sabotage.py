@@ -101,7 +101,7 @@ class RefundWhatIsClaimed(Sabotage):
 
 
 class TakeDecisionsForPayments(Sabotage):
-    """What an administrator decides counts as done, and the wallet is not told."""
+    """An administrator's decision counts as done, and the wallet gets no order."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Credulous(Writer):
@@ -126,7 +126,7 @@ class TakeDecisionsForPayments(Sabotage):
 
 
 class LoseLeases(Sabotage):
-    """What one process has claimed is free for the next one at once."""
+    """An operation that one process has claimed is free for the next one at once."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Careless(Writer):

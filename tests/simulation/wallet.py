@@ -46,11 +46,11 @@ class WalletSide:
         self.handlers = WalletHandlers(self.ledger, queue_secret=QUEUE_SECRET, api_token=None, clock=world.true_time)
         self.faults = Faults(world.random("wallet faults"))
         self.orders: dict[str, set[Order]] = {}
-        """What arrived under each idempotency key."""
+        """The first request under each idempotency key."""
         self._flights: dict[str, list[Process]] = {}
 
     def hold(self, user_id: str, amount: int, *, key: str) -> str:
-        """What a feature does before its intake."""
+        """The hold that a feature makes before its intake."""
         order = Hold(user_id=user_id, amount=amount, reason="a spin", queue_item_id=None, feature_type="wheel")
         return self.ledger.hold(order, key=key).escrow_id
 
@@ -65,7 +65,7 @@ class WalletSide:
         self.work(httpx2.Request("POST", f"http://wallet{path}", headers=headers, content=order_body(operation)))()
 
     def work(self, request: httpx2.Request) -> Callable[[], Reply]:
-        """What the wallet will do with a request that arrives."""
+        """The wallet's behaviour towards a request that arrives."""
         _, _, *parts = [unquote(part) for part in request.url.raw_path.decode().split("/")]
         headers, body = request.headers, request.content
         if request.method == "GET":

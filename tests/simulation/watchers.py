@@ -167,7 +167,7 @@ class Watcher:
         return self.version, self._room, [{**item, "position": at} for at, item in enumerate(ordered, start=1)]
 
     def fresh_view(self, room: Room) -> tuple[int, Mapping[str, Any], list[Mapping[str, Any]]]:
-        """What a snapshot of the room would show now, at the version that this one holds."""
+        """A snapshot of the room at the version that this watcher holds."""
         body = frames.snapshot_body(room, self._epoch, self.sees, self.version)
         now = self._world.true_time()
         snapshot = orjson.loads(b"".join(frames.snapshot(room, self._epoch, now, body, version=self.version)))

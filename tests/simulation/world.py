@@ -36,7 +36,7 @@ CALM_SECONDS = 240.0
 
 @dataclass(kw_only=True)
 class Report:
-    """What one world, or many, have seen."""
+    """The counts of one world, or of many."""
 
     seeds: int = 0
     escrows_resolved: int = 0
@@ -44,7 +44,7 @@ class Report:
     """Committed ones, by name."""
     faults: Counter[str] = field(default_factory=Counter)
     by_hand: Counter[str] = field(default_factory=Counter)
-    """What administrators have done about the wallet's operations."""
+    """The administrators' actions on the wallet's operations."""
     violations: list[str] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
@@ -117,7 +117,7 @@ class World:
         moment = NOON + timedelta(seconds=self.loop.time()) + self._later
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
-    # What everything tells
+    # What the processes report
 
     def violated(self, what: str) -> None:
         self.note(f"VIOLATION {what}")
@@ -140,13 +140,13 @@ class World:
 
     # The bus, and the wallet's outages
 
-    def tell(self, teller: Process, performer_id: str, events: Sequence[Event]) -> None:
+    def note_published(self, publisher: Process, performer_id: str, events: Sequence[Event]) -> None:
         """Events to the hubs: reliably to a process's own where it is the only one, else by a bus that lies."""
         for event in events:
             item = event.item
             self.note(f"v{event.version} {event.name} {item.item_id[:8] if item else ''} {event.reason or ''}")
         for process in self.processes:
-            if process is teller and not self.climate.shared:
+            if process is publisher and not self.climate.shared:
                 process.hub.publish(performer_id, events)
                 continue
             if self.happens("lost_event"):

@@ -32,7 +32,7 @@ def strict(described: Json) -> Json:
 
 
 def problems(strict: Json, frame: Json) -> list[str]:
-    """What a frame has that its message's schema does not allow."""
+    """The parts of a frame that its message's schema does not allow."""
     payload = strict["components"]["messages"][frame["type"]]["payload"]
     checker = Draft202012Validator.FORMAT_CHECKER
     validator = Draft202012Validator({**payload, "components": strict["components"]}, format_checker=checker)
@@ -170,7 +170,9 @@ FRAMES: list[tuple[Json, bool]] = [
 
 
 @pytest.mark.parametrize(("frame", "is_valid"), FRAMES)
-def test_a_client_can_tell_beforehand_what_is_a_frame(strict: Json, frame: Json, is_valid: bool) -> None:
+def test_the_schema_accepts_exactly_the_frames_that_the_server_accepts(
+    strict: Json, frame: Json, is_valid: bool
+) -> None:
     assert (problems(strict, frame) == []) is is_valid
 
 

@@ -45,7 +45,7 @@ def described(tmp_path: Path) -> Path:
 
 
 def environment(server: Server) -> dict[str, str]:
-    """What a life needs to know: where the service is, who speaks, and names that nobody else uses."""
+    """The inputs of an item's life: the service's address, the callers, and names that nobody else uses."""
     performer_id = fresh("star")
     return {
         "PATH": os.environ["PATH"],

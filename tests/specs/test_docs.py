@@ -189,7 +189,7 @@ OFFERS = """() => {
     [...group.querySelectorAll(`td:nth-child(${number})`)].map((cell) => cell.textContent);
   return groups.map((group) => [cells(group, 1), cells(group, 2)]);
 }"""
-"""What the page lists of the element: names and meanings by table."""
+"""The page's lists of the element: names and meanings by table."""
 
 
 def offers_of_the_source(page: Page) -> list[list[str]]:

@@ -115,9 +115,7 @@ def test_every_shape_and_frame_of_asyncapi_has_a_type() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": "object"}, {"type": "date"}, {"allOf": [{}, {}]}])
-def test_a_schema_that_cannot_be_told_exactly_is_refused(
-    schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_schema_that_has_no_exact_type_is_refused(schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     document = {"components": {"schemas": {"Odd": schema}}}
     monkeypatch.setattr(asyncapi, "document", lambda: document)
     with pytest.raises(ValueError, match="no TypeScript"):

@@ -71,7 +71,7 @@ def a_night(store: Store) -> list[Any]:
 
 
 def frames_of(store: Store, events: Sequence[Event]) -> list[bytes]:
-    """What was sent of each event, to the performer and to viewers, and what the log says."""
+    """The frames of each event, to the performer and to viewers, and the log's entries."""
     with store.reading() as connection:
         logged = event_log.log_events(connection, after=None, limit=1000)
     assert_consistent(store)

@@ -1,4 +1,4 @@
-"""What is written comes back exactly: every record, through the real tables of both databases."""
+"""Every record comes back exactly as it was written, through the real tables of both databases."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -33,7 +33,7 @@ from tests.support.stores import database_fixture as database_fixture
 
 
 def shown(room: Room) -> list[bytes]:
-    """What the performer and what a viewer is shown of a room."""
+    """A room as its performer and as a viewer is shown it."""
     return [encode([room_shape(room, "epoch"), queue_items(room, view)]) for view in View]
 
 

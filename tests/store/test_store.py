@@ -1,4 +1,4 @@
-"""What the store answers, on both databases: rooms, pages, the event log."""
+"""The store's answers, on both databases: rooms, pages, the event log."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What browser tests share: a room with people in it, and windows that look at it.
+"""Shared parts of browser tests: a room with people in it, and windows that look at it.
 
 Everything is synchronous: Playwright's own loop runs in the test's thread.
 """

@@ -42,7 +42,7 @@ class Node:
     python: Path = PYTHON
     """The interpreter of the environment with the release's dependencies."""
     module: str = "app"
-    """What is run: python -m MODULE serve."""
+    """The module that is run: python -m MODULE serve."""
     start_seconds: float = START_SECONDS
     """Within which it becomes ready."""
     process: "subprocess.Popen[bytes] | None" = None
@@ -165,7 +165,7 @@ async def clients(some: Sequence[Node]) -> AsyncIterator[list[Api]]:
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
-    """What other processes do gives no signal here: look again and again. Raises TimeoutError."""
+    """Look again and again: other processes give no signal here. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
             found = holds()
@@ -178,7 +178,7 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30
 
 
 def faults(database_url: str) -> list[str]:
-    """What is wrong with the books: gaps in a room's log, two that are started, an escrow resolved twice. Should be
+    """The faults of the records: gaps in a room's log, two that are started, an escrow resolved twice. Should be
     nothing."""
     questions = {
         "versions with gaps": """SELECT performer_id FROM events GROUP BY performer_id

@@ -1,4 +1,4 @@
-"""What the tests need beside Python packages: a browser, PostgreSQL, Redis. Found, fetched or started, one line each.
+"""The programs that tests need beside Python packages: a browser, PostgreSQL, Redis. Found, fetched or started.
 
 A provision takes `say`, which shows a line to whoever runs the tests, and raises Unobtainable when nothing has worked.
 Servers listen on loopback, keep their data in a temporary folder and are stopped by their own process.
@@ -174,7 +174,7 @@ def _debians_package(name: str, say: Say) -> bool:
 
 
 def _version(program: Path) -> str | None:
-    """What it says of its version; None if it is not there or does not run (a stub, or a library is missing)."""
+    """The version that it prints; None if it is not there or does not run (a stub, or a library is missing)."""
     try:
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=START_SECONDS)
     except (OSError, subprocess.TimeoutExpired):

@@ -22,7 +22,7 @@ PLAIN, COMPRESSED = 0x81, 0xC1
 
 
 def payload(frame: bytes) -> bytes:
-    """What a text frame holds, plain or compressed."""
+    """The payload of a text frame, plain or compressed."""
     data = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
     if frame[0] == PLAIN:
         return data
@@ -77,7 +77,7 @@ class FakeLine:
         return [json.loads(payload(frame)) for frame in self.written]
 
     @property
-    def told(self) -> list[tuple[str, int]]:
+    def sent(self) -> list[tuple[str, int]]:
         """Each frame's type and version."""
         return [(frame["type"], frame.get("version", -1)) for frame in self.frames]
 

@@ -108,7 +108,7 @@ class LiveSocket:
     # State
 
     def view(self) -> Frame:
-        """What a client shows: the room, and its items in order with the positions that follow from it."""
+        """The state of a client: the room, and its items in order with the positions that follow from it."""
         ordered = sorted(
             self.items.values(), key=lambda item: (item["status"] != "started", item["createdAt"], item["itemId"])
         )

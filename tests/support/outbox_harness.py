@@ -142,8 +142,8 @@ class Stage:
         self.clock.wait(seconds)
         self.outbox.wake()
 
-    async def told(self, count: int = 1) -> None:
-        """Wait until the room has been told of so many more attempts."""
+    async def attempted(self, count: int = 1) -> None:
+        """Wait until the room knows of so many more attempts."""
         async with asyncio.timeout(WAIT_SECONDS):
             while count:
                 command, _ = await self.lanes.answered.get()

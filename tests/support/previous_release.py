@@ -25,7 +25,7 @@ def commit() -> str:
 
 
 def git(*words: str) -> bytes:
-    """What git prints about the source tree. Raises Unobtainable if it fails."""
+    """The output of git about the source tree. Raises Unobtainable if it fails."""
     try:
         return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True).stdout
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What one process of the service has besides its sockets, wired as the composition wires it, on a test's database."""
+"""One process of the service without its sockets, wired as the composition wires it, on a test's database."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,7 +20,7 @@ class Process:
     queries: Queries
     presence: Presence
     outcomes: list[Outcome] = field(default_factory=list)
-    """What was published."""
+    """The outcomes that were published."""
 
 
 @contextmanager

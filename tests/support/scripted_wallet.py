@@ -65,7 +65,7 @@ class ScriptedWallet(httpx2.AsyncBaseTransport):
         self.script: deque[Scripted] = deque()
         """Answers to the orders to come, whichever comes first."""
         self.escrows: dict[str, Mapping[str, Any] | Exception] = {}
-        """What a look-up of an escrow says; one that is not here is unknown."""
+        """The answers of look-ups by escrow; one that is not here is unknown."""
         self.most_at_once = 0
         """The most orders that were under way together."""
         self._under_way = 0

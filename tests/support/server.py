@@ -124,7 +124,7 @@ def intake_body(performer_id: str, **fields: Any) -> Json:
 
 
 class _ErrorLog(logging.Handler):
-    """What one server's event loop logs as an error, whatever else runs in this process.
+    """The errors that one server's event loop logs, whatever else runs in this process.
 
     `is_plain`: uvicorn's own protocol logs an error for every handshake that is refused.
     """
@@ -207,7 +207,7 @@ class Server:
         patch.setattr(kind, name, either)
 
     def expected_errors(self) -> list[str]:
-        """What has been logged as an error so far; a test that looks has expected it."""
+        """The errors that have been logged so far; a test that looks has expected them."""
         told = [record.getMessage() + str(record.exc_info or "") for record in self._errors.records]
         self._errors.records.clear()
         return told

@@ -151,7 +151,7 @@ class Money:
 
 
 class Screen:
-    """What an administrator sees of a room: every item's events in order, each looked at once."""
+    """A room as an administrator sees it: every item's events in order, each looked at once."""
 
     def __init__(self, live: LiveSocket) -> None:
         self.live = live

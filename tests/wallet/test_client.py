@@ -345,7 +345,7 @@ async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) ->
     assert outcome == found == Retry(problem="the wallet could not be reached", reached=False)
 
 
-async def test_every_call_is_told_with_its_kind_its_outcome_and_its_time(
+async def test_every_call_is_measured_with_its_kind_its_outcome_and_its_time(
     clock: MovableClock, theirs: StrictWallet
 ) -> None:
     told: list[tuple[str, str]] = []

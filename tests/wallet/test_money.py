@@ -332,7 +332,7 @@ async def test_while_the_breaker_is_open_the_queue_goes_on_and_everybody_can_see
 
 
 async def health(site: Money) -> tuple[int, str, str, str]:
-    """What /readyz answers and says in all and of the wallet, and the breaker's state in /metrics."""
+    """The status of /readyz, its words as a whole and about the wallet, and the breaker's state in /metrics."""
     ready = await site.api.get("/readyz")
     document = ready.json()
     lines = (await site.api.get("/metrics")).text.splitlines()

@@ -62,7 +62,7 @@ async def stage(store: Store, clock: HandClock, wallet: ScriptedWallet) -> Async
 
 
 def escrow(item_status: str, *, amount: int = 100, **fields: Any) -> dict[str, Any]:
-    """What a look-up says of the escrow; its id and user are filled in by `knows`."""
+    """The answer of a look-up; the escrow's id and user are filled in by `knows`."""
     return {"amount": amount, "status": item_status, **fields}
 
 
@@ -70,7 +70,7 @@ class TestOutcomes:
     async def test_a_settlement_is_confirmed(self, stage: Stage) -> None:
         item = await stage.finished()
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         settled, row = stage.item(item), stage.row(item)
         assert (settled.status, settled.wallet_status) == (Status.FINISHED, WalletStatus.DONE)
         assert (settled.settled, settled.settled_tokens, settled.refunded_tokens) == (True, 100, None)
@@ -83,7 +83,7 @@ class TestOutcomes:
         item = await stage.abandoned()
         assert stage.item(item).status is Status.ABANDONED
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         refunded = stage.item(item)
         assert (refunded.status, refunded.wallet_status) == (Status.REFUNDED, WalletStatus.DONE)
         assert (refunded.settled, refunded.settled_tokens, refunded.refunded_tokens) == (False, None, 100)
@@ -93,7 +93,7 @@ class TestOutcomes:
     async def test_a_split_is_confirmed_with_both_amounts(self, stage: Stage, wallet: ScriptedWallet) -> None:
         item = await stage.finished(refund_tokens=30)
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         split = stage.item(item)
         assert (split.settled, split.settled_tokens, split.refunded_tokens) == (True, 70, 30)
         assert split.settlement_transaction_id == split.refund_transaction_id == f"tx-{item.escrow_transaction_id}"
@@ -120,13 +120,13 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.append(scripted)
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             assert stage.item(item).wallet_status is WalletStatus.RETRYING
             row = stage.row(item)
             assert (row.status, row.attempts) == (OperationStatus.RETRYING, 1)
             assert problem in (row.last_problem or "")
             stage.later(RETRY_BASE_SECONDS)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
         assert stage.row(item).last_problem is None
         first, second = wallet.orders
@@ -141,13 +141,13 @@ class TestOutcomes:
         wallet.script.extend(httpx2.ConnectError("refused") for _ in pauses)
         async with stage.running():
             for pause in pauses:
-                await stage.told()
+                await stage.attempted()
                 row = stage.row(item)
                 assert (row.status, row.attempts) == (OperationStatus.RETRYING, 0)
                 assert row.last_problem == "the wallet could not be reached"
                 assert row.next_attempt_at == clock.now + timedelta(seconds=pause)
                 stage.later(pause)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
     async def test_a_wallet_that_cannot_be_reached_for_days_is_given_up(
@@ -156,9 +156,9 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.extend(httpx2.ConnectError("refused") for _ in range(2))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             stage.later(7 * 24 * 3600)
-            await stage.told()
+            await stage.attempted()
         row = stage.row(item)
         assert (row.status, row.attempts, row.rejected) == (OperationStatus.DEAD, 0, False)
 
@@ -166,9 +166,9 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.append(answer(503, Retry_After="86400"))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             stage.later(3600)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
     async def test_a_connection_that_breaks_twice_is_tried_again_later(
@@ -177,11 +177,11 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.extend(httpx2.ReadError("reset") for _ in range(2))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.RETRYING, 1)
             assert "broke before it answered" in (stage.row(item).last_problem or "")
             stage.later(RETRY_BASE_SECONDS)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
         assert len({(asked.key, asked.body) for asked in wallet.orders}) == 1
 
@@ -190,10 +190,10 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.append(answer(status))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             stage.later(3600)
             other = await stage.finished()
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).wallet_status is WalletStatus.DEAD
         row = stage.row(item)
         assert (row.status, row.attempts) == (OperationStatus.DEAD, 1)
@@ -225,7 +225,7 @@ class TestOutcomes:
         knows(wallet, item.escrow_transaction_id, item.user_id, found)
         wallet.script.append(answer(409))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         after = stage.item(item)
         assert after.wallet_status is expected
         assert str(stage.row(item).status) == expected
@@ -239,10 +239,10 @@ class TestOutcomes:
         item = await stage.finished()
         wallet.script.append(ValueError("a bug"))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.RETRYING, 1)
             stage.later(RETRY_BASE_SECONDS)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
 
@@ -253,10 +253,10 @@ class TestResolvedByHand:
         item = await stage.finished()
         wallet.script.append(answer(422))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             assert (stage.item(item).wallet_status, stage.row(item).rejected) == (WalletStatus.DEAD, True)
             await stage.lanes.send(item.performer_id, resolve(item, Resolution.REFUND))
-            await stage.told()
+            await stage.attempted()
         refunded, row = stage.item(item), stage.row(item)
         assert (refunded.status, refunded.refunded_tokens, refunded.settled) == (Status.REFUNDED, 100, False)
         assert (row.kind, row.status, row.reason) == (OperationKind.REFUND, OperationStatus.DONE, "admin_refund")
@@ -272,9 +272,9 @@ class TestResolvedByHand:
         wallet.script.extend(answer(422) for _ in range(3))
         async with stage.running():
             for resolution in (Resolution.SETTLE, Resolution.REFUND, Resolution.SETTLE):
-                await stage.told()
+                await stage.attempted()
                 await stage.lanes.send(item.performer_id, resolve(item, resolution))
-            await stage.told()
+            await stage.attempted()
         first, second, third, fourth = wallet.orders
         assert (first.key, first.body) == (third.key, third.body)
         assert (second.key, second.body) == (fourth.key, fourth.body)
@@ -287,7 +287,7 @@ class TestResolvedByHand:
         item = await stage.finished()
         wallet.script.extend([answer(500), scripted])
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
             wallet.hold_back()
             stage.later(RETRY_BASE_SECONDS)
             await wallet.has_been_asked(2)
@@ -296,7 +296,7 @@ class TestResolvedByHand:
             stage.clock.wait(LEASE_SECONDS)
             await stage.lanes.send(item.performer_id, resolve(item, Resolution.WRITTEN_OFF))
             wallet.let_go()
-            await stage.told()
+            await stage.attempted()
         expected = WalletStatus.DONE if scripted is receipt else WalletStatus.WRITTEN_OFF
         assert stage.item(item).wallet_status is expected
         assert stage.item(item).settled is (scripted is receipt)
@@ -324,10 +324,10 @@ class TestWhenItIsTried:
         async with stage.running():
             stage.later(2.999)
             other = await stage.finished()
-            await stage.told()
+            await stage.attempted()
             assert [asked.escrow_id for asked in wallet.orders] == [other.escrow_transaction_id]
             stage.later(0.001)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
     async def test_pauses_double_up_to_their_cap_with_full_jitter(
@@ -339,12 +339,12 @@ class TestWhenItIsTried:
             wallet.script.extend([answer(500) for _ in pauses])
             async with stage.running():
                 for attempts, pause in enumerate(pauses, start=1):
-                    await stage.told()
+                    await stage.attempted()
                     row = stage.row(item)
                     assert row.attempts == attempts
                     assert row.next_attempt_at == clock.now + timedelta(seconds=pause)
                     stage.later(pause)
-                await stage.told()
+                await stage.attempted()
         assert stage.jitter.bounds == [(0, pause) for pause in pauses]
         assert stage.item(item).settled
 
@@ -358,7 +358,7 @@ class TestWhenItIsTried:
         item = await stage.finished()
         wallet.script.append(answer(503, Retry_After=header))
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         assert stage.row(item).next_attempt_at == moment(seconds)
 
     async def test_after_the_attempts_allowed_it_is_dead_and_left_alone(
@@ -369,10 +369,10 @@ class TestWhenItIsTried:
         wallet.script.extend([answer(500) for _ in range(MAX_ATTEMPTS)])
         async with stage.running():
             for _ in range(MAX_ATTEMPTS):
-                await stage.told()
+                await stage.attempted()
                 stage.later(RETRY_MAX_SECONDS)
             other = await stage.finished()
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).wallet_status is WalletStatus.DEAD
         assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.DEAD, MAX_ATTEMPTS)
         assert stage.item(other).settled
@@ -401,7 +401,7 @@ class TestWhenItIsTried:
             knows(wallet, item.escrow_transaction_id, item.user_id, found)
             wallet.script.append(answer(502))
             async with stage.running():
-                await stage.told()
+                await stage.attempted()
         assert stage.item(item).wallet_status is expected
         if isinstance(found, Exception):
             # What is told is why the attempt failed, not why the look did.
@@ -463,7 +463,7 @@ class TestLeases:
                 await wallet.has_been_asked(2)
                 for number in (0, 1) if late_is_first else (1, 0):
                     wallet.let_go(number)
-                    await (first, second)[number].told()
+                    await (first, second)[number].attempted()
         settled = first.item(item)
         assert (settled.settled, settled.wallet_status) == (True, WalletStatus.DONE)
         assert first.row(item).status is OperationStatus.DONE
@@ -486,11 +486,11 @@ class TestLeases:
                 taken_over = second.row(item)
                 assert taken_over.lease_until == moment(2 * LEASE_SECONDS)
                 wallet.let_go(0)
-                await first.told()
+                await first.attempted()
                 assert second.row(item) == taken_over
                 assert second.item(item).wallet_status is WalletStatus.PENDING
                 wallet.let_go(1)
-                await second.told()
+                await second.attempted()
         assert second.item(item).settled
 
     async def test_a_process_that_owns_the_database_alone_takes_up_at_its_start_what_its_predecessor_had(
@@ -506,7 +506,7 @@ class TestLeases:
             )
             await after.lanes.run(writing.release_claims)
             async with after.running():
-                await after.told()
+                await after.attempted()
         assert after.item(item).settled
 
 
@@ -519,7 +519,7 @@ class TestBreaker:
             items = [await stage.finished() for _ in range(3)]
             wallet.script.extend([answer(500) for _ in items])
             async with stage.running():
-                await stage.told(3)
+                await stage.attempted(3)
                 assert breaker.state is BreakerState.OPEN
                 stage.later(10)  # all three are due again, and nobody asks
                 more = await stage.finished()
@@ -535,7 +535,7 @@ class TestBreaker:
                 assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == 4
                 wallet.let_go()
-                await stage.told(4)
+                await stage.attempted(4)
         assert str(breaker.state) == "closed"
         assert all(stage.item(item).settled for item in (*items, more))
 
@@ -547,14 +547,14 @@ class TestBreaker:
             items = [await stage.finished() for _ in range(2)]
             wallet.script.extend([answer(500) for _ in range(3)])
             async with stage.running():
-                await stage.told(2)
+                await stage.attempted(2)
                 stage.later(20)
-                await stage.told()
+                await stage.attempted()
                 assert sorted(stage.row(item).attempts for item in items) == [1, 2]
                 stage.later(39.999)
                 assert await stage.outbox.claim() == 0
                 stage.later(0.001)
-                await stage.told(2)
+                await stage.attempted(2)
         assert all(stage.item(item).settled for item in items)
 
     async def test_when_the_wallet_is_back_what_died_meanwhile_is_tried_again_but_nothing_it_has_refused(
@@ -565,15 +565,15 @@ class TestBreaker:
             refused = await stage.finished()
             wallet.script.append(answer(422))
             async with stage.running():
-                await stage.told()
+                await stage.attempted()
                 wallet.script.extend(answer(500) for _ in range(2))
                 items = [await stage.finished() for _ in range(2)]
-                await stage.told(2)
+                await stage.attempted(2)
                 assert [stage.row(item).status for item in (refused, *items)] == [OperationStatus.DEAD] * 3
                 assert breaker.state is BreakerState.OPEN
                 stage.later(20)
                 probe = await stage.finished()
-                await stage.told(3)
+                await stage.attempted(3)
         assert str(breaker.state) == "closed"
         assert all(stage.item(item).settled for item in (probe, *items))
         assert (stage.row(refused).status, stage.row(refused).rejected) == (OperationStatus.DEAD, True)
@@ -587,7 +587,7 @@ class TestBreaker:
             await stage.finished()
             wallet.script.append(scripted)
             async with stage.running():
-                await stage.told()
+                await stage.attempted()
         assert breaker.state is BreakerState.CLOSED
 
 
@@ -604,7 +604,7 @@ class TestManyAtOnce:
                 assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
                 wallet.let_go()
-                await stage.told(40)
+                await stage.attempted(40)
             assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
             assert sorted(asked.escrow_id for asked in wallet.orders) == sorted(
                 item.escrow_transaction_id for item in items
@@ -620,7 +620,7 @@ class TestTheEnd:
             await wallet.has_been_asked(1)
             task.cancel()
             wallet.let_go()
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
     async def test_an_attempt_that_takes_too_long_is_cut_short_and_its_lease_returns_it(
@@ -636,7 +636,7 @@ class TestTheEnd:
             wallet.let_go()
             clock.wait(LEASE_SECONDS)
             async with stage.running():
-                await stage.told()
+                await stage.attempted()
             assert stage.item(item).settled
 
     @pytest.mark.parametrize("turns", range(8))
@@ -663,7 +663,7 @@ class TestTrouble:
             await stage.outbox.run()
         assert wallet.asked == []
         async with stage.running():
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
 
     async def test_a_claim_that_failed_gives_the_probe_s_place_back(
@@ -677,7 +677,7 @@ class TestTrouble:
             with _away(stage, monkeypatch, "writing"), pytest.raises(Unavailable):
                 await stage.outbox.run()
             async with stage.running():
-                await stage.told()
+                await stage.attempted()
         assert stage.item(item).settled
 
     async def test_an_outcome_that_cannot_be_kept_is_asked_for_again_with_the_same_key(
@@ -692,7 +692,7 @@ class TestTrouble:
                 await stage.until(lambda: not stage.outbox.attempts)
             assert not stage.item(item).settled
             stage.later(LEASE_SECONDS)
-            await stage.told()
+            await stage.attempted()
         assert stage.item(item).settled
         assert len({(asked.key, asked.body) for asked in wallet.orders}) == 1
 

@@ -1,4 +1,4 @@
-"""What an administrator's resolution becomes, by the wallet's word about the escrow."""
+"""The result of an administrator's resolution, by the state of the escrow at the wallet."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is noted about endpoints is bounded, however many there have been."""
+"""Notes about endpoints are bounded, however many endpoints there have been."""
 
 from app.webhooks.notes import Notes
 

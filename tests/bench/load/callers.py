@@ -33,7 +33,7 @@ Caller = Generator[Call, Answer, None]
 
 @dataclass(slots=True)
 class Tally:
-    """What the callers saw. Latencies in seconds by kind of call."""
+    """The callers' results. Latencies in seconds by kind of call."""
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)

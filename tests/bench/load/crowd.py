@@ -22,7 +22,7 @@ class CrowdError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came since the last reset. `least` and `most`: deliveries of the worst and the best served viewer."""
+    """The deliveries since the last reset. `least` and `most`: deliveries of the worst and the best served viewer."""
 
     open: int
     deliveries: int

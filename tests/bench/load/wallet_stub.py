@@ -13,7 +13,7 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 def receipt(path: bytes, body: dict[str, Any]) -> dict[str, Any]:
-    """What was ordered, as done: the amounts of that kind of order and no others."""
+    """The answer to an order, as done: the amounts of that kind of order and no others."""
     answer: dict[str, Any] = {"transactionId": f"t-{body.get('queueItemId')}", "timestamp": "2026-01-01T00:00:00.000Z"}
     if not path.endswith(b"/refund"):
         answer |= {"settledAmount": body.get("settleAmount", body.get("amount")), "modelEarnedBalance": 0}

@@ -1,1 +1,1 @@
-"""What the service is compared with: each peer as a small program, and the list of them."""
+"""The peers that the service is compared with: each a small program, and the list of them."""

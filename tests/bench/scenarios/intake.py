@@ -119,7 +119,7 @@ def _drive(bench: Bench, round_number: int, subject: str, server: Server) -> int
 
 
 def _check_stored(bench: Bench, subject: str, database: Path, table: str, taken: int) -> None:
-    """What was answered 201 is in the database, once."""
+    """Every intake that was answered 201 is in the database, once."""
     connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     try:
         (stored,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()

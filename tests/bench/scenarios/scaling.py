@@ -1,4 +1,4 @@
-"""What things cost one process, and what they cost the database and Redis behind it: the figures of `bench.scaling`.
+"""The costs of one process, and of the database and Redis behind it: the figures of `bench.scaling`.
 
 Everything is asked one at a time, as it comes to each of many processes: a busy process commits many intakes together
 and each costs less. CPU is read from the process table, what is written from PostgreSQL itself.
@@ -283,7 +283,7 @@ def _viewers(bench: Bench, place: Place, intake_us: float) -> dict[str, float]:
 
 
 def _idle_viewer(bench: Bench, noted: dict[str, float]) -> dict[str, float]:
-    """What it costs to have somebody who is told nothing: pings and their answers."""
+    """The cost of an idle viewer: pings and their answers."""
     return {"viewer_us": (noted["viewers_idle_ms"] - noted["idle_ms"]) / bench.scale.crowd_for_memory * 1e3}
 
 

@@ -37,7 +37,7 @@ class Told:
 
 @dataclass(slots=True)
 class _Known:
-    """What the baselines have seen so far; the last ten of each."""
+    """The observations of the baselines so far; the last ten of each."""
 
     waits: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     services: deque[float] = field(default_factory=lambda: deque(maxlen=10))
