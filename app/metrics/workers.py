@@ -19,7 +19,7 @@ from prometheus_client import Metric
 FOLDER = "PERFORMANCE_QUEUE_WORKER_METRICS"
 """The environment variable by which a parent tells its workers where the folder is."""
 
-_OWN_ONLY = frozenset(
+OWN_ONLY = frozenset(
     {
         "queue_items",
         "queue_wallet_operations",
@@ -27,6 +27,7 @@ _OWN_ONLY = frozenset(
         "queue_wallet_differences",
         "queue_wallet_check_age_seconds",
         "queue_webhook_endpoints",
+        "queue_push_subscriptions",
     }
 )
 """The same in every process, so one's own is the newest."""
@@ -100,7 +101,7 @@ def _copy(family: Metric) -> Metric:
 
 def _add(total: dict[str, Metric], values: dict[str, Any]) -> None:
     name = values["name"]
-    if name in _OWN_ONLY:
+    if name in OWN_ONLY:
         return
     family = total.setdefault(name, Metric(name, values["documentation"], values["type"]))
     combine = _NOT_ADDED.get(name, float.__add__)

@@ -28,7 +28,7 @@ class Encryption:
         private = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         public = private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self._push = WebPush(private, public, subscriber=subject)
-        self._push.vapid = _Vapid(private, public)
+        self._push.vapid = _Vapid(private_key, private, public)
 
     def encrypted(self, content: bytes, subscription: Subscription, ttl_seconds: int) -> tuple[dict[str, str], bytes]:
         """The headers and the body of the request that sends it. `ttl_seconds`: from 1; how long a push service may
@@ -50,10 +50,15 @@ class Encryption:
 class _Vapid(VAPID):
     """The library's own takes a mail address only, and leaves the port out of the audience."""
 
+    def __init__(self, key: ec.EllipticCurvePrivateKey, private: bytes, public: bytes) -> None:
+        super().__init__(private, public)
+        self._key = key
+        self._public_text = vapid_key.public_text(key)
+
     def get_authorization_header(self, endpoint: Any, subscriber: str, expiration: int) -> str:
         claims = {"aud": origin_of(str(endpoint)), "exp": int(time.time()) + expiration, "sub": subscriber}
-        token = jwt.encode(claims, self.private_key, algorithm="ES256")
-        return f"vapid t={token}, k={self.get_application_server_key(self.public_key)}"
+        token = jwt.encode(claims, self._key, algorithm="ES256")
+        return f"vapid t={token}, k={self._public_text}"
 
 
 def origin_of(url: str) -> str:

@@ -26,7 +26,8 @@ LOG = "log"
 KEPT_AFTERWARDS = timedelta(minutes=10)
 """How long a notice that has run out stays: longer than a part of the log may be read again after a crash."""
 
-_SUBSCRIBERS = select(PUSH_SUBSCRIPTIONS.c.user_id)
+_SUBSCRIBED = exists().where(PUSH_SUBSCRIPTIONS.c.user_id == ITEMS.c.user_id)
+"""Whether an item's user is told anything: looked up item by item, for there may be many subscribers."""
 _MOMENTS: Mapping[str, Moment] = {
     EventName.ITEM_STARTED: Moment.STARTED,
     EventName.ITEM_ABANDONED: Moment.ENDED,
@@ -154,7 +155,7 @@ class News:
 
 def read_news(connection: Connection, after: str | None, now: datetime) -> News:
     """The news in the next events behind a cursor."""
-    if not connection.execute(select(exists(_SUBSCRIBERS))).scalar_one():
+    if not connection.execute(select(exists().select_from(PUSH_SUBSCRIPTIONS))).scalar_one():
         return News(cursor=event_log.log_end(connection) or after, notices=(), is_end=True)
     through, is_end = event_log.log_stretch(connection, after, PAGE)
     if through is None:
@@ -183,7 +184,7 @@ def _begun_or_ended(connection: Connection, after: str | None, through: str, now
             or_(EVENTS.c.from_status.is_(None), EVENTS.c.from_status != str(Status.ABANDONED)),
             EVENTS.c.actor_role != str(Role.VIEWER),
             ITEMS.c.pass_through_mode.is_(False),
-            ITEMS.c.user_id.in_(_SUBSCRIBERS),
+            _SUBSCRIBED,
         )
     )
     rows = connection.execute(event_log.in_stretch(statement, connection, after, through)).all()
@@ -198,9 +199,7 @@ def _next_ones(connection: Connection, after: str | None, through: str, now: dat
     """The items that are next to be served in the rooms in which something has happened."""
     rooms = event_log.in_stretch(select(EVENTS.c.performer_id), connection, after, through)
     touched = set(connection.execute(rooms).scalars())
-    waiting = select(ITEMS.c.performer_id).where(
-        ITEMS.c.performer_id.in_(sorted(touched)), ACTIVE_ITEMS, ITEMS.c.user_id.in_(_SUBSCRIBERS)
-    )
+    waiting = select(ITEMS.c.performer_id).where(ITEMS.c.performer_id.in_(sorted(touched)), ACTIVE_ITEMS, _SUBSCRIBED)
     place = func.row_number().over(partition_by=ITEMS.c.performer_id, order_by=(ITEMS.c.created_at, ITEMS.c.item_id))
     columns = ITEMS.c.item_id, ITEMS.c.user_id, ITEMS.c.performer_id, ITEMS.c.notified
     queue = (
@@ -208,7 +207,8 @@ def _next_ones(connection: Connection, after: str | None, through: str, now: dat
         .where(ITEMS.c.performer_id.in_(waiting), ACTIVE_ITEMS, ITEMS.c.status == str(Status.CREATED))
         .subquery()
     )
-    heads = select(queue).where(queue.c.place == 1, queue.c.user_id.in_(_SUBSCRIBERS))
+    subscribed = exists().where(PUSH_SUBSCRIPTIONS.c.user_id == queue.c.user_id)
+    heads = select(queue).where(queue.c.place == 1, subscribed)
     return [
         _Found(row.item_id, Moment.NEXT, row.user_id, row.performer_id, now + Moment.NEXT.lasts)
         for row in connection.execute(heads)

@@ -1,6 +1,7 @@
 """The metrics as a Prometheus server reads them: each number moves when its event happens, and none carries an id."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from app.live.watched_room import Traffic
 from app.metrics.loop_lag import LoopLag
 from app.metrics.readings import DatabaseReadings, Readings
 from app.metrics.registry import VERSION, Metrics
+from app.metrics.workers import OWN_ONLY
 from app.store.disk import DiskUsage
 from app.wallet.breaker import Breaker, BreakerState
 from app.wire.websocket import CloseCode
@@ -339,6 +341,18 @@ async def test_an_open_breaker_is_shown() -> None:
     assert samples["queue_wallet_breaker_opened_total", ()] == 1
     assert samples["queue_wallet_operations", (("status", "dead"),)] == 2
     assert samples["queue_wallet_operations", (("status", "pending"),)] == 0
+
+
+async def test_what_is_the_same_in_every_process_is_not_added_up() -> None:
+    async def database() -> DatabaseReadings:
+        return answer_of_the_database()
+
+    metrics = Metrics(database="sqlite", close_codes=[])
+    metrics.watch(Numbers(database).readings())
+    text = (await metrics.text()).decode()
+    same = set(re.findall(r"^# HELP (\S+) .*the same in every process", text, re.MULTILINE))
+    assert len(same) >= 5
+    assert same <= OWN_ONLY
 
 
 async def test_what_a_pager_needs_is_shown() -> None:

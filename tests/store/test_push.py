@@ -1,9 +1,11 @@
 """Rows of push notifications, on both databases: who is owed what, once, and by which process."""
 
 from datetime import timedelta
+from typing import Any
 
 from msgspec.structs import replace
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
 from app.domain import command as do
 from app.domain.command import Actor, Role
@@ -13,8 +15,9 @@ from app.store import Store, event_log, push
 from app.store.push import News
 from app.store.push_tables import PUSH_NOTICES, PUSH_SUBSCRIPTIONS
 from tests.support.builders import NOON, PERFORMER
-from tests.support.stores import HandClock, build_writer, complete_of, queue_item, send, start_of
+from tests.support.stores import Database, HandClock, build_writer, complete_of, queue_item, send, start_of
 from tests.support.stores import database_fixture as database_fixture
+from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
 from tests.support.stores import store_fixture as store_fixture
 
 MINUTE = timedelta(minutes=1)
@@ -231,6 +234,24 @@ def test_what_is_not_to_be_sent_to_is_left_out_and_what_was_tried_least_comes_fi
         assert push.delete_subscription(connection, "eve", "phone", "https://push.example/another") is False
         assert push.delete_subscription(connection, "eve", "phone") is True
     assert due() == [items[0].item_id]
+
+
+def test_subscribers_are_looked_up_one_by_one_however_many_there_are(sqlite_database: Database) -> None:
+    store, clock = sqlite_database.open(), HandClock()
+    subscribe(store, "ada")
+    reader = Reader(store, clock)
+    writer = build_writer(store, clock)
+    send(writer, start_of(queue_item(writer, user_id="ada")))
+    statements: list[tuple[str, Any]] = []
+    listen(store.engines.reader, "before_cursor_execute", lambda *call: statements.append(call[2:4]))
+    assert len(reader.read()) == 1
+    scans = []
+    with store.reading() as connection:
+        for statement, values in list(statements):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            scans += [statement for row in plan if "SCAN push_subscriptions" in row.detail]
+    assert len(scans) == 1, "but for the question whether there is one"
+    assert scans[0].startswith("SELECT EXISTS")
 
 
 def test_a_user_is_forgotten(store: Store) -> None:
