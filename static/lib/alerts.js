@@ -29,12 +29,17 @@ export class Alerts {
     if (document.visibilityState === "visible" || !("Notification" in window)) return;
     if (Notification.permission !== "granted") return;
     const details = { body, tag, icon: "/static/icons/icon-192.png" };
-    // Where the same is pushed, the worker shows it: its notifications of one tag take each other's place.
-    if (browserStorage.getItem(PUSH_SLOT)) this.#byWorker(title, details);
-    else this.#show(title, details);
+    this.#show(title, details);
   }
 
-  #show(title, details) {
+  async #show(title, details) {
+    const byWorker = { ...details, data: { path: location.pathname, at: Date.now() }, renotify: true };
+    // Where the same is pushed, the worker shows it: its notifications of one tag take each other's place.
+    const worker = browserStorage.getItem(PUSH_SLOT) ? await registration() : null;
+    if (worker) {
+      worker.showNotification(title, byWorker);
+      return;
+    }
     try {
       const notification = new Notification(title, details);
       notification.onclick = () => {
@@ -42,12 +47,7 @@ export class Alerts {
         notification.close();
       };
     } catch {
-      this.#byWorker(title, details);
+      (await registration())?.showNotification(title, byWorker);
     }
-  }
-
-  async #byWorker(title, details) {
-    const data = { path: location.pathname, at: Date.now() };
-    (await registration())?.showNotification(title, { ...details, data, renotify: true });
   }
 }

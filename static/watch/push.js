@@ -32,26 +32,27 @@ async function subscription(publicKey) {
   return pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: publicKey });
 }
 
-/** Stores this browser's subscription for whoever is looking. Resolves to whether it is stored, or null if the service
- * sends no notifications. */
+/** Stores this browser's subscription for whoever is looking. Resolves to what that gives: "pushed", "keepOpen" where it
+ * cannot be had, "on" where the service sends no notifications. */
 async function store(session) {
   const { publicKey } = await session.get("/v1/push");
-  if (publicKey === null) return null;
+  if (publicKey === null) return "on";
   try {
     const { endpoint, keys } = (await subscription(publicKey)).toJSON();
     const name = kept()?.name ?? newId();
     await session.send("PUT", pathOf(name), { endpoint, keys, language });
     browserStorage.setItem(PUSH_SLOT, JSON.stringify({ name, user: session.claims.sub, at: Date.now() }));
-    return true;
+    return "pushed";
   } catch {
-    return false;
+    return "keepOpen";
   }
 }
 
-/** After a click: from "on" or "sound", what the reader was allowed to be told by, to what can be promised. */
+/** After a click. `allowed`: "on" or "sound", as in alerts.js. Resolves to what can be promised: that, or as `store`, or
+ * "install". */
 export async function subscribe(session, allowed) {
   try {
-    if (allowed === "on") return { true: "pushed", false: "keepOpen", null: "on" }[await store(session)];
+    if (allowed === "on") return await store(session);
     // Only Safari on a phone or tablet says whether its page was opened from the home screen.
     const wouldHelp = navigator.standalone === false && (await session.get("/v1/push")).publicKey !== null;
     return wouldHelp ? "install" : "sound";

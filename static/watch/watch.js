@@ -1,5 +1,5 @@
 // The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
-import { alertReader, markTab, wanted } from "../lib/attention.js";
+import { alertReader, markTab } from "../lib/attention.js";
 import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
 import { ask, toast } from "../lib/dialog.js";
@@ -17,6 +17,7 @@ import { drawClock, drawStage } from "./stage-card.js";
 import { Session } from "../lib/session.js";
 import { isNext, isStill, onStage, stageSeconds, standing } from "../lib/stage.js";
 import { prepareNextVisit } from "./next-visit.js";
+import { pushSwitch } from "./push-switch.js";
 import { accuracyText, openOutlook, waitOfNew } from "./outlook.js";
 import { browserStorage, tabStorage } from "../lib/storage.js";
 import { waitClock, waitOf, waitText } from "../lib/wait.js";
@@ -34,6 +35,7 @@ const MILESTONES = {
 
 const performer = decodeURIComponent(location.pathname.split("/")[2] ?? "");
 const session = new Session();
+const push = pushSwitch(session);
 const client = new QueueClient({ performerId: performer, token: session.token });
 
 translate(document);
@@ -210,14 +212,6 @@ function drawRoom(items) {
   );
 }
 
-// Being told while the page is closed
-
-const push = {
-  load: () => import("./push.js"),
-  on: async (outcome) => (await push.load()).subscribe(session, outcome),
-  off: async () => (await push.load()).unsubscribe(session),
-};
-
 // The hero
 
 function drawHero(items) {
@@ -386,6 +380,7 @@ session.addEventListener("change", () => {
   Object.assign(history, { items: [], total: 0, loaded: false });
   outcome = null;
   client.setToken(session.token);
+  push.keep();
 });
 everySecond(() => client.state.version !== null && drawClock(client.state.items, client.now()));
 setInterval(draw, 15_000);
@@ -394,5 +389,5 @@ client.connect();
 client.ready.then(async () => {
   outlook = openOutlook(session, performer, draw);
   await prepareNextVisit();
-  if (wanted() && isOwner()) (await push.load()).renew(session);
+  push.keep();
 });

@@ -162,18 +162,22 @@ async def test_a_push_service_that_is_busy_is_asked_again(api: Api, service: Pus
     assert (await outcomes(api))["retried"] >= 1
 
 
-async def test_what_is_refused_or_too_late_is_not_sent_again(server: Server, api: Api, service: PushService) -> None:
+async def test_what_is_refused_or_too_late_is_not_sent_again(
+    api: Api, service: PushService, caplog: pytest.LogCaptureFixture
+) -> None:
     before = await outcomes(api)
     eve, ada = fresh("eve"), fresh("ada")
     service.answer = lambda _: (403, "")
     await subscribe(api, eve, service)
-    await api.intake(fresh("mira"), userId=eve)
+    refused = await api.intake(fresh("mira"), userId=eve)
     await until_counted(api, "refused", before["refused"] + 1)
     service.answer = lambda _: (503, "Retry-After: 3600\r\n")
     await subscribe(api, ada, service)
     await api.intake(fresh("mira"), userId=ada)
     await until_counted(api, "expired", before["expired"] + 1)
     assert len(service.received) == 2
+    (line,) = [record.getMessage() for record in caplog.records if "push service" in record.getMessage()]
+    assert line == f"a push service refused what item {refused['itemId']} has to say: it answered 403"
 
 
 async def test_a_push_service_that_does_not_answer_holds_up_nobody_else(api: Api, service: PushService) -> None:
