@@ -18,6 +18,7 @@ from app.domain.command import Role
 from app.domain.errors import ItemNotFound
 from app.domain.item import Item
 from app.domain.room import Room
+from app.engine.deadline import Deadline
 from app.engine.queries import Queries
 from app.simulate.catalogue import CATALOGUES, PERFORMERS, USERS, draw_applause, draw_request, performer_name, user_name
 from app.simulate.escrow_client import EscrowClient
@@ -259,10 +260,10 @@ async def test_an_update_that_leaves_out_what_happened_is_noticed(
 async def test_an_acknowledged_item_that_is_gone_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     found = Queries.item
 
-    async def item(self: Queries, item_id: str) -> tuple[Item, Room]:
+    async def item(self: Queries, item_id: str, deadline: Deadline | None = None) -> tuple[Item, Room]:
         if item_id[-1] in "0123":
             raise ItemNotFound("There is no such item.")
-        return await found(self, item_id)
+        return await found(self, item_id, deadline)
 
     server.replace(monkeypatch, Queries, "item", item)
     report = await Run(plan(server, seconds=2, rate=20), sign(server)).run()
