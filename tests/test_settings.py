@@ -193,6 +193,7 @@ WRONG = {
         "redis://cache.example:70000",
         "redis://cache .example",
         "redis://[::1",
+        "redis://cache.example/queue",
     ],
     "AUTH_SECRET_PREVIOUS": ["short"],
     "MAX_TOKEN_SECONDS": ["-1", "soon"],

@@ -22,6 +22,7 @@ _NO_SENTENCE = re.compile(r"[0-9A-Z]")
 """32 random characters of base64 are all small letters or `-` or `_` once in 10^11 keys."""
 _EXAMPLE = re.compile("secret|passw|change|example|default|develop|product|testing", re.IGNORECASE)
 """Each is in a random key of 64 characters of base64 less than once in 500,000 keys."""
+_REDIS_DATABASE = re.compile(r"/?[0-9]{0,5}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
 
 
@@ -143,9 +144,13 @@ def check_redis_url(url: str) -> str:
         raise ValueError("must not contain spaces; write %20")
     try:
         parts = urlsplit(url)
-        sensible = parts.port != 0 and bool(parts.path if parts.scheme == "unix" else parts.hostname)
+        is_unix = parts.scheme == "unix"
+        sensible = parts.port != 0 and bool(parts.path if is_unix else parts.hostname)
     except ValueError:
-        sensible = False
+        is_unix = sensible = False
     if not sensible:
         raise ValueError("must have a host, or with unix:// a path, and at most a port from 1 to 65535")
+    if not is_unix and not _REDIS_DATABASE.fullmatch(parts.path):
+        # The driver would take database 0.
+        raise ValueError("must have a number as its database, or none")
     return url

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from app.store import indexes, pooling
 from app.store.compaction import DONE, PROGRESS
@@ -25,6 +25,8 @@ MIGRATION_LOCK_TIMEOUT_MS = 60_000
 TABLE_LOCK_TIMEOUT_MS = 1_000
 LOCKED = ("55P03", "40P01")
 """PostgreSQL's codes for a lock that was not to be had in time, and for two that wait for each other."""
+NOT_ALLOWED = "42501"
+"""PostgreSQL's code for what this user may not do."""
 LOCK_ATTEMPTS = 30
 LOCK_PAUSE_SECONDS = 0.5
 OLDEST_RELEASE = "oldest_release"
@@ -44,16 +46,19 @@ def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -
     starts afresh, and its log goes on behind what was lost. With `contract`, given once no process of the previous
     release runs any more, processes that start from now on write what that release cannot read; a new database and
     SQLite, which has one process, need not be told. Raises DatabaseRefusedError for a database made by newer code, or
-    that cannot be opened.
+    that cannot be opened or written.
     """
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
             with _opened(engine) as connection, connection.begin():
                 _upgrade(connection, restored=restored, contract=contract)
             break
-        except OperationalError as error:
-            if attempt == LOCK_ATTEMPTS or getattr(error.orig, "sqlstate", None) not in LOCKED:
-                raise
+        except DBAPIError as error:
+            code = getattr(error.orig, "sqlstate", None)
+            if code not in LOCKED and code != NOT_ALLOWED and type(error) not in (OperationalError, DatabaseError):
+                raise  # a migration is wrong
+            if code not in LOCKED or attempt == LOCK_ATTEMPTS:
+                raise _refusal(error) from None
         time.sleep(LOCK_PAUSE_SECONDS)
     indexes.build_missing(engine)
 
@@ -127,8 +132,7 @@ def _opened(engine: Engine) -> Iterator[Connection]:
         connection = engine.connect()
         is_shared = engine.dialect.name == "postgresql" and pooling.shares_sessions(engine)
     except DBAPIError as error:
-        reason = str(error.orig).strip().partition("\n")[0]
-        raise DatabaseRefusedError(f"The database cannot be used: {reason}") from None
+        raise _refusal(error) from None
     try:
         with connection:
             if is_shared:
@@ -139,6 +143,11 @@ def _opened(engine: Engine) -> Iterator[Connection]:
     except DatabaseRefusedError:
         engine.dispose()
         raise
+
+
+def _refusal(error: DBAPIError) -> DatabaseRefusedError:
+    reason = str(error.orig).strip().partition("\n")[0]
+    return DatabaseRefusedError(f"The database cannot be used: {reason}")
 
 
 def _is_newer(connection: Connection, config: Config) -> bool:

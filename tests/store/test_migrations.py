@@ -12,6 +12,7 @@ import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, insert, select, text
+from sqlalchemy.engine import make_url
 from sqlmodel import SQLModel
 
 from app.sandbox.tables import SANDBOX_TABLES
@@ -245,6 +246,18 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     path.write_text("Dear diary, " * 1000)
     assert "cannot be used" in the_line(run("serve", f"sqlite:///{path}"))
     assert path.read_text().startswith("Dear diary")
+
+
+def test_a_postgresql_in_which_nothing_may_be_made_is_one_line(postgres_url: str) -> None:
+    with engine_of(postgres_url) as engine, engine.begin() as connection:
+        connection.execute(text("DROP ROLE IF EXISTS onlooker"))
+        connection.execute(text("CREATE ROLE onlooker LOGIN"))
+    url = make_url(postgres_url).set(username="onlooker").render_as_string()
+    try:
+        assert "permission denied" in the_line(run("migrate", url))
+    finally:
+        with engine_of(postgres_url) as engine, engine.begin() as connection:
+            connection.execute(text("DROP ROLE onlooker"))
 
 
 def test_a_second_process_on_the_same_sqlite_file_is_refused(tmp_path: Path) -> None:
