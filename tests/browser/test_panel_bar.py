@@ -90,6 +90,9 @@ def test_a_performers_name_is_whole_on_a_narrow_phone_while_all_is_well(room: Ro
     is_whole = "name => name.scrollWidth <= name.clientWidth && name.scrollHeight <= name.clientHeight"
     wait_for(panel, lambda: bool(name.evaluate(is_whole)))
     assert panel.evaluate(RUNS_OVER) <= 0
+    refused = windows.open(f"{room.panel_url}x", size={"width": 360, "height": 740})
+    expect(refused.get_by_text("This link isn’t valid any more.")).to_be_visible()
+    assert refused.locator("#performer").evaluate(is_whole)
     panel.context.set_offline(True)
     pill = panel.get_by_test_id("connection")
     expect(pill).to_contain_text("Reconnecting")
