@@ -203,9 +203,24 @@ function show(openapi, asyncapi) {
   reveal();
 }
 
-/** Hide every entry that does not hold all of the words, and every section that is left without one. */
-function search(text) {
+let asked = "";
+
+/** Shows what holds all of the words, here and in the guides. */
+async function search(text) {
+  asked = text;
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const here = filter(words);
+  const say = (n) => (byId("found").textContent = words.length ? t("docs.found", { n }) : "");
+  say(here);
+  const links = words.length ? await (await import("./guide-search.js")).findInGuides(words).catch(() => []) : [];
+  if (asked !== text) return;
+  byId("in-guides").hidden = links.length === 0;
+  byId("guide-list").replaceChildren(...links);
+  say(here + links.length);
+}
+
+/** Hides every entry that does not hold all of the words, and every section that is left without one. How many stay. */
+function filter(words) {
   let found = 0;
   for (const part of document.querySelectorAll("#sections > section")) {
     for (const one of part.querySelectorAll("details")) {
@@ -218,7 +233,7 @@ function search(text) {
     part.hidden = words.length > 0 && !isProse && shown(part) === 0;
     found += shown(part);
   }
-  byId("found").textContent = words.length ? t("docs.found", { n: found }) : "";
+  return found;
 }
 
 /** Open what the address names, so that a link into the page shows something. */
@@ -244,6 +259,7 @@ try {
   show(...(await Promise.all([load("/openapi.json"), load("/asyncapi.json")])));
   window.addEventListener("hashchange", reveal);
   byId("search").addEventListener("input", (event) => search(event.target.value));
+  byId("search").value ||= new URLSearchParams(location.search).get("q") ?? "";
   search(byId("search").value);
 } catch (error) {
   byId("trouble").hidden = false;

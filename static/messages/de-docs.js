@@ -4,7 +4,8 @@ export default {
   "docs.documents": "Dokumente",
   "docs.guides": "Anleitungen",
   "docs.search": "Suchen",
-  "docs.searchLabel": "Die Schnittstelle durchsuchen",
+  "docs.searchLabel": "Schnittstelle und Anleitungen durchsuchen",
+  "docs.inGuides": "In den Anleitungen",
   "docs.contents": "Inhalt",
   "docs.found": { one: "{n} gefunden", other: "{n} gefunden" },
   "docs.generated":

@@ -76,6 +76,21 @@ def test_a_search_leaves_what_holds_all_of_its_words(page: Page, server: Server)
     expect(everything).to_have_count(before)
 
 
+def test_a_search_leads_into_the_guides_also_from_one_of_them(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/docs/guides/operate")
+    page.get_by_role("searchbox", name="Search the interface and the guides").fill("OBS browser source")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{server.url}/docs?q=OBS+browser+source")
+    found = page.locator("#in-guides")
+    link = found.get_by_role("link", name="Embed a viewer's place · The overlay for a stream")
+    expect(found).to_contain_text("browser source")
+    page.get_by_role("searchbox").fill("zzzz")
+    expect(found).to_be_hidden()
+    page.get_by_role("searchbox").fill("obs browser source")
+    link.click()
+    expect(page).to_have_url(f"{server.url}/docs/guides/embed#the-overlay-for-a-stream")
+
+
 def test_a_link_to_an_entry_that_a_search_has_hidden_shows_it(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/docs")
     page.get_by_role("searchbox").fill("healthz")
@@ -111,7 +126,7 @@ def test_the_page_speaks_german_and_says_what_is_english(browser: Browser, serve
         "Live-Socket",
     ):
         expect(page.get_by_role("heading", level=2, name=section)).to_be_visible()
-    page.get_by_role("searchbox", name="Die Schnittstelle durchsuchen").fill("healthz")
+    page.get_by_role("searchbox", name="Schnittstelle und Anleitungen durchsuchen").fill("healthz")
     expect(page.get_by_role("status").first).to_contain_text("gefunden")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     context.close()

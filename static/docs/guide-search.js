@@ -1,0 +1,54 @@
+// Finds the sections of the guides that hold all of the words. The guides are fetched when somebody first searches.
+import { el } from "../lib/dom.js";
+
+const AROUND = 70;
+let fetched = null;
+
+/** [{title, heading, address, text}] of every section of every guide. */
+async function allSections() {
+  const pageOf = async (address) => {
+    const response = await fetch(address);
+    if (!response.ok) throw new Error(`${address} answered ${response.status}`);
+    return new DOMParser().parseFromString(await response.text(), "text/html");
+  };
+  const list = await pageOf("/docs/guides");
+  const addresses = [...list.querySelectorAll(".guide li a")].map((link) => link.getAttribute("href"));
+  const guides = await Promise.all(addresses.map(async (address) => sectionsOf(address, await pageOf(address))));
+  return guides.flat();
+}
+
+function sectionsOf(address, page) {
+  const guide = page.querySelector(".guide");
+  const title = guide.querySelector("h1").textContent;
+  const sections = [];
+  for (const node of guide.children) {
+    if (["H1", "H2"].includes(node.tagName)) {
+      const anchor = node.tagName === "H1" ? "" : `#${node.id}`;
+      sections.push({ title, heading: node.textContent, address: address + anchor, text: "" });
+    }
+    sections.at(-1).text += ` ${node.textContent}`;
+  }
+  return sections;
+}
+
+/** Links to the sections that hold all of the words, each with what stands around the first of them. */
+export async function findInGuides(words) {
+  fetched ??= allSections();
+  fetched.catch(() => (fetched = null));
+  return (await fetched)
+    .filter(({ text }) => words.every((word) => text.toLowerCase().includes(word)))
+    .map(({ title, heading, address, text }) =>
+      el(
+        "li",
+        {},
+        el("a", { href: address }, title === heading ? title : `${title} · ${heading}`),
+        el("p", { class: "muted" }, around(text, words[0])),
+      ),
+    );
+}
+
+function around(text, word) {
+  const plain = text.replace(/\s+/g, " ").trim();
+  const from = Math.max(0, plain.toLowerCase().indexOf(word) - AROUND);
+  return `${from ? "… " : ""}${plain.slice(from, from + 2 * AROUND + word.length)} …`;
+}
