@@ -1,13 +1,17 @@
-"""`python -m tests.fuzz`: many cases against a server of its own; exit code 1 if one has failed."""
+"""`python -m tests.fuzz`: many cases against a server of its own; exit code 1 if one has failed. Ctrl-C ends it early,
+with the report of the cases so far."""
 
 import argparse
 import asyncio
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-from tests.fuzz.assault import assault
-from tests.support.server import serving
+from tests.fuzz.assault import Report, assault
+from tests.support.server import Server, serving
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def main() -> int:
@@ -15,11 +19,33 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=0, help="of the first case")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, serving(Path(folder)) as server:
-        report = asyncio.run(assault(server.port, server.admin, range(options.seed, options.seed + options.cases)))
+    report = Report()
+    seeds = range(options.seed, options.seed + options.cases)
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
+        serving(Path(folder)) as server,
+        suppress(KeyboardInterrupt),
+    ):
+        asyncio.run(_assault(server, seeds, report))
     print(f"{report.cases} cases; answers by status: {dict(sorted(report.answers.items()))}")
-    print(*report.failures, sep="\n")
+    for failure in report.failures:
+        print(failure)
     return 1 if report.failures else 0
+
+
+async def _assault(server: Server, seeds: range, report: Report) -> None:
+    """Says every now and then how far it is."""
+
+    async def say() -> None:
+        while True:
+            await asyncio.sleep(SECONDS_BETWEEN_LINES)
+            print(f"{report.cases} of {len(seeds)} cases, {len(report.failures)} failures", file=sys.stderr)
+
+    saying = asyncio.create_task(say())
+    try:
+        await assault(server.port, server.admin, seeds, report)
+    finally:
+        saying.cancel()
 
 
 if __name__ == "__main__":

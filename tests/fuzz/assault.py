@@ -26,9 +26,9 @@ class Report:
     failures: list[str] = field(default_factory=list)
 
 
-async def assault(port: int, token: str, seeds: Iterable[int]) -> Report:
-    """Try these cases. `token`: an administrator's, for the requests that have one."""
-    report, left = Report(), iter(seeds)
+async def assault(port: int, token: str, seeds: Iterable[int], report: Report | None = None) -> Report:
+    """Try these cases. `token`: an administrator's, for the requests that have one. `report`: filled as they go on."""
+    report, left = report or Report(), iter(seeds)
 
     async def work() -> None:
         for seed in left:
