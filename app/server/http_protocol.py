@@ -28,6 +28,7 @@ from app.domain.errors import (
     Unavailable,
     UriTooLong,
 )
+from app.server import request_head
 from app.server.admission import Address, Cause, admission_of
 from app.server.read_gate import Hold, ReadGate
 from app.server.refusals import response_bytes
@@ -41,10 +42,6 @@ T = TypeVar("T")
 
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 """RFC 3986 section 3.2: a host, and perhaps a port."""
-
-_HANDSHAKE_LISTS = frozenset({b"connection", b"sec-websocket-extensions", b"sec-websocket-protocol"})
-LARGEST_HANDSHAKE_LISTS = 1024
-"""Bytes of these together. The WebSocket library takes 20 ms for lists that fill a head; browsers send 100 bytes."""
 
 LARGEST_LEFTOVER = 16 * 1024 * 1024
 """Bytes that are read and dropped after an answer that ends the connection."""
@@ -216,12 +213,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _check_size(self) -> None:
         if self._phase in (_Phase.NEW, _Phase.HEAD) and self._phase_bytes > self._limits.head_bytes:
             refusal = HeadersTooLarge(f"A request's head can be at most {self._limits.head_bytes} bytes.")
-            self._refuse(refusal if self.headers else self._too_long(), Cause.HEAD_SIZE)
+            self._refuse(refusal if self.headers else request_head.uri_too_long(), Cause.HEAD_SIZE)
         elif self._phase is _Phase.BODY and self._phase_bytes > self._limits.body_bytes:
             self._refuse(PayloadTooLarge("The body is too large."), Cause.BODY_SIZE)
-
-    def _too_long(self) -> UriTooLong:
-        return UriTooLong("The request's address is too long.")
 
     def _enter(self, phase: _Phase) -> None:
         self._phase = phase
@@ -391,7 +385,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _parse_without_offer(self) -> None:
         """Read a head again without its offer, which may be ignored. httptools takes any Upgrade for one that is
         accepted, and drops the body (uvicorn's issue 2722)."""
-        head = _head(self.scope["method"], self.url, self.parser.get_http_version(), _without_offer(self.headers))
+        headers = request_head.without_offer(self.headers)
+        head = request_head.written(self.scope["method"], self.url, self.parser.get_http_version(), headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._parse_piece(head)
@@ -400,20 +395,14 @@ class QueueHttpProtocol(HttpToolsProtocol):
         """In place of uvicorn's, which drops what comes behind the head: the handshake is counted, waits for its turn
         and goes on in our own class."""
         self._enter(_Phase.DONE)
-        limits, admission = self._limits, self._admission
-        if len(self.url) > limits.line_bytes - len("GET  HTTP/1.1"):
-            self._refuse(self._too_long(), Cause.HEAD_SIZE)
-        elif any(len(name) + len(value) + 2 > limits.line_bytes for name, value in self.headers):
-            self._refuse(HeadersTooLarge(f"A header can be at most {limits.line_bytes} bytes."), Cause.HEAD_SIZE)
-        elif sum(len(value) for name, value in self.headers if name in _HANDSHAKE_LISTS) > LARGEST_HANDSHAKE_LISTS:
-            self._refuse(HeadersTooLarge("The handshake offers too much."), Cause.HEAD_SIZE)
-        elif _announces_body(self.headers):
-            self._refuse(BadRequest("A WebSocket handshake has no body."), Cause.HANDSHAKE)
+        refusal = request_head.handshake_refusal(self.url, self.headers, line_bytes=self._limits.line_bytes)
+        if refusal is not None:
+            self._refuse(*refusal)
         elif self._is_serving:
             self._refuse(BadRequest("A WebSocket handshake waits for the answers before it."), Cause.HANDSHAKE)
         elif (seconds := self._too_often()) is not None:
             self._end_with(RateLimitExceeded("Too many handshakes.", retry_after_seconds=seconds))
-        elif (delay := self._of_address(admission.handshake_delay)) is None:
+        elif (delay := self._of_address(self._admission.handshake_delay)) is None:
             self._end_with(Unavailable("Too many handshakes at once.", retry_after_seconds=5))
         elif delay:
             self._reading.hold(Hold.HANDSHAKE)
@@ -438,7 +427,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._reading.open()
         protocol = QueueSocketProtocol(config=self.config, server_state=self.server_state, app_state=self.app_state)
         self._admission.replace(self, protocol)
-        protocol.take_over(self.transport, _head("GET", self.url, "1.1", self.headers), rest, cast(Any, self.scope))
+        protocol.take_over(
+            self.transport, request_head.written("GET", self.url, "1.1", self.headers), rest, cast(Any, self.scope)
+        )
         self.transport.set_protocol(protocol)
 
     # Refusals
@@ -506,26 +497,3 @@ class QueueHttpProtocol(HttpToolsProtocol):
 
 def _response_transport(cycle: RequestResponseCycle) -> ResponseTransport:
     return cast(ResponseTransport, cycle.transport)
-
-
-def _head(method: str, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    lines = [b"%s %s HTTP/%s" % (method.encode(), url, version.encode())]
-    lines += [name + b": " + value for name, value in headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def _without_offer(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    kept = []
-    for name, value in headers:
-        if name == b"connection":
-            tokens = [token.strip() for token in value.split(b",")]
-            value = b", ".join(token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings"))
-        if value and name not in (b"upgrade", b"http2-settings"):
-            kept.append((name, value))
-    return kept
-
-
-def _announces_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b" 0")) for name, value in headers
-    )

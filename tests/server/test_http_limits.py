@@ -18,7 +18,7 @@ from tests.support.server import Api, Server, intake_body, serving
 
 pytestmark = pytest.mark.anyio
 
-SOON = Limits(head_seconds=0.3, body_seconds=0.3, write_seconds=0.5, close_seconds=0.3)
+SOON = Limits(head_seconds=0.8, body_seconds=0.3, write_seconds=0.5, close_seconds=0.3)
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: test\r\n"
 HANDSHAKE = (
     b"GET /v1/performers/mira/queue/live HTTP/1.1\r\nHost: test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
