@@ -35,16 +35,25 @@ class Encryption:
         keep it for a browser that is away. A tenth of a millisecond's work or two."""
         message = self._push.get(
             content,
-            WebPushSubscription.model_validate(
-                {
-                    "endpoint": subscription.endpoint,
-                    "keys": {"p256dh": subscription.p256dh, "auth": subscription.auth},
-                }
-            ),
+            _as_the_librarys(subscription),
             ttl=ttl_seconds,
         )
         headers: Mapping[str, str] = message.headers  # type: ignore[assignment]
         return {"content-type": "application/octet-stream", **headers}, message.encrypted
+
+
+def can_encrypt_for(subscription: Subscription) -> bool:
+    """Whether the library takes the endpoint for a URL."""
+    try:
+        _as_the_librarys(subscription)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_the_librarys(subscription: Subscription) -> WebPushSubscription:
+    keys = {"p256dh": subscription.p256dh, "auth": subscription.auth}
+    return WebPushSubscription.model_validate({"endpoint": subscription.endpoint, "keys": keys})
 
 
 class _Vapid(VAPID):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
+from traceback import format_tb
 from typing import NamedTuple
 
 from app.domain.errors import ItemNotFound, QueueError
@@ -189,30 +190,38 @@ class Pusher:
             if notice.key in self._flights or flying[subscription.origin] >= AT_ONE_ORIGIN:
                 continue
             flying[subscription.origin] += 1
-            task = asyncio.create_task(self._send(notice, subscription))
+            task = asyncio.create_task(self._attempt(notice, subscription))
             self._flights[notice.key] = _Flight(task, subscription.origin)
             task.add_done_callback(lambda _, notice=notice: self._ended(notice))  # type: ignore[misc]
 
     def _ended(self, notice: Notice) -> None:
         task = self._flights.pop(notice.key).task
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("sending a push notification about item %s failed", notice.item_id, exc_info=error)
+            _log_failure(notice, error)
         self.wake()
 
-    async def _send(self, notice: Notice, subscription: Subscription) -> None:
+    async def _attempt(self, notice: Notice, subscription: Subscription) -> None:
         try:
-            text = await self._text(notice, subscription)
-            if text is None:
-                await self._finish(notice, Outcome.OUTDATED)
-                return
-            lasts = max(1, int((notice.expires_at - self._clock()).total_seconds()))
-            headers, body = self._encryption.encrypted(_payload(notice, text), subscription, lasts)
-            headers |= {"urgency": "normal" if notice.moment is Moment.ENDED else "high", "topic": _topic(notice)}
-            await self._record(notice, subscription, await self._posting.post(subscription.endpoint, headers, body))
+            try:
+                await self._send(notice, subscription)
+            except (ValueError, TypeError, LookupError) as error:
+                # A mistake of ours would be made again.
+                _log_failure(notice, error)
+                await self._finish(notice, Outcome.REFUSED)
         except QueueError as refusal:
             log.warning("a push notification about item %s waits (%s)", notice.item_id, refusal.code)
             # It keeps its place meanwhile: it may have been sent and could not be recorded.
             await asyncio.sleep(RETRIES.pause(notice.attempts + 1, self._random))
+
+    async def _send(self, notice: Notice, subscription: Subscription) -> None:
+        text = await self._text(notice, subscription)
+        if text is None:
+            await self._finish(notice, Outcome.OUTDATED)
+            return
+        lasts = max(1, int((notice.expires_at - self._clock()).total_seconds()))
+        headers, body = self._encryption.encrypted(_payload(notice, text), subscription, lasts)
+        headers |= {"urgency": "normal" if notice.moment is Moment.ENDED else "high", "topic": _topic(notice)}
+        await self._record(notice, subscription, await self._posting.post(subscription.endpoint, headers, body))
 
     async def _text(self, notice: Notice, subscription: Subscription) -> Text | None:
         try:
@@ -243,6 +252,12 @@ class Pusher:
     async def _finish(self, notice: Notice, outcome: Outcome) -> None:
         await self._lanes.run(lambda connection: push.finish(connection, notice))
         self.outcomes[outcome] += 1
+
+
+def _log_failure(notice: Notice, error: BaseException) -> None:
+    """Without the error's own text, which may hold the endpoint."""
+    trace = "".join(format_tb(error.__traceback__))
+    log.error("telling about item %s failed: %s\n%s", notice.item_id, type(error).__name__, trace)
 
 
 def _payload(notice: Notice, text: Text) -> bytes:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from app.domain.errors import FieldError, InvalidRequest, NotFound
 from app.domain.push import Language, Subscription
 from app.engine.lane import Lanes
-from app.push.encryption import origin_of, public_point, shared_secret
+from app.push.encryption import can_encrypt_for, origin_of, public_point, shared_secret
 from app.store import push
 from app.webhooks.targets import Targets
 
@@ -50,6 +50,8 @@ class PushSubscriptions:
             created_at=now,
             renewed_at=now,
         )
+        if not can_encrypt_for(subscription):
+            raise _invalid("endpoint", "is not a URL")
 
         def write(connection: Connection) -> Stored:
             is_new = push.save_subscription(connection, subscription)
@@ -66,6 +68,9 @@ class PushSubscriptions:
 
 def _valid(field: str, key: str | None) -> str:
     if key is None:
-        problem = "is not a key that a browser gives"
-        raise InvalidRequest(f"The request is not valid: {field} {problem}.", errors=[FieldError(field, problem)])
+        raise _invalid(field, "is not a key that a browser gives")
     return key
+
+
+def _invalid(field: str, problem: str) -> InvalidRequest:
+    return InvalidRequest(f"The request is not valid: {field} {problem}.", errors=[FieldError(field, problem)])

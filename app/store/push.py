@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import asdict
-from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.command import Role
@@ -49,7 +49,9 @@ def save_subscription(connection: Connection, subscription: Subscription) -> boo
     values = {**asdict(subscription), "language": str(subscription.language)}
     if before is not None:
         values["created_at"] = before.created_at
-    connection.execute(insert(PUSH_SUBSCRIPTIONS), values)
+    # Two tabs of a browser may do this at once, in two processes: the first one's stands.
+    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    connection.execute(upsert(PUSH_SUBSCRIPTIONS).on_conflict_do_nothing(), values)
     newest_first = (
         select(PUSH_SUBSCRIPTIONS.c.name)
         .where(PUSH_SUBSCRIPTIONS.c.user_id == subscription.user_id)
@@ -183,7 +185,8 @@ def _begun_or_ended(connection: Connection, after: str | None, through: str, now
             # An abandoned item that is refunded has been told of, and who cancels knows it.
             or_(EVENTS.c.from_status.is_(None), EVENTS.c.from_status != str(Status.ABANDONED)),
             EVENTS.c.actor_role != str(Role.VIEWER),
-            ITEMS.c.pass_through_mode.is_(False),
+            # What passes through is on stage and off it in one step.
+            or_(ITEMS.c.pass_through_mode.is_(False), EVENTS.c.name != str(EventName.ITEM_STARTED)),
             _SUBSCRIBED,
         )
     )

@@ -70,7 +70,7 @@ class Targets:
         """The address to connect to. Raises ForbiddenTarget if any that the name has may not be connected to."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for a name that cannot be one, such as a..b
             raise httpcore2.ConnectError("the host's name has no address") from None
         addresses = [str(each[4][0]) for each in found]
         if not self._allows_private(host) and not all(map(_is_public, addresses)):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.settings import vapid_key
+from app.webhooks.posting import Answer, Posting
 from tests.push.push_service import PushService, Received, checked_claims, push_service
 from tests.support.cluster import until
 from tests.support.command_line import run
@@ -180,6 +181,31 @@ async def test_what_is_refused_or_too_late_is_not_sent_again(
     assert line == f"a push service refused what item {refused['itemId']} has to say: it answered 403"
 
 
+async def test_a_name_that_nobody_can_have_is_a_push_service_that_is_away(api: Api, service: PushService) -> None:
+    ada, before = fresh("ada"), (await outcomes(api))["retried"]
+    for number, host in enumerate(("a..b", "nobody.invalid", "x" * 70)):
+        await subscribe(api, ada, service, f"browser-{number}", endpoint=f"https://{host}/x")
+    await api.intake(fresh("mira"), userId=ada)
+    await until_counted(api, "retried", before + 3)
+
+
+async def test_a_failure_of_our_own_is_logged_once_without_the_endpoint(
+    server: Server, api: Api, service: PushService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, before = fresh("ada"), (await outcomes(api))["refused"]
+
+    async def post(posting: Posting, url: str, *given: object, **more: object) -> Answer:
+        raise ValueError(url)
+
+    server.replace(monkeypatch, Posting, "post", post)
+    await subscribe(api, ada, service)
+    item = await api.intake(fresh("mira"), userId=ada)
+    await until_counted(api, "refused", before + 1)
+    (line,) = server.expected_errors()
+    assert line.startswith(f"telling about item {item['itemId']} failed: ValueError\n")
+    assert "127.0.0.1" not in line
+
+
 async def test_a_push_service_that_does_not_answer_holds_up_nobody_else(api: Api, service: PushService) -> None:
     service.hold = asyncio.Event()
     async with push_service() as other:
@@ -253,6 +279,7 @@ async def test_who_may_not_and_what_is_refused(api: Api, service: PushService) -
         {},
         {**body, "endpoint": "nowhere"},
         {**body, "endpoint": f"https://push.example/{'x' * 1000}"},
+        {**body, "endpoint": "https://%zz/x"},
         {**body, "keys": {**body["keys"], "p256dh": "AAAA"}},
         {**body, "keys": {**body["keys"], "auth": "AAAA"}},
         {**body, "keys": {"auth": body["keys"]["auth"]}},

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.event import listen
 
 from app.domain import command as do
-from app.domain.command import Actor, Role
+from app.domain.command import Actor, Mode, Role
 from app.domain.item import Item, Reason
 from app.domain.push import SUBSCRIPTIONS_OF_A_USER, Language, Moment, Subscription
 from app.store import Store, event_log, push
@@ -105,6 +105,17 @@ def test_who_cancels_is_not_told_and_a_performed_item_has_no_end_to_tell(store: 
     send(writer, start_of(items[0]))
     send(writer, complete_of(items[0]))
     assert reader.read() == [(items[0].item_id, Moment.STARTED)]
+
+
+def test_of_an_item_that_passes_through_only_a_refund_is_told(store: Store) -> None:
+    clock = HandClock()
+    writer = build_writer(store, clock)
+    subscribe(store, "ada")
+    reader = Reader(store, clock)
+    mine = queue_item(writer, user_id="ada", queue_mode=Mode.OFF)
+    assert reader.read() == []
+    send(writer, do.Refund(actor=PERFORMER, item_id=mine.item_id, reason=Reason.ADMIN_REFUND))
+    assert reader.read() == [(mine.item_id, Moment.ENDED)]
 
 
 def test_what_is_read_again_after_a_crash_is_not_told_again(store: Store) -> None:
