@@ -3,6 +3,7 @@
 import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
 import { openReplay } from "./admin-replay.js";
+import { openTrouble } from "./admin-trouble.js";
 import { openWalletCheck } from "./admin-wallet-check.js";
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
@@ -29,6 +30,7 @@ const analytics = openAnalytics(session);
 const replay = openReplay(session);
 const item = openItem(session);
 const walletCheck = openWalletCheck(session);
+const trouble = openTrouble(session, serverNow);
 
 let roomsSkip = 0;
 let operationsSkip = 0;
@@ -70,7 +72,7 @@ async function refresh(asked = false) {
   const token = {};
   running = token;
   try {
-    await Promise.all([refreshing[view()](asked), refreshTrouble()]);
+    await Promise.all([refreshing[view()](asked), trouble.refresh()]);
     freshAt = Date.now();
     failing = null;
   } catch (error) {
@@ -441,25 +443,6 @@ async function refreshWallet() {
   });
 }
 
-/** One sentence for all payments that stick, with the button that tries them again, above whatever is looked at. */
-async function refreshTrouble() {
-  const dead = await session.get("/v1/admin/wallet-operations?status=dead&limit=100");
-  show(byId("wallet-trouble"), dead.total > 0);
-  if (dead.total === 0) return;
-  const last = dead.operations.at(-1);
-  const oldest =
-    dead.total > dead.operations.length
-      ? (await session.get(`/v1/admin/wallet-operations?status=dead&limit=1&skip=${dead.total - 1}`)).operations[0]
-      : last;
-  const problems = new Map();
-  for (const { lastProblem } of dead.operations) problems.set(lastProblem, (problems.get(lastProblem) ?? 0) + 1);
-  const [problem] = [...problems].sort((a, b) => b[1] - a[1])[0];
-  const since = dayAndTime(Date.parse((oldest ?? last).createdAt));
-  const sum = tokens(dead.operations.reduce((total, row) => total + row.settleTokens + row.refundTokens, 0));
-  const stuck = dead.total > dead.operations.length ? t("wallet.atLeast", { sum }) : sum;
-  setText(byId("wallet-trouble-text"), t("wallet.trouble", { n: dead.total, tokens: stuck, since, problem: problem ?? "" }));
-}
-
 byId("wallet-retry-all").addEventListener("click", (event) =>
   post(event.currentTarget, "retry", { status: "dead" }, "wallet.retriedAll"),
 );
@@ -501,6 +484,16 @@ async function post(button, what, body, said) {
   refresh(true);
 }
 
+function want(status) {
+  wanted = status;
+  operationsSkip = 0;
+  for (const each of byId("wallet-filters").children)
+    setAttribute(each, "aria-pressed", String(each.dataset.status === status));
+  refresh(true);
+}
+
+byId("wallet-delayed").addEventListener("click", () => want("retrying"));
+
 byId("wallet-filters").append(
   ...[...STATUSES, "all"].map((status) =>
     el(
@@ -510,13 +503,7 @@ byId("wallet-filters").append(
         type: "button",
         "aria-pressed": String(status === wanted),
         "data-status": status,
-        onclick: () => {
-          wanted = status;
-          operationsSkip = 0;
-          for (const other of byId("wallet-filters").children)
-            setAttribute(other, "aria-pressed", String(other.dataset.status === status));
-          refresh(true);
-        },
+        onclick: () => want(status),
       },
       t(`wallet.filter.${status}`),
     ),

@@ -69,6 +69,11 @@ export default {
     one: "{n} Zahlung, {tokens}, sitzt seit {since} fest: {problem}.",
     other: "{n} Zahlungen, {tokens}, sitzen seit {since} fest; meistens: {problem}.",
   },
+  "wallet.delayed": {
+    one: "{n} Zahlung, {tokens}, verzögert sich seit {since}: {problem}. Sie wird von selbst wiederholt.",
+    other: "{n} Zahlungen, {tokens}, verzögern sich seit {since}; meistens: {problem}. Sie werden von selbst wiederholt.",
+  },
+  "wallet.showDelayed": "Zeigen",
   "wallet.atLeast": "mindestens {sum}",
   "wallet.resolve": "Beenden…",
   "wallet.resolve.title": "Diese Zahlung von Hand beenden?",

@@ -69,6 +69,11 @@ export default {
     one: "{n} payment, {tokens}, stuck since {since}: {problem}.",
     other: "{n} payments, {tokens}, stuck since {since}; most often: {problem}.",
   },
+  "wallet.delayed": {
+    one: "{n} payment, {tokens}, delayed since {since}: {problem}. It is tried again by itself.",
+    other: "{n} payments, {tokens}, delayed since {since}; most often: {problem}. They are tried again by themselves.",
+  },
+  "wallet.showDelayed": "Show",
   "wallet.atLeast": "at least {sum}",
   "wallet.resolve": "Resolve…",
   "wallet.resolve.title": "End this payment by hand?",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.support.browsing import NARROW, RUNS_OVER, Room, Till, Windows, wait_for
+from tests.support.browsing import NARROW, RUNS_OVER, Room, Till, Windows, till_in, wait_for
 from tests.support.server import Json
 from tests.support.wallet_harness import AWAY
 
@@ -240,3 +240,26 @@ def test_payments_that_stick_are_one_sentence_and_are_resolved_or_retried_all_at
     wait_for(admin, lambda: till.room.item(other)["walletStatus"] == "done")
     admin.set_viewport_size({"width": 360, "height": 780})
     assert admin.evaluate(RUNS_OVER) <= 0
+
+
+def test_payments_that_fail_for_a_while_are_one_sentence_that_leads_to_them(tmp_path: Path, windows: Windows) -> None:
+    with till_in(tmp_path, max_attempts=50) as till:
+        till.wallet.faults.rates = AWAY
+        admin = windows.open(till.room.admin_url)
+        trouble = admin.get_by_test_id("wallet-trouble")
+        till.clock.wait(-600)
+        item = till.request(title="Dance")
+        till.room.command("refund", item, {"reason": "technical_error"})
+        till.clock.wait(600)
+        wait_for(admin, lambda: till.room.item(item)["walletStatus"] == "retrying")
+        look_again(admin)
+        words = re.compile(r"^\s*1 payment, 100 tokens, delayed since .+: \S.+ It is tried again by itself\.")
+        expect(trouble).to_contain_text(words)
+        expect(trouble.get_by_role("button", name="Retry all")).to_be_hidden()
+        trouble.get_by_role("link", name="Show").click()
+        row = admin.get_by_test_id("wallet-operations").locator("tbody tr")
+        expect(row).to_contain_text("Retrying")
+        expect(row.locator("[data-title=Tokens]")).to_have_text("100")
+        till.recovers()
+        row.get_by_role("button", name="Retry").click()
+        expect(trouble).to_be_hidden()

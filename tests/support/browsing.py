@@ -151,8 +151,8 @@ class Till:
 
 
 @contextmanager
-def till_in(folder: Path) -> Iterator[Till]:
-    """A service of the test's own before a wallet, of which an order gives up after two attempts."""
+def till_in(folder: Path, *, max_attempts: int = 2) -> Iterator[Till]:
+    """A service of the test's own before a wallet, of which an order gives up after `max_attempts`."""
     clock = real_clock()
     with (
         wallet_serving(folder, clock) as wallet,
@@ -166,7 +166,7 @@ def till_in(folder: Path) -> Iterator[Till]:
             wallet_queue_secret=QUEUE_SECRET,
             wallet_retry_base_seconds=1,
             wallet_retry_max_seconds=2,
-            wallet_max_attempts=2,
+            wallet_max_attempts=max_attempts,
             settle_delay_seconds=0,
             rope_drop_seconds=0,
         ) as server,
