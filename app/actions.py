@@ -204,7 +204,7 @@ class Actions:
         key: str | None,
         carry_out: Callable[[str | None, str | None], Awaitable[tuple[int, int]]],
     ) -> tuple[int, int, bool]:
-        """End the sockets of a `sub` or of a performer's room by `carry_out`; returns what that does, the connections
+        """End the sockets of a `sub` or of a performer's room by `carry_out`; returns its result, the connections
         that it has ended here and the processes that it has told, and whether the key had been used before."""
         rights.may_administer(principal)
         body = {"sub": sub, "performerId": performer_id}

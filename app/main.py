@@ -70,7 +70,7 @@ class Periods:
     upkeep: float = 60.0
     """Between two looks at whether there is slow work to do on the database."""
     counts: float = 10.0
-    """Between two counts: of what has come to the log, for analytics, and of the items in the queues."""
+    """Between two counts: of the log's new events, for analytics, and of the items in the queues."""
     standstill: float = STANDSTILL_SECONDS
     """Between two heartbeats, beyond which the rooms' clocks are taken to have stood."""
     drain: float = 3.0
@@ -112,7 +112,7 @@ def create_app(
                     async with _running(parts, periods, is_worker=workers is not None):
                         yield
                 finally:
-                    # The last counts of a worker are kept, whatever ended it.
+                    # The last counts of a worker are kept, however it ended.
                     await parts.base.metrics.write()
         finally:
             parts.base.queries.close()
@@ -147,7 +147,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:
-            # This process owns the file alone: whoever held leases is gone.
+            # This process owns the file alone: the holders of older leases are gone.
             await lanes.run(writing.release_claims)
         await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, parts.base.clock()))
         await parts.heartbeat.start()

@@ -42,7 +42,7 @@ class KeySetError(Exception):
 class KeySet:
     """Use as `async with`, and call `refresh` regularly.
 
-    A fetch is shared by all callers who wait for one, and the next follows at a distance whatever came of it: neither
+    A fetch is shared by all callers who wait for one, and the next follows at a distance even after a failure: neither
     made-up key ids nor a host in trouble lead to a storm.
     """
 

@@ -32,7 +32,7 @@ if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
 end
 return tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]) + window - now
 """
-"""A sorted set a user: what was taken, by its time. Returns -1, or the milliseconds until there is room."""
+"""A sorted set a user: the intakes taken, by their times. Returns -1, or the milliseconds until there is room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

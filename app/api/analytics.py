@@ -1,4 +1,4 @@
-"""Figures over a span of time, for one performer or for all: what came, what became of it, and how long it took.
+"""Figures over a span of time, for one performer or for all: intakes, endings and durations.
 
 A moment counts where it lies: an item that came before the span and ended in it counts as an end only. Pure arithmetic
 over what `store.activity` has read; reads nothing itself and changes nothing.
@@ -106,7 +106,7 @@ def _percentiles(durations: Counter[int]) -> Percentiles:
 
 
 def _estimate_error(counts: Mapping[str, int]) -> EstimateError:
-    """How far the waits told on arrival were from what came: positive means longer than told."""
+    """The error of the waits told on arrival: positive means longer than told."""
     count = counts[activity.ESTIMATES]
     if not count:
         return {"count": 0, "meanAbsoluteSeconds": None, "biasSeconds": None}

@@ -29,7 +29,7 @@ from app.wire.shapes import logged_event
 PAGE = 100
 MOST_STREAMS = 200
 STREAMS_A_READER = 20
-"""Of one feature, performer, moderator or administrator: whoever opens ever more keeps nobody else from theirs."""
+"""Of one feature, performer, moderator or administrator: one that opens ever more keeps nobody else from theirs."""
 READS_AT_ONCE = 2
 """Of the reader's threads, how many all streams together may keep busy."""
 
@@ -163,7 +163,7 @@ class EventLog:
                 async with self._reads:
                     page, stream.after = await self._read(stream.selection, stream.after, self._pace.page)
         except Exception:
-            # The database is away, or whatever it was: the reader comes back and asks again from where it is.
+            # On any failure, say of the database, the reader comes back and goes on from its last event.
             log.warning("a stream of the event log ended early", exc_info=True)
 
     def disconnect(self, sub: str | None, performer_id: str | None) -> int:

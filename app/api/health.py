@@ -1,4 +1,4 @@
-"""Health: whether the process is alive, and whether it can reach what it needs."""
+"""Health: whether the process is alive, and whether its dependencies answer."""
 
 import asyncio
 from collections.abc import Callable, Mapping

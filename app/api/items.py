@@ -1,4 +1,4 @@
-"""Items: intake, and what may be read of one item."""
+"""Items: intake, and reading one item."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Several ES modules as one: what a page loads in one request, assembled without a build tool.
+"""Several ES modules as one: a page loads one file, assembled without a build tool.
 
 Every module becomes a function that returns its exports and runs once, when it is first used; `import` becomes a call.
 There are no circles, and no `await` at top level but in the entry.

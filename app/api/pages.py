@@ -1,4 +1,4 @@
-"""The pages and the files of static/, under a strict Content-Security-Policy. What they show comes over the API."""
+"""The pages and the files of static/, under a strict Content-Security-Policy. Their content comes over the API."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -100,7 +100,7 @@ def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
 
 
 class _MissingPage(Route):
-    """Matches what a person's browser asks for and no page is at. Programs get a problem document as everywhere."""
+    """Matches requests of a person's browser for a page that does not exist. Programs get a problem document."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(NO_PAGES):

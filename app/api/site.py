@@ -143,7 +143,7 @@ class Site:
 
 
 def _catalogue(parts: list[str], language: str) -> str:
-    """A module that joins the messages a page names: `core`, `watch`; `shared` is what several pages say."""
+    """A module that joins the messages a page names: `core`, `watch`; `shared` holds those of several pages."""
     names = [
         f"../messages/{language}.js" if part == "shared" else f"../messages/{language}-{part}.js" for part in parts
     ]

@@ -1,4 +1,4 @@
-"""A room's timeline over HTTP: what happened in a span, who did it, why, what was told, and what money moved."""
+"""A room's timeline over HTTP: the events of a span with actor, reason, told wait and moved tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

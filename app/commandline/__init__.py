@@ -1,1 +1,1 @@
-"""The commands of an operator: what `python -m app` offers besides running the service."""
+"""The commands of an operator: those of `python -m app` besides running the service."""

@@ -26,7 +26,7 @@ Export = Callable[[Sequence[Pruned]], None]
 def prune_all(store: Store, cutoff: datetime, export_file: Path | None) -> int:
     """Move out everything that may go; returns how many items that were.
 
-    Raises InvalidSettings if the file cannot be written; what it does not hold yet is then still in the database.
+    Raises InvalidSettings if the file cannot be written; rows that it does not hold yet are then still in the database.
     """
     number = 0
     try:

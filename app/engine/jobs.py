@@ -1,4 +1,4 @@
-"""The jobs of a lane: commands in envelopes and database tasks, and what comes of a command."""
+"""The jobs of a lane: commands in envelopes and database tasks, and the outcome of a command."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from app.domain.room import Room
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Idempotency:
-    """The caller's key, within the caller's scope, and a digest of what was asked for."""
+    """The caller's key, within the caller's scope, and a digest of the request."""
 
     scope: str
     key: str

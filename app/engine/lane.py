@@ -48,7 +48,7 @@ LOOK_SECONDS = 0.1
 """Between two looks for callers whose time is up."""
 SHORTEST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
-"""Before what could not be committed is tried again."""
+"""Before jobs that could not be committed are tried again."""
 MAILBOX_LIMIT = 10_000
 """Commands waiting in one lane; beyond it a caller is told to come back, so that memory stays bounded."""
 
@@ -141,13 +141,13 @@ class Lane:
             job.deadline = min(job.deadline, latest)
 
     def close(self) -> None:
-        """Take nothing more; what is in the mailbox is finished."""
+        """Take nothing more; the jobs in the mailbox are finished."""
         self._stopping = True
         self.hurry()
         self._mailbox.put(None)
 
     async def stop(self) -> None:
-        """Wait for the end of the thread, after `close`; a few seconds at most, whatever the database does."""
+        """Wait for the end of the thread, after `close`; a few seconds at most, even if the database hangs."""
         for _ in range(2):
             try:
                 async with asyncio.timeout(HURRIED_SECONDS):
@@ -201,7 +201,7 @@ class Lane:
                 jobs, answers = [job for job, _ in done], [answer for _, answer in done]
                 self._loop.call_soon_threadsafe(self._deliver, jobs, answers, seconds)
             pause = SHORTEST_PAUSE_SECONDS if done else min(2 * pause, LONGEST_PAUSE_SECONDS)
-            # The event loop's turn: on a busy process it hands in what else has come, and the next batch is larger
+            # The event loop's turn: on a busy process it hands in further jobs, and the next batch is larger
             # by half, for one fsync.
             sleep(pause if Later.TROUBLE in results else 0)
         self._loop.call_soon_threadsafe(self._ended.set)
@@ -226,7 +226,7 @@ class Lane:
         return batch, is_open
 
     def _results_of(self, batch: Sequence[Job]) -> list[Any]:
-        """One result a job. What is due by now is given up: an attempt that began now could end too late."""
+        """One result a job. Overdue jobs are given up: an attempt that began now could end too late."""
         longest = LONGEST_ATTEMPT_SECONDS if self.writer.in_trouble else ANSWER_SECONDS
         latest = monotonic() + min(longest, self._seconds / 4)
         is_due = [job.deadline <= latest for job in batch]
@@ -358,7 +358,7 @@ class Lanes:
         `deadline`: that of the caller, who has done something else before.
 
         Raises Unavailable if it could not be committed in time. Its detail says whether it may be committed later: if
-        so, the same command with the same idempotency key is answered with what came of it.
+        so, the same command with the same idempotency key is answered with its outcome.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         envelope = Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 AGREEMENT = timedelta(seconds=2)
-"""Clocks that differ by less count as one: two processes then order what happens in a room by who commits first."""
+"""Clocks that differ by less count as one: two processes then order a room's events by their commits."""
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -21,12 +21,12 @@ class RoomClock:
         self._source = source
         self._elapsed = elapsed
         self._compared: tuple[datetime, float] | None = None
-        """The right time when the clocks were last compared, and what `elapsed` said then; None: they never were."""
+        """The right time when the clocks were last compared, and the value of `elapsed` then; None: they never were."""
         self.skew = timedelta()
         """How far the database's clock is ahead of this process's, when last compared. Zero on SQLite."""
 
     def __call__(self) -> datetime:
-        """The own clock may be set between two comparisons: from one to the next the time is what has elapsed."""
+        """The own clock may be set between two comparisons: from one to the next only elapsed time counts."""
         if self._compared is None:
             return self._source()
         then, at = self._compared
@@ -35,7 +35,7 @@ class RoomClock:
     def compare(self, asked_at: datetime, database_time: datetime) -> None:
         """Take the database's time, asked for at `asked_at` by the process's own clock and answered just now.
 
-        All processes of a cluster then agree, whatever has happened to the clock of one of them.
+        All processes of a cluster then agree, even if the clock of one of them has jumped.
         """
         answered_at = self._source()
         self.skew = database_time - (asked_at + (answered_at - asked_at) / 2)

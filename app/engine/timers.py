@@ -1,4 +1,4 @@
-"""The clocks of the service: what must happen by itself, asked of the rooms as ordinary commands.
+"""The timers of the service: deadlines that have passed become ordinary commands to the rooms.
 
 Deadlines are times in the database, found by a sweep; nothing here remembers one, so a restart neither loses nor
 repeats any. Which process finds a deadline first does not matter: the room checks for itself.

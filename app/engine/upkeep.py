@@ -13,7 +13,7 @@ PAUSE_SECONDS = 0.1
 
 
 async def compact_log(lanes: Lanes, store: Store, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Lay out anew what an earlier release has written, if no process of that release runs any more."""
+    """Rewrite rows of an earlier release in the current layout, if no process of that release runs any more."""
     if not store.compact or await lanes.run(compaction.is_done):
         return
     more = True
@@ -25,7 +25,7 @@ async def compact_log(lanes: Lanes, store: Store, pause_seconds: float = PAUSE_S
 
 
 async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Take out what has ended before the cutoff, answers first."""
+    """Delete everything that ended before the cutoff, answers first."""
     answer: tuple[str, str] | None = ("", "")
     while answer is not None:
         answer = await lanes.run(partial(pruning.prune_answers, cutoff=cutoff, after=answer))
@@ -38,7 +38,7 @@ async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SEC
 
 
 async def count_activity(queries: Queries, lanes: Lanes, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Count what has come to the log. The lane only writes: reading and adding up is a report's work."""
+    """Count the log's new events. The lane only writes: reading and adding up is a report's work."""
     while (batch := await queries.run_slow(activity.next_batch)) is not None:
         await lanes.run(partial(activity.add, batch=batch))
         if batch.is_last:

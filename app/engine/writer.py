@@ -64,7 +64,7 @@ class Later(Enum):
 
 @dataclass(slots=True)
 class _Batch:
-    """One transaction in the making: the rooms as they will be, and what is to be written."""
+    """One transaction in the making: the rooms as they will be, and the rows to be written."""
 
     connection: Connection
     rooms: dict[str, Room]
@@ -118,7 +118,7 @@ class Writer:
 
     def process(self, batch: Sequence[Job]) -> list[Any]:
         """Commit a batch; one result a job: an Outcome, or the value the database task returned, or the exception it
-        met. What cannot be written just now is tried a few times, then refused.
+        met. A job that cannot be written just now is tried a few times, then refused.
         """
         results = self.attempt(batch)
         failures, give_up_at = 1, monotonic() + LONGEST_LOCK_SECONDS
@@ -134,7 +134,7 @@ class Writer:
         return results
 
     def attempt(self, batch: Sequence[Job]) -> list[Any]:
-        """Commit what can be committed now; results as of `process`, and a Later for a job that is to be tried again.
+        """Commit the jobs that can be committed now; results as of `process`, and a Later for one to try again.
 
         The rooms of a batch share a transaction as long as all is well. Rooms with a row that somebody else keeps
         locked have transactions of their own, so that the other rooms do not wait for them.
@@ -151,7 +151,7 @@ class Writer:
                 self._full_until = monotonic() + FULL_SECONDS
             fails_at_once = monotonic() - began < SLOW_SECONDS
             if _is_lock_timeout(error) or (self._failures > WHOLE_FAILURES and fails_at_once):
-                # Some room's row is held, or one of the commands is what the database cannot bear.
+                # Some room's row is locked, or the database refuses one of the commands.
                 apart = [*_by_room(batch, together), *apart]
             else:
                 _set(results, together, Later.TROUBLE)
@@ -393,7 +393,7 @@ class Writer:
             return
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
-        # Also between two services: another process may carry out the next command, and goes on from what is stored.
+        # Also between two services: another process may carry out the next command, and goes on from the stored room.
         if room.history is not before.history:
             changes.learnt.add(room.performer_id)
         changes.events.extend(events)

@@ -1,4 +1,4 @@
-"""Measures how late the event loop is: what keeps it busy delays every answer of the process."""
+"""Measures how late the event loop is: every delay of the loop delays every answer of the process."""
 
 import asyncio
 from collections import deque

@@ -124,7 +124,7 @@ class Metrics(Collector):
         self._request_seconds[method, route].add(seconds)
 
     def batch(self, size: int, seconds: float, outcomes: Sequence[tuple[str, str]]) -> None:
-        """A lane's batch of `size`; `outcomes`: each of its commands' kind and what came of it."""
+        """A lane's batch of `size`; `outcomes`: each of its commands' kind and result."""
         self._batch_commands.add(size)
         self._batch_seconds.add(seconds)
         self._commands.update(outcomes)
@@ -136,7 +136,7 @@ class Metrics(Collector):
                 self._ended[status] += 1
 
     def wallet_call(self, kind: str, outcome: str, seconds: float) -> None:
-        """A call of the wallet: an operation's kind or ESCROW, and what came of it."""
+        """A call of the wallet: an operation's kind or ESCROW, and its outcome."""
         self._wallet_calls[kind, outcome] += 1
         self._wallet_seconds[kind].add(seconds)
 
@@ -223,5 +223,5 @@ class _Collected(Collector):
 
 
 def written(families: Sequence[Metric]) -> bytes:
-    """The text of what was collected; some milliseconds' work."""
+    """The text of the collected metrics; some milliseconds' work."""
     return generate_latest(_Collected(families))

@@ -116,7 +116,7 @@ def assemble(
 
 
 def check_surroundings(settings: Settings) -> None:
-    """Find what would keep every worker from starting, before there is one.
+    """Find errors that would keep every worker from starting, before there is one.
 
     Raises app.store.engines.DatabaseRefusedError or app.settings.InvalidSettings.
     """

@@ -84,7 +84,7 @@ class Faults:
         return self.rates.latency_seconds * self._random.uniform(0.5, 1.5) if self.rates.latency_seconds else 0.0
 
     def draw(self) -> Fault | None:
-        """The fault of the next request. Every call uses up the same number of random values, whatever the rates."""
+        """The fault of the next request. Every call uses up the same number of random values at any rates."""
         point, dice = self._random.random(), self._random.random()
         for kind in FaultKind:
             rate: float = getattr(self.rates, kind)
@@ -96,7 +96,7 @@ class Faults:
 
 
 def deliver(work: Callable[[], Reply], fault: Fault | None) -> Reply | None:
-    """One request's fate: `work` done not at all, once or twice, and what comes back; None: nothing ever does."""
+    """One request's fate: `work` done not at all, once or twice, and its answer; None: none ever comes."""
     if fault is None:
         return work()
     match fault.kind:

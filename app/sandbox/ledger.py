@@ -65,7 +65,7 @@ def _credit(dialect: ModuleType) -> Executable:
 
 
 class LedgerRefusal(Exception):
-    """A request the ledger turns down, changing nothing. `status` is what the wallet's interface calls it."""
+    """A request the ledger turns down, changing nothing. `status` is its name in the wallet's interface."""
 
     status: ClassVar[int]
 
@@ -301,7 +301,7 @@ class Ledger:
         connection.execute(_ADD_ESCROW, {"escrow_id": escrow_id, **asdict(order), **held})
 
     def _adopt(self, connection: Connection, order: Resolution) -> None:
-        """Brings about what an honest feature would have: a user who has the tokens, and the hold."""
+        """Prepares the state that an honest feature would have: a user who has the tokens, and the hold."""
         user_id, amount, at_ms = order.user_id or UNKNOWN_USER, order.settle + order.refund, self._now_ms()
         self._transfer(connection, self._new_id(), at_ms, [(MINT, _available(user_id), amount)])
         adopted = Hold(

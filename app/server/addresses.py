@@ -46,7 +46,7 @@ class Proxies:
             try:
                 _parsed(address)
             except ValueError:
-                # Nobody whom we trust writes this: what counts is who handed it on.
+                # No trusted proxy writes this: the address of the peer that handed it on counts.
                 break
             client = address
             if not self._is_trusted(address):

@@ -18,7 +18,7 @@ from app.server.limits import Bucket, Limits, Rate
 REST_SECONDS = 120.0
 """How long an address without a connection is remembered: until every bucket of its own is full again."""
 ADDRESSES_REMEMBERED = 100_000
-"""Beyond it the one that has rested longest is forgotten early: whoever has many is not held back by theirs."""
+"""Beyond it the one that has rested longest is forgotten early, and its limits with it."""
 HINT_SECONDS = 60.0
 """Between two log lines about a proxy that is not trusted."""
 

@@ -32,8 +32,8 @@ class DirectTransport:
         self._socket = _socket_of(transport)
         self.reading = ReadGate(transport, on_read)
         self.send: Callable[[bytes], int] = self._send_behind
-        """Sends what it can of the data and returns how many bytes; what is left goes to `write`. May raise OSError,
-        having sent nothing: what is wrong shows in `write`. To be called while the transport is not closing."""
+        """Sends as much of the data as it can and returns the bytes sent; the rest goes to `write`. May raise OSError,
+        having sent nothing: `write` shows the error. To be called while the transport is not closing."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -93,7 +93,7 @@ class DirectTransport:
 
 
 def _socket_of(transport: asyncio.Transport) -> socket.socket | None:
-    """The transport's socket, on the same descriptor; None where what is written is not what is sent."""
+    """The transport's socket, on the same descriptor; None where the bytes sent differ from the bytes written (TLS)."""
     theirs = transport.get_extra_info("socket")
     if theirs is None or transport.get_extra_info("sslcontext") is not None:
         return None

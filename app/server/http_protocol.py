@@ -123,8 +123,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def close(self) -> None:
-        """Close when what is written has been read. What the peer still sends is read and dropped for a while: to
-        close with something unread would reset the connection, and what is written be lost."""
+        """Close when the peer has read all that is written. Its further bytes are read and dropped for a while: to
+        close with something unread would reset the connection, and lose the bytes written."""
         if self.transport.is_closing():
             return
         if self._phase is _Phase.BODY or self._unparsed:
@@ -165,7 +165,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     # Bytes in
 
     def data_received(self, data: bytes) -> None:
-        """In place of uvicorn's, which parses whatever has come at once and logs every request that is none."""
+        """In place of uvicorn's, which parses all bytes at once and logs every invalid request."""
         self._unset_keepalive_if_required()
         if self._is_over:
             self._leftover += len(data)
@@ -287,7 +287,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self.headers = []
 
     def on_message_complete(self) -> None:
-        """uvicorn's, for what is a request."""
+        """uvicorn's, unless the message offers another protocol."""
         if not self.parser.should_upgrade():
             self._enter(_Phase.DONE)
             super().on_message_complete()
@@ -310,7 +310,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._admission.idle(self)
 
     def _check_head(self) -> None:
-        """Raises what stops the parser, having said why in `_refusal`."""
+        """Raises _Refused, which stops the parser, with the reason in `_refusal`."""
         if len(self.headers) > self._limits.headers:
             self._stop(HeadersTooLarge(f"There can be at most {self._limits.headers} headers."), Cause.HEAD_SIZE)
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -373,7 +373,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         return is_get and super()._should_upgrade()
 
     def _upgrade(self, rest: bytes) -> None:
-        """The parser has stopped behind a head that offers another protocol; `rest` is what follows the head."""
+        """The parser has stopped behind a head that offers another protocol; `rest`: the bytes behind the head."""
         self._unparsed = rest + self._unparsed
         if self.scope["method"] == "CONNECT":
             self._refuse(MethodNotAllowed("CONNECT is not possible here."), Cause.BAD_REQUEST)
@@ -392,7 +392,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._parse_piece(head)
 
     def handle_websocket_upgrade(self) -> None:
-        """In place of uvicorn's, which drops what comes behind the head: the handshake is counted, waits for its turn
+        """In place of uvicorn's, which drops bytes behind the head: the handshake is counted, waits for its turn
         and goes on in our own class."""
         self._enter(_Phase.DONE)
         refusal = request_head.handshake_refusal(self.url, self.headers, line_bytes=self._limits.line_bytes)
@@ -435,7 +435,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     # Refusals
 
     def _refuse(self, refusal: QueueError, cause: Cause) -> None:
-        """End the connection because of what has come: with an answer, if one can be given in its turn."""
+        """End the connection because of its input: with an answer, if one can be given in its turn."""
         self._admission.refuse(cause)
         current = self._current if self._phase is _Phase.BODY else None
         if current is not None and any(cycle is current for cycle, _ in self.pipeline):
@@ -470,12 +470,12 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._linger()
 
     def _end_answer(self) -> None:
-        """Write what waits of the last answer, and nothing after it: the connection will be half-closed."""
+        """Write the waiting bytes of the last answer, and nothing after them: the connection will be half-closed."""
         if self._serving is not None:
             _response_transport(self._serving).end()
 
     def _linger(self) -> None:
-        """Half-close, and drop what the peer still sends until it has closed."""
+        """Half-close, and drop the peer's further bytes until it has closed."""
         self._is_over = True
         self._unparsed = b""
         # A request that waits behind a last answer gets none.

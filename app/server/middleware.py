@@ -173,7 +173,7 @@ class ErrorMiddleware:
             # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
             return
         except Exception:
-            # The boundary: whatever it was, the caller gets an id to name it by and we keep the trace.
+            # The boundary: of any error the caller gets an id to name it by and we keep the trace.
             log.exception("a request failed", extra={"request_id": request_id, "route": _route(scope)})
             if started:
                 raise
@@ -188,7 +188,7 @@ class ErrorMiddleware:
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         method, route = scope["method"], _route(scope)
         self._observe(method, route, status, seconds)
-        # A line for what the service could not do, none for what the caller should not have asked: that can be had by
+        # A line for a failure of the service, none for a refusal of a bad request: those can be had by
         # the thousand, and is counted.
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             about = {

@@ -9,7 +9,7 @@ class Hold(StrEnum):
     """Why a connection is not read."""
 
     APPLICATION = "application"
-    """The application has yet to take what has come."""
+    """The application has yet to take the bytes that have come."""
     HANDSHAKE = "handshake"
     """A WebSocket handshake has yet to be answered."""
     LAG = "lag"
@@ -31,7 +31,7 @@ class ReadGate:
 
     @property
     def may_parse(self) -> bool:
-        """Whether what has come may be parsed."""
+        """Whether the bytes that have come may be parsed."""
         return self._holds <= {Hold.UNPARSED}
 
     def hold(self, reason: Hold) -> None:

@@ -34,13 +34,13 @@ class ResponseTransport:
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what waits, and let nothing wait any more."""
+        """Write the waiting bytes, and let none wait any more."""
         held, self._held = self._held, None
         if held and not self._transport.is_closing():
             self._transport.write(held)
 
     def end(self) -> None:
-        """Write what waits, and drop what comes later: the connection is about to be half-closed. An application that
+        """Write the waiting bytes, and drop later ones: the connection is about to be half-closed. An application that
         has yet to ask for its body would otherwise write `100 Continue` behind the end."""
         self.flush()
         self._is_ended = True

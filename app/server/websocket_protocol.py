@@ -57,12 +57,12 @@ class _Protocol(ServerProtocol):
         self._request_headers: list[tuple[bytes, bytes]] = []
 
     def fail(self, code: int, reason: str = "") -> None:
-        """The library's, with our own code for what it calls too big or not UTF-8."""
+        """The library's, with our own code for messages that it calls too big or not UTF-8."""
         ours = code in (frames.CloseCode.MESSAGE_TOO_BIG, frames.CloseCode.INVALID_DATA)
         super().fail(CloseCode.BAD_FRAME if ours else code, reason)
 
     def recv_frame(self, frame: frames.Frame) -> None:
-        """The library's, unless the frame is over budget: then it fails the connection and discards what follows."""
+        """The library's, unless the frame is over budget: then it fails the connection and discards later frames."""
         is_fragment = frame.opcode is CONT or (frame.opcode in frames.DATA_OPCODES and not frame.fin)
         cause = self.budget and self.budget.take_frame(is_fragment=is_fragment, is_last=frame.fin)
         if cause:
@@ -200,7 +200,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     async def send(self, message: Any) -> None:
-        """uvicorn's. After `accept` what came behind the handshake is parsed; after `close` the connection is
+        """uvicorn's. After `accept` the bytes behind the handshake are parsed; after `close` the connection is
         half-closed, so that a peer that has heard it does not keep us waiting."""
         closed_before = self.close_sent
         await super().send(message)
@@ -231,7 +231,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def send_at_once(self) -> Callable[[bytes], int]:
-        """Sends what it can of a complete frame and returns how many bytes; what is left goes to `write`."""
+        """Sends as much of a complete frame as it can and returns the bytes sent; the rest goes to `write`."""
         return self._direct.send
 
     def write(self, data: bytes) -> None:
@@ -318,7 +318,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
     # Every way in which a connection ends: from then on it takes no frames.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """uvicorn's; gives back what the connection was counted for."""
+        """uvicorn's; takes the connection out of the counts."""
         self._set_open(False)
         self._direct.release()
         self._unparsed = b""

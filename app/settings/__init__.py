@@ -50,7 +50,7 @@ class WalletKeyFormat(StrEnum):
 
 
 class InvalidSettings(Exception):
-    """The environment does not make a working configuration; `str()` is one line that says what to change."""
+    """The environment does not make a working configuration; `str()` is one line that says how to mend it."""
 
 
 class Settings(BaseSettings):

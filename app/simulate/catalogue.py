@@ -21,7 +21,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """A feature of the host site: its sourceFeature, what it calls its own events, and what it offers."""
+    """A feature of the host site: its sourceFeature, the prefix of its event ids, and its offers."""
 
     feature: str
     event: str

@@ -47,7 +47,7 @@ class LiveSocket:
         self.arrived = asyncio.Event()
         """Set once the room has been seen."""
         self.news = asyncio.Event()
-        """Set whenever the view has changed; whoever waits for it clears it."""
+        """Set whenever the view has changed; its reader clears it."""
         self._site = site
         self._tally = tally
         self._token = token

@@ -1,4 +1,4 @@
-"""The people of a live site: features that post what was bought, performers at their panels, viewers who watch.
+"""The people of a live site: features that post purchases, performers at their panels, viewers who watch.
 
 Each does over the public contract what the real one would, with habits drawn from random numbers. Refusals are part of
 the day: they are counted and life goes on.
@@ -131,7 +131,7 @@ class Performer:
             await self._between()
 
     def _on_stage(self) -> Mapping[str, Any] | None:
-        """The answer to a command may come before the frame that shows what it did: what we ended is not there."""
+        """The answer to a command may come before the frame with its effect: the item we ended may still be listed."""
         item = self.socket.view.on_stage
         return None if item is None or item["itemId"] == self._last_ended else item
 
@@ -212,7 +212,7 @@ class Performer:
             here = stage is not None and stage["itemId"] == item_id
             if seen and not here:
                 return False
-            # As in _on_stage: what we started may not be there yet.
+            # As in _on_stage: the item we started may not be listed as started yet.
             seen = seen or here
         return True
 

@@ -65,12 +65,12 @@ class Run:
         self.ended_early = False
         self._sign = sign
         self._escrow_client = escrow_client
-        # The same seed gives the same crowd with the same wishes; what the network makes of it is its own affair.
+        # The same seed gives the same crowd with the same wishes; the network's timing still differs.
         self._random = Random(plan.seed)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """End the load now; what was seen so far is still checked and reported."""
+        """End the load now; the results so far are still checked and reported."""
         self.ended_early = True
         self._stop.set()
 
@@ -205,7 +205,7 @@ class Run:
             task.add_done_callback(lambda _: room.release())
 
     async def _arrived(self, sockets: list[LiveSocket]) -> None:
-        """Until everybody has seen the room; whoever has not by ARRIVAL_SECONDS comes late."""
+        """Until everybody has seen the room; viewers that have not by ARRIVAL_SECONDS come late."""
         waits: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(asyncio.gather(*(socket.arrived.wait() for socket in sockets))),
             asyncio.ensure_future(self._stop.wait()),
@@ -270,7 +270,7 @@ class Run:
     ) -> None:
         """Hold views against the queue read over HTTP: a room moves on, so each is compared at an equal version.
 
-        `may_stay_behind`: of viewers, who are sent nothing of what they may not see. At an older version they must
+        `may_stay_behind`: of viewers, who are not sent events that they may not see. At an older version they must
         show the same.
         """
         waiting = [socket for socket in sockets if socket.view.version]

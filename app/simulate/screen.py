@@ -27,7 +27,8 @@ LINE_SECONDS = 5.0
 def run_in_terminal(run: Run, json_file: Path | None) -> int:
     """Run to the end, showing it on standard error and the report on standard output; the exit code.
 
-    SIGINT or SIGTERM ends the load and reports what was seen; a second one gives up. Raises app.simulate.run.Refused.
+    SIGINT or SIGTERM ends the load and reports the results so far; a second one gives up. Raises
+    app.simulate.run.Refused.
     """
     try:
         report = asyncio.run(_perform(run, Console(stderr=True)))

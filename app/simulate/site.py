@@ -1,4 +1,4 @@
-"""The way to the server under test: its public HTTP interface, called with tokens signed for whoever is asking.
+"""The way to the server under test: its public HTTP interface, called with tokens signed for the caller.
 
 Knows addresses, tokens and answers; what they mean to anybody is the caller's business.
 """

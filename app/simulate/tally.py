@@ -1,4 +1,4 @@
-"""The counters of a run: counts, latencies, what was acknowledged and what turned out wrong; and the report of it.
+"""The counters of a run: counts, latencies, acknowledged requests and violations; and the report of them.
 
 Memory is bounded by the length of the run only where it must be: acknowledged items. Latencies are histograms.
 """
@@ -73,7 +73,7 @@ def _seconds(instant: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """An item the server said it had queued, and what was asked for."""
+    """An item the server said it had queued, and its request."""
 
     item_id: str
     source_feature: str

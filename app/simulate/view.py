@@ -12,7 +12,7 @@ Frame = Mapping[str, Any]
 
 ACTIVE = ("created", "started")
 PLACE = ("status", "position", "ahead")
-"""Of an own item: what its owner is told whenever it changes. The rest of a position moves by itself with time."""
+"""The fields of an own item's position of which its owner is sent every change. The others move with time."""
 
 
 class Taken(Enum):
@@ -22,7 +22,7 @@ class Taken(Enum):
     APPLIED = auto()
     OLD = auto()
     GAP = auto()
-    """It does not follow on what is known: only a snapshot can help."""
+    """It does not follow on the known version: only a snapshot can help."""
     OTHER = auto()
 
 
@@ -92,7 +92,7 @@ class View:
         )
 
     def differences_at_own_version(self, truth: Mapping[str, Any]) -> list[str]:
-        """The same, whatever version the truth is of."""
+        """The same, whichever version the truth is of."""
         return self.differences({**truth, "room": {**truth["room"], "version": self.version}})
 
     def _room_differences(self, room: Mapping[str, Any]) -> Iterator[str]:

@@ -193,7 +193,7 @@ def _operation(operation: Operation) -> Schema:
 
 
 def _parameters(operation: Operation) -> list[Schema]:
-    # A page is there for any id; whether there is a room is for what it shows to say.
+    # A page is there for any id; the page itself shows whether there is a room.
     schema = IDENTIFIER if operation.path.startswith("/v1/") else {"type": "string"}
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": schema}

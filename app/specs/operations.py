@@ -1,4 +1,4 @@
-"""Every operation of the HTTP interface: who may ask, what it takes, what it answers, which codes it refuses with.
+"""Every operation of the HTTP interface: roles, request, answers, and the codes of its refusals.
 
 One table, in the contract's order. It decides nothing; tests check that the routes agree with it, and the service
 with the document.

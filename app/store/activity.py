@@ -110,7 +110,7 @@ def total(connection: Connection, start: int, end: int, *, longest_tail: int = L
     """The amounts of all rooms from `start` up to but not including `end`, in milliseconds; None while more than
     `longest_tail` events of the log have not been counted yet.
 
-    Whole spans have been added up; what is left at both ends is read from the log, and so is what came last.
+    Whole spans have been added up; the rests at both ends are read from the log, and so are the latest events.
     """
     counted = _counted(connection)
     newest, is_last = event_log.log_stretch(connection, counted, longest_tail)
@@ -141,15 +141,15 @@ def _add_spans(connection: Connection, found: Counter[Key], first: int, last: in
 
 
 class _LogReader:
-    """Adds up what is read from the log for one report: the edges, then the tail."""
+    """Adds up the events read from the log for one report: the edges, then the tail."""
 
     def __init__(self, connection: Connection, start: int, end: int) -> None:
         self._connection = connection
         self._start = start
         self._end = end
         self._refunded: set[str] = set()
-        """Items whose refund has been read here. It counts with what the wallet has confirmed by now; a confirmation
-        in the tail is left for those refunds that are part of a span."""
+        """Items whose refund has been read here. It counts with the amounts that the wallet has confirmed by now; a
+        confirmation in the tail is left for those refunds that are part of a span."""
         self.found: Counter[Key] = Counter()
 
     def add_edge(self, start: int, end: int, counted: str) -> None:
@@ -161,7 +161,7 @@ class _LogReader:
             return
         following = place.where(SPANS.c.span > span + 1).order_by(SPANS.c.span).limit(1)
         through = self._connection.execute(following).scalar_one_or_none() or counted
-        # Without confirmations, what an event adds lies at its own time. The database need not look up other items.
+        # Without confirmations, an event counts at its own time. The database need not look up other items.
         here = _COUNTED_EVENTS.where(EVENTS.c.at >= moment(start), EVENTS.c.at < moment(end))
         self._add(_events(self._connection, before, through, here), start, end, with_confirmations=False)
 

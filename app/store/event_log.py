@@ -139,7 +139,7 @@ def log_events(
     """The event log after a cursor, in an order that never changes and in which nothing appears late.
 
     On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
-    only what is older than every transaction still open. Raises ValueError for a cursor that no log can have given.
+    only events older than every transaction still open. Raises ValueError for a cursor that no log can have given.
     """
     statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
     if performer_id is not None:

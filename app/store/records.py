@@ -137,12 +137,12 @@ def intake_answer_from(row: Sequence[Any]) -> Answer:
 
 
 def is_fresh(item: Item) -> bool:
-    """Whether it holds what FRESH_ITEM says."""
+    """Whether it has the values of FRESH_ITEM."""
     return bool(_fresh_values(item) == _FRESH_VALUES)
 
 
 def fresh_item_values(item: Item, due_at: datetime | None) -> Values:
-    """The row of an item but for what FRESH_ITEM says, and for `ended_at`, which it has none of."""
+    """The row of an item without the columns of FRESH_ITEM and without `ended_at`, which is null."""
     values = dict(zip(_OWN_ITEM_FIELDS, _own_item_values(item), strict=True))
     values["created_at"] = milliseconds(item.created_at)
     values["updated_at"] = milliseconds(item.updated_at)
@@ -234,7 +234,7 @@ ARRIVAL: Mapping[str, Any] = {
 
 
 def is_arrival(event: Event) -> bool:
-    """Whether it holds what ARRIVAL says."""
+    """Whether it has the values of ARRIVAL."""
     return (
         event.name is EventName.ITEM_CREATED
         and event.item is not None
@@ -244,7 +244,7 @@ def is_arrival(event: Event) -> bool:
 
 
 def event_values(event: Event) -> Values:
-    """The whole row; what is also in ARRIVAL goes unused where that stands in the statement."""
+    """The whole row; columns of ARRIVAL go unused where the statement has that."""
     item = event.item
     return {
         "performer_id": event.performer_id,
@@ -357,7 +357,7 @@ def is_confirmed(text: str) -> bool:
 
 
 def _with_told_range(item: Item, row: RowMapping | Mapping[str, Any]) -> Item:
-    """An item from JSON with what only its own row has, where the event was read together with that."""
+    """An item from JSON with the columns that only its own row has, where the event was read together with that."""
     low, high = (row.get(compact.PREFIX + name) for name in _ONLY_IN_ITS_ROW)
     return item if low is high is None else replace(item, quoted_low_seconds=low, quoted_high_seconds=high)
 
@@ -373,7 +373,7 @@ def _member(kind: type[E], text: str) -> E:
 
 
 def operation_values(operation: Operation) -> Values:
-    """The row of a new operation; replacing one keeps its `claimed`. Whatever is written ends the lease."""
+    """The row of a new operation; replacing one keeps its `claimed`. Every write ends the lease."""
     values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False, "lease_until": None}
     for name in ("next_attempt_at", "created_at", "updated_at"):
         values[name] = milliseconds(values[name])

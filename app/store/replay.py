@@ -36,9 +36,9 @@ _SETTINGS_AT = (
 def room_at(connection: Connection, policy: Policy, performer_id: str, version: int) -> Room | None:
     """A room as it was at a version, from its log: its settings, and the queue that was shown then.
 
-    The log is folded from the creation of the oldest item that was in the queue at that version: what ended before is
-    not needed. What a viewer cannot see (clocks of those who wait, the history) may be less than it was. None if the
-    room has not been at that version; raises PrunedError if its log no longer reaches back so far.
+    The log is folded from the creation of the oldest item that was in the queue at that version: items that ended
+    before are not needed. Fields that a viewer cannot see (clocks of those who wait, the history) may be incomplete.
+    None if the room has not been at that version; raises PrunedError if its log no longer reaches back so far.
     """
     row = connection.execute(reading.ROOM_ROWS, {"performer_ids": [performer_id]}).mappings().first()
     if row is None or not 0 < version <= row["version"]:

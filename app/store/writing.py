@@ -206,7 +206,7 @@ def save(connection: Connection, changes: Changes, *, compact: bool = True) -> N
     for are_arrivals, events in groupby(changes.events, key=records.is_arrival):
         append = _APPEND_ARRIVALS if are_arrivals else _APPEND_EVENTS
         append.run(connection, list(map(event_values, events)))
-    # Before the items: what changes about one later in the batch comes with its own deadline.
+    # Before the items: a later change of one in the batch comes with its own deadline.
     _CHANGE_DEADLINES.run(
         connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
     )

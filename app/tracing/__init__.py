@@ -61,7 +61,7 @@ class Tracer(Protocol):
 
 class ClosableTracer(Tracer, Protocol):
     def close(self) -> None:
-        """Send what is left, within seconds."""
+        """Send the remaining spans, within seconds."""
 
 
 @contextmanager

@@ -61,7 +61,7 @@ class OtelTracer:
     def __init__(self, exporter: SpanExporter, *, version: str) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME") or NAME
         resource = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: version})
-        # Not at the interpreter's exit: what waits there for a collector would hold up the end of the process.
+        # Not at the interpreter's exit: spans that wait for a collector would hold up the end of the process.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(NAME, version)
@@ -89,7 +89,7 @@ class OtelTracer:
         )
 
     def close(self) -> None:
-        """Send what is left, for CLOSING_SECONDS at most."""
+        """Send the remaining spans, for CLOSING_SECONDS at most."""
         thread = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)
         thread.start()
         thread.join(CLOSING_SECONDS)

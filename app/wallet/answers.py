@@ -101,7 +101,7 @@ def classify(operation: Operation, response: WalletResponse, now: datetime) -> W
         return Conflict(problem="the wallet reports a conflict (409)")
     if response.status != 200:
         return classify_failure(response, now)
-    # A 200 that does not say what was ordered may have had its effect or not. It is tried again: the key makes that
+    # A 200 that does not repeat the order may have had its effect or not. It is tried again: the key makes that
     # harmless, and an honest wallet then repeats its receipt. One that keeps lying ends, after the attempts allowed,
     # with an administrator. Reading the status would not do: `settled` cannot outweigh "I settled another amount".
     fields = _read_object(response.body)

@@ -26,7 +26,7 @@ class Permit:
     """Leave to make one call. Give it back with exactly one of `succeeded`, `failed` or `cancelled`."""
 
     era: int
-    """Calls outlive states: what a call of an earlier era reports says nothing about this one."""
+    """Calls outlive states: the result of a call of an earlier era says nothing about this one."""
 
 
 class Breaker:

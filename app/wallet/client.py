@@ -97,7 +97,7 @@ class Wallet:
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
             ),
-            # The interface has no cookies; a jar would grow with whatever the wallet's side sets.
+            # The interface has no cookies; a jar would grow with every cookie that the wallet's side sets.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             transport=transport,
         )
@@ -269,5 +269,5 @@ async def _read_bounded(response: httpx2.Response) -> bytes | None:
 
 
 def _path_segment(identifier: str) -> str | None:
-    """None for what no path can carry: proxies and clients resolve dot segments, even escaped ones."""
+    """None for text that no path can carry: proxies and clients resolve dot segments, even escaped ones."""
     return None if identifier in ("", ".", "..") else quote(identifier, safe="")

@@ -21,7 +21,7 @@ async def retry_dead(
     """Retries dead operations, each once; returns how many, at most MAX_OPERATIONS.
 
     `rejected_too`: also those that the wallet refused for good. `deadline`: no batch is begun in the last quarter of a
-    command's seconds. Raises Unavailable if the database cannot be used; what was retried by then stays so.
+    command's seconds. Raises Unavailable if the database cannot be used; operations retried by then stay retried.
     """
     retried, after = 0, ""
     while retried < MAX_OPERATIONS and (deadline is None or deadline.left(keep=lanes.seconds / 4)):

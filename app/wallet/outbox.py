@@ -91,9 +91,9 @@ class Outbox:
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled; attempts under way then get a moment to end. What is cut short, its lease returns.
+        """Work until cancelled; attempts under way then get a moment to end. The lease of one that is cut short lapses.
 
-        Raises what keeps it from claiming (the database away); call it again after a pause.
+        Raises the error that keeps it from claiming (the database is away); call it again after a pause.
         """
         try:
             while True:
@@ -111,7 +111,7 @@ class Outbox:
                     task.cancel()
 
     async def _retry_dead(self) -> None:
-        """Once the wallet is back: send what died while it was away on its way again."""
+        """Once the wallet is back: retry the operations that died while it was away."""
         now, last = self._clock(), self._retried_dead_at
         recently = last is not None and last <= now < last + timedelta(seconds=RETRY_DEAD_SECONDS)
         # Others use the breaker as well, and any of their calls may have closed it.
@@ -124,7 +124,7 @@ class Outbox:
             log.info("the wallet is back: %s dead operations are tried again", retried)
 
     async def claim(self) -> int:
-        """Claim what is due, as much as may run at once, and begin on it; returns how many."""
+        """Claim operations that are due, as many as may run at once, and begin on them; returns how many."""
         now = self._clock()
         if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._queries.run(
             lambda connection: wallet_operations.is_operation_due(connection, now)
@@ -175,7 +175,7 @@ class Outbox:
             log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
 
     async def _traced_attempt(self, operation: Operation, permit: Permit) -> None:
-        """In the trace of what has brought the operation about, however long ago."""
+        """In the trace of the request that has ordered the operation, however long ago."""
         assert self._tracer is not None  # noqa: S101 - the caller has looked
         span = self._tracer.begin(
             f"wallet {operation.kind}",
@@ -249,8 +249,8 @@ class Outbox:
         return Report(item_id=operation.item_id, operation=retrying)
 
     def _backoff(self, attempts: int) -> float:
-        """Seconds to wait after so many failures: doubling, capped, with full jitter, so that what failed together
-        does not come back together (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
+        """Seconds to wait after so many failures: doubling, capped, with full jitter, so that operations that failed
+        together do not come back together (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
         ceiling = min(self._retry_max, self._retry_base * 2 ** min(attempts - 1, 62))
         return self._random.uniform(0, ceiling)
 

@@ -40,7 +40,7 @@ def resolution_command(
 
 
 def confirmation_of(operation: Operation, escrow: Escrow, *, actor: Actor, reason: str, now: datetime) -> Confirm:
-    """The confirmation of an escrow as the wallet says that it was resolved, whatever had been ordered."""
+    """The confirmation of an escrow as the wallet says that it was resolved, even if another order was given."""
     settled, refunded = _division(operation, escrow)
     kind = OperationKind.REFUND if not settled else OperationKind.PARTIAL if refunded else OperationKind.SETTLE
     kept = replace(

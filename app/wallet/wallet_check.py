@@ -21,7 +21,7 @@ from app.wallet.breaker import Breaker, BreakerState
 from app.wallet.comparison import RECENT, Difference, EscrowSource, compare
 
 PART_SHARE = 0.5
-"""Of the deadline, after which no more escrows are begun with: what is under way takes its time, too."""
+"""Of the deadline, after which no more escrows are begun with: those under way take time, too."""
 MOST_DIFFERENCES = 100
 """In one part."""
 _PLACE = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{1,9})\.([A-Za-z0-9-]{1,64})", re.ASCII)
@@ -41,7 +41,7 @@ class Place:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Raises InvalidRequest for what is no place."""
+        """Raises InvalidRequest for an invalid place."""
         if (found := _PLACE.fullmatch(text)) is None:
             fault = FieldError(field="next", message="must be taken from the part before")
             raise InvalidRequest("The request is not valid.", errors=[fault])
