@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from time import monotonic
@@ -21,7 +21,7 @@ from app.domain.command import Role
 from app.domain.errors import Unavailable
 from app.engine.deadline import Deadline
 from app.engine.lane import Lanes
-from app.engine.queries import Queries
+from app.engine.queries import REPORTS_LIMIT, Queries
 from app.store import Store, reading
 from app.store.engines import open_engines
 from app.wallet.outbox import Outbox
@@ -263,10 +263,44 @@ async def test_a_query_is_answered_in_time_and_only_so_many_wait(database: Datab
         assert monotonic() - began < 1.5
         assert [type(result) for result in results] == [Unavailable] * 6
         released.set()
-        while True:
-            try:
-                assert await queries.run(reading.epoch) == store.epoch
-                break
-            except Unavailable:
-                await asyncio.sleep(0)
+        await answers_again(queries.run)
+        queries.close()
+
+
+async def answers_again(run: Callable[[Callable[[Connection], str]], Awaitable[str]]) -> None:
+    """Wait until a thread is free again."""
+    while True:
+        try:
+            assert await run(reading.epoch)
+            return
+        except Unavailable:
+            await asyncio.sleep(0)
+
+
+async def test_reports_have_places_of_their_own_and_hold_up_nobody_else(database: Database) -> None:
+    store, released = database.open(), threading.Event()
+    async with lanes_on(store, seconds=20) as lanes:
+        queries = Queries(store, lanes, seconds=20)
+        reports = [asyncio.create_task(queries.run_slow(lambda _: released.wait(30))) for _ in range(REPORTS_LIMIT)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="Too many") as refused:
+            await queries.run_slow(reading.epoch)
+        assert refused.value.retry_after_seconds == 1
+        # Reads of rooms and commands go on: nobody needs a report's place.
+        assert await queries.run(reading.epoch) == store.epoch
+        assert (await lanes.send(PERFORMER.id, intake_of())).position == 1
+        assert not any(report.done() for report in reports)
+        released.set()
+        assert await asyncio.gather(*reports) == [True] * REPORTS_LIMIT
+        queries.close()
+
+
+async def test_a_report_that_takes_too_long_is_unavailable(database: Database) -> None:
+    store, released = database.open(), threading.Event()
+    async with lanes_on(store) as lanes:
+        queries = Queries(store, lanes, seconds=0.2)
+        with pytest.raises(Unavailable):
+            await queries.run_slow(lambda _: released.wait(30))
+        released.set()
+        await answers_again(queries.run_slow)
         queries.close()
