@@ -1,21 +1,18 @@
 // Push notifications: the viewer is told also while this page is closed. Nothing here asks for permission.
+import { PUSH_SLOT } from "../lib/alerts.js";
 import { language } from "../lib/messages.js";
 import { newId } from "../lib/protocol.js";
-import { PUSH_SLOT } from "../lib/alerts.js";
 import { browserStorage } from "../lib/storage.js";
 
 const RENEW_MS = 86_400_000;
-const WORKER_MS = 10_000;
+/** A browser that does not reach its push service goes on trying, and says nothing. */
+const LATE_MS = 8_000;
 
 const pathOf = (name) => `/v1/push/subscriptions/${encodeURIComponent(name)}`;
 const kept = () => JSON.parse(browserStorage.getItem(PUSH_SLOT) ?? "null");
 
-/** The worker's registration once it is at work; null where there is none. */
-async function worker() {
-  if (!("serviceWorker" in navigator) || !("PushManager" in window)) return null;
-  const late = new Promise((resolve) => setTimeout(resolve, WORKER_MS, null));
-  return Promise.race([navigator.serviceWorker.ready, late]);
-}
+const inTime = (promise) =>
+  Promise.race([promise, new Promise((_, reject) => setTimeout(reject, LATE_MS, new Error("too late")))]);
 
 function isFor(subscription, publicKey) {
   const key = subscription.options.applicationServerKey;
@@ -24,8 +21,9 @@ function isFor(subscription, publicKey) {
   return text.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "") === publicKey;
 }
 
+/** This browser's subscription with the service's key, the one that it has or a new one. */
 async function subscription(publicKey) {
-  const { pushManager } = await worker();
+  const { pushManager } = await navigator.serviceWorker.ready;
   const known = await pushManager.getSubscription();
   if (known && isFor(known, publicKey)) return known;
   await known?.unsubscribe();
@@ -38,7 +36,7 @@ async function store(session) {
   const { publicKey } = await session.get("/v1/push");
   if (publicKey === null) return "on";
   try {
-    const { endpoint, keys } = (await subscription(publicKey)).toJSON();
+    const { endpoint, keys } = (await inTime(subscription(publicKey))).toJSON();
     const name = kept()?.name ?? newId();
     await session.send("PUT", pathOf(name), { endpoint, keys, language });
     browserStorage.setItem(PUSH_SLOT, JSON.stringify({ name, user: session.claims.sub, at: Date.now() }));
@@ -72,6 +70,6 @@ export async function unsubscribe(session) {
   const name = kept()?.name;
   browserStorage.removeItem(PUSH_SLOT);
   if (name) await session.send("DELETE", pathOf(name)).catch(() => {});
-  const registration = await worker();
-  await (await registration?.pushManager.getSubscription())?.unsubscribe();
+  const worker = await navigator.serviceWorker?.getRegistration();
+  await (await worker?.pushManager?.getSubscription())?.unsubscribe();
 }
