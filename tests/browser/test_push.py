@@ -148,9 +148,16 @@ def test_a_later_visit_asks_for_nothing_and_another_viewer_takes_the_subscriptio
     page.goto(room.watch_url(eve))
     wait_for(page, lambda: len(stored(room, eve)) == 1)
     assert stored(room, ada) == []
-    page.evaluate("token => { location.hash = `token=${token}`; }", room.server.viewer(ada))
+    opens = "token => { location.hash = `token=${token}`; }"
+    page.evaluate(opens, room.server.viewer(ada))
     wait_for(page, lambda: len(stored(room, ada)) == 1)
     assert stored(room, eve) == []
+    assert page.evaluate("[pushes.asked.length, pushes.ended]") == [1, 0]
+    # The service has another key by now.
+    page.evaluate("() => { pushes.current.options.applicationServerKey = new Uint8Array(65).buffer; }")
+    page.evaluate(opens, room.server.viewer(eve))
+    wait_for(page, lambda: len(stored(room, eve)) == 1)
+    assert page.evaluate("[pushes.asked.length, pushes.ended]") == [2, 1]
 
 
 def test_where_nothing_can_be_pushed_no_more_is_promised_than_holds(room: Room, windows: Windows) -> None:

@@ -9,7 +9,9 @@ from sqlalchemy.event import listen
 
 from app.domain import command as do
 from app.domain.command import Actor, Mode, Role
+from app.domain.event import EventName
 from app.domain.item import Item, Reason
+from app.domain.operation import OperationStatus, Receipt
 from app.domain.push import SUBSCRIPTIONS_OF_A_USER, Language, Moment, Subscription
 from app.store import Store, event_log, push
 from app.store.push import News
@@ -105,6 +107,38 @@ def test_who_cancels_is_not_told_and_a_performed_item_has_no_end_to_tell(store: 
     send(writer, start_of(items[0]))
     send(writer, complete_of(items[0]))
     assert reader.read() == [(items[0].item_id, Moment.STARTED)]
+
+
+def test_the_refund_that_follows_an_end_is_not_told_however_late_the_wallet_confirms(store: Store) -> None:
+    clock = HandClock()
+    writer = build_writer(store, clock)
+    subscribe(store, "ada")
+    reader = Reader(store, clock)
+    mine = queue_item(writer, user_id="ada")
+    abandon = do.Abandon(actor=PERFORMER, item_id=mine.item_id, reason=Reason.TECHNICAL_ERROR)
+    operation = send(writer, abandon).operation
+    assert operation is not None
+    assert reader.read() == [(mine.item_id, Moment.ENDED)]
+    clock.wait(3 * 3600)
+    with store.writing() as connection:
+        push.clear(connection, clock(), clock() - timedelta(days=90))
+    done = replace(operation, status=OperationStatus.DONE, attempts=1, updated_at=clock())
+    receipt = Receipt(transaction_id="t", settled_tokens=0, refunded_tokens=operation.refund_tokens)
+    events = send(writer, do.Confirm(item_id=mine.item_id, operation=done, receipt=receipt)).events
+    assert [event.name for event in events] == [EventName.ITEM_REFUNDED]
+    assert reader.read() == []
+
+
+def test_a_room_that_gives_no_notice_to_the_next_gives_none_here(store: Store) -> None:
+    clock = HandClock()
+    writer = build_writer(store, clock)
+    subscribe(store, "ada")
+    reader = Reader(store, clock)
+    send(writer, do.ChangeSettings(actor=PERFORMER, notify_positions=(3,)))
+    mine = queue_item(writer, user_id="ada")
+    assert reader.read() == []
+    send(writer, start_of(mine))
+    assert reader.read() == [(mine.item_id, Moment.STARTED)]
 
 
 def test_of_an_item_that_passes_through_only_a_refund_is_told(store: Store) -> None:
