@@ -1,6 +1,7 @@
 """Webhooks end to end: the real service, a consumer on loopback, signatures checked by the reference library."""
 
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -246,7 +247,8 @@ async def test_a_test_message_is_answered_in_a_commands_time(tmp_path: Path, hoo
             began = monotonic()
             answer = ok(await api.post(f"{WEBHOOKS}/main/test", server.feature("wheel")))
             assert monotonic() - began < ATTEMPT_SECONDS - 1, "a delivery itself may take longer"
-            assert (answer["delivered"], answer["problem"]) == (False, "no answer within 1.5 s")
+            assert (answer["delivered"], answer["statusCode"]) == (False, None)
+            assert re.fullmatch(r"no answer within [01]\.?\d* s", answer["problem"])
     hook.hold.set()
 
 
