@@ -1,7 +1,8 @@
-"""The guides: Markdown files of static/docs/guides/, rendered to pages at /docs/guides/NAME.
+"""The guides: Markdown files of static/docs/guides/, rendered to pages at /docs/guides/NAME in their reader's language.
 
 The same files are read in the repository, so links between them are relative (`operate.md#backups`); here they are
-rewritten to the pages' own addresses.
+rewritten to the pages' own addresses. A translation, in a folder by its language, has the English guide's headings in
+their order, each at the English one's address, and `<!-- code -->` where its next program stands.
 """
 
 import html
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from app.api.pages import ALWAYS_ASK, STATIC, CurrentSite, respond
+from app.api.pages import ALWAYS_ASK, STATIC, CurrentSite, asked_language, respond
 from app.api.site import Content, Site
 
 FOLDER = STATIC / "docs" / "guides"
@@ -36,7 +37,30 @@ ORDER = (
 )
 """The guides' names, in the order of the table of contents."""
 
-_GUIDE_LINK = re.compile(r"(?:\./)?([a-z]+)\.md(#.*)?")
+ORIGINAL = "en"
+WORDS = {
+    "en": {
+        "interface": "Interface",
+        "guides": "Guides",
+        "documents": "Documents",
+        "search": "Search",
+        "search_label": "Search the interface and the guides",
+    },
+    "de": {
+        "interface": "Schnittstelle",
+        "guides": "Anleitungen",
+        "documents": "Dokumente",
+        "search": "Suchen",
+        "search_label": "Schnittstelle und Anleitungen durchsuchen",
+    },
+}
+"""What the page around a guide says, by language."""
+
+CODE = "<!-- code -->"
+FENCED = re.compile(r"(?:^<!-- [^\n]* -->\n)?^```.*?^```$", re.MULTILINE | re.DOTALL)
+"""A program with the comment above it that names it."""
+
+_GUIDE_LINK = re.compile(r"(?:\.{1,2}/)?([a-z]+)\.md(#.*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +68,8 @@ class Guide:
     """A rendered guide: its title as text, its body as HTML, and its second-level headings as (id, text)."""
 
     name: str
+    language: str
+    """That it is written in: the reader's, or English where there is no translation."""
     title: str
     body: str
     sections: tuple[tuple[str, str], ...]
@@ -51,15 +77,24 @@ class Guide:
 
 def routes(site: CurrentSite) -> list[BaseRoute]:
     async def index(request: Request) -> Response:
-        body = f"<h1>Guides</h1>\n{_list_of_guides()}"
-        return respond(request, _rendered(_template(site()), "Guides", _contents(None), body), ALWAYS_ASK)
+        language = asked_language(request, site())
+        title = WORDS[language]["guides"]
+        body = f"<h1>{title}</h1>\n{_list_of_guides(language)}"
+        return answer(request, language, language, title, _contents(None, language), body)
 
     async def page(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in ORDER:
             raise HTTPException(404)
-        found = guide(name)
-        return respond(request, _rendered(_template(site()), found.title, _contents(found), found.body), ALWAYS_ASK)
+        language = asked_language(request, site())
+        found = guide(name, language)
+        return answer(request, language, found.language, found.title, _contents(found, language), found.body)
+
+    def answer(request: Request, language: str, written: str, title: str, contents: str, body: str) -> Response:
+        content = _rendered(_template(site(), language), language, written, title, contents, body)
+        response = respond(request, content, ALWAYS_ASK)
+        response.headers["vary"] = "Accept-Encoding, Accept-Language"
+        return response
 
     return [
         Route("/docs/guides", index, methods=["GET"]),
@@ -67,28 +102,46 @@ def routes(site: CurrentSite) -> list[BaseRoute]:
     ]
 
 
+def text_of(name: str, language: str) -> tuple[str, str]:
+    """The Markdown of the guide of this name, and the language that it is in: `language` if there is a translation."""
+    original = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    translation = FOLDER / language / f"{name}.md"
+    if language == ORIGINAL or not translation.exists():
+        return original, ORIGINAL
+    programs = iter(FENCED.findall(original))
+    text = re.sub(re.escape(CODE), lambda _: next(programs), translation.read_text(encoding="utf-8"))
+    return text, language
+
+
 @cache
-def guide(name: str) -> Guide:
+def guide(name: str, language: str = ORIGINAL) -> Guide:
     """The guide of this name, which must be one of `ORDER`."""
+    text, written = text_of(name, language)
     markdown = MarkdownIt("commonmark").enable("table")
-    tokens = markdown.parse((FOLDER / f"{name}.md").read_text(encoding="utf-8"))
+    tokens = markdown.parse(text)
+    ids = iter(_heading_ids(text_of(name, ORIGINAL)[0]))
     title, sections = name, []
     for heading, inline in pairwise(tokens):
         if heading.type != "heading_open":
             continue
-        text = _text_of(inline)
-        heading.attrSet("id", slug(text))
+        id = next(ids)
+        heading.attrSet("id", id)
         if heading.tag == "h1":
-            title = text
+            title = _text_of(inline)
         elif heading.tag == "h2":
-            sections.append((slug(text), text))
+            sections.append((id, _text_of(inline)))
     for token in tokens:
         for child in token.children or ():
             if child.type == "link_open":
                 child.attrSet("href", _address(str(child.attrGet("href"))))
     # Code may be wider than the page: it scrolls, by the keyboard, too.
     body = markdown.renderer.render(tokens, markdown.options, {}).replace("<pre>", '<pre tabindex="0">')
-    return Guide(name=name, title=title, body=body, sections=tuple(sections))
+    return Guide(name=name, language=written, title=title, body=body, sections=tuple(sections))
+
+
+def _heading_ids(text: str) -> list[str]:
+    tokens = MarkdownIt("commonmark").parse(text)
+    return [slug(_text_of(inline)) for heading, inline in pairwise(tokens) if heading.type == "heading_open"]
 
 
 def slug(heading: str) -> str:
@@ -105,27 +158,36 @@ def _address(href: str) -> str:
     return f"/docs/guides/{link[1]}{link[2] or ''}" if link else href
 
 
-def _list_of_guides() -> str:
-    rows = (f'<li><a href="/docs/guides/{name}">{html.escape(guide(name).title)}</a></li>' for name in ORDER)
+def _list_of_guides(language: str) -> str:
+    rows = (f"<li>{_link_to(name, language)}</li>" for name in ORDER)
     return f"<ul>{''.join(rows)}</ul>"
 
 
-def _contents(shown: Guide | None) -> str:
+def _link_to(name: str, language: str, attributes: str = "") -> str:
+    found = guide(name, language)
+    tongue = "" if found.language == language else f' lang="{found.language}"'
+    return f'<a href="/docs/guides/{name}"{attributes}{tongue}>{html.escape(found.title)}</a>'
+
+
+def _contents(shown: Guide | None, language: str) -> str:
     """The navigation: every guide, and below the one that is shown its sections."""
     lines = []
     for name in ORDER:
-        current = ' aria-current="page"' if shown is not None and name == shown.name else ""
-        lines.append(f'<a href="/docs/guides/{name}"{current}>{html.escape(guide(name).title)}</a>')
-        if shown is not None and name == shown.name:
+        is_shown = shown is not None and name == shown.name
+        lines.append(_link_to(name, language, ' aria-current="page"' if is_shown else ""))
+        if shown is not None and is_shown:
             lines += [f'<a class="section" href="#{id}">{html.escape(text)}</a>' for id, text in shown.sections]
     return "\n".join(lines)
 
 
-def _template(site: Site) -> Content:
-    return site.pages["docs/guide.html", "en"]
+def _template(site: Site, language: str) -> Content:
+    return site.pages["docs/guide.html", language]
 
 
-@lru_cache(maxsize=2 * len(ORDER))
-def _rendered(template: Content, title: str, contents: str, body: str) -> Content:
-    filled = Template(template.body.decode()).substitute(title=html.escape(title), contents=contents, body=body)
+@lru_cache(maxsize=4 * len(ORDER))
+def _rendered(template: Content, language: str, written: str, title: str, contents: str, body: str) -> Content:
+    words = {name: html.escape(text) for name, text in WORDS[language].items()}
+    filled = Template(template.body.decode()).substitute(
+        words, title=html.escape(title), contents=contents, body=body, written=written
+    )
     return Content.of(filled.encode(), template.type, template.policy)

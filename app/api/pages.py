@@ -114,11 +114,17 @@ def page_response(
     request: Request, site: Site, name: str, origins: Sequence[str] = (), *, status: int = 200
 ) -> Response:
     """A page in its reader's language."""
-    accepted = request.headers.get("accept-language", "")
-    language = language_of(accepted, request.query_params.get("lang"), site.languages)
-    response = respond(request, site.pages[name, language], ALWAYS_ASK, status, framing=_framing(name, origins))
+    response = respond(
+        request, site.pages[name, asked_language(request, site)], ALWAYS_ASK, status, framing=_framing(name, origins)
+    )
     response.headers["vary"] = "Accept-Encoding, Accept-Language"
     return response
+
+
+def asked_language(request: Request, site: Site) -> str:
+    """The reader's language, or the nearest that there is."""
+    accepted = request.headers.get("accept-language", "")
+    return language_of(accepted, request.query_params.get("lang"), site.languages)
 
 
 def respond(

@@ -9,7 +9,7 @@ export default {
   "docs.contents": "Inhalt",
   "docs.found": { one: "{n} gefunden", other: "{n} gefunden" },
   "docs.generated":
-    "Was der Dienst aus seinem eigenen Quelltext erzeugt (Beschreibungen von Aufrufen, Feldern und Nachrichten), ist auf Englisch; ebenso die Anleitungen.",
+    "Was der Dienst aus seinem eigenen Quelltext erzeugt (Beschreibungen von Aufrufen, Feldern und Nachrichten), ist auf Englisch, ebenso ein Teil der Anleitungen.",
   "docs.trouble": "Die Beschreibung konnte nicht geladen werden: {detail}",
   "docs.or": " oder ",
   "docs.listOf": "Liste von ",

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 
-from app.api.guides import FOLDER, ORDER, slug
+from app.api.guides import CODE, FENCED, FOLDER, ORDER, WORDS, slug, text_of
 from tests.support.cluster import until
 from tests.support.guides import EXAMPLES, TEXTS
 from tests.support.recording_http import Received, recording
@@ -57,6 +57,58 @@ async def test_the_guides_have_a_page_that_lists_them(api: Api) -> None:
 
 async def test_a_guide_that_is_not_there_is_not_found(api: Api) -> None:
     problem(await api.get("/docs/guides/nothing"), 404, "NOT_FOUND")
+
+
+TRANSLATIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.md"))
+
+
+def shape(text: str) -> list[str]:
+    """Of a guide in any language: its headings' levels, list items, programs, and the rows of its tables."""
+    prose = FENCED.sub(CODE, text)
+    lines = [re.match(r"#+ |- |\d\. |<!-- code -->|\|( `[\w-]+`)?", line) for line in prose.splitlines()]
+    return [found[0] for found in lines if found]
+
+
+def codes(text: str) -> list[str]:
+    """What is set as code in running text, wherever its lines end. The word for an address is a word."""
+    found = re.findall(r"`([^`]+)`", FENCED.sub("", text))
+    return sorted({" ".join(each.split()).replace("ADRESSE", "ADDRESS") for each in found})
+
+
+def test_there_are_translations_into_languages_of_the_pages_only() -> None:
+    assert {path.split("/")[0] for path in TRANSLATIONS} == WORDS.keys() - {"en"}
+    assert {path.split("/")[1] for path in TRANSLATIONS} <= set(ORDER)
+
+
+@pytest.mark.parametrize("path", TRANSLATIONS)
+def test_a_translation_has_all_that_the_english_guide_has(path: str) -> None:
+    language, name = path.split("/")
+    translated = (FOLDER / f"{path}.md").read_text()
+    assert shape(translated) == shape(TEXTS[name])
+    assert codes(translated) == codes(TEXTS[name])
+    assert FENCED.findall(text_of(name, language)[0]) == FENCED.findall(TEXTS[name])
+    for file in re.findall(r"\]\(([\w./]+\.md)", translated):
+        assert (FOLDER / language / file).exists(), file
+
+
+@pytest.mark.parametrize("path", TRANSLATIONS)
+async def test_a_guide_is_shown_in_its_readers_language_with_the_same_addresses(api: Api, path: str) -> None:
+    language, name = path.split("/")
+    response = await api.send("GET", f"/docs/guides/{name}", headers={"Accept-Language": language})
+    assert f'<article class="guide" lang="{language}">' in response.text
+    assert response.headers["Vary"] == "Accept-Encoding, Accept-Language"
+    english = await api.get(f"/docs/guides/{name}")
+    assert '<article class="guide" lang="en">' in english.text
+    ids = re.compile(r'<h\d id="([^"]+)"')
+    assert ids.findall(response.text) == ids.findall(english.text) != []
+
+
+async def test_a_guide_that_is_not_translated_says_in_which_language_it_is(api: Api) -> None:
+    (name, *_) = [name for name in ORDER if f"de/{name}" not in TRANSLATIONS]
+    response = await api.send("GET", f"/docs/guides/{name}", headers={"Accept-Language": "de"})
+    assert '<html lang="de">' in response.text
+    assert '<article class="guide" lang="en">' in response.text
+    assert WORDS["de"]["search_label"] in response.text
 
 
 @pytest.mark.parametrize("name", ORDER)

@@ -77,6 +77,8 @@ def test_a_search_leaves_what_holds_all_of_its_words(page: Page, server: Server)
 
 
 def test_a_search_leads_into_the_guides_also_from_one_of_them(page: Page, server: Server) -> None:
+    complaints: list[str] = []
+    page.on("console", lambda line: complaints.append(line.text) if line.type in ("error", "warning") else None)
     page.goto(f"{server.url}/docs/guides/operate")
     page.get_by_role("searchbox", name="Search the interface and the guides").fill("OBS browser source")
     page.keyboard.press("Enter")
@@ -89,6 +91,7 @@ def test_a_search_leads_into_the_guides_also_from_one_of_them(page: Page, server
     page.get_by_role("searchbox").fill("obs browser source")
     link.click()
     expect(page).to_have_url(f"{server.url}/docs/guides/embed#the-overlay-for-a-stream")
+    assert complaints == []
 
 
 def test_a_link_to_an_entry_that_a_search_has_hidden_shows_it(page: Page, server: Server) -> None:
@@ -128,6 +131,9 @@ def test_the_page_speaks_german_and_says_what_is_english(browser: Browser, serve
         expect(page.get_by_role("heading", level=2, name=section)).to_be_visible()
     page.get_by_role("searchbox", name="Schnittstelle und Anleitungen durchsuchen").fill("healthz")
     expect(page.get_by_role("status").first).to_contain_text("gefunden")
+    page.get_by_role("searchbox").fill("browserquelle")
+    link = page.get_by_role("link", name="Den Platz eines Zuschauers einbetten · Das Overlay für einen Stream")
+    expect(link).to_have_attribute("href", "/docs/guides/embed#the-overlay-for-a-stream")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     context.close()
 
