@@ -56,7 +56,7 @@ export class QueueConnection extends HTMLElement {
     root.dataset.connection = this.dataset.status = status;
     root.toggleAttribute("data-stale", status !== "live" && asOf !== null);
     // Where it is narrow, its dot says enough.
-    this.toggleAttribute("data-brief", status === "live" && !this.#changes);
+    this.toggleAttribute("data-brief", status === "live" ? !this.#changes : status === "connecting");
     const time = asOf === null ? "" : exactClock(asOf);
     setText(
       this.lastChild,

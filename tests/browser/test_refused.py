@@ -73,6 +73,7 @@ def test_each_page_says_in_one_sentence_that_no_socket_comes_about(room: Room, w
             said = lines_of(page)
             page.goto(address.replace(room.server.url, proxy))
             expect(page.get_by_text(words)).to_be_visible()
+            expect(page.get_by_role("heading", level=2)).to_have_count(0)
             assert len([line for line in said if "Does a proxy before the service" in line]) == 1
 
 
