@@ -5,6 +5,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -124,7 +125,7 @@ def sandbox(
     with explained():
         settings = read_settings(database_url=database_url, port=port)
         logs.configure(settings.environment)
-        with sole_owner(settings.database_url):
+        with bound(settings.host, port) as sockets, sole_owner(settings.database_url):
             engines = open_engines(settings.database_url)
             (migrate_database if settings.uses_sqlite else refuse_other_schema)(engines.writer)
             wallet = create_sandbox(
@@ -134,17 +135,13 @@ def sandbox(
                 clock=utc_now,
                 faults=Faults(Random()),
             )
-            print(f"Sandbox wallet on http://{settings.host}:{port}", file=sys.stderr)
+            print(f"Sandbox wallet on {url(sockets, settings.host)}", file=sys.stderr)
             # It has no sockets to send away and keeps nothing in memory: it may be stopped at once.
-            uvicorn.run(
-                wallet,
-                host=settings.host,
-                port=port,
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=1,
+            config = uvicorn.Config(
+                wallet, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1
             )
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets)
 
 
 @cli.command()

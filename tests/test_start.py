@@ -82,6 +82,9 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path) -> Non
         taken.listen()
         port = str(taken.getsockname()[1])
         assert refused(tmp_path, PORT=port).startswith(f"PORT: 127.0.0.1:{port} cannot be listened on: ")
+        assert refused(tmp_path, "sandbox", "--port", port).startswith(
+            f"PORT: 127.0.0.1:{port} cannot be listened on: "
+        )
     assert list(tmp_path.iterdir()) == [], "nothing has been begun"
 
 
