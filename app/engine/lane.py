@@ -129,9 +129,9 @@ class Lane:
     @property
     def wait_seconds(self) -> float:
         """How long the oldest job has waited that is not answered yet; 0 if there is none."""
-        pending = (job for job in self._unanswered if job.future is not None and not job.future.done())
-        oldest = next(pending, None)
-        return 0.0 if oldest is None else monotonic() - oldest.posted_at
+        # Their order is that of their deadlines, which may have begun before they were posted.
+        posted = (job.posted_at for job in self._unanswered if job.future is not None and not job.future.done())
+        return max(0.0, monotonic() - min(posted, default=inf))
 
     def hurry(self) -> None:
         """The process ends: from now on nothing waits long for the database."""

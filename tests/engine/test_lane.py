@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event
 
 from app.domain import command as do
 from app.domain.errors import QueueEmpty, Unavailable
+from app.engine.deadline import Deadline
 from app.engine.jobs import Outcome
 from app.engine.lane import Lanes
 from app.store import Store, event_log, reading
@@ -159,6 +160,18 @@ async def test_the_lanes_know_how_long_the_oldest_command_has_waited(store: Stor
             assert first > 0
             assert first < lanes.wait_seconds < 5
         assert lanes.wait_seconds == 0
+
+
+async def test_a_command_that_is_due_sooner_hides_no_older_one(store: Store, heard: Heard) -> None:
+    async with lanes_on(store, heard) as lanes, held_up(lanes):
+        older = posted(lanes, intake_of())
+        await waiting(lanes, 1)
+        await asyncio.sleep(0.05)
+        waited = lanes.wait_seconds
+        sooner = asyncio.create_task(lanes.send(PERFORMER.id, intake_of(), deadline=Deadline(4)))
+        await waiting(lanes, 2)
+        assert lanes.wait_seconds >= waited >= 0.05
+    await asyncio.gather(*older, sooner)
 
 
 async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(store: Store, heard: Heard) -> None:
