@@ -8,10 +8,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from app.engine.queries import Queries
-from app.engine.writer import Writer
 from app.main import create_app
 from app.settings import Settings
 from tests.support.server import UUID7, Api, Server, fresh, intake_body, ok, problem, serving
@@ -198,19 +198,21 @@ async def test_a_database_that_cannot_be_asked_makes_the_service_unready_but_not
 
 
 async def test_a_command_that_cannot_be_committed_is_refused_and_changes_nothing(
-    api: Api, server: Server, performer_id: str, monkeypatch: pytest.MonkeyPatch
+    api: Api, server: Server, performer_id: str
 ) -> None:
     item = await api.intake(performer_id)
 
-    def commit(self: Writer, batch: object) -> None:
+    def fail(connection: Connection) -> None:
         raise OperationalError(SECRET, None, Exception(SECRET))
 
-    monkeypatch.setattr(Writer, "_commit", commit)
-    response = await api.post(f"{ITEMS}/{item['itemId']}/start", server.performer(performer_id))
+    event.listen(Engine, "commit", fail)
+    try:
+        response = await api.post(f"{ITEMS}/{item['itemId']}/start", server.performer(performer_id))
+    finally:
+        event.remove(Engine, "commit", fail)
     refusal = problem(response, 503, "UNAVAILABLE")
     assert SECRET not in response.text
     assert response.headers["Retry-After"] == str(refusal["retryAfterSeconds"])
-    monkeypatch.undo()
     server.expected_errors()
     assert (await api.start_next(performer_id))["itemId"] == item["itemId"]
 
