@@ -165,8 +165,8 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         hub.tidy(periods.lag)
 
     async def sweep() -> None:
-        await parts.heartbeat.keep(timedelta(seconds=periods.standstill))
-        await timers.sweep(queries, lanes, parts.base.clock())
+        now = await parts.heartbeat.keep(timedelta(seconds=periods.standstill))
+        await timers.sweep(queries, lanes, now)
 
     async def check_positions() -> None:
         await catch_up.check_positions(queries, hub)

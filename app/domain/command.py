@@ -111,6 +111,8 @@ class Expire(Struct, frozen=True, kw_only=True):
     """A timer's word that an item may be overdue; the room checks for itself."""
 
     item_id: str
+    at: datetime
+    """The time at which the timer looked. A clock that has been set since then makes nothing overdue."""
     actor: Actor = TIMER
 
 

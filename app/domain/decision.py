@@ -94,7 +94,7 @@ def decide(
         case do.Resume():
             return _pause(recorder, subject, paused=False)
         case do.Expire():
-            return _expire(recorder, subject)
+            return _expire(recorder, subject, command.at)
         case do.Confirm():
             return payment.confirm(recorder, subject, command)
         case do.Report():
@@ -357,8 +357,8 @@ def _set_presence(recorder: EventRecorder, online: bool) -> Decision:
     return recorder.end()
 
 
-def _expire(recorder: EventRecorder, item: Item) -> Decision:
+def _expire(recorder: EventRecorder, item: Item, looked_at: datetime) -> Decision:
     deadline = recorder.room.deadline(item) if item.is_active else None
-    if deadline is None or deadline[0] > recorder.at:
+    if deadline is None or deadline[0] > min(recorder.at, looked_at):
         return recorder.end(item)
     return _abandon(recorder, item, deadline[1])

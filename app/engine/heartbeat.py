@@ -78,24 +78,27 @@ class Heartbeat:
         """The first heartbeat of a process, before it serves anybody."""
         await self._beat(STANDSTILL_AT_START)
 
-    async def keep(self, standstill: timedelta = STANDSTILL) -> None:
+    async def keep(self, standstill: timedelta = STANDSTILL) -> datetime:
         """Write the heartbeat if it is time. Called before every look at deadlines. After a gap longer than
         `standstill` the clocks restart.
 
-        Raises Unavailable while the database takes no heartbeat.
+        Returns the time that it has compared with the last heartbeat: by this one deadlines are looked for, for the
+        clock may be set while a heartbeat is written. Raises Unavailable while the database takes no heartbeat.
         """
-        since = BEAT if self._last is None else self._clock() - self._last
-        if self.age_seconds >= BEAT.total_seconds() or not timedelta() <= since < BEAT:
-            await self._beat(standstill)
-        if self._elapsed() - self._corrected >= CORRECTION_SECONDS:
-            await self._correct()
-            self._corrected = self._elapsed()
-
-    async def _beat(self, tolerance: timedelta) -> None:
-        asked_at = self._clock.own_time()
-        if self._database_time is not None:
-            self._clock.compare(asked_at, await self._queries.run(self._database_time))
         now = self._clock()
+        since = BEAT if self._last is None else now - self._last
+        if self.age_seconds >= BEAT.total_seconds() or not timedelta() <= since < BEAT:
+            now = await self._beat(standstill)
+        if self._elapsed() - self._corrected >= CORRECTION_SECONDS:
+            await self._correct(now)
+            self._corrected = self._elapsed()
+        return now
+
+    async def _beat(self, tolerance: timedelta) -> datetime:
+        if self._database_time is not None:
+            asked = self._clock.asked()
+            self._clock.compare(asked, await self._queries.run(self._database_time))
+        checked = now = self._clock()
         stopped_at = await self._lanes.run(lambda connection: rows.beat(connection, now, tolerance))
         if stopped_at is not None:
             log.warning("the clocks of all rooms restart: the last heartbeat was %.1f s away", _away(now, stopped_at))
@@ -105,6 +108,7 @@ class Heartbeat:
             await self._lanes.run(lambda connection: rows.write(connection, now))
         self._last = now
         self._written = self._elapsed()
+        return checked
 
     def _earliest_setting(self, now: datetime) -> datetime | None:
         """The clock cannot have been set before that, by the time as it is now: at the last heartbeat it was right.
@@ -125,9 +129,8 @@ class Heartbeat:
     async def _restart(self, performer_ids: list[str], command: RestartClocks) -> None:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
-    async def _correct(self) -> None:
+    async def _correct(self, now: datetime) -> None:
         """Sets times that lie far ahead to now."""
-        now = self._clock()
 
         def correct(connection: Connection) -> int:
             return rows.correct_operations(connection, now, now + WRONG_CLOCK)

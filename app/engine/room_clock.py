@@ -32,19 +32,21 @@ class RoomClock:
         then, at = self._compared
         return then + _whole(timedelta(seconds=self._elapsed() - at))
 
-    def compare(self, asked_at: datetime, database_time: datetime) -> None:
-        """Take the database's time, asked for at `asked_at` by the process's own clock and answered just now.
+    def asked(self) -> float:
+        """The moment at which the database is asked for its time, to be given to `compare`."""
+        return self._elapsed()
+
+    def compare(self, asked: float, database_time: datetime) -> None:
+        """Take the database's time, which was asked for at `asked` and has come just now. The way there and back is
+        measured by elapsed time: the own clock may be set meanwhile.
 
         All processes of a cluster then agree, even if the clock of one of them has jumped.
         """
-        answered_at = self._source()
-        self.skew = database_time - (asked_at + (answered_at - asked_at) / 2)
-        correction = _whole(self.skew) if abs(self.skew) > AGREEMENT else timedelta()
-        self._compared = answered_at + correction, self._elapsed()
-
-    def own_time(self) -> datetime:
-        """The process's own clock, uncorrected."""
-        return self._source()
+        answered_at, elapsed = self._source(), self._elapsed()
+        uncertainty = timedelta(seconds=(elapsed - asked) / 2)
+        self.skew = database_time - (answered_at - uncertainty)
+        correction = _whole(self.skew) if abs(self.skew) > AGREEMENT + uncertainty else timedelta()
+        self._compared = answered_at + correction, elapsed
 
 
 def _whole(span: timedelta) -> timedelta:

@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 
 
 async def sweep(queries: Queries, lanes: Lanes, now: datetime, *, at_once: int = OVERDUE_AT_ONCE) -> int:
-    """Send overdue items to their rooms, `at_once` at most; returns how many there were."""
+    """Send overdue items to their rooms, `at_once` at most; returns how many there were. `now`: of the heartbeat, which
+    has just seen that the clock is right."""
     overdue = await queries.run(lambda connection: reading.overdue_items(connection, now, at_once))
-    sent = (lanes.send(performer_id, Expire(item_id=item_id)) for performer_id, item_id in overdue)
+    sent = (lanes.send(performer_id, Expire(item_id=item_id, at=now)) for performer_id, item_id in overdue)
     for result in await asyncio.gather(*sent, return_exceptions=True):
         if isinstance(result, QueueError):
             log.warning("an overdue item was not dealt with: %s", result.code)

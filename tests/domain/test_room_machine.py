@@ -193,15 +193,17 @@ class RoomMachine(RuleBasedStateMachine):
         self.stage.now = max(self.stage.now, NOON + timedelta(milliseconds=self.model.time - 59_000))
 
     @somebody_came
-    @rule(which=FIRST_MOSTLY, late=st.sampled_from([None, -1, 0, 0, 1, 700]))
-    def a_timer_asks(self, which: int, late: int | None) -> None:
-        """At any time (late: None), or milliseconds after the time is up."""
+    @rule(which=FIRST_MOSTLY, late=st.sampled_from([None, -1, 0, 0, 1, 700]), ago=st.sampled_from([0, 0, 0, 1, 3000]))
+    def a_timer_asks(self, which: int, late: int | None, ago: int) -> None:
+        """At any time (late: None), or milliseconds after the time is up, having looked `ago` milliseconds before."""
         request = self.some(which)
         due = self.model.due(request)
         if due is not None and late is not None:
             self.stage.now = max(self.stage.now, NOON + timedelta(milliseconds=due + late))
-        overdue = due is not None and self.at() >= due
-        if self.send(do.Expire(item_id=request.item_id), None, events=int(overdue)) and overdue:
+        overdue = due is not None and self.at() - ago >= due
+        looked_at = NOON + timedelta(milliseconds=self.at() - ago)
+        expire = do.Expire(item_id=request.item_id, at=looked_at)
+        if self.send(expire, None, events=int(overdue)) and overdue:
             self.model.leave(request, "abandoned", to_performer=0)
 
     @rule(hours=st.sampled_from([0, 1, -1]), seconds=st.sampled_from([0, 4, 300]))

@@ -14,7 +14,7 @@ from app.domain.event import EventName
 from app.domain.item import Clock, Item, Reason, Status
 from app.domain.room import Policy
 from app.engine.heartbeat import BEAT, CORRECTION_SECONDS, STALE_SECONDS, Heartbeat
-from app.engine.room_clock import RoomClock
+from app.engine.room_clock import AGREEMENT, RoomClock
 from app.engine.timers import sweep
 from app.parts import utc_now
 from app.store import Store, heartbeat, reading, wallet_operations, writing
@@ -57,8 +57,7 @@ class Service:
 
     async def look(self) -> int:
         """One turn of the loop in which deadlines are looked at."""
-        await self.heartbeat.keep()
-        return await sweep(self.process.queries, self.process.lanes, self.clock())
+        return await sweep(self.process.queries, self.process.lanes, await self.heartbeat.keep())
 
 
 @asynccontextmanager
@@ -282,8 +281,7 @@ async def test_the_processes_of_a_shared_database_go_by_its_clock(
         assert abs(clock.skew + timedelta(hours=1)) < timedelta(seconds=1)
         assert 3599 < beats.skew_seconds < 3601
         assert abs(clock() - utc_now()) < timedelta(seconds=1)
-        await beats.keep()
-        assert await sweep(process.queries, process.lanes, clock()) == 0
+        assert await sweep(process.queries, process.lanes, await beats.keep()) == 0
     assert item_of(store, item).is_active
     assert "restart" not in caplog.text
 
@@ -292,7 +290,7 @@ def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -
     """A deadline written an hour ago by a clock that was set back would be overdue at once."""
     own, elapsed = HandClock(), HandClock()
     clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
-    clock.compare(own.now, own.now)
+    clock.compare(clock.asked(), own.now)
     right = own.now
     for seconds in (-3600, 7200, -3600):
         own.wait(seconds)
@@ -300,6 +298,44 @@ def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -
     elapsed.wait(0.25)
     assert clock() == right + timedelta(milliseconds=250)
     own.wait(3600)
-    clock.compare(own.now, right + timedelta(milliseconds=250))
+    clock.compare(clock.asked(), right + timedelta(milliseconds=250))
     assert clock() == right + timedelta(milliseconds=250)
     assert clock.skew < timedelta(minutes=-59)
+
+
+@pytest.mark.parametrize("jump", [-86400, -20, 20, 86400])
+def test_a_clock_that_is_set_while_the_database_is_asked_for_its_time_moves_no_time_of_a_room(jump: float) -> None:
+    """Half the jump was taken for half the way there and back, and the rooms' time was half a day off."""
+    own, elapsed = HandClock(), HandClock()
+    clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
+    asked, right = clock.asked(), own.now + timedelta(seconds=1)
+    own.wait(1 + jump)
+    elapsed.wait(1)
+    clock.compare(asked, right)
+    assert abs(clock() - right) <= AGREEMENT
+    assert abs(clock.skew - timedelta(seconds=-jump)) <= timedelta(seconds=1)
+
+
+def test_a_database_that_takes_long_to_say_its_time_corrects_nothing() -> None:
+    """Its answer may be of any moment between the question and its coming."""
+    own = HandClock()
+    clock = RoomClock(own, elapsed=lambda: own.now.timestamp())
+    for answered_after in (0, 5):
+        asked, began = clock.asked(), own.now
+        own.wait(5)
+        clock.compare(asked, began + timedelta(seconds=answered_after))
+        assert clock() == own.now
+
+
+async def test_a_clock_that_is_set_behind_a_heartbeat_makes_nothing_overdue(database: Database) -> None:
+    """Neither where the deadlines are looked for nor where the room decides, a while later."""
+    store, clock = database.open(POLICY), HandClock()
+    item = queue_item(build_writer(store, clock))
+    async with at_work(store, clock) as service:
+        await service.work(2)
+        process, now = service.process, await service.heartbeat.keep()
+        clock.wait(86400)
+        assert await sweep(process.queries, process.lanes, now) == 0
+        await process.lanes.send(item.performer_id, do.Expire(item_id=item.item_id, at=now))
+        assert item_of(store, item).is_active
+        assert await sweep(process.queries, process.lanes, clock()) == 1, "it would have been overdue"

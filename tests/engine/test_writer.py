@@ -147,7 +147,7 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
                 lambda: do.Refund(actor=ADMIN, item_id=item_id, reason=Reason.ADMIN_REFUND),
                 lambda: do.Pause(actor=PERFORMER, item_id=item_id),
                 lambda: do.Resume(actor=PERFORMER, item_id=item_id),
-                lambda: do.Expire(item_id=item_id),
+                lambda: do.Expire(item_id=item_id, at=moment(10**6)),
                 lambda: do.ChangeSettings(actor=PERFORMER, paused=chance.random() < 0.5),
                 lambda: SetPresence(online=chance.random() < 0.5),
                 lambda: intake,
@@ -309,13 +309,13 @@ def test_an_item_looked_at_too_early_is_not_due_until_its_room_says_so(database:
     item = queue_item(short)
     clock.wait(60)
     patient = build_writer(database.open(Policy(rope_drop_seconds=600)), clock)
-    outcome = send(patient, do.Expire(item_id=item.item_id))
+    outcome = send(patient, do.Expire(item_id=item.item_id, at=clock()))
     assert outcome.events == ()
     with patient.store.reading() as connection:
         assert reading.overdue_items(connection, moment(600) - timedelta(milliseconds=1), 10) == []
         assert reading.overdue_items(connection, moment(600), 10) == [(PERFORMER.id, item.item_id)]
     endless = build_writer(database.open(Policy(rope_drop_seconds=0)), clock)
-    send(endless, do.Expire(item_id=item.item_id))
+    send(endless, do.Expire(item_id=item.item_id, at=clock()))
     with patient.store.reading() as connection:
         assert reading.overdue_items(connection, moment(10**9), 10) == []
     assert assert_consistent(patient.store).version == 1
@@ -325,11 +325,12 @@ def test_a_deadline_that_changes_later_in_the_batch_is_the_one_that_is_kept(stor
     writer = build_writer(store)
     item = queue_item(writer)
     pause = do.ChangeSettings(actor=PERFORMER, paused=True)
-    writer.process([job_of(do.Expire(item_id=item.item_id)), job_of(pause), job_of(do.Expire(item_id=item.item_id))])
+    expire = do.Expire(item_id=item.item_id, at=moment())
+    writer.process([job_of(expire), job_of(pause), job_of(expire)])
     with store.reading() as connection:
         assert reading.overdue_items(connection, moment(10**9), 10) == []
     resume = do.ChangeSettings(actor=PERFORMER, paused=False)
-    writer.process([job_of(resume), job_of(do.Expire(item_id=item.item_id))])
+    writer.process([job_of(resume), job_of(expire)])
     with store.reading() as connection:
         assert len(reading.overdue_items(connection, moment(600), 10)) == 1
 

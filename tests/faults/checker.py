@@ -114,11 +114,11 @@ def _wrong_with(site: Site, call: Call) -> Iterator[str]:
     seconds = call.ended - call.began
     if history.was_at_rest(call.node, call.began, call.ended, SLACK_SECONDS):
         return
-    if call.status is None:
+    # A client that stands still itself neither takes an answer nor sees how long it took.
+    allowed = COMMAND_SECONDS + SLACK_SECONDS + (lag := history.lag(call.began, call.ended))
+    if call.status is None and (not lag or seconds > allowed):
         yield f"{name}: no answer from a process at work after {seconds:.1f} s ({call.problem})"
-    elif seconds > (allowed := COMMAND_SECONDS + SLACK_SECONDS) and seconds > allowed + history.lag(
-        call.began, call.ended
-    ):
+    elif call.status is not None and seconds > allowed:
         yield f"{name}: answered with {call.status} after {seconds:.1f} s"
 
 

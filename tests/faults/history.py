@@ -99,7 +99,7 @@ class History:
 
     def lag(self, began: float, ended: float) -> float:
         """By how many seconds the runner was late in this time at most, added up."""
-        return sum(seconds for at, seconds in self.lags if began <= at <= ended + seconds)
+        return sum(seconds for at, seconds in self.lags if began - seconds <= at <= ended)
 
     def outage(self, fault: Fault) -> float:
         """Seconds without an acknowledged command: the longest such time that overlaps the fault."""

@@ -131,8 +131,13 @@ async def restarted(scene: Scene, random: Random) -> AsyncIterator[str]:
 @asynccontextmanager
 async def disk_full(scene: Scene, random: Random) -> AsyncIterator[str]:
     if scene.disk is not None:
-        with _ballast(scene.disk):
+        ballast = scene.disk / "ballast"
+        try:
+            # In a thread: on a busy machine it takes seconds, in which the clients would stand still.
+            await asyncio.to_thread(_fill, ballast)
             yield "ENOSPC"
+        finally:
+            ballast.unlink(missing_ok=True)
     elif scene.postgres is None:
         with _no_growth(scene):
             yield "RLIMIT_FSIZE"
@@ -141,18 +146,13 @@ async def disk_full(scene: Scene, random: Random) -> AsyncIterator[str]:
         yield "left out"
 
 
-@contextmanager
-def _ballast(disk: Path) -> Iterator[None]:
-    path = disk / "ballast"
-    try:
-        with path.open("wb", buffering=0) as file:
-            for size in (2**20, 4096):
-                with suppress(OSError):  # that is the end of the disk
-                    while True:
-                        file.write(bytes(size))
-        yield
-    finally:
-        path.unlink()
+def _fill(ballast: Path) -> None:
+    """Write to a file until the disk is full."""
+    with ballast.open("wb", buffering=0) as file:
+        for size in (2**20, 4096):
+            with suppress(OSError):  # that is the end of the disk
+                while True:
+                    file.write(bytes(size))
 
 
 @contextmanager

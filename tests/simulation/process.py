@@ -190,8 +190,8 @@ class Process:
         self.is_serving = True
 
     async def _sweep(self) -> None:
-        await self.heartbeat.keep()
-        await timers.sweep(self.queries, self.lanes, self.clock())
+        now = await self.heartbeat.keep()
+        await timers.sweep(self.queries, self.lanes, now)
 
     async def stop(self) -> None:
         """An orderly end: nothing in the mailbox is lost."""

@@ -173,12 +173,14 @@ class CountDowntime(Sabotage):
     """Clocks run on while nobody is there."""
 
     def heartbeat(self, **parts: Any) -> Heartbeat:
+        clock: Callable[[], datetime] = parts["clock"]
+
         class Silent(Heartbeat):
             async def start(self) -> None:
                 pass
 
-            async def keep(self, standstill: timedelta = timedelta()) -> None:
-                pass
+            async def keep(self, standstill: timedelta = timedelta()) -> datetime:
+                return clock()
 
         return Silent(**parts)
 

@@ -133,8 +133,9 @@ class Stage:
     def presence(self, *, online: bool) -> Decision:
         return self.send(do.SetPresence(online=online))
 
-    def expire(self, item: Item) -> Decision:
-        return self.send(do.Expire(item_id=item.item_id))
+    def expire(self, item: Item, at: datetime | None = None) -> Decision:
+        """`at`: the time at which the timer looked; now without it."""
+        return self.send(do.Expire(item_id=item.item_id, at=self.now if at is None else at))
 
     def confirm(self, item: Item) -> Decision:
         """The wallet has done what was ordered, to the token."""
