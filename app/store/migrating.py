@@ -58,6 +58,7 @@ def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -
             if code not in LOCKED and code != NOT_ALLOWED and type(error) not in (OperationalError, DatabaseError):
                 raise  # a migration is wrong
             if code not in LOCKED or attempt == LOCK_ATTEMPTS:
+                engine.dispose()
                 raise _refusal(error) from None
         time.sleep(LOCK_PAUSE_SECONDS)
     indexes.build_missing(engine)
@@ -130,23 +131,32 @@ def _opened(engine: Engine) -> Iterator[Connection]:
     """A connection. A refused database is closed: nobody is going to use it."""
     try:
         connection = engine.connect()
-        is_shared = engine.dialect.name == "postgresql" and pooling.shares_sessions(engine)
     except DBAPIError as error:
         raise _refusal(error) from None
     try:
         with connection:
-            if is_shared:
-                raise DatabaseRefusedError(
-                    "The pooler before PostgreSQL changes sessions with each transaction; set its pool_mode = session."
-                )
+            if engine.dialect.name == "postgresql":
+                _refuse_shared_sessions(engine)
             yield connection
     except DatabaseRefusedError:
         engine.dispose()
         raise
 
 
-def _refusal(error: DBAPIError) -> DatabaseRefusedError:
-    reason = str(error.orig).strip().partition("\n")[0]
+def _refuse_shared_sessions(engine: Engine) -> None:
+    try:
+        is_shared = pooling.shares_sessions(engine)
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+        raise _refusal(error) from None
+    if is_shared:
+        raise DatabaseRefusedError(
+            "The pooler before PostgreSQL changes sessions with each transaction; set its pool_mode = session."
+        )
+
+
+def _refusal(error: Exception) -> DatabaseRefusedError:
+    """`error`: SQLAlchemy's, or the driver's own."""
+    reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
     return DatabaseRefusedError(f"The database cannot be used: {reason}")
 
 
