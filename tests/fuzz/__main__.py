@@ -5,7 +5,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from tests.fuzz.assault import Report, assault
@@ -21,15 +20,15 @@ def main() -> int:
     options = parser.parse_args()
     report = Report()
     seeds = range(options.seed, options.seed + options.cases)
-    with (
-        tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
-        serving(Path(folder)) as server,
-        suppress(KeyboardInterrupt),
-    ):
-        asyncio.run(_assault(server, seeds, report))
-    print(f"{report.cases} cases; answers by status: {dict(sorted(report.answers.items()))}")
-    for failure in report.failures:
-        print(failure)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder, serving(Path(folder)) as server:
+        try:
+            asyncio.run(_assault(server, seeds, report))
+        except KeyboardInterrupt:
+            print("ended early", file=sys.stderr)
+        # Before the server ends, which fails if it has logged an error.
+        print(f"{report.cases} cases; answers by status: {dict(sorted(report.answers.items()))}", flush=True)
+        for failure in report.failures:
+            print(failure, flush=True)
     return 1 if report.failures else 0
 
 
