@@ -54,7 +54,7 @@ WORDS = {
         "search_label": "Schnittstelle und Anleitungen durchsuchen",
     },
 }
-"""What the page around a guide says, by language."""
+"""The words of the page around a guide, by language."""
 
 CODE = "<!-- code -->"
 FENCED = re.compile(r"(?:^<!-- [^\n]* -->\n)?^```.*?^```$", re.MULTILINE | re.DOTALL)

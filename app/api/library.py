@@ -55,7 +55,7 @@ def library(entry: str, read: Read) -> str:
 
 
 def declared_names(source: str) -> list[str]:
-    """What a module declares at top level."""
+    """The names that a module declares at top level."""
     found = (match["name"] for match in _DECLARED.finditer(source))
     return [own for name in found for _, own in (pairs(name) if name.startswith("{") else [(name, name)])]
 

@@ -13,7 +13,7 @@ Read = Callable[[str], str | None]
 """Gives a module's source by its path below static/, or None."""
 
 PASSED_ON = "$from_"
-"""What the names begin with under which a module imports what it only passes on."""
+"""The prefix of the names under which a module imports the values that it only passes on."""
 
 IMPORT = re.compile(r'^import (?:(?P<clause>[^;"]*?) from )?"(?P<path>\.\.?/[^"]+)";$', re.MULTILINE)
 LAZY_IMPORT = re.compile(r'\bimport\("(?P<path>\.\.?/[^"]+)"\)')

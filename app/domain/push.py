@@ -22,7 +22,7 @@ class Language(StrEnum):
 
 
 class Moment(StrEnum):
-    """What of an item's life is told, each once."""
+    """The moments of an item's life that are notified, each once."""
 
     NEXT = "next"
     STARTED = "started"

@@ -83,7 +83,7 @@ class Readings:
     breaker: Breaker
     deliveries: Deliveries
     pushes: Mapping[str, int]
-    """What came of push notifications, by outcome; empty: none are sent."""
+    """Push notifications by outcome; empty: none are sent."""
     database: Callable[[], Awaitable[DatabaseReadings]]
     """Asks the database."""
     disk: Callable[[], Disk | None]

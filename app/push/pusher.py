@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Outcome(StrEnum):
-    """What came of a notice, or of an attempt."""
+    """The outcome of a notice, or of an attempt."""
 
     DELIVERED = "delivered"
     RETRIED = "retried"
@@ -261,7 +261,7 @@ def _log_failure(notice: Notice, error: BaseException) -> None:
 
 
 def _payload(notice: Notice, text: Text) -> bytes:
-    """What the service worker reads. A browser shows one notification with a tag; a later one takes its place."""
+    """The message as the service worker reads it. A browser shows one notification with a tag, the latest."""
     return encode(
         {
             "title": text.title,
@@ -274,6 +274,6 @@ def _payload(notice: Notice, text: Text) -> bytes:
 
 
 def _topic(notice: Notice) -> str:
-    """A push service keeps the last message of a topic for a browser that is away (RFC 8030 section 5.4). It is told
-    nothing by the name."""
+    """A push service keeps the last message of a topic for a browser that is away (RFC 8030 section 5.4). The name
+    says nothing about the item."""
     return base64.urlsafe_b64encode(hashlib.sha256(notice.item_id.encode()).digest()[:24]).decode()

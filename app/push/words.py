@@ -1,4 +1,4 @@
-"""What a notification says, in the same words as the viewer's page: its keys and texts are those of static/messages."""
+"""The texts of notifications, in the words of the viewer's page: keys and texts are those of static/messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _next_up(item: Item, room: Room, now: datetime, language: Language) -> str:
 
 
 def _tokens(item: Item, language: Language) -> str:
-    """What becomes of the tokens; nothing where the wallet has refused: the page has a reference for that."""
+    """The sentence about the tokens; empty where the wallet has refused: the page has a reference for that."""
     if item.wallet_status in (WalletStatus.DEAD, WalletStatus.WRITTEN_OFF):
         return ""
     if item.status is Status.REFUNDED and item.wallet_status is WalletStatus.DONE:

@@ -150,7 +150,7 @@ class News:
     cursor: str | None
     """All events up to it have been looked at."""
     notices: Sequence[Notice]
-    """What subscribers are to be told that they have not been told yet."""
+    """The notices that subscribers have not been sent yet."""
     is_end: bool
     """Whether the log ends there."""
 
@@ -251,7 +251,7 @@ def _for_subscriptions(connection: Connection, found: Sequence[_Found]) -> list[
 def due_notices(
     connection: Connection, now: datetime, *, limit: int, without: Collection[str] = ()
 ) -> list[tuple[Notice, Subscription]]:
-    """What may be sent now, what has been tried least first; not to the origins in `without`."""
+    """The notices that may be sent now, the least often tried first; not to the origins in `without`."""
     owed = and_(
         PUSH_SUBSCRIPTIONS.c.user_id == PUSH_NOTICES.c.user_id, PUSH_SUBSCRIPTIONS.c.name == PUSH_NOTICES.c.name
     )

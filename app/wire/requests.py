@@ -175,7 +175,7 @@ class WebhookRequest(Request):
 
 
 class PushKeys(Request):
-    """What a browser's `PushSubscription` has under `keys`, in base64url."""
+    """The `keys` of a browser's `PushSubscription`, in base64url."""
 
     p256dh: Annotated[str, _TEXT, Field(alias="p256dh", max_length=100)]
     auth: Annotated[str, _TEXT, Field(max_length=40)]

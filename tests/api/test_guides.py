@@ -70,7 +70,7 @@ def shape(text: str) -> list[str]:
 
 
 def codes(text: str) -> list[str]:
-    """What is set as code in running text, wherever its lines end. The word for an address is a word."""
+    """The code in running text, wherever its lines end. The word for an address is a word."""
     found = re.findall(r"`([^`]+)`", FENCED.sub("", text))
     return sorted({" ".join(each.split()).replace("ADRESSE", "ADDRESS") for each in found})
 

@@ -49,7 +49,7 @@ def without_upgrades(url: str) -> Iterator[str]:
 
 
 def lines_of(page: Page) -> list[str]:
-    """What its console says from now on."""
+    """The lines of its console from now on."""
     said: list[str] = []
     page.on("console", lambda line: said.append(line.text))
     return said

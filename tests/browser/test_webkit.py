@@ -25,7 +25,7 @@ ANSWER_SECONDS = 60
 LOOK_SECONDS = 0.1
 
 NO_ERRORS = ("Unrecognized Content-Security-Policy directive", "Fetch API cannot load")
-"""What WebKit says of a directive that it does not know, and of a request of a page that is left."""
+"""WebKit's lines about a directive that it does not know, and about a request of a page that is left."""
 
 LOOKS = "JSON.stringify([Boolean(window.isOld), document.body?.innerText ?? ''])"
 
@@ -41,7 +41,7 @@ class Window:
         self.send("Console.enable")
 
     def _next(self, method: str) -> Json:
-        """What the next event of this name says."""
+        """The parameters of the next event of this name."""
         while True:
             event: Json = json.loads(self._socket.recv(timeout=ANSWER_SECONDS))
             if event.get("method") == method:

@@ -25,7 +25,7 @@ P256 = ec.SECP256R1()
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What a browser keeps of a subscription."""
+    """A browser's side of a subscription."""
 
     private: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(P256))
     auth: bytes = field(default_factory=lambda: secrets.token_bytes(16))

@@ -1,4 +1,4 @@
-"""What notifications say: the same words as the page's, and only what is so."""
+"""The texts of notifications: the same words as the page's, and only true ones."""
 
 import re
 from datetime import timedelta
