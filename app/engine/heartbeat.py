@@ -31,6 +31,8 @@ STANDSTILL_AT_START = timedelta(seconds=1.5)
 """The same when a process starts: if others are at work, one of them has written within BEAT."""
 WRONG_CLOCK = timedelta(minutes=1)
 """A time in the database that lies further ahead was written by a clock that was wrong."""
+LONGEST_LEASE = timedelta(minutes=1)
+"""Of the leases on webhooks' endpoints and on push notifications, and of most wallets' operations."""
 CORRECTION_SECONDS = 5.0
 """Between two looks for such times."""
 ROOMS_AT_ONCE = 200
@@ -46,10 +48,12 @@ class Heartbeat:
         clock: RoomClock,
         *,
         database_time: Callable[[Connection], datetime] | None = None,
+        longest_lease: timedelta = LONGEST_LEASE,
         elapsed: Callable[[], float] = monotonic,
     ) -> None:
         """`database_time`: the time of a database that several processes share; None if this process is the only one.
-        `elapsed`: seconds that no setting of the clock moves."""
+        `longest_lease`: that a process takes on anything. `elapsed`: seconds that no setting of the clock moves."""
+        self._longest_lease = longest_lease
         self._lanes = lanes
         self._queries = queries
         self._clock = clock
@@ -130,10 +134,14 @@ class Heartbeat:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
     async def _correct(self, now: datetime) -> None:
-        """Sets times that lie far ahead to now."""
+        """Sets times that lie far ahead to now, and ends leases there no later than any would that began now."""
+        latest = now + self._longest_lease
 
         def correct(connection: Connection) -> int:
             return rows.correct_operations(connection, now, now + WRONG_CLOCK)
+
+        def shorten(connection: Connection) -> None:
+            rows.shorten_leases(connection, latest, latest + WRONG_CLOCK)
 
         ahead = await self._queries.run(
             lambda connection: rows.rooms_ahead(connection, now + WRONG_CLOCK, ROOMS_AT_ONCE)
@@ -141,6 +149,9 @@ class Heartbeat:
         await self._restart(list(ahead), RestartClocks(stopped_at=now))
         if await self._queries.run(lambda connection: rows.are_operations_ahead(connection, now + WRONG_CLOCK)):
             log.warning("%s wallet operations were due by a clock that was wrong", await self._lanes.run(correct))
+        if await self._queries.run(lambda connection: rows.are_leases_ahead(connection, latest + WRONG_CLOCK)):
+            log.warning("leases that a wrong clock has given are shortened")
+            await self._lanes.run(shorten)
 
 
 def _away(now: datetime, then: datetime) -> float:

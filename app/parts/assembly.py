@@ -10,7 +10,7 @@ from app.access.auth import Authenticator
 from app.access.key_set import KeySet
 from app.access.rate_limit import Quota
 from app.actions import Actions
-from app.engine.heartbeat import Heartbeat
+from app.engine.heartbeat import LONGEST_LEASE, Heartbeat
 from app.engine.item_counts import ItemCounts
 from app.engine.jobs import Outcome
 from app.metrics.loop_lag import LoopLag
@@ -85,7 +85,13 @@ def assemble(
     database_clock = database_time if base.store.shared else None
     parts = Parts(
         base=base,
-        heartbeat=Heartbeat(base.lanes, base.queries, base.clock, database_time=database_clock),
+        heartbeat=Heartbeat(
+            base.lanes,
+            base.queries,
+            base.clock,
+            database_time=database_clock,
+            longest_lease=max(money.outbox.lease, LONGEST_LEASE),
+        ),
         item_counts=ItemCounts(base.queries),
         loop_lag=LoopLag(),
         redis=redis,

@@ -7,12 +7,21 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, type_coerce, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, true, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.store.push_tables import PUSH_PROGRESS
 from app.store.reading import ACTIVE_ITEMS
 from app.store.tables import EVENTS, ITEMS, META, OPERATIONS, ROOMS, milliseconds, moment
 from app.store.wallet_operations import OPEN_OPERATIONS
+from app.store.webhooks import ENDPOINTS
+
+_LEASES = (
+    (OPERATIONS.c.lease_until, OPEN_OPERATIONS),
+    (ENDPOINTS.c.lease_until, true()),
+    (PUSH_PROGRESS.c.lease_until, true()),
+)
+"""The leases, and which rows may have one that counts."""
 
 HEARTBEAT = "heartbeat"
 _WRITTEN_BY_COMMANDS = ", ".join(table.name for table in (ROOMS, ITEMS, EVENTS, OPERATIONS))
@@ -108,3 +117,18 @@ def correct_operations(connection: Connection, now: datetime, moment: datetime) 
         .values(next_attempt_at=delay + milliseconds(now), updated_at=now)
     )
     return connection.execute(statement).rowcount
+
+
+def are_leases_ahead(connection: Connection, moment: datetime) -> bool:
+    """Whether a lease ends after `moment`."""
+    return any(
+        connection.execute(select(lease).where(rows, lease > moment).limit(1)).first() is not None
+        for lease, rows in _LEASES
+    )
+
+
+def shorten_leases(connection: Connection, until: datetime, moment: datetime) -> None:
+    """Leases that end after `moment` end at `until`. An outcome under such a lease is not kept: what was done under it
+    is done again, with the same key."""
+    for lease, rows in _LEASES:
+        connection.execute(update(lease.table).where(rows, lease > moment).values(lease_until=until))

@@ -42,6 +42,7 @@ from app.store.reading import ACTIVE_ITEMS
 from app.store.records import Answer
 from app.store.tables import ANSWERS, EVENTS, ITEMS, META, OPERATIONS, PRESENCE, ROOMS, milliseconds
 from app.store.wallet_operations import OPEN_OPERATIONS
+from app.store.webhooks import ENDPOINTS
 
 # Columns that can change after an item's intake; the rest is fixed and not written again.
 _CHANGING_ITEM_COLUMNS = (
@@ -289,6 +290,7 @@ def remember_answer(connection: Connection, answer: Answer) -> None:
 def release_claims(connection: Connection) -> None:
     """End every lease: the process that held them is known to be gone."""
     connection.execute(update(OPERATIONS).where(OPERATIONS.c.lease_until.is_not(None)).values(lease_until=None))
+    connection.execute(update(ENDPOINTS).where(ENDPOINTS.c.lease_until.is_not(None)).values(lease_until=None))
     connection.execute(update(PUSH_PROGRESS).values(holder=""))
 
 

@@ -73,7 +73,8 @@ class Outbox:
         self._max_attempts = max_attempts
         self._retry_base = retry_base_seconds
         self._retry_max = retry_max_seconds
-        self._lease = timedelta(seconds=2 * timeout_seconds + lease_slack_seconds)
+        self.lease = timedelta(seconds=2 * timeout_seconds + lease_slack_seconds)
+        """How long a claimed operation is left to the process that has claimed it."""
         self._poll_seconds = poll_seconds
         self._last_moment_seconds = last_moment_seconds
         self._wake = asyncio.Event()
@@ -140,7 +141,7 @@ class Outbox:
             if permits:
                 operations = await self._lanes.run(
                     lambda connection: writing.claim_operations(
-                        connection, now=now, lease_until=now + self._lease, limit=len(permits)
+                        connection, now=now, lease_until=now + self.lease, limit=len(permits)
                     )
                 )
         finally:

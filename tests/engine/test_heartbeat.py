@@ -13,7 +13,7 @@ from app.domain import command as do
 from app.domain.event import EventName
 from app.domain.item import Clock, Item, Reason, Status
 from app.domain.room import Policy
-from app.engine.heartbeat import BEAT, CORRECTION_SECONDS, STALE_SECONDS, Heartbeat
+from app.engine.heartbeat import BEAT, CORRECTION_SECONDS, LONGEST_LEASE, STALE_SECONDS, Heartbeat
 from app.engine.room_clock import AGREEMENT, RoomClock
 from app.engine.timers import sweep
 from app.parts import utc_now
@@ -223,6 +223,23 @@ async def test_a_settlement_ordered_by_a_clock_that_was_wrong_is_due_in_time(dat
     with store.writing() as connection:
         due = writing.claim_operations(connection, now=moment(60), lease_until=moment(90), limit=5)
     assert [operation.item_id for operation in due] == [item.item_id]
+
+
+async def test_an_operation_claimed_by_a_wrong_clock_is_not_held_up_by_that_clocks_lease(database: Database) -> None:
+    """Its attempt ended without an outcome that could be kept: the lease alone gives it back."""
+    store, clock = database.open(POLICY), HandClock()
+    writer = build_writer(store, clock)
+    item = queue_item(writer)
+    send(writer, start_of(item))
+    send(writer, do.Complete(actor=PERFORMER, item_id=item.item_id))
+    async with at_work(store, clock) as service:
+        ahead = clock() + timedelta(hours=1)
+        with store.writing() as connection:
+            assert writing.claim_operations(connection, now=ahead, lease_until=ahead + LONGEST_LEASE, limit=10)
+        await service.work(CORRECTION_SECONDS + 1)
+        with store.reading() as connection:
+            assert not wallet_operations.is_operation_due(connection, clock()), "an attempt may be under way"
+            assert wallet_operations.is_operation_due(connection, clock() + LONGEST_LEASE)
 
 
 async def test_a_clock_started_by_a_single_wrong_reading_counts_from_now(database: Database) -> None:
