@@ -200,6 +200,8 @@ class RoomMachine(RuleBasedStateMachine):
         due = self.model.due(request)
         if due is not None and late is not None:
             self.stage.now = max(self.stage.now, NOON + timedelta(milliseconds=due + late))
+        if due is not None and due <= self.model.time:
+            ago = 0  # it is overdue since before the last event; the model does not say since when
         overdue = due is not None and self.at() - ago >= due
         looked_at = NOON + timedelta(milliseconds=self.at() - ago)
         expire = do.Expire(item_id=request.item_id, at=looked_at)
