@@ -15,7 +15,7 @@ from tests.simulation.world import Report, run_world
 
 SEEDS_AT_ONCE = 250
 FIRST_SEEDS = range(0, 1000, SEEDS_AT_ONCE)
-ENOUGH_SEEDS = 150
+ENOUGH_SEEDS = 600
 """Within which a broken rule must be found; the honest service passes all of them."""
 
 FAULTS = {
