@@ -84,8 +84,10 @@ def _size(status: int, fields: dict[bytes, bytes], asked: Asked | None, rest: by
     return int(fields[b"content-length"])
 
 
-def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool) -> list[str]:
-    """The faults of the answers to these bytes; `ended`: the server has closed the connection."""
+def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool, is_reset: bool = False) -> list[str]:
+    """The faults of the answers to these bytes; `ended`: the server has closed the connection; `is_reset`: and the
+    kernel has dropped what was not read by then. RFC 9112 section 9.6: that can happen to a client that sends more
+    behind its last request."""
     found = [fault for answer in answers if (fault := answer.fault())]
     if answers and answers[-1].status == HTTPStatus.SWITCHING_PROTOCOLS:
         return found if reading.end is End.UPGRADED else [*found, "an upgrade that nobody has asked for"]
@@ -95,12 +97,16 @@ def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool)
         asked = reading.requests[number] if number < len(reading.requests) else None
         if asked is not None and _fits(answer, asked):
             continue
-        if answer.request_id == HIDDEN:
+        # A broken head may have swallowed a head that was meant to be hidden, and its id.
+        is_broken_head = reading.end is End.REFUSED and number == len(reading.requests)
+        if answer.request_id == HIDDEN and not is_broken_head:
             found.append(f"{answer.status} for what is no request but a body")
         if not _is_last_word(answer) or number != len(answers) - 1 or (reading.is_plain and reading.end is End.CLOSED):
             found.append(f"answer {number + 1} is {answer.status} to {answer.request_id!r}, of {reading}")
     whole = sum(asked.is_whole for asked in reading.requests)
-    if len(answers) < whole and (not ended or (reading.is_plain and reading.end is not End.REFUSED)):
+    may_be_lost = is_reset and reading.end is End.CLOSED
+    is_owed = not ended or (reading.is_plain and reading.end is not End.REFUSED and not may_be_lost)
+    if len(answers) < whole and is_owed:
         found.append(f"{len(answers)} answers to {reading}")
     if reading.end in (End.CLOSED, End.REFUSED) and not ended:
         found.append(f"not closed after {reading}")

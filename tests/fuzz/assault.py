@@ -53,7 +53,7 @@ async def _one(port: int, token: str, seed: int, report: Report) -> None:
         writer.transport.abort()
         await asyncio.gather(sending, return_exceptions=True)
     report.answers.update(answer.status for answer in heard.answers)
-    found = faults(heard.reading, heard.answers, heard.rest, ended=heard.ended)
+    found = faults(heard.reading, heard.answers, heard.rest, ended=heard.ended, is_reset=heard.is_reset)
     report.failures += [f"seed {seed}: {fault}" for fault in found]
 
 
@@ -72,6 +72,7 @@ class _Heard:
     answers: list[Answer] = field(default_factory=list)
     rest: bytes = b""
     ended: bool = False
+    is_reset: bool = False
 
     @property
     def is_owed_more(self) -> bool:
@@ -90,7 +91,7 @@ async def _listen(reader: asyncio.StreamReader, sent: bytes) -> _Heard:
         except TimeoutError:
             return heard
         except ConnectionError:
-            piece = b""
+            piece, heard.is_reset = b"", True
         if not piece:
             heard.ended = True
             return heard
