@@ -13,8 +13,8 @@ from tests.simulation.databases import open_databases
 from tests.simulation.sabotage import SABOTAGES, Sabotage
 from tests.simulation.world import Report, run_world
 
-SEEDS_AT_ONCE = 250
-FIRST_SEEDS = range(0, 1000, SEEDS_AT_ONCE)
+SEEDS_AT_ONCE = 150
+FIRST_SEEDS = range(0, 600, SEEDS_AT_ONCE)
 ENOUGH_SEEDS = 600
 """Within which a broken rule must be found; the honest service passes all of them."""
 
