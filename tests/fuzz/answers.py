@@ -91,7 +91,8 @@ def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool,
     found = [fault for answer in answers if (fault := answer.fault())]
     if answers and answers[-1].status == HTTPStatus.SWITCHING_PROTOCOLS:
         return found if reading.end is End.UPGRADED else [*found, "an upgrade that nobody has asked for"]
-    if rest:
+    may_be_lost = is_reset and reading.end is End.CLOSED
+    if rest and not may_be_lost:
         found.append(f"behind the answers: {rest[:60]!r}")
     for number, answer in enumerate(answers):
         asked = reading.requests[number] if number < len(reading.requests) else None
@@ -104,7 +105,6 @@ def faults(reading: Reading, answers: list[Answer], rest: bytes, *, ended: bool,
         if not _is_last_word(answer) or number != len(answers) - 1 or (reading.is_plain and reading.end is End.CLOSED):
             found.append(f"answer {number + 1} is {answer.status} to {answer.request_id!r}, of {reading}")
     whole = sum(asked.is_whole for asked in reading.requests)
-    may_be_lost = is_reset and reading.end is End.CLOSED
     is_owed = not ended or (reading.is_plain and reading.end is not End.REFUSED and not may_be_lost)
     if len(answers) < whole and is_owed:
         found.append(f"{len(answers)} answers to {reading}")
