@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.browsing import Room
+from tests.support.browsing import Room, every_page
 from tests.support.server import Json
 
 START_SECONDS = 60
@@ -96,19 +96,6 @@ def _address(log: Path, program: "subprocess.Popen[bytes]") -> str:
 
 
 def test_every_page_shows_its_picture_in_firefox_and_no_script_fails(room: Room, firefox: Firefox) -> None:
-    room.request(title="Sing a song")
-    room.request(userId="ada", title="Dance")
-    room.start_next()
-    url = room.server.url
-    for address, words in (
-        (url, "Everybody sees their place"),
-        (room.watch_url("ada"), "You’re next, after this one"),
-        (room.panel_url, "Finish"),
-        (room.overlay_url, "Sing a song"),
-        (room.admin_url, room.performer),
-        (f"{url}/docs", "Live socket"),
-        (f"{url}/docs/guides/embed", "Embed a viewer's place"),
-        (f"{url}/nothing", "There is no page here"),
-    ):
+    for address, words in every_page(room):
         firefox.shows(address, words)
     assert firefox.errors == []

@@ -16,7 +16,7 @@ import httpx2
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.browsing import Room
+from tests.support.browsing import Room, every_page
 from tests.support.environment import WebKit, free_port
 from tests.support.server import Json
 
@@ -137,22 +137,9 @@ def webkit(room: Room, webkit_programs: WebKit, tmp_path: Path) -> Iterator[Wind
 
 
 def test_every_page_shows_its_picture_in_webkit_and_no_script_fails(room: Room, webkit: Window) -> None:
-    room.request(title="Sing a song")
-    room.request(userId="ada", title="Dance")
-    room.start_next()
-    url = room.server.url
-    for address, words in (
-        (url, "Everybody sees their place"),
-        (room.watch_url("ada"), "You’re next, after this one"),
-        (room.panel_url, "Finish"),
-        (room.overlay_url, "Sing a song"),
-        (room.admin_url, room.performer),
-        (f"{url}/docs", "Live socket"),
-        (f"{url}/docs/guides/embed", "Embed a viewer's place"),
-        (f"{url}/nothing", "There is no page here"),
-    ):
+    for address, words in every_page(room):
         webkit.shows(address, words)
     assert webkit.errors == []
     webkit.evaluate("setTimeout(() => nobodyKnowsThis())")
-    webkit.shows(url, "Everybody sees their place")
+    webkit.shows(room.server.url, "Everybody sees their place")
     assert ["nobodyKnowsThis" in error for error in webkit.errors] == [True]

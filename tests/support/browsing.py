@@ -203,3 +203,21 @@ class Windows:
     def close(self) -> None:
         for context in self._contexts:
             context.close()
+
+
+def every_page(room: Room) -> list[tuple[str, str]]:
+    """The address of each page and words that it shows, with one request on stage and Ada's behind it."""
+    room.request(title="Sing a song")
+    room.request(userId="ada", title="Dance")
+    room.start_next()
+    url = room.server.url
+    return [
+        (url, "Everybody sees their place"),
+        (room.watch_url("ada"), "You’re next, after this one"),
+        (room.panel_url, "Finish"),
+        (room.overlay_url, "Sing a song"),
+        (room.admin_url, room.performer),
+        (f"{url}/docs", "Live socket"),
+        (f"{url}/docs/guides/embed", "Embed a viewer's place"),
+        (f"{url}/nothing", "There is no page here"),
+    ]
