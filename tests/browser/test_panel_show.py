@@ -1,5 +1,6 @@
 """The panel during a show: glance mode, a button to hold, bounds, the overlay's link."""
 
+import base64
 import re
 
 from playwright.sync_api import Page, expect
@@ -15,6 +16,19 @@ Object.defineProperty(navigator, "wakeLock", { value: { request: async () => {
 } } });
 """
 """Counts the wake locks in `locks`: without a screen there is none to keep on."""
+
+MEAN_COLOUR = """async (png) => {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  const picture = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const context = new OffscreenCanvas(picture.width, picture.height).getContext("2d");
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, picture.width, picture.height);
+  return [0, 1, 2].map((channel) => {
+    let sum = 0;
+    for (let at = channel; at < data.length; at += 4) sum += data[at];
+    return sum / (data.length / 4);
+  });
+}"""
 
 
 def test_glance_mode_fills_the_screen_with_title_time_and_one_button_and_keeps_it_on(
@@ -144,17 +158,30 @@ def test_the_overlays_link_is_put_together_beside_its_picture_and_copied(room: R
 
 
 def test_the_overlay_lies_on_its_sample_picture_in_either_theme(room: Room, windows: Windows) -> None:
-    pictures = []
+    """A frame that is opaque by mistake would cover the picture with white or with the dark theme's ground."""
+    picture_alone = "frame => { frame.style.visibility = 'hidden'; }"
     for theme in ("light", "dark"):
         panel = windows.open(room.panel_url, color_scheme=theme)
         panel.get_by_role("button", name="Copy overlay link…").click()
-        frame = panel.frame_locator(".overlay-preview iframe")
-        expect(frame.get_by_text("Requests are open")).to_be_visible()
-        place = panel.locator(".overlay-preview").bounding_box()
-        assert place is not None
-        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-        pictures.append(panel.screenshot(clip={"x": x, "y": y, "width": 80, "height": 80}))
-    assert pictures[0] == pictures[1]
+        frame = panel.locator(".overlay-preview iframe")
+        expect(frame.content_frame.get_by_text("Requests are open")).to_be_visible()
+        with_overlay = middle_of(panel, ".overlay-preview")
+        frame.evaluate(picture_alone)
+        assert largest_difference(with_overlay, middle_of(panel, ".overlay-preview")) <= 8, theme
+
+
+def middle_of(page: Page, selector: str) -> list[float]:
+    """The mean red, green and blue (0-255) of 80 x 80 pixels from the middle of an element on."""
+    place = page.locator(selector).bounding_box()
+    assert place is not None
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    picture = page.screenshot(clip={"x": x, "y": y, "width": 80, "height": 80})
+    mean: list[float] = page.evaluate(MEAN_COLOUR, base64.b64encode(picture).decode())
+    return mean
+
+
+def largest_difference(one: list[float], other: list[float]) -> float:
+    return max(abs(mine - its) for mine, its in zip(one, other, strict=True))
 
 
 def test_an_overlay_with_nothing_to_show_gives_a_sign_of_life(room: Room, windows: Windows) -> None:
