@@ -24,6 +24,9 @@ MAX_TRANSACTION_ID_LENGTH: Final = 255
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 """A longer Retry-After is cut to this: otherwise one wrong header parks a payment for as long as it says."""
 
+CLOCK_TOLERANCE_SECONDS: Final = 5.0
+"""Up to this the wallet's `Date` says nothing of its clock: it has whole seconds, and its answer took some time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succeeded:
@@ -37,6 +40,14 @@ class Retry:
     """The wallet's Retry-After; None: it sent none."""
     reached: bool = True
     """False: no connection came about, so the wallet cannot have seen the request."""
+    clocks_differ: bool = False
+    """The wallet refused our token, and its clock differs from ours: to the wallet the token was not valid yet, or no
+    longer."""
+
+    @property
+    def may_have_acted(self) -> bool:
+        """Whether the wallet may have done what it was asked, and only its answer is missing."""
+        return self.reached and not self.clocks_differ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +103,8 @@ class WalletResponse:
 
     status: int
     retry_after: str | None = None
+    date: str | None = None
+    """The wallet's clock (RFC 9110, 6.6.1)."""
     body: bytes | None = b""
 
 
@@ -195,10 +208,15 @@ _PASSING: Final = frozenset({408, 409, 423, 425, 429})
 def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejected:
     """Classifies a response that is no success. A 409 is a Retry here: `classify` has made it a Conflict before."""
     status = response.status
+    concerns_credentials = status in (401, 403)
+    ahead = seconds_ahead(response.date, now) or 0.0
+    if concerns_credentials and abs(ahead) > CLOCK_TOLERANCE_SECONDS:
+        problem = f"{_REJECTIONS[status]}; its clock and ours differ by {abs(ahead):.0f} s"
+        return Retry(problem=problem, clocks_differ=True)
     if 400 <= status < 500 and status not in _PASSING:
         return Rejected(
             problem=_REJECTIONS.get(status, f"the wallet refused our request ({status})"),
-            concerns_credentials=status in (401, 403),
+            concerns_credentials=concerns_credentials,
         )
     # 5xx, and statuses that the interface does not define (another 2xx, a redirect): nothing is known to have happened.
     return Retry(
@@ -217,13 +235,23 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         # Cut before conversion: a header may hold thousands of digits.
         seconds = float(value[:20])
     else:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
+        away = seconds_ahead(value, now)
+        if away is None:
             return None
-        # "-0000" parses as naive: UTC, of unknown origin.
-        seconds = ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = -away
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def seconds_ahead(http_date: str | None, now: datetime) -> float | None:
+    """Seconds from an HTTP date (RFC 9110, 5.6.7) to `now`; None for no date, or text that is none."""
+    if http_date is None:
+        return None
+    try:
+        at = parsedate_to_datetime(http_date)
+    except ValueError:
+        return None
+    # "-0000" parses as naive: UTC, of unknown origin.
+    return (now - (at if at.tzinfo else at.replace(tzinfo=UTC))).total_seconds()
 
 
 def _read_object(body: bytes | None) -> dict[str, Any] | None:

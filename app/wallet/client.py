@@ -199,6 +199,7 @@ class Wallet:
             return WalletResponse(
                 status=response.status_code,
                 retry_after=response.headers.get("Retry-After"),
+                date=response.headers.get("Date"),
                 body=await _read_bounded(response),
             )
 

@@ -33,8 +33,8 @@ POLL_SECONDS = 0.5
 LEASE_SLACK_SECONDS = 10.0
 """Seconds of a lease beyond the two calls that an attempt may make."""
 
-UNREACHED_DAYS = 7
-"""The age at which an operation is given up whose wallet cannot be reached: its attempts do not count."""
+UNCOUNTED_DAYS = 7
+"""The age at which an operation is given up whose attempts do not count, because none can have had an effect."""
 RETRY_DEAD_SECONDS = 60.0
 """The least time between two times that dead operations are retried because the wallet has come back."""
 
@@ -197,7 +197,7 @@ class Outbox:
         answer = await self._wallet.execute(operation)
         if isinstance(answer, Retry):
             self.breaker.failed(permit, self._clock())
-            if not answer.reached or operation.attempts + 1 < self._max_attempts:
+            if not answer.may_have_acted or operation.attempts + 1 < self._max_attempts:
                 return answer
             # Before it is given up: an attempt whose answer was lost may have had its effect.
             found = await self.find_escrow(operation)
@@ -221,14 +221,14 @@ class Outbox:
 
     def _outcome(self, operation: Operation, answer: Succeeded | Retry | Rejected) -> Command:
         now = self._clock()
-        reached = not isinstance(answer, Retry) or answer.reached
-        attempted = replace(operation, attempts=operation.attempts + reached, updated_at=now)
+        counts = not isinstance(answer, Retry) or answer.may_have_acted
+        attempted = replace(operation, attempts=operation.attempts + counts, updated_at=now)
         match answer:
             case Succeeded():
                 return confirmation(attempted, answer, now)
-            case Retry(reached=True) if attempted.attempts < self._max_attempts:
+            case Retry(may_have_acted=True) if attempted.attempts < self._max_attempts:
                 pause = max(self._backoff(attempted.attempts), answer.retry_after_seconds or 0.0)
-            case Retry(reached=False) if now - operation.created_at < timedelta(days=UNREACHED_DAYS):
+            case Retry(may_have_acted=False) if now - operation.created_at < timedelta(days=UNCOUNTED_DAYS):
                 # The pause grows with the age: that doubles it, too, without counting.
                 age = (now - operation.created_at).total_seconds()
                 pause = self._random.uniform(0, min(self._retry_max, max(self._retry_base, age)))

@@ -394,3 +394,30 @@ def test_an_answer_means_that_the_wallet_was_reached() -> None:
     assert isinstance(tried, Retry)
     assert tried.reached is True
     assert Rejected(problem="no such escrow").concerns_credentials is False
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("seconds", [3600, -3600, 6, -6])
+def test_a_token_refused_by_a_clock_that_differs_is_tried_again(status: int, seconds: int) -> None:
+    date = format_datetime(NOON + timedelta(seconds=seconds), usegmt=True)
+    tried = classify(SETTLE, WalletResponse(status=status, date=date), NOON)
+    assert isinstance(tried, Retry)
+    assert tried.clocks_differ
+    assert not tried.may_have_acted
+    assert f"differ by {abs(seconds)} s" in tried.problem
+
+
+@pytest.mark.parametrize("seconds", [0, 5, -5])
+def test_a_token_refused_by_a_clock_that_agrees_is_not(seconds: int) -> None:
+    date = format_datetime(NOON + timedelta(seconds=seconds), usegmt=True)
+    assert isinstance(classify(SETTLE, WalletResponse(status=401, date=date), NOON), Rejected)
+
+
+@pytest.mark.parametrize("date", ["soon", "", "Fri, 31 Jan 2026 25:00:00 GMT"])
+def test_a_date_that_is_none_says_nothing_of_the_clock(date: str) -> None:
+    assert isinstance(classify(SETTLE, WalletResponse(status=401, date=date), NOON), Rejected)
+
+
+def test_other_refusals_are_not_the_clocks() -> None:
+    date = format_datetime(NOON + timedelta(hours=1), usegmt=True)
+    assert isinstance(classify(SETTLE, WalletResponse(status=422, date=date), NOON), Rejected)

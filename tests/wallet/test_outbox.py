@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from email.utils import format_datetime
 from typing import Any, NoReturn
 
 import httpx2
@@ -161,6 +162,22 @@ class TestOutcomes:
             await stage.attempted()
         row = stage.row(item)
         assert (row.status, row.attempts, row.rejected) == (OperationStatus.DEAD, 0, False)
+
+    async def test_orders_signed_by_a_wrong_clock_are_tried_again_until_it_is_set(
+        self, stage: Stage, wallet: ScriptedWallet, clock: HandClock
+    ) -> None:
+        item = await stage.finished()
+        an_hour_behind = format_datetime(clock.now - timedelta(hours=1), usegmt=True)
+        wallet.script.extend(answer(401, Date=an_hour_behind) for _ in range(2 * MAX_ATTEMPTS))
+        async with stage.running():
+            for _ in range(2 * MAX_ATTEMPTS):
+                await stage.attempted()
+                row = stage.row(item)
+                assert (row.status, row.attempts, row.rejected) == (OperationStatus.RETRYING, 0, False)
+                assert "its clock and ours differ by" in (row.last_problem or "")
+                stage.later(RETRY_MAX_SECONDS)
+            await stage.attempted()
+        assert stage.item(item).settled
 
     async def test_a_day_long_retry_after_parks_nothing_for_a_day(self, stage: Stage, wallet: ScriptedWallet) -> None:
         item = await stage.finished()
