@@ -1,10 +1,10 @@
 """How much of a room somebody sees."""
 
-from enum import Enum
+from enum import Enum, auto
 
 
 class View(Enum):
-    PUBLIC = "public"
+    PUBLIC = auto()
     """The public shape of items, and no event that concerns money alone: anonymous viewers and other users."""
-    FULL = "full"
+    FULL = auto()
     """Whole items and every event: the performer, the room's moderators and administrators."""
