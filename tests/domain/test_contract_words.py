@@ -9,6 +9,8 @@ from app.domain.errors import QueueError
 from app.domain.event import EventName, PauseReason
 from app.domain.item import Move, Reason, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
+from app.domain.push import Language, Moment
+from app.domain.webhook import EndpointStatus
 from app.wallet.answers import EscrowStatus
 from tests.support.builders import Stage
 
@@ -29,6 +31,9 @@ WORDS: dict[type[StrEnum], str] = {
     OperationStatus: "pending retrying done dead",
     Resolution: "settle refund written_off",
     EscrowStatus: "held settling settled refunding refunded partial_settling",
+    EndpointStatus: "active parked",
+    Language: "en de",
+    Moment: "next started ended",
 }
 
 
