@@ -79,7 +79,7 @@ def _announce(settings: Settings, sockets: Sequence[socket.socket]) -> None:
 
 @cli.command()
 def dashboard() -> None:
-    """Print a Grafana dashboard of the metrics, to import."""
+    """Print a Grafana dashboard of the metrics, ready to import."""
     print((FILES / "dashboard.json").read_text(), end="")
 
 
@@ -91,14 +91,14 @@ def alerts() -> None:
 
 @cli.command()
 def demo(
-    keep: Annotated[bool, typer.Option(help="Keep the database, demo.db, and go on with it next time.")] = False,
+    keep: Annotated[bool, typer.Option(help="Keep the database, demo.db, and continue with it next time.")] = False,
 ) -> None:
-    """Run the service with a sandbox wallet and a few lively rooms, and print links to look at them."""
+    """Run the service with a sandbox wallet and a few lively rooms, and print links to their pages."""
     console = Console()
     with explained(), demonstration.database(keep=keep) as database_url:
         settings = demonstration.demo_settings(database_url, console.print)
         logs.configure(settings.environment)
-        # The demo's wallet fails on purpose now and then; that is on the admin page, not between the links.
+        # The demo's wallet sometimes fails on purpose. The admin page shows it; log lines would hide the links.
         logging.getLogger("app").setLevel(logging.ERROR)
         with sole_owner(settings.database_url):
             app = create_app(settings)
@@ -118,10 +118,10 @@ def demo(
 def sandbox(
     port: Annotated[int, typer.Option(help="Port to listen on", min=1, max=65535)] = 8001,
     database_url: Annotated[
-        str, typer.Option(help="Where its ledger is; sqlite:/// or postgresql://")
+        str, typer.Option(help="URL of its ledger's database: sqlite:/// or postgresql://")
     ] = "sqlite:///wallet.db",
 ) -> None:
-    """Run the sandbox wallet as a service of its own: strict, with its fault dial at PUT /faults."""
+    """Run the sandbox wallet as a separate service. It refuses unknown escrows; PUT /faults makes it fail."""
     with explained():
         settings = read_settings(database_url=database_url, port=port)
         logs.configure(settings.environment)
@@ -136,7 +136,7 @@ def sandbox(
                 faults=Faults(Random()),
             )
             print(f"Sandbox wallet on {url(sockets, settings.host)}", file=sys.stderr)
-            # It has no sockets to send away and keeps nothing in memory: it may be stopped at once.
+            # It serves no WebSockets and keeps nothing in memory, so it may be stopped at once.
             config = uvicorn.Config(
                 wallet, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=1
             )
@@ -147,11 +147,11 @@ def sandbox(
 @cli.command()
 def token(
     role: Annotated[Role, typer.Option(help="feature, viewer, performer, moderator or admin")],
-    sub: Annotated[str, typer.Option(help="Who it is for: a sourceFeature, a userId or a performerId")],
-    performer: Annotated[str | None, typer.Option(help="A moderator's room")] = None,
+    sub: Annotated[str, typer.Option(help="The token's subject: a sourceFeature, a userId or a performerId")],
+    performer: Annotated[str | None, typer.Option(help="A moderator's room, by its performerId")] = None,
     ttl: Annotated[
         int | None,
-        typer.Option(help="Seconds it is valid; by default 3600, or MAX_TOKEN_SECONDS if that is less", min=1),
+        typer.Option(help="Seconds until it expires; by default 3600, or MAX_TOKEN_SECONDS if that is less", min=1),
     ] = None,
 ) -> None:
     """Print a signed token."""
@@ -169,7 +169,7 @@ def token(
 
 @cli.command(name="vapid-key")
 def make_vapid_key() -> None:
-    """Print a new VAPID_PRIVATE_KEY, for push notifications; on standard error its public key, which pages get."""
+    """Print a new VAPID_PRIVATE_KEY for push notifications, and on standard error its public key for pages."""
     key = vapid_key.new_private_key()
     print(vapid_key.private_text(key))
     print(f"Public key: {vapid_key.public_text(key)}", file=sys.stderr)
@@ -177,20 +177,20 @@ def make_vapid_key() -> None:
 
 @cli.command()
 def simulate(
-    url: Annotated[str, typer.Option(help="The running server, say http://127.0.0.1:8000")],
+    url: Annotated[str, typer.Option(help="URL of the running server, for example http://127.0.0.1:8000")],
     performers: Annotated[int, typer.Option(help="Performers at their panels", min=1, max=1000)] = 5,
     viewers: Annotated[int, typer.Option(help="Sockets that watch", min=0, max=20_000)] = 50,
     rate: Annotated[float, typer.Option(help="Intakes a second, over all rooms", min=0.01, max=10_000)] = 5,
-    seconds: Annotated[float, typer.Option(help="How long it lasts", min=1, max=86_400)] = 30,
-    speed: Annotated[float, typer.Option(help="Performances run so much faster than declared", min=0.1)] = 5,
-    seed: Annotated[int | None, typer.Option(help="Repeat the wishes and habits of an earlier run")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the run in seconds", min=1, max=86_400)] = 30,
+    speed: Annotated[float, typer.Option(help="Factor by which performances are shorter than declared", min=0.1)] = 5,
+    seed: Annotated[int | None, typer.Option(help="Seed of an earlier run, to repeat its random choices")] = None,
     wallet_url: Annotated[
         str | None,
-        typer.Option(help="Hold tokens here first (the built-in sandbox: URL/sandbox); else escrow ids are made up"),
+        typer.Option(help="Wallet where tokens are held first (the sandbox: URL/sandbox); else escrow ids are made up"),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here as well")] = None,
 ) -> None:
-    """Drive a running server with features, performers and viewers, and check what they are told."""
+    """Drive a running server with features, performers and viewers, and check the messages that they receive."""
     with explained():
         settings = read_settings()
         if 0 < settings.max_token_seconds < seconds + AFTERWARDS_SECONDS:

@@ -1,8 +1,8 @@
 """Logging to standard error: JSON lines in production, legible lines in development.
 
-Modules log a sentence through `logging.getLogger(__name__)` and put what goes with it into `extra`; this module alone
-says how that looks, and that libraries are heard only when something is wrong. No traceback shows the values of
-variables: they could be tokens, bodies or names.
+Modules log a sentence through `logging.getLogger(__name__)` and pass its data as `extra`. This module formats the
+records, and drops those of libraries below WARNING. Tracebacks never show the values of variables: they could be
+tokens, bodies or names.
 """
 
 import logging

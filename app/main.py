@@ -1,7 +1,6 @@
 """The service as an ASGI application: its routes, its lifespan and the loops that run beside the requests.
 
-The parts are made and wired in `app.parts`. Nothing is started before the lifespan, which stops everything in the
-opposite order.
+`app.parts` makes and wires the parts. The lifespan starts them, and stops them in the opposite order.
 """
 
 import asyncio
@@ -57,10 +56,10 @@ from app.wire.commands import ROOM_PATH
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Periods:
-    """How often the background loops run and how long the end takes, in seconds."""
+    """Periods of the background loops and of shutdown, in seconds."""
 
     tidy: float = 5.0
-    """Between two looks at lagging sockets and at rooms that nobody watches any more."""
+    """Between two looks for lagging sockets and for rooms that nobody watches any more."""
     lag: float = 30.0
     """How long a socket may lag before it is cut off."""
     outbox_restart: float = 1.0
@@ -68,13 +67,13 @@ class Periods:
     write_metrics: float = 1.0
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0
-    """Between two looks at whether there is slow work to do on the database."""
+    """Between two looks for slow work on the database."""
     counts: float = 10.0
-    """Between two counts: of the log's new events, for analytics, and of the items in the queues."""
+    """Between two counts of the log's new events, for analytics, and of the items in the queues."""
     standstill: float = STANDSTILL_SECONDS
-    """Between two heartbeats, beyond which the rooms' clocks are taken to have stood."""
+    """The gap between two heartbeats above which the rooms' clocks are restarted."""
     drain: float = 3.0
-    """Over which a stopping process closes its sockets."""
+    """The time over which a stopping process closes its sockets."""
 
 
 PERIODS = Periods()
@@ -96,8 +95,8 @@ def create_app(
     limits: Limits = Limits(),
     tracer: ClosableTracer | None = None,
 ) -> Service:
-    """The service. `workers`: the place of this process among those of this machine, if it is one of several.
-    `limits`: of traffic, all but those that the settings have. `tracer`: in place of the one that the settings name.
+    """The service. `workers`: the metrics that the worker processes of this machine share; None: there is only one.
+    `limits`: the traffic limits that are not settings. `tracer`: replaces the tracer of TRACES_URL.
 
     Raises app.store.engines.DatabaseRefusedError if the database cannot be used, app.settings.InvalidSettings if a
     driver is missing.
@@ -112,7 +111,7 @@ def create_app(
                     async with _running(parts, periods, is_worker=workers is not None):
                         yield
                 finally:
-                    # The last counts of a worker are kept, however it ended.
+                    # The last counts of a worker are kept, however it ends.
                     await parts.base.metrics.write()
         finally:
             parts.base.queries.close()
@@ -133,7 +132,7 @@ def create_app(
 
 @asynccontextmanager
 async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncIterator[None]:
-    """Everything started: the parts that hold connections or threads, then the background loops in one TaskGroup."""
+    """Starts the parts that hold connections or threads, then the background loops in one TaskGroup."""
     lanes, store = parts.base.lanes, parts.base.store
     async with (
         parts.redis or nullcontext(),
@@ -147,7 +146,7 @@ async def _running(parts: Parts, periods: Periods, *, is_worker: bool) -> AsyncI
         asyncio.TaskGroup() as background,
     ):
         if not store.shared:
-            # This process owns the file alone: the holders of older leases are gone.
+            # Only this process uses the file, so the holders of older leases are gone.
             await lanes.run(writing.release_claims)
         await lanes.run(lambda connection: writing.review_deadlines(connection, store.policy, parts.base.clock()))
         await parts.heartbeat.start()
@@ -263,7 +262,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
 
 
 def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
-    """The dependencies that the service can do without for a while, by name: whether each is well."""
+    """The health checks of the dependencies that the service can lack for a while, by name."""
     dependencies: dict[str, Callable[[], bool]] = {
         "wallet": lambda: parts.money.outbox.breaker.state is BreakerState.CLOSED,
     }
@@ -275,7 +274,7 @@ def _dependencies(parts: Parts) -> dict[str, Callable[[], bool]]:
 
 
 def _middleware(parts: Parts) -> list[Middleware]:
-    """CORS is the outer one: a script of an allowed origin may read the refusals of ErrorMiddleware, too."""
+    """CORS is the outer middleware, so that scripts of an allowed origin can read ErrorMiddleware's refusals too."""
     errors = Middleware(
         ErrorMiddleware,
         observe=parts.base.metrics.request,

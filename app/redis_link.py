@@ -1,9 +1,8 @@
-"""The connection to Redis, which may be away: one state and one log line for all who use it.
+"""The connection to Redis, which may be away: one state and one log line for all its users.
 
-Nothing of the queue depends on Redis. While it is away, or slow, every user of it goes on alone: the quota counts in
-memory, a process tells of its own connections only, and other processes' events are found in the database. `ask` is
-for short questions; the bus, which listens all the time, opens a client of its own with `connect` and reports what it
-meets.
+The queue works without Redis. While Redis is away or slow, each process works alone: the quota counts in memory, a
+process reports only its own connections, and reads other processes' events from the database. `ask` runs one short
+command; the bus, which listens all the time, opens its own client with `connect` and reports with `lost` and `found`.
 """
 
 import asyncio
@@ -17,9 +16,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SLOWEST_SECONDS = 0.25
-"""How long one question may take, connecting included."""
+"""The time limit of one `ask`, connecting included."""
 PAUSE_SECONDS = 1.0
-"""How long Redis is left alone after a failure; then one question tries it."""
+"""The pause after a failure; then one `ask` tries again."""
 
 T = TypeVar("T")
 
@@ -41,14 +40,14 @@ class RedisLink:
         slowest_seconds: float = SLOWEST_SECONDS,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """`epoch` is the database's: processes that share a Redis but not a database or its history do not meet."""
+        """`epoch`: the database's. It separates processes that share a Redis but not a database or its history."""
         self.prefix = f"performance-queue:{epoch}:"
-        """Of every key and channel."""
+        """The prefix of every key and channel."""
         self._url = url
         self._slowest_seconds = slowest_seconds
         self._pause_seconds = pause_seconds
-        # Once, at once: a connection that was cut while it was idle is only found so when it is used. The time is
-        # bounded here, not by the driver, whose bounds up to Python 3.11 may swallow that the task was cancelled.
+        # One retry at once: a connection that was cut while idle fails only when it is used. `ask` limits the time, not
+        # the driver: up to Python 3.11 the driver's timeouts can swallow a cancellation of the task.
         self._redis = self.connect(retries=1, socket_timeout=None, socket_connect_timeout=None)
         self._is_away = False
         self._next_try = 0.0
@@ -63,11 +62,11 @@ class RedisLink:
 
     @property
     def is_away(self) -> bool:
-        """Whether the last that was heard of Redis was a failure."""
+        """Whether the last use of Redis failed."""
         return self._is_away
 
     def connect(self, *, retries: int = 0, **options: Any) -> "Redis":
-        """A client of the caller's own, which it closes, and whose successes and failures it reports."""
+        """A new client. The caller closes it, and reports its successes and failures with `found` and `lost`."""
         from redis.asyncio import Redis  # an extra that one process does without
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -75,14 +74,14 @@ class RedisLink:
         return Redis.from_url(self._url, retry=Retry(NoBackoff(), retries), **options)
 
     async def ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T:
-        """The answer to a short question. Raises RedisAway: after `slowest_seconds` at most, and at once while Redis is
+        """The result of a short command. Raises RedisAway after `slowest_seconds` at most, and at once while Redis is
         known to be away."""
         from redis.exceptions import RedisError
 
         if self._is_away:
             if time.monotonic() < self._next_try:
                 raise RedisAway
-            # Only this question tries; the others do not wait for it.
+            # Only this call tries; the others do not wait for it.
             self._next_try = time.monotonic() + self._slowest_seconds + self._pause_seconds
         try:
             async with asyncio.timeout(self._slowest_seconds):
@@ -94,14 +93,14 @@ class RedisLink:
         return answer
 
     def lost(self, failure: Exception) -> None:
-        """Redis has not answered."""
+        """Record that Redis has not answered."""
         self._next_try = time.monotonic() + self._pause_seconds
         if not self._is_away:
-            log.warning("Redis is away, each process goes on alone: %s", type(failure).__name__)
+            log.warning("Redis is away, each process works alone: %s", type(failure).__name__)
         self._is_away = True
 
     def found(self) -> None:
-        """Redis has answered."""
+        """Record that Redis has answered."""
         if self._is_away:
             log.info("Redis is back")
         self._is_away = False

@@ -1,4 +1,4 @@
-"""prune and forget: many small transactions, between which a running service has its turn."""
+"""prune and forget, in many small transactions with pauses, so that a running service can write in between."""
 
 import fcntl
 import json
@@ -18,15 +18,15 @@ from app.wire.encoding import encode
 
 PAUSE_SECONDS = 0.02
 BLOCK_BYTES = 65_536
-"""More than most lines of an export."""
+"""Bytes read at once to find the last line of an export; most lines are shorter."""
 
 Export = Callable[[Sequence[Pruned]], None]
 
 
 def prune_all(store: Store, cutoff: datetime, export_file: Path | None) -> int:
-    """Move out everything that may go; returns how many items that were.
+    """Move ended items and old answers out of the database, and the items to `export_file`; returns how many items.
 
-    Raises InvalidSettings if the file cannot be written; rows that it does not hold yet are then still in the database.
+    Raises InvalidSettings if the file cannot be written; items that are not in it are then still in the database.
     """
     number = 0
     try:
@@ -61,14 +61,14 @@ def _export_to(file: Path | None) -> Iterator[Export]:
         return
     with file.open("ab") as lines:
         if file.is_file():
-            # Of two processes with one file the second waits: it would cut off a line that the first is writing.
+            # A second process with the same file waits: it would cut off the line that the first is writing.
             fcntl.flock(lines, fcntl.LOCK_EX)
             _mend_end(file)
 
         def export(pruned: Sequence[Pruned]) -> None:
             for each in pruned:
                 lines.write(_line(each))
-            # On the disk before it leaves the database: a crash may repeat a line, and loses none.
+            # On the disk before the items leave the database: a crash may repeat a line but loses none.
             lines.flush()
             os.fsync(lines.fileno())
 
@@ -76,8 +76,8 @@ def _export_to(file: Path | None) -> Iterator[Export]:
 
 
 def _mend_end(file: Path) -> None:
-    """See to it that the next line begins as one. A torn last line, left by a process that was killed while it wrote,
-    is cut off: its item is still in the database. A whole one that only lacks its end gets that."""
+    """Make the file end with a line break. An incomplete last line, left by a process that was killed while it wrote,
+    is cut off: its item is still in the database. A complete line without a line break gets one."""
     with file.open("r+b") as lines:
         start = end = lines.seek(0, os.SEEK_END)
         last = b""
@@ -112,7 +112,8 @@ def _line(pruned: Pruned) -> bytes:
 
 
 def forget_user(store: Store, user_id: str) -> int:
-    """Returns in how many items the user is forgotten. Raises InvalidSettings while any of them is open."""
+    """Replace a user by a random id everywhere; returns the number of items. Raises InvalidSettings while one is
+    open."""
     with store.reading() as connection:
         still_open = forgetting.open_items(connection, user_id)
     if still_open:
@@ -132,7 +133,7 @@ def forget_user(store: Store, user_id: str) -> int:
         number += found
         time.sleep(PAUSE_SECONDS)
     if store.engines.is_sqlite:
-        # Overwritten pages stay in the write-ahead log until that begins anew.
+        # Overwritten pages stay in the write-ahead log until it is truncated.
         with closing(store.engines.writer.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return number

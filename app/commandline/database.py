@@ -29,7 +29,7 @@ from app.store.wallet_check import WalletCheck
 from app.wallet.comparison import RECENT, Difference, compare
 
 BATCH = 200
-"""Escrows that are read together for a comparison with the wallet."""
+"""Escrows that one query reads for a comparison with the wallet."""
 
 T = TypeVar("T")
 
@@ -39,13 +39,13 @@ cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @cli.command()
 def migrate(
     contract: Annotated[
-        bool, typer.Option(help="No process of the previous release runs any more: write what it cannot read.")
+        bool, typer.Option(help="Once no process of the previous release runs: also write rows it cannot read.")
     ] = False,
 ) -> None:
-    """Bring the database to the newest schema; the previous release goes on working until --contract."""
+    """Bring the database to the newest schema; the previous release can use it until --contract."""
     with explained():
         settings = read_settings()
-        # An SQLite file is migrated by `serve`, which honcho has started beside this.
+        # `serve`, which honcho has started beside this, migrates an SQLite file.
         if not (foreman.runs_this() and settings.uses_sqlite):
             with sole_owner(settings.database_url):
                 engines = open_engines(settings.database_url)
@@ -57,7 +57,7 @@ def migrate(
 
 @cli.command()
 def backup(
-    file: Annotated[Path, typer.Argument(help="Where the copy goes; an older copy of that name is replaced")],
+    file: Annotated[Path, typer.Argument(help="Path of the copy; an older copy of that name is replaced")],
 ) -> None:
     """Write a consistent, verified copy of an SQLite queue, also while it runs."""
     with explained():
@@ -71,7 +71,7 @@ def backup(
 @cli.command()
 def restore(
     file: Annotated[
-        Path | None, typer.Argument(help="A copy that backup wrote. On PostgreSQL none: pg_restore has been run before")
+        Path | None, typer.Argument(help="A copy that backup wrote. On PostgreSQL none: run pg_restore before")
     ] = None,
 ) -> None:
     """Put a copy in the place of the queue's file, and begin a new history."""
@@ -82,7 +82,7 @@ def restore(
                 raise InvalidSettings("restore needs the FILE that backup wrote")
             with sole_owner(settings.database_url):
                 replaced = copies.restore(settings.database_url, file, utc_now())
-            kept = "" if replaced is None else f"; what it replaced is {replaced}"
+            kept = "" if replaced is None else f"; the replaced file is {replaced}"
             print(f"Restored {file}{kept}", file=sys.stderr)
             return
         if file is not None:
@@ -90,7 +90,7 @@ def restore(
         engines = open_engines(settings.database_url)
         migrate_database(engines.writer, restored=True)
         engines.dispose()
-        print("Began a new history: a new epoch, and a log that goes on behind the lost part", file=sys.stderr)
+        print("Began a new history: a new epoch, and a log that continues after the lost part", file=sys.stderr)
 
 
 @cli.command()
@@ -99,7 +99,7 @@ def check(
         bool, typer.Option("--wallet", help="Also ask the wallet about every open or recent escrow")
     ] = False,
 ) -> None:
-    """Read the whole database against the rules; exit code 1 if anything is wrong."""
+    """Check the whole database against the rules; exit code 1 if anything is wrong."""
     with explained():
         settings = read_settings()
         with _store(settings) as store:
@@ -113,15 +113,17 @@ def check(
 
 @cli.command()
 def prune(
-    older_than: Annotated[int | None, typer.Option(help="Days since the end; default: RETENTION_DAYS", min=0)] = None,
-    export: Annotated[Path | None, typer.Option(help="Append the items to this file, a JSON object a line")] = None,
+    older_than: Annotated[
+        int | None, typer.Option(help="Least number of days since an item ended; default: RETENTION_DAYS", min=0)
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Append the items to this file, one JSON object a line")] = None,
 ) -> None:
     """Move ended items, their events, answers and done wallet operations out, in small batches, also while it runs."""
     with explained():
         settings = read_settings()
         days = settings.retention_days if older_than is None else older_than
         if older_than is None and not days:
-            raise InvalidSettings("nothing says how old: give --older-than DAYS or set RETENTION_DAYS")
+            raise InvalidSettings("the age is missing: give --older-than DAYS or set RETENTION_DAYS")
         with _store(settings) as store:
             number = prune_all(store, utc_now() - timedelta(days=days), export)
     print(f"Moved {number:,} items out", file=sys.stderr)
@@ -129,7 +131,7 @@ def prune(
 
 @cli.command()
 def forget(user: Annotated[str, typer.Argument(help="A userId")]) -> None:
-    """Make a user unrecognisable: another id, no description, no metadata, everywhere."""
+    """Make a user unrecognisable: replace the id and empty descriptions and metadata, everywhere."""
     with explained():
         settings = read_settings()
         with _store(settings) as store:
@@ -139,7 +141,7 @@ def forget(user: Annotated[str, typer.Argument(help="A userId")]) -> None:
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[Store]:
-    """The queue's database, as it is: it is not made and not migrated."""
+    """Opens the queue's database, and neither creates nor migrates it."""
     if settings.uses_sqlite:
         copies.database_path(settings.database_url)
     engines = open_engines(settings.database_url)
@@ -151,7 +153,7 @@ def _store(settings: Settings) -> Iterator[Store]:
 
 
 async def _ask_wallet(settings: Settings, store: Store) -> Result:
-    """Compares every escrow that is open or has changed of late, and records the result for the service's metrics."""
+    """Compares every open or recently changed escrow, and records the result for the service's metrics."""
     examined, unanswered, differences, after = 0, 0, list[Difference](), ""
     since = utc_now() - RECENT
 
@@ -180,7 +182,7 @@ async def _ask_wallet(settings: Settings, store: Store) -> Result:
 
 
 def report(results: list[Result]) -> None:
-    """Print a table of the rules, and below it each finding in a line."""
+    """Print a table of the rules, and below it one line for each finding."""
     table = Table("rule", "looked at", "wrong", box=None, pad_edge=False)
     for result in results:
         table.add_row(result.rule, f"{result.examined:,}", f"{result.wrong:,}")

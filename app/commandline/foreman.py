@@ -1,8 +1,7 @@
-"""Being one of several lines of the Procfile that honcho runs side by side, as `honcho start` does on a developer's
-machine.
+"""Adapts `migrate` and `serve` to honcho, which runs the lines of the Procfile side by side on a developer's machine.
 
-Honcho begins all lines at once, and ends them all as soon as one has ended. So under honcho `migrate` stays until it is
-told to end, and `serve` waits until the schema is there. A platform that runs `release` before `web` is not concerned.
+Honcho starts all lines at once, and stops them all as soon as one ends. So under honcho `migrate` does not end by
+itself, and `serve` waits for the schema. A platform that runs `release` before `web` is not affected.
 """
 
 import os
@@ -20,18 +19,19 @@ PAUSE_SECONDS = 0.2
 
 
 def runs_this() -> bool:
+    """Whether honcho has started this process."""
     return VARIABLE in os.environ
 
 
 def stay() -> None:
-    """Until honcho says that it is over, or somebody presses Ctrl-C."""
+    """Wait until honcho or Ctrl-C ends this process."""
     endings = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, endings)
     signal.sigwait(endings)
 
 
 def wait_for_schema(settings: Settings, seconds: float = SCHEMA_SECONDS) -> None:
-    """Raises DatabaseRefusedError if the database cannot be used when the time is up."""
+    """Wait for the schema. Raises DatabaseRefusedError if the database still cannot be used after `seconds`."""
     give_up_at = time.monotonic() + seconds
     engines = open_engines(settings.database_url)
     try:

@@ -1,4 +1,4 @@
-"""How a command ends that cannot be carried out: one line on standard error, exit code 2."""
+"""The end of a command that cannot be carried out: one line on standard error, exit code 2."""
 
 import sys
 from collections.abc import Iterator

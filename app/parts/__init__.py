@@ -1,7 +1,7 @@
 """The parts of one process, each made once and wired to the others.
 
 `assembly` is the only module that knows all of them. Nothing is started here: `app.main` has the lifespan, the routes
-and the background loops. This module has what every part is given: a clock, and new ids.
+and the background loops. This module has the clock and the ids that every part is given.
 """
 
 from datetime import datetime
@@ -13,7 +13,7 @@ from app.store.tables import moment
 
 
 def utc_now() -> datetime:
-    """Now, with the whole milliseconds that everything is kept in."""
+    """The current time in whole milliseconds, the resolution of every stored time."""
     return moment(time_ns() // 1_000_000)
 
 

@@ -122,7 +122,7 @@ def assemble(
 
 
 def check_surroundings(settings: Settings) -> None:
-    """Find errors that would keep every worker from starting, before there is one.
+    """Find the errors that would stop every worker, before the first worker starts.
 
     Raises app.store.engines.DatabaseRefusedError or app.settings.InvalidSettings.
     """
@@ -135,7 +135,7 @@ def check_surroundings(settings: Settings) -> None:
 
 
 def _subscribe(parts: Parts) -> None:
-    """Subscribes the parts to this process's commits, in this order: positions first, presence last."""
+    """Subscribes the parts to this process's commits. They are called in this order: `queries` first, presence last."""
     commits, live = parts.base.commits, parts.live
 
     def wake_outbox(outcome: Outcome) -> None:

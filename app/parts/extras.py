@@ -1,4 +1,4 @@
-"""The parts whose libraries are extras: Redis, the bus over it, and traces. A process without them does without."""
+"""The parts whose libraries are optional extras: Redis, the bus over it, and traces. Each is None if it is not set."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def check_extras(settings: Settings) -> None:
-    """Raises InvalidSettings where a setting needs a library that is not installed."""
+    """Raises InvalidSettings if a setting needs a library that is not installed."""
     _check_redis_driver(settings)
     _check_opentelemetry(settings)
 
 
 def open_redis(settings: Settings, epoch: str) -> RedisLink | None:
-    """The connection to Redis, where there is one."""
+    """The connection to Redis; None without REDIS_URL."""
     if settings.redis_url is None:
         return None
     _check_redis_driver(settings)
@@ -33,16 +33,16 @@ def open_bus(
     receive: Callable[[str, Sequence[Event]], None],
     receive_announcement: Callable[[bytes], None],
 ) -> "Bus | None":
-    """The bus to the other processes, where there is one."""
+    """The bus to the other processes; None without Redis."""
     if redis is None:
         return None
-    from app.live.bus import Bus  # its driver is an extra that one process does without
+    from app.live.bus import Bus  # its driver is an extra, which a single process does not need
 
     return Bus(redis, receive, receive_announcement)
 
 
 def open_tracing(settings: Settings) -> ClosableTracer | None:
-    """The maker of spans; None: traces are off."""
+    """The tracer; None without TRACES_URL."""
     if settings.traces_url is None:
         return None
     _check_opentelemetry(settings)
@@ -52,7 +52,7 @@ def open_tracing(settings: Settings) -> ClosableTracer | None:
 
 
 def _check_redis_driver(settings: Settings) -> None:
-    """Raises InvalidSettings where Redis is wanted and its driver is not installed."""
+    """Raises InvalidSettings if REDIS_URL is set and the driver is not installed."""
     if settings.redis_url is None:
         return
     try:
@@ -62,7 +62,7 @@ def _check_redis_driver(settings: Settings) -> None:
 
 
 def _check_opentelemetry(settings: Settings) -> None:
-    """Raises InvalidSettings where traces are wanted and OpenTelemetry is not installed."""
+    """Raises InvalidSettings if TRACES_URL is set and OpenTelemetry is not installed."""
     if settings.traces_url is None:
         return
     try:

@@ -27,9 +27,9 @@ POSTGRESQL_LANES = 4
 class Foundation:
     settings: Settings
     clock: RoomClock
-    """By which rooms live: it stands while nobody serves them."""
+    """The time of the rooms: the database's where several processes share it."""
     own_clock: Callable[[], datetime]
-    """The process's own, by which tokens are valid and the wallet is asked."""
+    """This process's own time, for tokens, the wallet's clients and webhooks."""
     engines: Engines
     store: Store
     metrics: Metrics
@@ -42,7 +42,7 @@ class Foundation:
 def open_foundation(
     settings: Settings, clock: Callable[[], datetime], workers: WorkerMetrics | None, tracer: ClosableTracer | None
 ) -> Foundation:
-    """`clock`: the process's own. Raises as `app.parts.assembly.assemble` does."""
+    """`clock`: this process's own. Raises the errors of `app.parts.assembly.assemble`."""
     tracer = tracer or open_tracing(settings)
     engines, store = open_store(settings)
     metrics = Metrics(database=engines.writer.dialect.name, close_codes=CloseCode, workers=workers)
@@ -76,7 +76,7 @@ def lane_count(settings: Settings) -> int:
 
 
 def open_store(settings: Settings) -> tuple[Engines, Store]:
-    """The database, brought to the newest schema if it is SQLite's; PostgreSQL's has to be there already."""
+    """The open database. SQLite is migrated to the newest schema; PostgreSQL must have been migrated before."""
     engines = open_engines(settings.database_url, lanes=lane_count(settings), busy_timeout_ms=LANE_BUSY_TIMEOUT_MS)
     if settings.uses_sqlite:
         migrate(engines.patient_writer)

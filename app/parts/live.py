@@ -1,4 +1,4 @@
-"""The parts that tell everybody their place: hub, sockets, presence and the bus to the other processes."""
+"""The parts that send events to viewers and performers: hub, sockets, presence, and the bus to the other processes."""
 
 import secrets
 from collections import Counter

@@ -21,21 +21,21 @@ from app.wallet.outbox import Outbox
 from app.wallet.wallet_check import WalletChecks
 
 WALLET_CONNECTIONS = 32
-"""Of the outbox, which has at most half as many attempts under way; a comparison with the wallet asks by the rest."""
+"""Connections of one wallet client. The outbox uses at most half of them; comparisons with the wallet use the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Money:
     wallet: Wallet
     sandbox_routes: Sequence[BaseRoute]
-    """Where features reach the built-in wallet; none if the wallet is another service."""
+    """The routes of the built-in wallet, for features; empty if the wallet is another service."""
     outbox: Outbox
     hold_checks: HoldChecks | None
     wallet_checks: WalletChecks
 
 
 def open_money(base: Foundation) -> Money:
-    """The two clients of the wallet have connections of their own: a check holds up no settlement."""
+    """The outbox and the checks of holds have separate wallet clients, so that a check delays no settlement."""
     settings = base.settings
     wallet_at, sandbox_routes = _wallets(settings, base.engines, base.own_clock)
     wallet = wallet_at(connections=WALLET_CONNECTIONS, observe=base.metrics.wallet_call)
@@ -74,7 +74,7 @@ def open_money(base: Foundation) -> Money:
 
 
 def wallet_of(settings: Settings, engines: Engines, clock: Callable[[], datetime]) -> Wallet:
-    """A client of the wallet for a command beside the service."""
+    """A wallet client for a command that runs beside the service."""
     return _wallets(settings, engines, clock)[0](connections=WALLET_CONNECTIONS)
 
 

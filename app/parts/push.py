@@ -1,4 +1,4 @@
-"""The parts of push notifications; without a key of the operator's there is nobody who sends any."""
+"""The parts of push notifications. Without VAPID_PRIVATE_KEY there is no pusher, and none are sent."""
 
 import secrets
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Push:
 
 def open_push(base: Foundation) -> Push:
     settings = base.settings
-    # A push service is a browser's choice, so WEBHOOK_HOSTS does not name it; it is public in any case.
+    # The browser chooses its push service, so WEBHOOK_HOSTS cannot name it. Push services have public addresses.
     targets = Targets((), production=settings.environment is Environment.PRODUCTION)
     posting = Posting(targets)
     public_key, pusher = None, None

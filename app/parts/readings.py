@@ -1,4 +1,4 @@
-"""The numbers that the parts keep, as the metrics read them."""
+"""The functions by which the metrics read the parts' numbers."""
 
 from datetime import datetime
 from math import nan

@@ -1,7 +1,7 @@
 """The service's settings: values read once at start from the environment, checked, frozen.
 
-Owns names, defaults and bounds (section 1 of the contract). Opens nothing but the files of secrets (`NAME_FILE`): no
-database, no network.
+Owns names, defaults and bounds (section 1 of the contract). Opens only the files of secrets (`NAME_FILE`): no database,
+no network.
 """
 
 import os
@@ -50,7 +50,7 @@ class WalletKeyFormat(StrEnum):
 
 
 class InvalidSettings(Exception):
-    """The environment does not make a working configuration; `str()` is one line that says how to mend it."""
+    """The environment is not a working configuration; `str()` is one line that says how to correct it."""
 
 
 class Settings(BaseSettings):
@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         return self
 
     def _insecure(self) -> list[str]:
-        """The settings that production refuses, each as a sentence that says what to change."""
+        """The settings that production refuses, each as a phrase that says what to change."""
         problems = []
         if self.auth_jwks_url is None and self.auth_secret == DEVELOPMENT_AUTH_SECRET:
             problems.append("set AUTH_SECRET or AUTH_JWKS_URL")
@@ -251,10 +251,10 @@ class Settings(BaseSettings):
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """The settings of this process: the environment, files of secrets named in it, and `overrides` on top.
+    """The settings of this process: the environment and the files of secrets named in it; `overrides` take precedence.
 
-    Raises InvalidSettings with one line that names every wrong variable; the values themselves, which may be secrets,
-    are not repeated.
+    Raises InvalidSettings with one line that names every wrong variable and repeats no value, since values may be
+    secrets.
     """
     try:
         return Settings(**{**_secrets_from_files(os.environ), **overrides})

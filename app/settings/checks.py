@@ -1,5 +1,8 @@
-"""Checks of single values: URLs, host names and keys. Pure functions; each raises ValueError with half a sentence that
-follows the variable's name and never repeats the value, which may be a secret."""
+"""Checks of single values: URLs, host names and keys.
+
+The functions are pure. The text of a ValueError follows the variable's name ("must be …") and never repeats the value,
+which may be a secret.
+"""
 
 import re
 from ipaddress import ip_address
@@ -14,7 +17,7 @@ MINIMUM_KEY_BYTES = 32
 MINIMUM_DISTINCT = 8
 """Distinct characters of a key. 32 random hexadecimal digits have fewer with a probability of about 1 in 5,000,000."""
 SHORTEST_PERIOD = 16
-"""Characters after which a key may repeat itself."""
+"""Characters of the longest period for which a key is checked."""
 
 _MAILTO = re.compile(r"mailto:[^@\s\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,253}")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
@@ -40,7 +43,7 @@ def check_bearer(token: str) -> str:
 
 
 def check_contact(contact: str) -> str:
-    """Where the operator of a push service reaches this one's: a mailto: or https: URL (RFC 8292 section 2.1)."""
+    """A contact for the operators of push services: a mailto: or https: URL (RFC 8292 section 2.1)."""
     if not _MAILTO.fullmatch(contact):
         try:
             is_https = http_url(contact).scheme == "https"
@@ -52,8 +55,8 @@ def check_contact(contact: str) -> str:
 
 
 def is_guessable(key: str) -> bool:
-    """Whether a key is visibly not random: few distinct characters, a short period, mostly a sequence (`abcd…`), only
-    small letters and separators as in a sentence, or with a word in it that examples use."""
+    """Whether a key is visibly not random: it has few distinct characters, a short period, mostly a sequence (`abcd…`),
+    only small letters and separators as in a sentence, or contains a word that examples use."""
     if len(set(key)) < MINIMUM_DISTINCT or not _NO_SENTENCE.search(key) or _EXAMPLE.search(key):
         return True
     if any(key[period:] == key[:-period] for period in range(1, min(SHORTEST_PERIOD, len(key)))):

@@ -1,5 +1,5 @@
-"""The VAPID key (RFC 8292): the P-256 key by which push services know who sends. As PEM, or as the 32 bytes of the
-private number in base64url, the form that most tools print."""
+"""The VAPID key (RFC 8292): the P-256 key that identifies this service to push services. It is written as PEM, or as
+the 32 bytes of the private number in base64url, the form that most tools print."""
 
 import base64
 import binascii
@@ -16,7 +16,7 @@ def new_private_key() -> ec.EllipticCurvePrivateKey:
 
 
 def read_private_key(text: str) -> ec.EllipticCurvePrivateKey:
-    """Raises ValueError with half a sentence that follows the variable's name and repeats nothing of the key."""
+    """The key in a text. Raises ValueError as `checks` does."""
     problem = "must be a P-256 private key: PEM, or 32 bytes in base64url; make one with: python -m app vapid-key"
     try:
         if text.lstrip().startswith("-----BEGIN"):

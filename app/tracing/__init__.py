@@ -1,8 +1,8 @@
-"""Tracing: the seam between the service and OpenTelemetry, which is an extra.
+"""Tracing: the interface between the service and OpenTelemetry, which is an optional extra.
 
-A place in a trace is its `traceparent` (W3C Trace Context), a text. It is what parts hand to each other, to other
-processes, to the outbox's rows and to the wallet. Without a tracer there is none, and a part looks at one attribute.
-Spans hold ids, counts, names of routes and codes; never a token, a body or a person's name.
+A span is named by its `traceparent` (W3C Trace Context), a text. Parts pass it to each other, to other processes, to
+the outbox's rows and to the wallet. Without a tracer it is None everywhere. Spans hold ids, counts, names of routes and
+codes; never a token, a body or a person's name.
 """
 
 import re
@@ -39,10 +39,10 @@ class Span(Protocol):
     def rename(self, name: str) -> None: ...
 
     def note(self, **attributes: Attribute | None) -> None:
-        """Attributes by name, with `__` for each dot; None is left out."""
+        """Adds attributes. `__` in a name stands for a dot; an attribute that is None is left out."""
 
     def end(self, *, at: int | None = None, problem: str | None = None) -> None:
-        """`at`: nanoseconds since 1970, by default now. `problem`: why it failed, as a code."""
+        """`at`: nanoseconds since 1970, by default now. `problem`: the code of the failure."""
 
 
 class Tracer(Protocol):
@@ -56,7 +56,8 @@ class Tracer(Protocol):
         at: int | None = None,
         **attributes: Attribute | None,
     ) -> Span:
-        """`parent` and `links` are traceparents; without a parent a trace begins. `at` and `attributes` as in Span."""
+        """`parent` and `links` are traceparents; without a parent a new trace begins. `at` and `attributes` as in
+        Span."""
 
 
 class ClosableTracer(Tracer, Protocol):
@@ -75,7 +76,7 @@ def within(traceparent: str | None) -> Iterator[None]:
 
 
 def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The caller's, from the headers of a request in lower case; None without one, and for one that is not valid."""
+    """The caller's traceparent. `headers`: of a request, with names in lower case. None if it is missing or invalid."""
     found = [value for name, value in headers if name == _HEADER]
     if len(found) != 1:
         return None

@@ -1,7 +1,7 @@
 """The tracer over OpenTelemetry's SDK, with spans sent in batches by OTLP over HTTP. Needs the extra `otel`.
 
 The SDK reads its own variables: OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_* and
-OTEL_EXPORTER_OTLP_*. A collector that is away costs the spans of that time and nothing else.
+OTEL_EXPORTER_OTLP_*. While the collector is away, spans are lost; nothing else is affected.
 """
 
 import logging
@@ -29,7 +29,7 @@ from app.tracing import Attribute, Kind
 
 NAME = "performance-queue"
 CLOSING_SECONDS = 2.0
-"""How long a process that ends waits for its last spans to be sent."""
+"""How long a stopping process waits until its last spans are sent."""
 ATTEMPT_SECONDS = 5.0
 
 _KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.SERVER: SpanKind.SERVER, Kind.CLIENT: SpanKind.CLIENT}
@@ -56,12 +56,12 @@ class OtelSpan:
 
 
 class OtelTracer:
-    """Makes spans for one process and has them exported; `close` ends that."""
+    """Makes the spans of one process and exports them until `close`."""
 
     def __init__(self, exporter: SpanExporter, *, version: str) -> None:
         name = os.environ.get("OTEL_SERVICE_NAME") or NAME
         resource = Resource.create({SERVICE_NAME: name, SERVICE_VERSION: version})
-        # Not at the interpreter's exit: spans that wait for a collector would hold up the end of the process.
+        # Not at the interpreter's exit: spans that wait for a collector would delay the end of the process.
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer(NAME, version)
@@ -79,7 +79,7 @@ class OtelTracer:
         return OtelSpan(
             self._tracer.start_span(
                 name,
-                # Never the SDK's own current context: which span a piece of work belongs to is said by `parent` alone.
+                # Never the SDK's own current context: `parent` alone decides the span's place.
                 Context() if parent is None else set_span_in_context(NonRecordingSpan(_place(parent)), Context()),
                 kind=_KINDS[kind],
                 attributes=_named(attributes),
@@ -96,7 +96,7 @@ class OtelTracer:
 
 
 class SteadyExporter(SpanExporter):
-    """Says once that spans cannot be sent, and once that they can be again."""
+    """Exports spans; logs once that they cannot be sent, and once that they are sent again."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -108,7 +108,7 @@ class SteadyExporter(SpanExporter):
         if fails is not self._fails:
             self._fails = fails
             if fails:
-                log.warning("traces cannot be sent; those of this time are lost")
+                log.warning("traces cannot be sent; they are lost until the collector answers again")
             else:
                 log.info("traces are sent again")
         return result
@@ -122,7 +122,7 @@ class SteadyExporter(SpanExporter):
 
 def open_tracer(url: str, *, version: str) -> OtelTracer:
     """A tracer whose spans go to `url` by OTLP over HTTP."""
-    # These log every attempt that fails; SteadyExporter logs the first.
+    # OpenTelemetry's loggers log every failed attempt; SteadyExporter logs the first one.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     exporter = OTLPSpanExporter(endpoint=url, timeout=ATTEMPT_SECONDS)
     return OtelTracer(SteadyExporter(exporter), version=version)

@@ -78,4 +78,6 @@ def test_a_collector_that_is_away_is_said_once_and_holds_up_no_end(
         began = monotonic()
         tracer.close()
         assert monotonic() - began < 5
-    assert [record.getMessage() for record in caplog.records] == ["traces cannot be sent; those of this time are lost"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "traces cannot be sent; they are lost until the collector answers again"
+    ]
