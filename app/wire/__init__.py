@@ -1,5 +1,5 @@
-"""The wire: the only package that knows JSON, in and out.
+"""The wire: the public JSON of requests, responses and socket frames, and its bytes.
 
-`requests` reads what callers send, `shapes` says what they get, `frames` what travels over the socket; `encoding` turns
-either into bytes. Nothing here decides, stores or sends.
+`requests`, `commands` and `client_frames` validate the input of callers; `shapes` and `frames` build the output;
+`encoding` converts between JSON and bytes. Nothing here decides, stores or sends.
 """

@@ -47,11 +47,11 @@ def operation_shape(operation: Operation) -> OperationShape:
 
 class RetriedShape(TypedDict):
     retried: int
-    """How many operations were sent on their way again."""
+    """The number of operations that will be tried again."""
 
 
 class EscrowDifferenceShape(TypedDict):
-    """An escrow about which the wallet says something else than the queue."""
+    """An escrow on which the wallet and the queue disagree."""
 
     itemId: str
     performerId: str
@@ -66,11 +66,11 @@ class WalletCheckPart(TypedDict):
     examined: int
     different: int
     next: str | None
-    """Asks for the next part; null: this was the last one."""
+    """The `next` of the request for the next part; null after the last one."""
 
 
 class WalletCheckShape(TypedDict):
-    """The last comparison that got to its end, wherever it was made; all null: there has been none."""
+    """The last comparison that was completed, by any process; every field is null if there was none."""
 
     comparedAt: datetime | None
     examined: int | None
@@ -89,10 +89,10 @@ class FoundItems(TypedDict):
 
     items: list[WholeItem]
     more: bool
-    """There are others beyond the limit."""
+    """Whether more than `limit` items match."""
     lookedBackTo: datetime | None
-    """A feature's event and the end of a reference are looked for among the newest items only: since then. Null: all
-    items were looked at."""
+    """Searches for a feature's event and for the end of a reference cover only the items created since this time. Null:
+    they covered all items, or the searches by index had already found more than `limit`."""
     limit: int
 
 
@@ -104,7 +104,7 @@ class RoomsPage(TypedDict):
 
 
 class AudienceShape(TypedDict):
-    """The sockets that watch a room. A lag is the time for which a socket has been behind so far."""
+    """The sockets that watch a room. The lag of a socket is the time since it first missed a frame."""
 
     performerId: str
     sockets: int
@@ -116,10 +116,10 @@ class AudiencesPage(TypedDict):
     audiences: list[AudienceShape]
     total: int
     sockets: int
-    """Of all these rooms, like the lagging ones: not of this page's alone."""
+    """Over the rooms of all pages, like `laggingSockets`."""
     laggingSockets: int
     processes: int
-    """Whose figures are in it: fewer than there are while they cannot reach each other."""
+    """The number of processes that are counted: lower than the number that run while they cannot reach each other."""
     limit: int
     skip: int
 
@@ -128,6 +128,6 @@ class DisconnectedShape(TypedDict):
     """Sockets and event streams that were ended by an administrator."""
 
     sockets: int
-    """How many of both the answering process has closed."""
+    """Sockets and event streams that the answering process has closed."""
     processes: int
-    """How many processes were told, this one included."""
+    """Processes that got the order, the answering one included."""

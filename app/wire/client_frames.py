@@ -44,7 +44,7 @@ class CommandFrame(Request):
 
 class ItemCommandFrame(CommandFrame):
     item_id: Annotated[str, Field(strict=True, json_schema_extra={"pattern": IDENTIFIER_PATTERN})]
-    """Any text is looked up: one that no item can have is refused as ITEM_NOT_FOUND."""
+    """Any text is valid here; one that is no item's id is refused as ITEM_NOT_FOUND."""
 
 
 ClientFrame = AuthFrame | PingFrame | ResyncFrame | CommandFrame
@@ -65,14 +65,14 @@ CLIENT_FRAMES: Mapping[str, type[ClientFrame]] = {
     "resync": ResyncFrame,
     **{name: _frame_of(spec) for name, spec in COMMANDS.items()},
 }
-"""By type: all frames that a client may send."""
+"""All frames that a client may send, by type."""
 
 _UNION: Any = Union[tuple(CLIENT_FRAMES.values())]  # noqa: UP007 - its members are known at run time only
 _ANY_FRAME: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[_UNION, Field(discriminator="type")])
 
 
 def is_command(value: Any) -> bool:
-    """Whether a decoded JSON value says that it is a command's frame."""
+    """Whether the `type` of a decoded JSON value is a command's."""
     return isinstance(value, dict) and value.get("type") in [*COMMANDS]
 
 

@@ -38,7 +38,7 @@ ROOM_PATH = "/v1/performers/{performerId}/queue"
 
 
 class Who(StrEnum):
-    """The callers that may send a command, as the descriptions say it."""
+    """The callers that may send a command, in the words of the API documents."""
 
     STAGE = "the performer, a moderator of the room, an administrator"
     STAGE_OR_OWNER = f"{STAGE}; the item's user while it waits, with the reason user_cancelled"
@@ -60,7 +60,7 @@ class CommandSpec:
     path: str
     who: Who = Who.STAGE
     refuses: Refusals
-    """Why it can be refused, whichever way it came; HTTP and the socket add their own reasons."""
+    """The errors that it can meet over HTTP and over the socket; each of the two adds its own."""
 
     def command(self, actor: do.Actor, item_id: str | None, request: Request) -> do.Command:
         """The domain command. `request` is of the class `self.request`; `item_id` is None for a room's command."""
@@ -143,4 +143,4 @@ ITEM_COMMANDS: tuple[CommandSpec, ...] = (
     _about_item("resume", do.Resume, "Let the clock of a started item go on"),
 )
 COMMANDS: Mapping[str, CommandSpec] = {spec.name: spec for spec in (*ITEM_COMMANDS, START_NEXT, SETTINGS)}
-"""By name: all of them."""
+"""All commands, by name."""

@@ -33,13 +33,13 @@ def instant(value: datetime) -> str:
 def decode(body: bytes | str) -> Any:
     """Strict JSON: valid UTF-8, no NaN, no lone surrogates, no duplicate keys, bounded nesting.
 
-    Raises InvalidRequest. The standard parser finds the duplicate keys, which orjson passes over; orjson refuses what
-    the standard parser lets through.
+    Raises InvalidRequest. orjson accepts duplicate keys, so the standard parser looks for these; the standard parser
+    accepts NaN and lone surrogates, which orjson refuses.
     """
     try:
         value = orjson.loads(body)
         depth, keys = _measure(value)
-        # Every member has a colon: where there are no more of them than keys were found, none stood twice.
+        # Every member has a colon: without more colons than keys, no key can be there twice.
         if depth <= DEEPEST_NESTING and keys < (body.count(":") if isinstance(body, str) else body.count(b":")):
             _WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
     except _DuplicateKeyError as error:
@@ -68,7 +68,10 @@ _WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _measure(value: Any) -> tuple[int, int]:
-    """How deep objects and arrays are nested and how many keys they have, without recursion, as far as is allowed."""
+    """The depth to which objects and arrays are nested, and the number of their keys.
+
+    Without recursion, and no further than one level beyond DEEPEST_NESTING.
+    """
     depth, keys, level = 0, 0, [value]
     while depth <= DEEPEST_NESTING and (level := [item for item in level if isinstance(item, (dict, list))]):
         depth += 1

@@ -30,10 +30,10 @@ from app.wire.shapes import (
 
 SUBPROTOCOL = "performance-queue.v1"
 BEARER_PROTOCOL = "bearer."
-"""The beginning of an offered subprotocol that carries a token: a browser's script sets no header of a handshake."""
+"""The prefix of an offered subprotocol that carries a token: a browser's script cannot set a handshake's headers."""
 PING_SECONDS = 20
 RETRY_SECONDS = (1, 5)
-"""The window a client picks its first pause before reconnecting from, at random."""
+"""The shortest and the longest first pause before a client reconnects; it picks one at random."""
 
 
 class Welcome(TypedDict):
@@ -48,7 +48,7 @@ class Welcome(TypedDict):
 
 
 class MyItem(WholeItem, PositionShape):
-    """An own active item: all of it, with its place and its wait."""
+    """An active item of the socket's user, with its position and its estimated wait."""
 
 
 class Snapshot(TypedDict):
@@ -130,7 +130,7 @@ def welcome(role: str, sub: str | None, epoch: str, expires_at: datetime | None 
 
 
 def snapshot_body(room: Room, epoch: str, view: View, version: int) -> bytes:
-    """The middle of a snapshot, room and items, the same for all of a view. `version`: as its readers count."""
+    """The middle part of a snapshot: room and items, the same for every socket of a view. `version`: the view's."""
     body = {"room": {**room_shape(room, epoch), "version": version}, "items": queue_items(room, view)}
     return encode(body)[1:-1]
 
@@ -138,7 +138,7 @@ def snapshot_body(room: Room, epoch: str, view: View, version: int) -> bytes:
 def snapshot(
     room: Room, epoch: str, now: datetime, body: bytes, *, version: int, user_id: str | None = None
 ) -> tuple[bytes, bytes, bytes]:
-    """The room as it is, in three parts to be joined: the second is `body`. `user_id`: whose own items to add."""
+    """A snapshot, in three parts to be joined; the second is `body`. `user_id`: the user whose items are `mine`."""
     beginning = {"type": "snapshot", "epoch": epoch, "version": version, "serverTime": now}
     end = {"mine": _my_items(room, user_id, now) if user_id is not None else [], "recovered": False}
     return encode(beginning)[:-1] + b",", body, b"," + encode(end)[1:]
@@ -161,7 +161,7 @@ def update(
     room: RoomShape | None = None,
     recovered: bool = False,
 ) -> bytes:
-    """The frame from version `since` to `version`: events that the view may see, and `room` if that has changed."""
+    """The frame from version `since` to `version`. `events`: those that the view shows. `room`: None if unchanged."""
     frame: Update = {
         "type": "update",
         "from": since,
@@ -180,14 +180,15 @@ _IN_THE_ITEM = frozenset({"title", "tokens", "sourceFeature", "position"})
 
 
 def _event(event: Event, view: View) -> EventShape:
-    """An event beside its item: the `params` of the log without those that the item repeats or that are 0."""
+    """An event of an update. Its `params` leave out those that the item repeats and those that are 0 or empty."""
     shape = event_shape(event, view)
     shape["params"] = {name: value for name, value in shape["params"].items() if value and name not in _IN_THE_ITEM}
     return shape
 
 
 def room_if_changed(before: Room, after: Room, epoch: str) -> RoomShape | None:
-    """The room after, if anything of it but `depth` and `version` differs: those follow from list and frame."""
+    """The room after, or None if it differs in nothing but `depth` and `version`: clients know these from the list of
+    items and the frame."""
     if before.settings is after.settings and before.policy is after.policy:
         return None
     room = room_shape(after, epoch)
@@ -196,7 +197,7 @@ def room_if_changed(before: Room, after: Room, epoch: str) -> RoomShape | None:
 
 
 def position(room: Room, item: Item, waits: Waits, version: int) -> bytes:
-    """`version`: as the owner's connection counts."""
+    """The owner's frame with an item's position. `version`: the one that the owner's socket holds."""
     frame: Position = {"type": "position", **position_shape(room, item, waits), "version": version}
     return encode(frame)
 
@@ -215,7 +216,7 @@ def notice(room: Room, item: Item, milestone: int, waits: Waits) -> bytes:
             "title": item.title,
             "estimatedWaitSeconds": shape["estimatedWaitSeconds"],
         },
-        # The same id whenever and wherever it is told: a client that got it twice shows it once.
+        # The same id whichever process sends it, and however often: a client that gets it twice shows it once.
         "noticeId": f"{item.item_id}:{milestone}",
     }
     return encode(frame)

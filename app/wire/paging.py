@@ -6,8 +6,8 @@ LARGEST_DELIVERIES_LIMIT = 200
 LARGEST_EVENTS_LIMIT = 1000
 DEEPEST_SKIP = 1_000_000
 MOST_PERFORMERS = 200
-"""Named in one request."""
+"""Performers that one request may name."""
 LONGEST_SEARCH = 255
-"""Characters of what is searched for: no longer than any reference."""
+"""Characters of a search text: as many as the longest reference has."""
 LARGEST_VERSION = 2**48
 """More events than any room will have."""

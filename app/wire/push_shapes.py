@@ -13,7 +13,7 @@ class PushShape(TypedDict):
 
 
 class PushSubscriptionShape(TypedDict):
-    """Without the endpoint and the keys: whoever has those can send."""
+    """A subscription without its endpoint and keys, which would allow anybody to send to the browser."""
 
     name: str
     language: Language

@@ -39,7 +39,7 @@ class FeatureFigures(TypedDict):
 
 
 class EstimateByAhead(TypedDict):
-    """How good the waits told on arrival were to items that had so many ahead of them."""
+    """The accuracy of the waits quoted on arrival, for items with `aheadFrom` to `aheadTo` items ahead of them."""
 
     aheadFrom: int
     aheadTo: int | None
@@ -67,5 +67,5 @@ Analytics = TypedDict(
         "estimateByAhead": list[EstimateByAhead],
     },
 )
-"""Rates are shares of the items that ended in the span; null where there is nothing to tell from. `rangeRate` is the
-share of waits told with a range, `insideRate` the share of those that came to lie within it: 0.8 is claimed."""
+"""Rates are shares of the items that ended in the span; null if there are none. `rangeRate` is the share of the quoted
+waits that had a range, `insideRate` the share of the actual waits within such a range, which is meant to be 0.8."""

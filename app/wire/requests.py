@@ -1,6 +1,6 @@
 """The bodies of requests, as pydantic models: every bound of the contract, unknown fields refused.
 
-Reading a request raises InvalidRequest (or InvalidMode) with one entry a field; nothing has happened by then.
+Reading a request raises InvalidRequest (or InvalidMode) with one entry for each wrong field.
 """
 
 import re
@@ -46,7 +46,7 @@ Identifier = Annotated[str, StringConstraints(strict=True, pattern=IDENTIFIER_PA
 
 
 def _whole(value: Any) -> Any:
-    """1.0 is the integer 1, as in JSON Schema; everything else is left to the strict integer to refuse."""
+    """Makes 1.0 the integer 1, as JSON Schema does; the strict integer type refuses any other number or value."""
     return int(value) if isinstance(value, float) and value.is_integer() and value <= LARGEST_INTEGER else value
 
 
@@ -56,7 +56,7 @@ Flag = Annotated[bool, Field(strict=True)]
 
 
 def is_identifier(text: str) -> bool:
-    """Whether anything can have this id; an id that nothing can have is not looked for."""
+    """Whether `text` has the form of an id; any other text is refused without a look at the database."""
     return re.fullmatch(IDENTIFIER_PATTERN, text) is not None
 
 
@@ -67,14 +67,14 @@ class Request(BaseModel):
         alias_generator=to_camel, extra="forbid", frozen=True, validate_by_alias=True, validate_by_name=False
     )
     envelope: ClassVar[frozenset[str]] = frozenset()
-    """The fields, by attribute, that belong to the socket frame around a request."""
+    """The attributes that belong to the socket frame around a request."""
 
     def arguments(self) -> dict[str, Any]:
-        """The fields that the domain command takes, by attribute."""
+        """The fields that the domain command takes, by attribute name."""
         return {name: getattr(self, name) for name in type(self).model_fields if name not in self.envelope}
 
     def body(self) -> dict[str, Any]:
-        """The request as JSON: what an idempotency key's fingerprint covers."""
+        """The request as a JSON value, of which the fingerprint for its idempotency key is made."""
         return self.model_dump(mode="json", exclude=set(self.envelope))
 
 
@@ -115,11 +115,11 @@ class IntakeRequest(Request):
 
 
 class EmptyRequest(Request):
-    """A command that needs nothing more."""
+    """The body of a command without arguments."""
 
 
 class CompleteRequest(Request):
-    refund_tokens: WholeNumber | None = Field(None, description="Split: so many tokens go back to the user")
+    refund_tokens: WholeNumber | None = Field(None, description="Splits the escrow: tokens that go back to the user")
 
 
 class AbandonRequest(Request):
@@ -131,7 +131,7 @@ class RefundRequest(Request):
 
 
 class DisconnectRequest(Request):
-    """Whose sockets are ended: one of the two."""
+    """The sockets to be closed, named by one of the two."""
 
     sub: Annotated[str, _TEXT, Field(max_length=64)] | None = Field(
         None, description="The sockets of this user, performer, moderator or administrator"
@@ -146,13 +146,13 @@ class DisconnectRequest(Request):
 
 
 class RetryOperationsRequest(Request):
-    """Which wallet operations are to be tried again."""
+    """The status of the wallet operations that are to be tried again."""
 
     status: Literal["dead"]
 
 
 class WalletCheckRequest(Request):
-    """Which part of a comparison with the wallet is wanted."""
+    """The part of a comparison with the wallet that is to be made."""
 
     next: Annotated[str, _TEXT, Field(max_length=120)] | None = Field(
         None, description="The `next` of the part before; without it a new comparison begins"
@@ -160,14 +160,14 @@ class WalletCheckRequest(Request):
 
 
 class ResolveRequest(Request):
-    """How a wallet operation is to end, and why."""
+    """The resolution of a wallet operation, and the reason for it."""
 
     resolution: Resolution
     reason: Annotated[str, _TEXT, Field(max_length=500)]
 
 
 class WebhookRequest(Request):
-    """Where events are to be delivered. Without `events`: all that the owner may see."""
+    """The address that events are delivered to. Without `events`: all that the owner may see."""
 
     url: Annotated[str, _TEXT, Field(max_length=2000)]
     events: Annotated[list[EventName], Field(min_length=1, max_length=len(EventName))] | None = None
@@ -190,7 +190,7 @@ class PushSubscriptionRequest(Request):
 
 
 class SettingsRequest(Request):
-    """Only what is given changes; null returns to the service's default."""
+    """Only the settings that are given change; null resets one to the service's default."""
 
     mode: Mode = Mode.ON
     accepting: Flag = True
@@ -237,7 +237,7 @@ def read(model: type[R], value: Any) -> R:
 
 
 def invalid_request(invalid: ValidationError, *, skip: int = 0) -> InvalidRequest:
-    """The refusal for what pydantic found. `skip`: leading steps of each location that are no field of the caller's."""
+    """The refusal for pydantic's errors. `skip`: leading parts of each location that are no field of the caller's."""
     errors = [
         FieldError(".".join(map(str, problem["loc"][skip:])) or "body", problem["msg"])
         for problem in invalid.errors(include_url=False, include_input=False, include_context=False)

@@ -1,6 +1,6 @@
-"""JSON Schemas of what travels over the wire, made from the shapes and requests themselves.
+"""JSON Schemas of requests, responses and frames, generated from the shapes and request models.
 
-OpenAPI and AsyncAPI are put together from these; nothing is described twice. No request is read with them.
+OpenAPI and AsyncAPI contain them. No request is validated with them.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,10 @@ Schema = dict[str, Any]
 
 class _Generator(GenerateJsonSchema):
     def default_schema(self, schema: Any) -> Schema:
-        """A field with a default, without it: generated clients demand a field that has one.
+        """The schema of a field without its default: generated clients make a field with a default mandatory.
 
-        A default that matters is in the field's description. The one of a setting is not even used: a setting that is
-        not given stays as it is.
+        A default that matters is in the field's description. A setting's default is never used: a setting that is not
+        given keeps its value.
         """
         return self.generate_inner(schema["schema"])
 
@@ -33,10 +33,10 @@ def reference(model: type) -> Schema:
 
 
 def components(*, answers: Iterable[type], requests: Iterable[type[Request]]) -> dict[str, Schema]:
-    """By name: the schemas of these models, and of every model within them."""
+    """The schemas of these models and of every model within them, by name."""
     documented = ConfigDict(use_attribute_docstrings=True)
     inputs: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
-        # A shape takes its configuration from what it is part of, and has none of its own.
+        # A TypedDict has no configuration of its own; it takes that of the type around it.
         *((shape.__name__, "serialization", TypeAdapter(list[shape], config=documented)) for shape in answers),  # type: ignore[valid-type]
         *((request.__name__, "validation", TypeAdapter(request)) for request in requests),
     ]
@@ -48,7 +48,7 @@ def components(*, answers: Iterable[type], requests: Iterable[type[Request]]) ->
 
 
 def _without_siblings(schema: Any) -> Any:
-    """The schema with nothing beside a `$ref`, where some tools ignore it."""
+    """The schema without keys beside a `$ref`, because some tools ignore these."""
     if isinstance(schema, list):
         return [_without_siblings(each) for each in schema]
     if not isinstance(schema, dict):

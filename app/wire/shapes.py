@@ -195,7 +195,7 @@ class PositionShape(TypedDict):
     estimatedWaitSeconds: int | None
     """Null once the item has ended."""
     estimatedWaitRange: list[int] | None
-    """[10 %, 90 %] in seconds, once enough waits have been seen."""
+    """The 10th and the 90th percentile in seconds; null until enough waits have been measured."""
 
 
 def position_shape(room: Room, item: Item, waits: Waits) -> PositionShape:
@@ -216,24 +216,24 @@ def position_shape(room: Room, item: Item, waits: Waits) -> PositionShape:
 
 
 class EstimateAccuracy(TypedDict):
-    """How far waits told on arrival were from what came, in either direction."""
+    """How far the waits quoted on arrival were from the actual ones, in either direction."""
 
     since: datetime
     count: int
-    """The items, at most the last 100, that ended since then and had been on stage."""
+    """The items, at most the last 100, that ended since then and had been started."""
     share: float
     withinSeconds: int
-    """This share of the waits came no further than this from what was told."""
+    """`share` of the actual waits differed from the quoted ones by no more than this."""
 
 
 class OutlookShape(TypedDict):
-    """The wait of a request that came now, while the performer goes on. Viewers get no more than that."""
+    """The estimated wait of an item that would be queued now, if the performer keeps serving."""
 
     performerId: str
     estimatedWaitSeconds: int
     estimatedWaitRange: list[int] | None
     accuracy: EstimateAccuracy | None
-    """Of the last twelve hours; null with fewer than ten items."""
+    """Over the last twelve hours; null with fewer than ten items."""
 
 
 # Spelt as a call because "from" is a keyword.
@@ -287,7 +287,7 @@ class ItemsPage(TypedDict):
 
 
 class EventShape(TypedDict):
-    """An event as a room's audience gets it."""
+    """An event as the sockets in a room get it."""
 
     event: EventName
     template: str | None
@@ -298,7 +298,7 @@ class EventShape(TypedDict):
 
 
 _PRIVATE_PARAMS = frozenset({"refundTokens"})
-"""How an escrow is split is between the performer and the one who paid."""
+"""Left out of View.PUBLIC: only the performer and the user who paid may know how an escrow was split."""
 
 
 def event_shape(event: Event, view: View) -> EventShape:
@@ -330,7 +330,7 @@ class LoggedEvent(TypedDict):
 class EventsPage(TypedDict):
     events: list[LoggedEvent]
     next: str | None
-    """Where to read on: the last event's cursor, or the one asked with when there was nothing new."""
+    """The cursor to read on from: the last event's, or that of the request if there was nothing new."""
 
 
 def logged_event(logged: Logged) -> LoggedEvent:
@@ -385,4 +385,4 @@ class HealthShape(TypedDict):
 class ReadinessShape(TypedDict):
     status: Literal["ok", "degraded", "unavailable"]
     checks: NotRequired[dict[str, str]]
-    """By dependency; only for a caller of this machine, the metrics token and administrators."""
+    """The state of each dependency; only for callers on this machine, the metrics token and administrators."""

@@ -1,4 +1,4 @@
-"""The JSON of a room's timeline: its events with who caused them, why, what was told, and what money moved."""
+"""The JSON of a room's timeline: its events with actor, reason, quoted wait and moved tokens."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,8 +34,8 @@ TimelineStep = TypedDict(
         "refundedTokens": int | None,
     },
 )
-"""One event. `toldWaitSeconds` and `toldWaitRange` are what its owner was told on arrival; the tokens settled and
-refunded are the item's in all, once the wallet has confirmed them."""
+"""One event. `toldWaitSeconds` and `toldWaitRange` are the wait quoted to the owner on arrival; `settledTokens` and
+`refundedTokens` are the item's totals, once the wallet has confirmed them."""
 
 TimelineShape = TypedDict(
     "TimelineShape",
@@ -47,7 +47,7 @@ TimelineShape = TypedDict(
         "next": int | None,
     },
 )
-"""`next`: where to read on, as `afterVersion`; null at the end of the span."""
+"""`next`: the `afterVersion` of the next page; null at the end of the span."""
 
 
 def timeline_step(event: Event) -> TimelineStep:
@@ -68,7 +68,7 @@ def timeline_step(event: Event) -> TimelineStep:
         "to": item.status if item else None,
         "position": event.position,
         "toldWaitSeconds": _rounded(item.quoted_wait_seconds if item else None),
-        "toldWaitRange": _told_range(item),
+        "toldWaitRange": _quoted_range(item),
         "walletStatus": item.wallet_status if item else None,
         "settledTokens": item.settled_tokens if item else None,
         "refundedTokens": item.refunded_tokens if item else None,
@@ -83,7 +83,7 @@ def _rounded(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
 
-def _told_range(item: Item | None) -> list[int] | None:
+def _quoted_range(item: Item | None) -> list[int] | None:
     if item is None or item.quoted_low_seconds is None or item.quoted_high_seconds is None:
         return None
     return [round(item.quoted_low_seconds), round(item.quoted_high_seconds)]

@@ -22,13 +22,13 @@ class WebhookShape(TypedDict):
     """Failed attempts in a row."""
     failingSince: datetime | None
     nextAttemptAt: datetime | None
-    """While it fails."""
+    """Null unless it is active and its last attempt failed."""
     lastProblem: str | None
     lastDeliveredAt: datetime | None
     createdAt: datetime
     updatedAt: datetime
     secret: NotRequired[str]
-    """Only where this request has made it."""
+    """Present only if this request has created it."""
 
 
 class WebhooksShape(TypedDict):
