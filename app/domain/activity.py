@@ -1,7 +1,7 @@
-"""The amounts that analytics count in an item's life, each at the moment it belongs to.
+"""The amounts that analytics count in an item's life, each with the time that it belongs to.
 
-An amount is of one kind and of one feature, so amounts are simply added up: over the items of a room, or over the log,
-once and for all. Times are milliseconds since 1970 UTC, durations milliseconds.
+An amount has one kind and one feature. Amounts are added up, over the items of a room or over the log. Times are
+milliseconds since 1970 UTC, durations milliseconds.
 """
 
 from bisect import bisect_left
@@ -21,34 +21,35 @@ SETTLED: Final = "settled"
 LEFT_FINISHED: Final = "left_finished"
 LEFT_ABANDONED: Final = "left_abandoned"
 LEFT_REFUNDED: Final = "left_refunded"
-"""How an item left the queue: each item once. What becomes of it later does not count again."""
+"""How an item left the queue: counted once an item, whatever happens to it later."""
 SETTLED_TOKENS: Final = "settled_tokens"
 REFUNDED_TOKENS: Final = "refunded_tokens"
 ESTIMATES: Final = "estimates"
 ESTIMATE_ERROR: Final = "estimate_error"
 ESTIMATE_ERROR_SIZE: Final = "estimate_error_size"
-"""Milliseconds by which waits were longer than told on arrival: summed with their sign, and without."""
+"""Milliseconds by which waits were longer than estimated on arrival: summed with their sign, and without."""
 RANGED: Final = "ranged"
 INSIDE: Final = "inside"
-"""Waits that were told with a 10–90 % range, and those of them that came to lie within it."""
+"""Waits that were estimated with a 10–90 % range, and the number of them that lay within it."""
 BY_PLACE = (ESTIMATES, ESTIMATE_ERROR, ESTIMATE_ERROR_SIZE, RANGED, INSIDE)
-"""Of these kinds an amount has a number: which one of PLACES_AHEAD the item had when it came, or NOT_KNOWN."""
+"""The kinds whose amounts have as their number an index into PLACES_AHEAD, the item's place on arrival, or
+NOT_KNOWN."""
 PLACES_AHEAD = ((0, 0), (1, 1), (2, 3), (4, 6), (7, 10), (11, None))
-"""How many items were ahead, from and to; the last one has no end."""
+"""Ranges of the number of items ahead, both ends included; the last range has no end."""
 NOT_KNOWN = -1
 _LAST_AHEAD = tuple(last for _, last in PLACES_AHEAD if last is not None)
 WAIT: Final = "wait"
 SERVICE: Final = "service"
 DURATIONS = (WAIT, SERVICE)
-"""Of these kinds an amount has a number: the duration that so many items had."""
+"""The kinds whose amounts have a duration as their number, and count the items that had it."""
 
 SMALLEST_MS = 500.0
 STEP = log(1.02)
-"""Durations that are kept are rounded: to 1 % of them and 5 ms."""
+"""The logarithmic width of a bucket. Stored durations are rounded to 1 % of their length plus 5 ms."""
 
 
 class Life(NamedTuple):
-    """The fields of an item that it is counted by."""
+    """The fields of an item from which its amounts follow."""
 
     source_feature: str
     pass_through_mode: bool
@@ -139,14 +140,14 @@ def _settled(life: Life) -> Amounts:
     amounts: Amounts = ((at, SETTLED, 0, 1),)
     if life.settled_tokens:
         amounts += ((at, SETTLED_TOKENS, 0, life.settled_tokens),)
-    # A split returns its part when it settles.
+    # A split refunds the user's part when it settles.
     if life.refunded_tokens:
         amounts += ((at, REFUNDED_TOKENS, 0, life.refunded_tokens),)
     return amounts
 
 
 def _returned(life: Life) -> Amounts:
-    """Tokens that the wallet has given back, at the time of the refund: its confirmation may have come later."""
+    """Tokens that the wallet has refunded, at the time of the refund: the wallet's confirmation may come later."""
     at = life.refunded_at
     if at is None or life.settled_at is not None or not life.refunded_tokens:
         return ()
@@ -164,21 +165,21 @@ _BY_EVENT: Mapping[str, Callable[[Life], Amounts]] = {
 KIND_OF_EVENT: Mapping[str, str] = dict(
     zip(_BY_EVENT, (CREATED, STARTED, FINISHED, ABANDONED, REFUNDED, SETTLED), strict=True)
 )
-"""The number that each of these events raises by one."""
+"""The kind that each of these events counts, with the value 1."""
 COUNTED_EVENTS = (*_BY_EVENT, str(EventName.ITEM_WALLET_CHANGED))
 CONFIRMING_EVENTS = (str(EventName.ITEM_REFUNDED), str(EventName.ITEM_WALLET_CHANGED))
-"""The events that may say that the wallet has confirmed a refund."""
+"""The events that can confirm a refund by the wallet."""
 
 
 OF_ITEM = (*_BY_EVENT.values(), _returned)
-"""Functions which together give all that an item counts for so far."""
+"""The functions that together give all amounts of an item so far."""
 
 
 def of_event(name: str, life: Life, *, with_returned: bool) -> Amounts:
-    """The amounts that one event adds, given the item as it is by now: past times and amounts never change.
+    """The amounts that one event adds. `life` may be of a later time, since past times and amounts never change.
 
-    `with_returned`: also the tokens that the wallet has returned, which belong to the one of CONFIRMING_EVENTS that
-    says so. Over all the events of an item this comes to the same as OF_ITEM.
+    `with_returned`: also the tokens that the wallet has refunded; set it for the one of CONFIRMING_EVENTS that confirms
+    the refund. The sum over all events of an item equals the sum over OF_ITEM.
     """
     counted = _BY_EVENT.get(name)
     amounts = counted(life) if counted is not None else ()
@@ -186,7 +187,7 @@ def of_event(name: str, life: Life, *, with_returned: bool) -> Amounts:
 
 
 def bucket(milliseconds: int) -> int:
-    """The number under which a duration is kept."""
+    """The number of the bucket in which a duration is stored."""
     return int(log1p(max(0, milliseconds) / SMALLEST_MS) / STEP)
 
 

@@ -1,7 +1,7 @@
-"""The commands a room takes: imperatives, each with who asks. They carry values and decide nothing.
+"""The commands of a room, named as imperatives, each with its actor. They carry values and decide nothing.
 
-Whether the asker has the right to ask at all is settled before (`auth`); a command that depends on the state of the
-room for that (a viewer's cancellation) is settled by `decision.decide`.
+`access.rights` checks the caller's rights before. A right that depends on the state of the room (a viewer's
+cancellation) is checked by `decision.decide`.
 """
 
 from datetime import datetime
@@ -24,6 +24,8 @@ class Role(StrEnum):
 
 
 class Actor(Struct, frozen=True, kw_only=True):
+    """The author of a command, as events and the audit trail name it."""
+
     role: Role
     id: str
 
@@ -39,7 +41,7 @@ class Mode(StrEnum):
 
 
 class Intake(Struct, frozen=True, kw_only=True):
-    """Queue a draft item. `decide` gives it its mode, its times and its place."""
+    """Queue a draft item. `decide` sets its mode, its times and its place."""
 
     actor: Actor
     item: Item
@@ -86,7 +88,7 @@ class Resume(Struct, frozen=True, kw_only=True):
 
 
 class Keep(StrEnum):
-    """The value of a setting that a change leaves as it is (None means: back to the service's default)."""
+    """Stands for a setting that a change leaves as it is. (None sets it back to the service's default.)"""
 
     KEEP = "keep"
 
@@ -108,44 +110,45 @@ class ChangeSettings(Struct, frozen=True, kw_only=True):
 
 
 class Expire(Struct, frozen=True, kw_only=True):
-    """A timer's word that an item may be overdue; the room checks for itself."""
+    """Abandon an item if it is overdue; `decide` checks that it is."""
 
     item_id: str
     at: datetime
-    """The time at which the timer looked. A clock that has been set since then makes nothing overdue."""
+    """The time at which the timer looked. A clock that has been set since then makes no item overdue."""
     actor: Actor = TIMER
 
 
 class RestartClocks(Struct, frozen=True, kw_only=True):
-    """Nobody served the room for a while, or the service's clock was set: the room's clocks stopped at `stopped_at`
-    and run again from now."""
+    """Treat the room's clocks as stopped at `stopped_at` and started again now: the service was not running in between,
+    or its clock was set."""
 
     stopped_at: datetime
     set_after: datetime | None = None
-    """By the time as it is now, the earliest moment at which it can have been set; None: nothing was started since."""
+    """The earliest time, by the clock as it is now, at which it can have been set; None: no item clock was started
+    since then."""
     actor: Actor = TIMER
 
 
 class SetPresence(Struct, frozen=True, kw_only=True):
-    """The performer's first panel has connected, or the last one has gone."""
+    """Record that the performer's first panel has connected, or that the last one has disconnected."""
 
     online: bool
     actor: Actor = PRESENCE
 
 
 class Confirm(Struct, frozen=True, kw_only=True):
-    """The wallet has carried an operation out. `operation` is its row as it is to be kept."""
+    """Record that the wallet has carried out an operation. `operation` is the row to store."""
 
     item_id: str
     operation: Operation
     receipt: Receipt
     actor: Actor = WALLET
     reason: str | None = None
-    """Why an administrator asked, where one did."""
+    """An administrator's reason; None: nobody gave one."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """An attempt failed, or the operation was given up."""
+    """Record that an attempt failed, or that the operation was given up. `operation` is the row to store."""
 
     item_id: str
     operation: Operation
@@ -153,7 +156,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class RetryOperation(Struct, frozen=True, kw_only=True):
-    """Try an item's dead operation again, or its retrying one now."""
+    """Try an item's dead operation again, or its retrying operation now."""
 
     item_id: str
     actor: Actor = WALLET

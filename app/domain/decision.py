@@ -1,7 +1,7 @@
-"""Decides commands in a room: events and perhaps an order to the wallet, or a refusal.
+"""Decides commands in a room: the result is events and perhaps an order to the wallet, or a refusal.
 
-`decide` is pure: it is given the room, the command and the time, and leaves nothing behind when it refuses by raising
-one of `errors`. Which status may follow which is `item`'s; everything else a command depends on is decided here.
+`decide` is a pure function of the room, the command and the time. It refuses by raising one of `errors`, and then
+changes nothing. `item` has the table of statuses; every other rule about commands is here or in `payment`.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ _PLAIN_SETTINGS = (
     "notify_positions",
     "announcement",
 )
-"""The settings that are as they were asked for; `paused` has a reason as well."""
+"""The settings that a command sets without further effect; `paused` also sets a reason."""
 
 
 def decide(
@@ -62,8 +62,9 @@ def decide(
 ) -> Decision:
     """The result of `command` in `room`, or a raised refusal.
 
-    `item` is the item the command names if it has already ended (an active one is found in the room), `operation` its
-    outbox row, `claimed` whether that row has ever been taken up to be sent. `new_id` names a new operation.
+    `item`: the item that the command names, if it has ended (an active one is in the room). `operation`: that item's
+    row in the outbox. `claimed`: whether a process has ever claimed that row to send it. `new_id` makes the id of a new
+    operation.
     """
     recorder = EventRecorder(room, command.actor, now, new_id)
     match command:
@@ -146,8 +147,9 @@ def _check_user_limit(room: Room, user_id: str) -> None:
 
 
 def _arrival(recorder: EventRecorder, item: Item) -> datetime:
-    """When the item has come: now, but never so that it would overtake the last one. Order is by arrival, ties by id:
-    within one millisecond a smaller id would be first, and so would everybody after a clock has been set back."""
+    """The item's time of arrival: now, or as much later as it takes to be last. Items are in order of arrival, ties in
+    order of id, so an item with a smaller id in the same millisecond, or one that arrives after the clock was set back,
+    would overtake others."""
     room = recorder.room
     waiting = room.items[1:] if room.started else room.items
     if not waiting:
@@ -161,7 +163,7 @@ def _arrival(recorder: EventRecorder, item: Item) -> datetime:
 
 
 def _pass_through(recorder: EventRecorder, draft: Item) -> Decision:
-    """Mode off: created, started and finished in one step; the item never takes a place."""
+    """Mode off: the item is created, started and finished in one step, and never has a place in the queue."""
     created = recorder.record(
         EventName.ITEM_CREATED, draft, queue_mode=Mode.OFF, pass_through_mode=True, created_at=recorder.at
     )
@@ -276,7 +278,7 @@ def _refund(
     if item.status is not Status.ABANDONED:
         order = recorder.order(item, OperationKind.REFUND, reason, refund_tokens=item.tokens)
         if operation is not None:
-            # A settlement that was never taken up becomes the refund: the same row, so still one per escrow.
+            # The refund replaces a settlement that was never claimed: the same row, so still one per escrow.
             order = replace(order, operation_id=operation.operation_id, created_at=operation.created_at)
     recorder.record(
         EventName.ITEM_REFUNDED,
@@ -315,16 +317,16 @@ def _change_settings(recorder: EventRecorder, command: do.ChangeSettings) -> Dec
             errors=[FieldError("maxDepth", f"must be at most {room.policy.max_depth}")],
         )
     settings = replace(before, **wanted)
-    # A room comes to be with its first setting, even one that repeats the default.
+    # The first setting creates the room, even if it repeats the default.
     if settings != before or room.version == 0:
         recorder.record_settings(EventName.ROOM_CHANGED, settings)
     return recorder.end()
 
 
 def _restart_clocks(recorder: EventRecorder, command: do.RestartClocks) -> Decision:
-    """At most one clock of a room runs, that of its first item. The grace of an absent performer begins anew: nobody
-    could come back meanwhile."""
-    # Even if the last event was stamped later: by a clock that has been set back since.
+    """Restarts the clock of the room's first item, the only one that can run, and the grace period of an absent
+    performer, who could not come back meanwhile."""
+    # Even if the last event has a later time: that came from a clock that has been set back since.
     recorder.at = recorder.now
     room, settings = recorder.room, recorder.room.settings
     if settings.offline_since is not None:
@@ -339,10 +341,10 @@ def _restart_clocks(recorder: EventRecorder, command: do.RestartClocks) -> Decis
 
 
 def _set_presence(recorder: EventRecorder, online: bool) -> Decision:
-    """Offline stops the clocks; coming back starts them again unless the performer had paused the room."""
+    """Offline pauses the room, which stops its clocks; online resumes it unless the performer had paused it."""
     before = recorder.room.settings
     if online is before.performer_online or recorder.room.version == 0:
-        # A room comes to be with its first intake or setting, not because somebody looks at it.
+        # A room is created by its first intake or setting, not by a panel that watches it.
         return recorder.end()
     settings = replace(
         before,

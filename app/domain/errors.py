@@ -1,7 +1,7 @@
 """Every refusal the service can give, as one exception tree.
 
-Each class carries its public `code` (section 3 of the contract) and HTTP `status`; the edges turn an instance into one
-problem+json document or one socket `error` frame. This module never logs and never knows the transport.
+Each class carries its public `code` (section 3 of the contract) and HTTP `status`. An instance becomes one problem+json
+document over HTTP, or one `error` frame on a socket. This module never logs and does not know the transport.
 
     QueueError
     ├── BadRequest               400 BAD_REQUEST (not HTTP, or not a WebSocket handshake)
@@ -17,7 +17,7 @@ problem+json document or one socket `error` frame. This module never logs and ne
     │   ├── ItemNotFound         404 ITEM_NOT_FOUND
     │   └── PerformerNotFound    404 PERFORMER_NOT_FOUND
     ├── MethodNotAllowed         405 METHOD_NOT_ALLOWED
-    ├── Conflict                 409 (abstract: its subclasses refuse because of the state a room is in)
+    ├── Conflict                 409 (abstract: the state of the room or item refuses the command)
     │   ├── EscrowAlreadyQueued  409 ESCROW_ALREADY_QUEUED
     │   ├── QueueFull            409 QUEUE_FULL
     │   ├── UserLimitReached     409 USER_LIMIT_REACHED
@@ -68,7 +68,7 @@ class QueueError(Exception):
         self.errors = tuple(errors)
         self.retry_after_seconds = retry_after_seconds
         self.item_id = item_id
-        """The item the refusal is about, for the edge to attach where the caller may see it."""
+        """The item that the refusal is about. The response includes it if the caller may see it."""
 
 
 class BadRequest(QueueError):
@@ -78,7 +78,7 @@ class BadRequest(QueueError):
 
 
 class BodyIncomplete(BadRequest):
-    """Less of a body has come than was announced."""
+    """The body is shorter than announced."""
 
 
 class InvalidRequest(QueueError):
@@ -102,7 +102,7 @@ class Unauthorized(QueueError):
 
 
 class TokenExpired(Unauthorized):
-    """Told apart because its holder can refresh it and come back."""
+    """A class of its own, because a socket then closes with 4002: the client may refresh the token and reconnect."""
 
 
 class Forbidden(QueueError):

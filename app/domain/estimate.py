@@ -1,15 +1,15 @@
-"""How long an item will wait: an estimate that starts from declared durations and learns from what happened.
+"""The estimated wait of an item, from declared durations and from the room's earlier items.
 
 A `History` is an immutable fold over one room's starts, ends and cancellations; it holds only numbers and knows no
-clock. With nothing observed the estimate is the contract's: the declared durations of the items ahead, less what the
-started one has used. The guide "How waits are estimated" explains the parts and has the measured error
+clock. With nothing observed the estimate is the contract's: the declared durations of the items ahead, less the time
+that the started one has used. The guide "How waits are estimated" explains the parts and has the measured error
 (`python -m tests.bench --only waits`).
 
     turn(item) = service(item) + gap
     wait       = first + ln(1 + h·exp(−h·first)·Σ turn(ahead)) / h      (first + Σ turn(ahead) where nobody leaves)
 
-`first` is the rest of the started item's service and the gap behind it, or what is left of the gap under way. `h` is
-the rate at which waiting items leave unserved, per second waited: of n items ahead, some will not be there any more.
+`first` is the rest of the started item's service and the gap behind it, or the rest of the gap under way. `h` is the
+rate at which waiting items leave unserved, per second waited: some of the items ahead will leave before their turn.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,46 +22,37 @@ from typing import Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from app.domain.fit import NO_FIT, Fit
 from app.domain.item import Clock, Item, Reason, Status
 
-SERVICE_MEMORY = 0.97
-"""The factor of the weight of earlier services after one more."""
-LEVEL_PRIOR = 3.0
-"""How many observations the declared duration is worth."""
-SLOPE_PRIOR = 2.0
-"""How much spread of log(declared) the assumption is worth that actual durations grow as the declared ones do."""
-SLOPE_RANGE = (-1.0, 0.5)
-"""-1: declarations say nothing about their own item. 0: actual durations are proportional to them."""
-SPREAD_LIMIT = 1.5
-"""Of log(actual): a few absurd services must not make the mean many times the median."""
 PACE_WEIGHT = 0.05
 PACE_LIMIT = 1.0
 GAPS_KEPT = 120
 GAPS_NEEDED = 10
 GAP_PRIOR = 5.0
 SESSION_GAP_SECONDS = 1800.0
-"""A pause this long between two items starts a new session: the pace is forgotten, the gap is not counted."""
+"""Above this, a pause between two items starts a new session: the pace is forgotten, the gap is not counted."""
 SHORTEST_SERVICE_SECONDS = 1.0
 LEAVING_MEMORY = 0.99
-"""The factor, after one more item, of the weight of those before in the rate of leaving."""
+"""The factor by which each item reduces the weight of earlier items in the rate of leaving."""
 LEAVING_PRIOR_SECONDS = 3600.0
 LEAVERS_NEEDED = 2.0
-"""Faded like `leavers`: reached with the third."""
+"""The least value of the faded count `leavers` at which a rate is computed; the third leaver reaches it."""
 SCORES_NEEDED = 20
 SCORES_KEPT = 120
 SCORE_EXPONENT = 0.3
-"""Relative errors shrink with the number of items ahead, as ahead to the power of minus this."""
+"""Relative errors shrink with the number of items ahead, as ahead ** -SCORE_EXPONENT."""
 
 
 class Wait(Struct, frozen=True, kw_only=True):
-    """Seconds until an item is started: the expectation, and the 10–90 % range once enough is known."""
+    """Seconds until an item is started: the expected value, and the 10–90 % range once enough is known."""
 
     seconds: float
     range_seconds: tuple[float, float] | None = None
 
 
 class Ended(Protocol):
-    """The source of a lesson: an item, or as much of one as that takes."""
+    """The fields of an ended item that a History learns from."""
 
     @property
     def source_feature(self) -> str: ...
@@ -89,69 +80,6 @@ class Ended(Protocol):
     def quoted_position(self) -> int | None: ...
 
 
-class Fit(Struct, frozen=True, kw_only=True):
-    """A shrunk regression of y = log(actual / declared) on x = log(declared), over the services of one kind of item.
-
-    The slope keeps what a declaration says about its own item. The sums fade, so that the last thirty services or so
-    count: an update takes the same time however many there were, and a history stays small.
-    """
-
-    weight: float = 0.0
-    """How many services are remembered, faded like the sums."""
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0
-    xy: float = 0.0
-    yy: float = 0.0
-
-    def with_service(self, declared: float, actual: float) -> "Fit":
-        x, y = log(declared), log(actual / declared)
-        return Fit(
-            weight=self.weight * SERVICE_MEMORY + 1,
-            x=self.x * SERVICE_MEMORY + x,
-            y=self.y * SERVICE_MEMORY + y,
-            xx=self.xx * SERVICE_MEMORY + x * x,
-            xy=self.xy * SERVICE_MEMORY + x * y,
-            yy=self.yy * SERVICE_MEMORY + y * y,
-        )
-
-    @property
-    def slope(self) -> float:
-        covariance = self.xy - self.x * self.y / self.weight
-        slope = covariance / (self.xx - self.x * self.x / self.weight + SLOPE_PRIOR)
-        return max(SLOPE_RANGE[0], min(SLOPE_RANGE[1], slope))
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of log(actual) around the regression; 0 with nothing observed."""
-        if not self.weight:
-            return 0.0
-        variance_of_x = self.xx - self.x * self.x / self.weight
-        covariance = self.xy - self.x * self.y / self.weight
-        slope = self.slope
-        residual = self.yy - self.y * self.y / self.weight - 2 * slope * covariance + slope * slope * variance_of_x
-        return min(SPREAD_LIMIT, sqrt(max(0.0, residual) / self.weight))
-
-    def log_service(self, declared: float) -> float:
-        """The expected logarithm of the time in service, at the usual pace."""
-        if not self.weight:
-            return log(declared)
-        level = self.y / self.weight * self._trust
-        return log(declared) + level + self.slope * (log(declared) - self.x / self.weight)
-
-    def service_seconds(self, declared: float) -> float:
-        """The expected time in service at the usual pace: the mean of a log-normal, which is above its median."""
-        if not self.weight:
-            return declared
-        return exp(self.log_service(declared) + self._trust * self.spread**2 / 2)
-
-    @property
-    def _trust(self) -> float:
-        return self.weight / (self.weight + LEVEL_PRIOR)
-
-
-NO_FIT = Fit()
-
 Kind = tuple[str, bool]
 """A feature, and whether its items declare a duration."""
 
@@ -161,19 +89,20 @@ class History(Struct, frozen=True, kw_only=True):
 
     fits: Mapping[Kind, Fit] = field(default_factory=dict)
     pace: float = 0.0
-    """EWMA of log(actual / expected service): how this session deviates from the past."""
+    """Exponentially weighted mean of log(actual / expected service): how this session deviates from the past."""
     gaps: tuple[float, ...] = ()
-    """Seconds in which somebody waited and nobody was served, between two services; pauses on stage included."""
+    """Seconds between two services in which an item waited and none was served; pauses of the earlier item included."""
     leavers: float = 0.0
     waited_seconds: float = 0.0
-    """By all, those who left and those who were served. Both fade: see `leaving_rate`."""
+    """Of all items, whether they left or were served. It fades like `leavers`: see `leaving_rate`."""
     scores: tuple[float, ...] = ()
-    """log(actual wait / quoted one), times the number of items ahead to the power of SCORE_EXPONENT."""
+    """log(actual wait / quoted wait), times the number of items ahead to the power of SCORE_EXPONENT."""
     last_end_at: datetime | None = None
     paused_seconds: float = 0.0
-    """How long the last item was paused on stage."""
+    """How long the last item was paused while it was started."""
 
     def started(self, item: Ended, at: datetime) -> "History":
+        """Fold in the start of an item."""
         history = self._waited(item, at, left=False)
         if self.last_end_at is not None:
             gap = (at - max(self.last_end_at, item.created_at)).total_seconds()
@@ -188,7 +117,7 @@ class History(Struct, frozen=True, kw_only=True):
         return history
 
     def ended(self, item: Ended, at: datetime, default_seconds: float) -> "History":
-        """Fold in the end of an item that had been started; only a finished one teaches about service time."""
+        """Fold in the end of a started item; only a finished item adds an observed service time."""
         paused = 0.0
         if item.started_at is not None:
             paused = max(0.0, (at - item.started_at).total_seconds() - item.clock.used_seconds)
@@ -209,9 +138,9 @@ class History(Struct, frozen=True, kw_only=True):
         )
 
     def left(self, item: Ended, at: datetime) -> "History":
-        """Fold in the end of an item that was never started: a cancellation, or a refusal of the performer."""
+        """Fold in the end of an item that was never started: a cancellation, or a refusal by the performer."""
         if item.abandon_reason is Reason.PERFORMER_DISCONNECTED:
-            return self  # says nothing about who waits
+            return self  # the item's user did not leave
         return self._waited(item, at, left=True)
 
     def _waited(self, item: Ended, at: datetime, *, left: bool) -> "History":
@@ -224,7 +153,7 @@ class History(Struct, frozen=True, kw_only=True):
 
     @property
     def leaving_rate(self) -> float:
-        """Items that leave unserved, per second waited; 0 while so few have left that it may be chance."""
+        """Items that leave unserved, per second waited; 0 below LEAVERS_NEEDED, where it may be chance."""
         if self.leavers < LEAVERS_NEEDED:
             return 0.0
         return self.leavers / (self.waited_seconds + LEAVING_PRIOR_SECONDS)
@@ -235,7 +164,7 @@ class History(Struct, frozen=True, kw_only=True):
         return fit.service_seconds(item.duration_seconds or default_seconds) * exp(self.pace)
 
     def turn_seconds(self, item: Item, default_seconds: float) -> float:
-        """How much longer those behind a waiting item wait because of it, if nobody leaves."""
+        """The seconds that a waiting item adds to the wait of each item behind it, if none leaves."""
         return self.service_seconds(item, default_seconds) + self.gap_seconds()
 
     def rest_seconds(self, item: Item, now: datetime, default_seconds: float) -> float:
@@ -248,12 +177,12 @@ class History(Struct, frozen=True, kw_only=True):
         return sum(self.gaps) / (len(self.gaps) + GAP_PRIOR)
 
     def rest_of_gap_seconds(self, elapsed: float) -> float:
-        """How long it will still take until the next start, with nobody on stage for `elapsed` seconds already."""
+        """The expected seconds until the next start, after `elapsed` seconds without a started item."""
         longer = [gap for gap in self.gaps if gap > elapsed]
         return median(longer) - elapsed if longer else 0.0
 
     def rest_of_gap_range(self, elapsed: float) -> tuple[float, float] | None:
-        """The 10–90 % range of `rest_of_gap_seconds`; None while too few gaps of this length are known."""
+        """The 10–90 % range of `rest_of_gap_seconds`; None while fewer than GAPS_NEEDED gaps are longer."""
         longer = tuple(gap - elapsed for gap in self.gaps if gap > elapsed)
         if len(longer) < GAPS_NEEDED:
             return None
@@ -261,7 +190,7 @@ class History(Struct, frozen=True, kw_only=True):
         return max(0.0, first), last
 
     def spread(self, ahead: int) -> tuple[float, float] | None:
-        """The 10–90 % range of actual / quoted waits behind so many items; None while too few are known."""
+        """The 10–90 % range of actual / quoted wait behind `ahead` items; None while too few are known."""
         if len(self.scores) < SCORES_NEEDED:
             return None
         first, last = _outer_deciles(self.scores)
@@ -288,7 +217,7 @@ def _precision(ahead: int) -> float:
 
 
 def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
-    """The expected rest of a log-normal duration with this mean and spread of its logarithm that has lasted so long."""
+    """The expected rest of a log-normal duration after `elapsed` seconds. `spread`: of its logarithm."""
     if elapsed <= 0 or spread <= 0:
         return max(0.0, mean - max(0.0, elapsed))
     z = (log(elapsed / mean) + spread * spread / 2) / spread
@@ -299,10 +228,10 @@ def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
 
 
 def thinned(first: float, turns: float, rate: float) -> float:
-    """The wait behind turns of so many seconds, some of whose items leave at `rate` before they are served.
+    """The wait in seconds after `first` and `turns` seconds of turns, some of whose items leave unserved at `rate`.
 
-    The solution of dW = exp(−rate·W) dT from W = `first`: an item that is due in W seconds is still there with
-    probability exp(−rate·W).
+    It solves dW = exp(−rate·W) dT from W = `first`: an item that is due in W seconds is still there with probability
+    exp(−rate·W).
     """
     if rate <= 0:
         return first + turns
@@ -310,14 +239,14 @@ def thinned(first: float, turns: float, rate: float) -> float:
 
 
 def first_seconds(items: Sequence[Item], history: History, now: datetime, default_seconds: float) -> float:
-    """The wait of the next item to be started: the rest of the one on stage and a gap, or the rest of a gap."""
+    """The wait of the next item to be started: the rest of the started one and a gap, or the rest of a gap."""
     if items and items[0].status is Status.STARTED:
         return history.rest_seconds(items[0], now, default_seconds) + history.gap_seconds()
     return history.rest_of_gap_seconds(_gap_under_way(items, history, now))
 
 
 def _gap_under_way(items: Sequence[Item], history: History, now: datetime) -> float:
-    """For how many seconds somebody has waited with nobody on stage."""
+    """Seconds for which an item has waited while none was started."""
     since = items[0].created_at if items else now
     if history.last_end_at is not None:
         since = max(since, history.last_end_at)
@@ -327,7 +256,7 @@ def _gap_under_way(items: Sequence[Item], history: History, now: datetime) -> fl
 def range_seconds(
     items: Sequence[Item], history: History, now: datetime, ahead: int, seconds: float
 ) -> tuple[float, float] | None:
-    """The 10–90 % range of a wait of so many `seconds` behind `ahead` items; None while too little is known."""
+    """The 10–90 % range of an estimated wait of `seconds` behind `ahead` items; None while too little is known."""
     if ahead == 0:
         return history.rest_of_gap_range(_gap_under_way(items, history, now))
     spread = history.spread(ahead)
@@ -348,12 +277,12 @@ def wait_seconds(items: Sequence[Item], history: History, now: datetime, default
 
 
 def backlog_seconds(waiting: Sequence[Item], history: History, default_seconds: float) -> float:
-    """The turns of items that wait, together, if nobody leaves."""
+    """The sum of the turns of waiting items, if none leaves."""
     return sum(_turns(waiting, history, default_seconds), 0.0)
 
 
 def _turns(waiting: Iterable[Item], history: History, default_seconds: float) -> Iterator[float]:
-    # A queue holds a few kinds of items, each many times.
+    # Most items of a queue have the same feature and duration as an earlier one.
     known: dict[tuple[str, int | None], float] = {}
     for item in waiting:
         kind = (item.source_feature, item.duration_seconds)
@@ -388,10 +317,9 @@ class Waits:
 
 
 def learn(ended: Iterable[Ended], default_seconds: float) -> History:
-    """The history that a room's ended items, oldest end first, have taught.
+    """The history learnt from a room's ended items, given with the oldest end first.
 
-    It differs from what the room itself learnt in the order of starts and cancellations only, which moves the rate of
-    leaving by a trace.
+    It folds starts and cancellations in another order than the room did, which changes the rate of leaving slightly.
     """
     history = NOTHING_LEARNT
     for item in ended:

@@ -1,7 +1,7 @@
-"""The events of a room: one record per version, past tense, complete enough to fold and to show.
+"""The events of a room: one record per version, named in the past tense, with all that folding and display need.
 
-An event carries the whole item, or the whole room settings, as they are after it: folding is replacing. It knows no
-JSON (`wire`) and no table (`store`).
+An event carries the whole item, or the whole room settings, as they are after it, so folding replaces the old value. It
+knows no JSON (`wire`) and no table (`store`).
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class EventName(StrEnum):
     ITEM_PAUSED = "queue.item.paused"
     ITEM_RESUMED = "queue.item.resumed"
     ITEM_WALLET_CHANGED = "queue.item.wallet_changed"
-    """Only the wallet's side of an item has moved (retrying, dead, a refund confirmed later)."""
+    """Only the wallet's part of an item has changed (retrying, dead, a refund confirmed later)."""
     ROOM_CHANGED = "queue.room.changed"
     PERFORMER_ONLINE = "queue.performer.online"
     PERFORMER_OFFLINE = "queue.performer.offline"
@@ -39,7 +39,7 @@ TEMPLATES: Mapping[EventName, str] = {
     EventName.ITEM_REFUNDED: "queue.item.refunded",
     EventName.ITEM_SETTLED: "queue.item.settled",
 }
-"""The chat message key of an event; events without one are not for chat."""
+"""The chat message key of an event; an event without one has no chat message."""
 
 THIRD_POSITION_NOTICE = "queue.item.third_position_notice"
 NEXT_UP_NOTICE = "queue.item.next_up_notice"
@@ -47,6 +47,7 @@ POSITION_NOTICE = "queue.item.position_notice"
 
 
 def notice_template(position: int) -> str:
+    """The chat message key of the notice that an item has reached this position."""
     return {3: THIRD_POSITION_NOTICE, 1: NEXT_UP_NOTICE}.get(position, POSITION_NOTICE)
 
 
@@ -67,12 +68,12 @@ class RoomSettings(Struct, frozen=True, kw_only=True):
     max_per_user: int | None = None
     """Active items of one user; None: any number."""
     max_wait_seconds: int | None = None
-    """No intake while a new item would wait longer than this by the estimate; None: any wait."""
+    """Intakes are refused while the estimated wait of a new item is longer; None: any wait."""
     notify_positions: tuple[int, ...] | None = None
     announcement: str | None = None
     performer_online: bool = False
     offline_since: datetime | None = None
-    """When the last panel went; None while one is connected, or if none ever was."""
+    """When the last panel disconnected; None while one is connected, or if none ever was."""
 
 
 DEFAULT_SETTINGS = RoomSettings()
@@ -81,7 +82,7 @@ DEFAULT_SETTINGS = RoomSettings()
 class Event(Struct, frozen=True, kw_only=True):
     performer_id: str
     version: int
-    """Counts a room's events from 1 without a gap."""
+    """The event's number in its room, from 1 and without a gap."""
     name: EventName
     at: datetime
     actor: Actor
@@ -100,7 +101,7 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def is_public(self) -> bool:
-        """Whether every viewer may see it; what only moves money concerns the two sides of it."""
+        """Whether every viewer may see it. Events about money alone are only in the full view."""
         return self.name not in (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)
 
 

@@ -1,7 +1,7 @@
 """One queue item: its fields, its statuses and the one table of moves between them.
 
-Everything that decides which status may follow which lives in this file. It knows no room, no clock and no database:
-`room` decides when a move happens, this module whether it may.
+This file alone says which status can follow which. It knows no room, no clock and no database; `decision` adds the
+rules that depend on those.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Status(StrEnum):
 
 
 ACTIVE = frozenset({Status.CREATED, Status.STARTED})
-"""The statuses that take a place in the queue."""
+"""The statuses of items that have a place in the queue."""
 
 
 class Move(StrEnum):
@@ -51,7 +51,7 @@ TRANSITIONS: Mapping[Status, Mapping[Move, Status]] = {
         Move.PAUSE: Status.STARTED,
         Move.RESUME: Status.STARTED,
     },
-    # A finished item is refunded only while its settlement has not been sent: `room` knows, this table cannot.
+    # `decision` refuses the refund of a finished item whose settlement has been sent.
     Status.FINISHED: {Move.REFUND: Status.REFUNDED},
     Status.ABANDONED: {Move.REFUND: Status.REFUNDED},
     Status.REFUNDED: {},
@@ -59,7 +59,7 @@ TRANSITIONS: Mapping[Status, Mapping[Move, Status]] = {
 
 
 class WalletStatus(StrEnum):
-    """How far the wallet is with this item's escrow."""
+    """The progress of the wallet with this item's escrow."""
 
     NONE = "none"
     PENDING = "pending"
@@ -67,7 +67,7 @@ class WalletStatus(StrEnum):
     DONE = "done"
     DEAD = "dead"
     WRITTEN_OFF = "written_off"
-    """Ended by an administrator; what the wallet holds stays as it is."""
+    """Ended by an administrator; the escrow at the wallet stays as it is."""
 
 
 class Reason(StrEnum):
@@ -82,10 +82,12 @@ class Reason(StrEnum):
 
 
 class Clock(Struct, frozen=True, kw_only=True):
-    """Counted time that can be stopped: seconds used so far, and since when it runs (None: stopped)."""
+    """A stopwatch: it counts time while it runs."""
 
     used_seconds: float = 0.0
+    """The seconds counted until `since`, or in all if it is stopped."""
     since: datetime | None = None
+    """When it was started; None: it is stopped."""
 
     def start(self, now: datetime) -> "Clock":
         return self if self.since is not None else replace(self, since=now)
@@ -96,9 +98,9 @@ class Clock(Struct, frozen=True, kw_only=True):
     def restart(self, stopped_at: datetime, now: datetime, set_after: datetime | None = None) -> "Clock":
         """A running clock as if it had been stopped at `stopped_at` and started again now.
 
-        If the time was set back, `stopped_at` lies ahead of now. A clock that was started between `set_after` and now,
-        by the time as it is since, was started after that: it has counted until now. One that was started by the time
-        as it was before cannot be told apart if it shows a time in there; it counts too little then, never too much.
+        If the time was set back, `stopped_at` is later than `now`. A clock whose start lies between `set_after` and
+        `now` is taken to have started after the time was set, and counts until `now`. If it started before, by the old
+        time, it counts too little; it never counts too much.
         """
         if self.since is None:
             return self
@@ -113,7 +115,7 @@ class Clock(Struct, frozen=True, kw_only=True):
         return self.used_seconds + max(0.0, (now - self.since).total_seconds())
 
     def due(self, limit_seconds: float) -> datetime | None:
-        """When `limit_seconds` will have been counted; None while the clock stands."""
+        """When `limit_seconds` will have been counted; None while the clock is stopped."""
         if self.since is None:
             return None
         return self.since + timedelta(seconds=max(0.0, limit_seconds - self.used_seconds))
@@ -123,7 +125,7 @@ STOPPED = Clock()
 
 
 class Item(Struct, frozen=True, kw_only=True):
-    """A paid request. Times are UTC with whole milliseconds; its place in the queue is derived, never stored."""
+    """A paid request. Times are UTC in whole milliseconds. Its place in the queue is derived, never stored."""
 
     item_id: str
     performer_id: str
@@ -159,16 +161,16 @@ class Item(Struct, frozen=True, kw_only=True):
     refunded_tokens: int | None = None
     refund_transaction_id: str | None = None
 
-    # Not public, but for the clock of an item that has been started (`service_clock`).
+    # The fields below are not public, except the clock of a started item (`service_clock`).
     clock: Clock = STOPPED
-    """Waiting: time spent as the next one with the performer free. Started: time in service, which is public."""
+    """Waiting: the time for which it has been first in a room that is not paused. Started: the time in service."""
     notified: tuple[int, ...] = ()
-    """The milestones (positions) the owner has been told about: each once in an item's life."""
+    """The milestones (positions) of which the owner has been notified, each once in an item's life."""
     quoted_wait_seconds: float | None = None
-    """The estimate the owner was given on arrival, kept to learn how good it was."""
+    """The wait that was estimated on arrival, stored to measure the error of the estimate."""
     quoted_position: int | None = None
     quoted_low_seconds: float | None = None
-    """The 10–90 % range of that estimate, from here to `quoted_high_seconds`; None where none was given."""
+    """The low end of the estimate's 10–90 % range, up to `quoted_high_seconds`; None if there was no range."""
     quoted_high_seconds: float | None = None
 
     @property
@@ -182,12 +184,12 @@ class Item(Struct, frozen=True, kw_only=True):
 
     @property
     def order(self) -> tuple[bool, datetime, str]:
-        """The sort key of the queue: the started item first, then by arrival, ties by id."""
+        """The sort key of the queue: the started item first, then in order of arrival, ties in order of id."""
         return (self.status is not Status.STARTED, self.created_at, self.item_id)
 
 
 def after(item: Item, move: Move) -> Status:
-    """The status `move` leads to. Raises InvalidTransition, naming what is possible, and changes nothing."""
+    """The status that `move` leads to. Raises InvalidTransition with the possible moves in its text."""
     target = TRANSITIONS[item.status].get(move)
     if target is None:
         possible = ", ".join(TRANSITIONS[item.status]) or "nothing"

@@ -1,6 +1,7 @@
-"""A wallet operation: the one resolution of one escrow, as the queue orders it and the outbox carries it out.
+"""A wallet operation: the one resolution of one escrow, ordered by the queue and carried out by the outbox.
 
-Owns its kinds, statuses and the identity that makes it safe to repeat. Never calls a wallet and knows no database.
+Owns its kinds, its statuses and the idempotency key that makes it safe to repeat. Never calls a wallet and knows no
+database.
 """
 
 from datetime import datetime
@@ -23,14 +24,14 @@ class OperationKind(StrEnum):
 
 
 class Resolution(StrEnum):
-    """How an administrator ends an operation that does not end by itself."""
+    """An administrator's way to end an operation that does not end by itself."""
 
     SETTLE = "settle"
     """The performer gets all tokens."""
     REFUND = "refund"
     """The user gets all tokens."""
     WRITTEN_OFF = "written_off"
-    """Nothing is ordered from the wallet any more."""
+    """The queue orders nothing from the wallet any more."""
 
 
 class OperationStatus(StrEnum):
@@ -41,11 +42,11 @@ class OperationStatus(StrEnum):
     DONE = "done"
     """The wallet has confirmed, or an administrator has written the operation off."""
     DEAD = "dead"
-    """Given up: waits in the dead-letter list for an administrator."""
+    """Given up: it is in the dead-letter list until an administrator retries or resolves it."""
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One row of the outbox. Everything the wallet is told about is fixed when the operation is written."""
+    """One row of the outbox. All values that the wallet is sent are fixed when the operation is written."""
 
     operation_id: str
     item_id: str
@@ -55,7 +56,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     kind: OperationKind
     settle_tokens: int
     refund_tokens: int
-    """The two amounts add up to the hold: the item's `tokens`."""
+    """`settle_tokens` and `refund_tokens` add up to the item's `tokens`, which the escrow holds."""
     reason: str
     status: OperationStatus = OperationStatus.PENDING
     attempts: int = 0
@@ -65,11 +66,12 @@ class Operation(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     lease_until: datetime | None = None
-    """Until when an attempt is one process's alone; it tells one claim from another. None: nobody's."""
+    """Until when one process alone may attempt it. The value also identifies the claim. None: no process has it."""
     rejected: bool = False
-    """Dead because the wallet refused it for good; a dead operation without it ran out of attempts or time."""
+    """Dead because the wallet refused it for good. A dead operation that was not rejected ran out of attempts or
+    time."""
     traceparent: str | None = None
-    """The place in a trace of what has brought it about, as W3C Trace Context writes it."""
+    """The span that has caused it (W3C Trace Context)."""
 
     @property
     def tokens(self) -> int:
@@ -88,6 +90,6 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """The wallet's confirmation."""
 
     transaction_id: str | None
-    """None: the resolution was learnt from the escrow's status, which does not name its transaction."""
+    """None: the confirmation is the escrow's status, which does not name a transaction."""
     settled_tokens: int
     refunded_tokens: int

@@ -1,7 +1,7 @@
-"""The money side of an item: what the wallet's answers, and administrators, change about its operation and its status.
+"""Decides the commands about an item's payment, which come from the outbox and from administrators.
 
-An escrow is resolved once, at the wallet. A confirmation is therefore taken whichever attempt brings it; everything
-else is taken only from the attempt that holds the operation's lease.
+The wallet resolves an escrow once. A confirmation is therefore accepted from any attempt; a failure is accepted only
+from the attempt that holds the operation's lease.
 """
 
 from typing import Any
@@ -26,9 +26,9 @@ ENDED = (WalletStatus.DONE, WalletStatus.WRITTEN_OFF)
 
 
 def confirm(recorder: EventRecorder, item: Item, command: do.Confirm) -> Decision:
-    """The wallet has resolved the escrow: the item says how, also where it had been written off meanwhile."""
+    """The wallet has resolved the escrow: the item records how, even if it has been written off meanwhile."""
     if item.wallet_status is WalletStatus.DONE:
-        # A lease ran out and two attempts came back; the wallet's idempotency key made them one.
+        # A lease ran out and two attempts were confirmed; the wallet's idempotency key made them one.
         return recorder.end(item)
     receipt = command.receipt
     changes: dict[str, Any] = {"wallet_status": WalletStatus.DONE}
@@ -53,9 +53,9 @@ def confirm(recorder: EventRecorder, item: Item, command: do.Confirm) -> Decisio
 
 
 def report(recorder: EventRecorder, item: Item, operation: Operation, current: Operation | None) -> Decision:
-    """An attempt has failed: `operation` is the row as it leaves it, `current` the row as it is."""
+    """An attempt has failed. `operation`: the row that the attempt wants stored. `current`: the stored row."""
     if current is None or item.wallet_status in ENDED or operation.lease_until != current.lease_until:
-        # The lease ran out during the attempt and somebody else is at it: what counts is what they report.
+        # The lease ran out during the attempt, and another attempt has claimed the operation: that one reports.
         return recorder.end(item)
     wallet_status = WalletStatus(operation.status)
     if wallet_status is not item.wallet_status:
@@ -64,7 +64,7 @@ def report(recorder: EventRecorder, item: Item, operation: Operation, current: O
 
 
 def retry(recorder: EventRecorder, item: Item, current: Operation | None) -> Decision:
-    """A dead operation begins anew; a retrying one is due now, unless an attempt is running."""
+    """A dead operation starts again with no attempts; a retrying one is due now, unless an attempt is running."""
     if current is not None and current.status is OperationStatus.DEAD:
         operation = _anew(recorder, current)
     elif current is not None and current.status is OperationStatus.RETRYING:
@@ -81,8 +81,8 @@ def retry(recorder: EventRecorder, item: Item, current: Operation | None) -> Dec
 
 
 def resolve(recorder: EventRecorder, item: Item, current: Operation | None, command: do.ResolveOperation) -> Decision:
-    """An administrator's decision about an escrow that the wallet still holds: another order under a key of its own,
-    or none at all. The item follows when the wallet has confirmed."""
+    """An administrator's resolution of an escrow that the wallet still holds: a new order, with the idempotency key of
+    its kind, or no order. The item's status changes when the wallet has confirmed."""
     if current is None or not is_resolvable(current) or current.is_under_way(recorder.at):
         state = "done" if current is None else "under way" if is_resolvable(current) else current.status
         raise InvalidTransition(
@@ -128,6 +128,7 @@ def resolve(recorder: EventRecorder, item: Item, current: Operation | None, comm
 
 
 def is_resolvable(operation: Operation) -> bool:
+    """Whether the operation's status allows `resolve`."""
     return operation.status in (OperationStatus.DEAD, OperationStatus.RETRYING)
 
 
@@ -143,7 +144,7 @@ def _anew(recorder: EventRecorder, operation: Operation) -> Operation:
 
 
 def _refund_reason(item: Item) -> str:
-    """Always the same for an item: whatever is sent twice under one idempotency key must be the same to the byte."""
+    """Always the same for an item: requests with the same idempotency key must have the same bytes."""
     if item.abandoned_at is not None:
         return PERFORMANCE_ABANDONED
     return item.refund_reason or Reason.ADMIN_REFUND

@@ -1,4 +1,4 @@
-"""Records what one command leads to: the events, the room folded over them, and the order to the wallet."""
+"""Records the results of one command: its events, the room folded over them, and the order to the wallet."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -15,19 +15,20 @@ from app.domain.room import Room, fold
 
 
 class Decision(Struct, frozen=True, kw_only=True):
-    """The result of a command: all of it is committed in one transaction, or none."""
+    """The result of a command, which is committed in one transaction."""
 
     room: Room
     """The room after the events."""
     events: tuple[Event, ...] = ()
     item: Item | None = None
-    """The item the command was about, as it is afterwards: what the caller is answered with."""
+    """The item that the command was about, as it is afterwards. The caller gets it as the answer."""
     operation: Operation | None = None
     """The outbox row to write or replace."""
 
 
 class EventRecorder:
-    """The events of one command so far; each is folded before the next is recorded, so positions are always true."""
+    """The events of one command so far. Each is folded into the room before the next is recorded, so that its position
+    is right."""
 
     def __init__(self, room: Room, actor: Actor, now: datetime, new_id: Callable[[], str]) -> None:
         self.room = room
@@ -49,7 +50,7 @@ class EventRecorder:
         """Records an event of `item`; `changes` are the fields that it changes. Returns the item after it."""
         recorded = replace(item, updated_at=self.at, **changes)
         self.room = fold(self.room, name, self.at, item=recorded)
-        # As it is in the room now: the fold may have started its clock.
+        # The fold may have started the item's clock.
         recorded = self.room.find(item.item_id) or recorded
         position = self.room.position(item.item_id)
         shown = {"title": item.title, "tokens": item.tokens, "sourceFeature": item.source_feature}
@@ -64,8 +65,8 @@ class EventRecorder:
         return recorded
 
     def record_settings(self, name: EventName, settings: RoomSettings, first: Item | None = None) -> None:
-        """Records settings, and the room's first item as `first`, if that is given. Where the settings stop or start
-        the clock of the item on stage, the event carries that item."""
+        """Records an event of the room's settings, and `first` as its new first item, if given. If the settings stop or
+        start the clock of the started item, the event carries that item."""
         before = self.room.started
         self.room = fold(self.room, name, self.at, item=first, settings=settings)
         after = self.room.started
@@ -93,6 +94,7 @@ class EventRecorder:
         refund_tokens: int = 0,
         delay_seconds: float = 0,
     ) -> Operation:
+        """A new wallet operation for the item; the caller passes it to `end`."""
         return Operation(
             operation_id=self.new_id(),
             item_id=item.item_id,
@@ -103,13 +105,14 @@ class EventRecorder:
             settle_tokens=item.tokens - refund_tokens,
             refund_tokens=refund_tokens,
             reason=reason,
-            # By the clock, not by the room's time: a room whose last event was stamped too late delays no payment.
+            # By the clock, not by the room's time: a room whose last event has too late a time delays no payment.
             next_attempt_at=self.now + timedelta(seconds=delay_seconds),
             created_at=self.at,
             updated_at=self.at,
         )
 
     def end(self, item: Item | None = None, operation: Operation | None = None) -> Decision:
+        """The decision so far. `item`: the item that the command was about; its latest state is used."""
         if item is not None:
             recorded = (
                 event.item for event in reversed(self.events) if event.item and event.item.item_id == item.item_id

@@ -1,7 +1,7 @@
-"""One performer's room at one version: what it holds, and how what happened is folded into it.
+"""One performer's room at one version, and how events are folded into it.
 
-`fold` is the only way a room changes and `decision.decide` the only author of what is folded. Both are pure: a `Room`
-is never changed, the time is a parameter. No clock, no I/O, no asyncio here.
+Only `fold` makes the next version of a room, and only `decision.decide` makes the events. Both are pure: a `Room` is
+immutable and the time is a parameter. No clock, no I/O, no asyncio here.
 """
 
 from bisect import insort
@@ -27,11 +27,11 @@ from app.domain.item import Item, Reason, Status
 
 LARGEST_SKEW = timedelta(minutes=1)
 NEXT_UP = 1
-"""The milestone of the item that is next to be served: at position 1, or at 2 behind the item on stage."""
+"""The milestone of the next item to be served, at position 1, or at position 2 behind a started item."""
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """The operator's rules, the same for every room. Durations in seconds; 0 switches a clock off."""
+    """The operator's rules, the same for every room. Durations are in seconds; 0 switches a deadline off."""
 
     max_depth: int = 50
     default_duration_seconds: float = 60
@@ -49,14 +49,14 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
     policy: Policy
     version: int = 0
     last_at: datetime | None = None
-    """The time of the last event: a room's time does not run backwards because processes' clocks differ a little."""
+    """The time of the last event. The next event is not earlier, although processes' clocks differ a little."""
     settings: RoomSettings = DEFAULT_SETTINGS
     items: tuple[Item, ...] = ()
     history: History = NOTHING_LEARNT
-    """Not compared: a room that has no stored history yet learns from its last items only, and knows a little less."""
+    """Not compared: without a stored history a room learns from its last items only, and knows a little less."""
     backlog_seconds: float | None = None
-    """The turns of all who wait, in seconds, carried on from intake to intake: under a long queue the next one need not
-    add it all up. None where it is not known; see `with_backlog`. Not compared."""
+    """The sum of the turns of all waiting items, in seconds. Each intake adds its own turn, so that the next intake in
+    a long queue need not compute the sum. None: not known; see `with_backlog`. Not compared."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Room) and _compared(self) == _compared(other)
@@ -66,8 +66,8 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
         return not self == other
 
     def time(self, now: datetime) -> datetime:
-        """The time of the next event. A last one that lies further ahead than clocks can differ was stamped by a clock
-        that was wrong: following it, all the room's clocks would stand until that time has come."""
+        """The time of the next event: `now`, but not before the last event. If the last event is more than LARGEST_SKEW
+        ahead, its clock was wrong, and it is ignored: otherwise the room's clocks would not count until then."""
         if self.last_at is None or self.last_at - now > LARGEST_SKEW:
             return now
         return max(now, self.last_at)
@@ -102,9 +102,9 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
         return self.items[position - 1] if position else None
 
     def position(self, item_id: str) -> int:
-        """Counted from 1 over the active items; 0 for an item that is not among them."""
+        """The item's position, counted from 1 over the active items; 0 for an item that is not active."""
         items = self.items
-        # Asked for most: the one that has just come, and those whose turn is near.
+        # Most calls are about the newest item or about the first few.
         if items and items[-1].item_id == item_id:
             return len(items)
         for position, item in enumerate(items, 1):
@@ -113,11 +113,11 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
         return 0
 
     def waits(self, now: datetime, first: int | None = None) -> Waits:
-        """The estimated wait of each active item, or of the `first` so many, in queue order."""
+        """The estimated waits of the active items, or of the first `first` of them, in queue order."""
         return Waits(self.items[:first], self.history, now, self.policy.default_duration_seconds)
 
     def with_backlog(self) -> "Room":
-        """The same room, knowing its backlog."""
+        """The same room with `backlog_seconds` computed."""
         if self.backlog_seconds is not None:
             return self
         waiting = self.items[1:] if self.started else self.items
@@ -125,17 +125,17 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
         return replace(self, backlog_seconds=backlog_seconds(waiting, self.history, default))
 
     def wait_of_next(self, now: datetime) -> float:
-        """The estimated wait, in seconds, of one that would come now, after all the others."""
+        """The estimated wait, in seconds, of an item that would arrive now."""
         first = first_seconds(self.items, self.history, now, self.policy.default_duration_seconds)
         return thinned(first, self.with_backlog().backlog_seconds or 0.0, self.history.leaving_rate)
 
     def quote(self, now: datetime) -> Wait:
-        """The estimated wait of one that comes now, with its range."""
+        """The estimated wait of an item that arrives now, with its range."""
         seconds = self.wait_of_next(now)
         return Wait(seconds=seconds, range_seconds=range_seconds(self.items, self.history, now, self.depth, seconds))
 
     def deadline(self, item: Item) -> tuple[datetime, Reason] | None:
-        """When an active item becomes overdue and why; None while no clock of it runs."""
+        """When an active item becomes overdue, and the reason to abandon it then; None while it has no deadline."""
         policy, settings = self.policy, self.settings
         if policy.disconnect_grace_seconds and settings.offline_since is not None:
             since = max(settings.offline_since, item.created_at)
@@ -154,7 +154,7 @@ _compared = attrgetter("performer_id", "policy", "version", "last_at", "settings
 
 
 def apply(room: Room, event: Event) -> Room:
-    """Fold one event into the room it happened in. Events are folded in order, each once."""
+    """Fold one event into its room. Raises ValueError unless the event has the next version."""
     if event.version != room.version + 1:
         raise ValueError(f"event {event.version} does not follow version {room.version}")
     return fold(room, event.name, event.at, item=event.item, settings=event.settings)
@@ -163,7 +163,7 @@ def apply(room: Room, event: Event) -> Room:
 def fold(
     room: Room, name: EventName, at: datetime, *, item: Item | None = None, settings: RoomSettings | None = None
 ) -> Room:
-    """The room after what has happened in it: what `item` or the `settings` are from then on."""
+    """The room after an event with this name at this time. `item`, `settings`: as they are after the event."""
     if settings is not None:
         room = replace(room, settings=settings)
     items, history, backlog = list(room.items), room.history, None
@@ -182,7 +182,7 @@ def fold(
                 turn = history.turn_seconds(item, room.policy.default_duration_seconds)
                 backlog = room.backlog_seconds + turn
         history = _learn(room, before, name, at, item)
-    # One who came last has moved nobody.
+    # A new last item moves no other item.
     _attend(room, items, at, (len(items),) if came_last else {1, 2, *room.notify_positions})
     return replace(
         room,
@@ -207,10 +207,10 @@ def _learn(room: Room, before: Item | None, name: EventName, at: datetime, item:
 
 
 def _attend(room: Room, items: list[Item], at: datetime, positions: Iterable[int]) -> None:
-    """Run or stop the clocks of the items at these positions, and note the milestones that they have reached.
+    """Start or stop the clocks of the items at these positions, and note the milestones that they have reached.
 
-    Only the first clock can run: the started item's or, while nobody is started, the next one's. The second may have to
-    stop, when its item has just been overtaken.
+    Only the clock of the first item runs, whether it is started or waits to be. The clock of the second must stop if
+    its item has just been overtaken.
     """
     milestones = room.notify_positions
     next_position = 2 if items and items[0].status is Status.STARTED else 1

@@ -1,4 +1,4 @@
-"""How much of a room somebody sees."""
+"""How much of a room a caller may see."""
 
 from enum import Enum, auto
 

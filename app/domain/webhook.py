@@ -1,6 +1,6 @@
-"""A webhook endpoint: where a feature, or the administrators, want the events of the log to be delivered.
+"""A webhook endpoint: a URL to which a feature, or the administrators, have the events of the log delivered.
 
-Knows its status, its secrets and when it is tried next; never signs and never sends.
+Knows its status, its secrets and the time of its next attempt; never signs and never sends.
 """
 
 from datetime import datetime
@@ -11,13 +11,13 @@ from msgspec import Struct
 from app.domain.event import EventName
 
 ADMINISTRATORS = ""
-"""The owner of the endpoints that belong to no feature: they get every event."""
+"""The owner of the endpoints that belong to no feature. They get every event."""
 
 
 class EndpointStatus(StrEnum):
     ACTIVE = "active"
     PARKED = "parked"
-    """Given up after a day of failures, or gone (410): it waits for somebody to resume it. Nothing is skipped."""
+    """Given up after a day of failures, or after a 410 response, until it is resumed. No event is skipped."""
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -26,25 +26,25 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     name: str
     url: str
     events: tuple[EventName, ...] | None
-    """None: all."""
+    """The events that it gets; None: all."""
     secret: str
     previous_secret: str | None = None
-    """Signs as well until `previous_secret_until`, so that a consumer can change its copy in between."""
+    """Also signs until `previous_secret_until`, so that the consumer has time to change its copy."""
     previous_secret_until: datetime | None = None
     status: EndpointStatus = EndpointStatus.ACTIVE
     cursor: str | None
-    """Of the last event that needs no more delivery; None: the log's begin."""
+    """The cursor of the last event that needs no delivery any more; None: the beginning of the log."""
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     failing_since: datetime | None = None
     next_attempt_at: datetime
     last_problem: str | None = None
-    """Why the last attempt failed; never a part of an answer."""
+    """Why the last attempt failed; it never contains a part of the response."""
     last_delivered_at: datetime | None = None
     created_at: datetime
     updated_at: datetime
     lease_until: datetime | None = None
-    """Until when one process alone delivers to it; tells one claim from another."""
+    """Until when one process alone delivers to it. The value also identifies the claim."""
 
     def secrets(self, now: datetime) -> tuple[str, ...]:
         """The secrets that sign at this time, the newest first."""
@@ -58,16 +58,16 @@ class Delivery(Struct, frozen=True, kw_only=True):
     """One attempt to deliver one event."""
 
     message_id: str
-    """The webhook-id: the same for every attempt, so a consumer can tell a repeated event."""
+    """The webhook-id: the same for every attempt, so that a consumer recognises a repeated event."""
     event: str
     performer_id: str | None
     version: int | None
     at: datetime
     milliseconds: int
     status_code: int | None
-    """None: there was no answer."""
+    """The status of the response; None: there was no response."""
     problem: str | None
-    """None: delivered."""
+    """Why the attempt failed; None: the event was delivered."""
 
     @property
     def is_delivered(self) -> bool:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from app.domain.estimate import NO_FIT, NOTHING_LEARNT, Fit, History, Wait, Waits, learn, thinned
+from app.domain.estimate import NOTHING_LEARNT, History, Wait, Waits, learn, thinned
+from app.domain.fit import NO_FIT, Fit
 from app.domain.item import Clock, Item, Reason, Status
 from tests.support.builders import VIEWER, Stage, build_item, build_room, moment
 

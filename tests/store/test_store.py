@@ -14,8 +14,9 @@ from sqlalchemy import event, text
 
 from app.domain import command as do
 from app.domain.command import Actor, Mode, Role
-from app.domain.estimate import NO_FIT, Fit, Kind
+from app.domain.estimate import Kind
 from app.domain.event import Logged
+from app.domain.fit import NO_FIT, Fit
 from app.domain.item import Reason
 from app.domain.operation import OperationStatus
 from app.domain.room import Room
