@@ -27,7 +27,7 @@ MAXIMUM_TOKEN_LENGTH = 8192
 LEEWAY = timedelta(seconds=5)
 """How far the issuer's clock may differ from ours."""
 VERIFIED_FOR = timedelta(minutes=5)
-"""How long a verified token is believed without another look, so that a withdrawn key is noticed."""
+"""How long a verified token is accepted without being verified again: a withdrawn key takes effect within this time."""
 VERIFIED_LIMIT = 20_000
 """How many verified tokens are remembered; about 400 bytes each."""
 
@@ -37,7 +37,8 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Whom a token speaks for. `sub` is a sourceFeature, a userId or a performerId, as the role has it."""
+    """The caller that a token names. `sub` is a feature's sourceFeature, a viewer's userId, a performer's performerId,
+    or a moderator's or administrator's own id."""
 
     role: Role
     sub: str
@@ -69,8 +70,8 @@ class Authenticator:
         max_token_seconds: int = 0,
         remembered_tokens: int = VERIFIED_LIMIT,
     ) -> None:
-        """`previous_secret`: a key that `secret` has replaced and that is still accepted. `max_token_seconds`: a token
-        whose whole life is longer is refused; 0: none is."""
+        """`previous_secret`: the key that `secret` has replaced, still accepted. `max_token_seconds`: the longest life
+        of a token; 0: any. `remembered_tokens`: verified tokens kept in memory."""
         self._secrets = (secret,) if previous_secret is None else (secret, previous_secret)
         self._clock = clock
         self._key_set = key_set
@@ -80,11 +81,11 @@ class Authenticator:
         self._audience = audience
         self._remembered_tokens = remembered_tokens
         self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
-        """By the token's hash: the principal and until when it is believed, the first to come the first to go."""
+        """By the token's SHA-256: its principal, and until when it is accepted. The oldest entry is dropped first."""
 
     async def principal(self, token: str) -> Principal:
-        """Raises Unauthorized, for a good token past its time TokenExpired, or Unavailable when the host site's keys
-        are needed and cannot be had."""
+        """The principal of a token. Raises Unauthorized; TokenExpired for a valid token after its time; Unavailable if
+        the host site's keys are needed and cannot be fetched."""
         if not token:
             raise Unauthorized("A bearer token is needed.")
         if len(token) > MAXIMUM_TOKEN_LENGTH or not token.isascii():
@@ -177,8 +178,10 @@ def _principal(claims: Mapping[str, Any], now: datetime) -> Principal:
 
 
 def _check_life(claims: Mapping[str, Any], now: datetime, max_seconds: int) -> None:
-    """Refuses a token that lives longer than `max_seconds`, from `iat` (without one, or with one that is still to come,
-    from now) to `exp`."""
+    """Raises Unauthorized if more than `max_seconds` lie between `iat` and `exp`; 0: no limit.
+
+    A missing or future `iat` counts as now.
+    """
     if not max_seconds:
         return
     issued_at = min(now, _time(claims, "iat")) if "iat" in claims else now
@@ -214,7 +217,7 @@ def sign(
 ) -> str:
     """A token that an Authenticator with the same secret, issuer, audience and longest life accepts.
 
-    Raises ValueError with a sentence for a principal that it would not accept.
+    Raises ValueError, with the reason as a sentence, if the Authenticator would refuse the token.
     """
     claims = {"sub": sub, "role": str(role), "iat": int(now.timestamp()), "exp": int(now.timestamp() + ttl_seconds)}
     optional = {"performerId": performer_id, "iss": issuer, "aud": audience}

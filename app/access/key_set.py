@@ -1,7 +1,7 @@
 """The host site's public keys (a JWKS): fetched at start, refreshed in the background, and again for an unknown key.
 
-Owns the requests to the host site and their bounds. A host site that is slow, wrong or away holds up only callers whose
-key is not known, together and for at most `fetch_seconds`; keys that are known go on working for `KEYS_USABLE`.
+Owns the requests to the host site and their bounds. A host site that is slow, broken or away delays only callers whose
+key is unknown, all of them by one fetch of at most `fetch_seconds`; known keys are used for `KEYS_USABLE`.
 """
 
 import asyncio
@@ -28,7 +28,9 @@ LARGEST_RSA_BITS = 8192
 REFRESH_CHECK_SECONDS = 5.0
 """Seconds between two calls of `refresh`."""
 FETCHES_APART = timedelta(seconds=10)
+"""The shortest time between the beginnings of two fetches."""
 KEYS_FRESH = timedelta(minutes=5)
+"""The age at which keys are fetched again."""
 KEYS_USABLE = timedelta(hours=1)
 """How long known keys outlive a host site that cannot be reached."""
 
@@ -40,10 +42,10 @@ class KeySetError(Exception):
 
 
 class KeySet:
-    """Use as `async with`, and call `refresh` regularly.
+    """The usable keys of one JWKS, by id. Use as `async with`, and call `refresh` regularly.
 
-    A fetch is shared by all callers who wait for one, and the next follows at a distance even after a failure: neither
-    made-up key ids nor a host in trouble lead to a storm.
+    All callers who wait share one fetch, and the next begins FETCHES_APART later at the earliest, even after a failure:
+    neither made-up key ids nor a host in trouble lead to a flood of requests.
     """
 
     def __init__(self, url: str, clock: Callable[[], datetime], *, fetch_seconds: float = FETCH_SECONDS) -> None:
@@ -51,7 +53,7 @@ class KeySet:
         self._clock = clock
         self._fetch_seconds = fetch_seconds
         self._client = httpx2.AsyncClient(
-            # Nothing is decompressed, so that a small answer stays small.
+            # Uncompressed: a small compressed answer could become a huge one.
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "performance-queue"},
             # A redirect could lead to a host, or to plain http, that nobody has configured.
             follow_redirects=False,
@@ -85,7 +87,7 @@ class KeySet:
             await self._fetch_unless_just_tried()
 
     async def find(self, kid: str) -> jwt.PyJWK:
-        """The key of this id. Raises Unauthorized if there is no such key, Unavailable if that cannot be told."""
+        """The key of this id. Raises Unauthorized if there is none, Unavailable if the keys cannot be fetched now."""
         if kid not in self._keys or not self._within(KEYS_USABLE, self._fetched_at):
             await self._fetch_unless_just_tried()
         is_known = self._within(KEYS_USABLE, self._fetched_at)
@@ -99,7 +101,7 @@ class KeySet:
         )
 
     def _within(self, period: timedelta, since: datetime | None) -> bool:
-        # A clock that was put back does not make the past last longer.
+        # A negative age means that the clock was set back: then it is not known how old the keys are.
         return since is not None and timedelta(0) <= self._clock() - since < period
 
     async def _fetch_unless_just_tried(self) -> None:
@@ -107,7 +109,7 @@ class KeySet:
             if self._within(FETCHES_APART, self._tried_at):
                 return
             self._fetching = asyncio.create_task(self._fetch(), name="fetch-jwks")
-        # A caller that goes away must not take the fetch from the others.
+        # A caller that is cancelled must not cancel the fetch for the others.
         await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:
@@ -139,7 +141,7 @@ class KeySet:
 
 
 def _usable_keys(body: bytes) -> dict[str, jwt.PyJWK]:
-    """The keys of a JWKS that tokens may be checked with, by their id; others in it are left out."""
+    """The keys of a JWKS that tokens may be verified with, by their id; it may hold others. Raises KeySetError."""
     try:
         listed = orjson.loads(body)["keys"]
         keys = [key for key in map(_key, listed) if key is not None]
@@ -151,7 +153,7 @@ def _usable_keys(body: bytes) -> dict[str, jwt.PyJWK]:
 
 
 def _key(listed: Any) -> jwt.PyJWK | None:
-    """None for a key that no token here is checked with: of another kind or use, without an id, or outsized."""
+    """A JWKS entry as a key; None if no token may be verified with it: other kind or use, no id, or too large."""
     if not isinstance(listed, dict) or not isinstance(listed.get("kid"), str) or listed.get("use") not in (None, "sig"):
         return None
     try:

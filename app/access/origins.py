@@ -1,7 +1,7 @@
-"""Which sites' pages may open a live socket: our own, and those that are listed.
+"""The check of a page's origin before it may open a live socket: our own pages may, and those of ALLOWED_ORIGINS.
 
-A browser sends the `Origin` of the page. Ours is the one that names the host that was asked, as the `Host` header has
-it: a proxy that does not pass that header on makes every page look foreign, and the log says so.
+A browser sends the `Origin` of the page. It is our own if its host is the one in the request's `Host` header. A proxy
+that does not pass `Host` on makes every page look foreign; the log then names the remedy.
 """
 
 import logging
@@ -10,22 +10,23 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 HINT_SECONDS = 60.0
-"""Between two log lines about refused origins."""
+"""The shortest time between two log lines about refused origins."""
 LONGEST_SHOWN = 100
+"""Characters of a header in a log line."""
 
 log = logging.getLogger(__name__)
 
 
 class Origins:
     def __init__(self, allowed: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`allowed`: exactly as a browser sends them."""
+        """`allowed`: origins exactly as a browser sends them."""
         self._allowed = frozenset(allowed)
         self._clock = clock
         self._hinted_at: float | None = None
         self._refused = 0
 
     def allows(self, origin: str | None, host: str | None) -> bool:
-        """Whether a page of this origin may connect. None: not a browser, which may."""
+        """Whether a page of this origin may connect. A client without an Origin is no browser, and may."""
         if origin is None or origin in self._allowed:
             return True
         try:

@@ -1,7 +1,7 @@
-"""How much a user may queue in a minute: counted in Redis by all processes together, else in this process's memory.
+"""The limit on a user's intakes per minute: counted in Redis by all processes together, or in this process's memory.
 
-The limit is exact: never more than so many in any 60 seconds. It protects the service and must not be what stops it:
-while Redis is away, each process counts alone. What was taken for an intake that queued nothing is given back.
+The limit is exact: it holds in any 60 seconds. While Redis is away each process counts alone, so that intake goes on.
+An intake that queues nothing is uncounted again.
 """
 
 import secrets
@@ -32,7 +32,8 @@ if redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[1]) then
 end
 return tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]) + window - now
 """
-"""A sorted set a user: the intakes taken, by their times. Returns -1, or the milliseconds until there is room."""
+"""Counts an intake in the user's sorted set of intakes by time. Returns -1 if there was room for it, otherwise, without
+counting it, the milliseconds until there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,15 @@ class Taken:
 
 
 class Quota:
+    """The intakes of each user in the last minute, and their limit."""
+
     def __init__(self, per_minute: int, link: RedisLink | None = None) -> None:
         self.per_minute = per_minute
         self._own = Window(per_minute)
         self._link = link
 
     async def take(self, user_id: str) -> Taken:
-        """Count one more of a user's. Raises RateLimitExceeded if that is too many; then it is not counted."""
+        """Count an intake of a user. Raises RateLimitExceeded, and does not count it, if it is one too many."""
         if self._link is not None:
             name = secrets.token_hex(8)
             try:
@@ -70,7 +73,7 @@ class Quota:
         return Taken(user_id=user_id, at=at)
 
     async def give_back(self, taken: Taken) -> None:
-        """Nothing was queued for it."""
+        """Uncount an intake that has queued nothing."""
         if taken.at is not None:
             self._own.give_back(taken.user_id, taken.at)
             return
@@ -79,7 +82,7 @@ class Quota:
             try:
                 await self._link.ask(lambda redis: redis.zrem(key, taken.name))
             except RedisAway:
-                return  # it leaves by itself within the minute
+                return  # it expires within the minute
 
     async def _take_shared(self, link: RedisLink, user_id: str, name: str) -> int:
         window = round(WINDOW_SECONDS * 1000)
@@ -102,7 +105,7 @@ class Quota:
 
 
 class Window:
-    """A sliding window in memory: when each user has taken something in the last `seconds`."""
+    """A sliding window in memory: the times of each user's intakes in the last `seconds`."""
 
     def __init__(
         self,
@@ -117,14 +120,14 @@ class Window:
         self._most_users = users
         self._clock = clock
         self._users: OrderedDict[str, list[float]] = OrderedDict()
-        """Ordered by when each has last taken something; the times of one are in order."""
+        """The users in the order of their last intakes, each with its times in order."""
 
     def __len__(self) -> int:
-        """Users remembered."""
+        """The number of users remembered."""
         return len(self._users)
 
     def take(self, user_id: str) -> tuple[float | None, float]:
-        """When it was counted, or None and how many seconds until the user may take again."""
+        """Count an intake. Returns the time at which it was counted and 0, or None and the seconds until one can be."""
         now = self._clock()
         self._forget(now - self._seconds)
         times = self._users.setdefault(user_id, [])

@@ -1,7 +1,7 @@
 """Authorization: the table of rights, one function for each row.
 
-A function returns if the thing is allowed and raises Forbidden with a sentence if it is not. Who the principal is was
-settled before (`auth`); what depends on the state of a room is settled after (`decision`). Nothing is looked up here.
+A function returns if the action is allowed, and raises Forbidden with the reason as a sentence if it is not. `auth` has
+verified the principal before; `domain.decision` checks the state of the room afterwards. Nothing is looked up here.
 """
 
 from app.access.auth import Principal
@@ -26,7 +26,7 @@ def may_read_item(principal: Principal, performer_id: str, user_id: str, source_
 
 
 def view_of(principal: Principal | None, performer_id: str) -> View:
-    """How much of a room is shown. None: an anonymous viewer."""
+    """The view of a room that a caller gets. None: an anonymous viewer."""
     return View.FULL if principal is not None and _runs_room(principal, performer_id) else View.PUBLIC
 
 
@@ -40,7 +40,7 @@ def may_drive(principal: Principal, performer_id: str) -> None:
 
 
 def may_refund(principal: Principal, performer_id: str, user_id: str, reason: Reason) -> None:
-    """That a viewer's item must still be waiting is for the room to decide."""
+    """A viewer may cancel only a waiting item; that is checked by `domain.decision`."""
     if principal.role is not Role.VIEWER:
         may_drive(principal, performer_id)
     elif not _is_viewer(principal, user_id):
@@ -58,7 +58,7 @@ def may_read_user(principal: Principal, user_id: str) -> None:
 def webhook_owner(principal: Principal, source_feature: str | None, *, everybody: bool = False) -> str | None:
     """The feature whose webhook endpoints a request is about: a feature's own, or the one that an administrator names.
 
-    For an administrator who names none: the administrators' own (empty), or everybody's (None).
+    For an administrator who names none: "" for the administrators' own endpoints, None with `everybody` for all.
     """
     if principal.role is Role.ADMIN:
         return source_feature if source_feature is not None or everybody else ""
