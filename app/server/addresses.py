@@ -1,8 +1,8 @@
 """The address that a connection or request counts for.
 
-Behind a trusted proxy it is the last address in `X-Forwarded-For` that no trusted proxy has: everything to the left of
-it was written by somebody whom nobody vouches for. IPv6 counts by /64, the network of one customer; an IPv4 address
-that came mapped into IPv6 counts as IPv4.
+Behind a trusted proxy it is the last address in `X-Forwarded-For` that is not a trusted proxy's: the entries before it
+may be invented. An IPv6 address counts as its /64 network, the usual network of one customer; an IPv4 address mapped
+into IPv6 counts as IPv4.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,12 +23,12 @@ class Proxies:
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
-        self._is_trusted = lru_cache(maxsize=4096)(self._find)
+        self._is_trusted = lru_cache(maxsize=4096)(self._contains)
 
     def trusts(self, address: str | None) -> bool:
         return bool(self._networks) and address is not None and self._is_trusted(address)
 
-    def _find(self, address: str) -> bool:
+    def _contains(self, address: str) -> bool:
         try:
             parsed = _parsed(address)
         except ValueError:
@@ -36,7 +36,7 @@ class Proxies:
         return any(parsed in network for network in self._networks)
 
     def client(self, peer: str | None, headers: Headers) -> str | None:
-        """The client's address as it was written; `peer` is the other end of the connection."""
+        """The client's address, not normalised. `peer`: the address of the connection's other end."""
         if not self.trusts(peer):
             return peer
         client = peer
@@ -46,7 +46,7 @@ class Proxies:
             try:
                 _parsed(address)
             except ValueError:
-                # No trusted proxy writes this: the address of the peer that handed it on counts.
+                # No trusted proxy writes this: the address of the proxy that passed it on counts.
                 break
             client = address
             if not self._is_trusted(address):

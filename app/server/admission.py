@@ -1,7 +1,7 @@
 """Admission: which connections, handshakes, requests and frames a process takes, and from whom.
 
-One `Admission` an application. It keeps every open connection, counts for each address what that address uses, and
-says no by cause. Nothing is logged for a refusal, which can be had by the thousand: it is counted in `refusals`.
+An application has one `Admission`. It knows every open connection, counts the use of each address, and refuses with a
+cause. A refusal is counted in `refusals` and not logged, because a client can cause thousands.
 """
 
 import logging
@@ -18,9 +18,9 @@ from app.server.limits import Bucket, Limits, Rate
 REST_SECONDS = 120.0
 """How long an address without a connection is remembered: until every bucket of its own is full again."""
 ADDRESSES_REMEMBERED = 100_000
-"""Beyond it the one that has rested longest is forgotten early, and its limits with it."""
+"""Beyond it the address that has had no connection for longest is forgotten early, and its counts with it."""
 HINT_SECONDS = 60.0
-"""Between two log lines about a proxy that is not trusted."""
+"""The shortest time between two log lines about a proxy that is not trusted."""
 
 log = logging.getLogger(__name__)
 
@@ -49,29 +49,30 @@ class Cause(StrEnum):
     BODY_TIME = "body_time"
     BAD_REQUEST = "bad_request"
     HANDSHAKE = "handshake"
-    """A WebSocket handshake that is none."""
+    """An invalid WebSocket handshake."""
     STALLED = "stalled"
     """The peer read nothing for too long."""
 
 
 class Connection(Protocol):
     def abort(self) -> None:
-        """End it at once, without a word."""
+        """End the connection at once, without a response or a close frame."""
 
 
 @dataclass(eq=False, slots=True)
 class Address:
-    """The use that the connections of one address make of the process."""
+    """The budgets and counts of one address."""
 
     name: str
     frames: Bucket
     bytes: Bucket
     handshakes: Bucket
-    """The handshakes that it may begin."""
+    """Handshakes; those beyond it are refused."""
     handshake_turns: Bucket
-    """Those of them that are answered at once."""
+    """Handshakes; those beyond it wait."""
     requests: Bucket
     pipelined: Bucket
+    """Requests that came before the answer to the one before; those beyond it wait."""
     sockets: int = 0
     holders: int = 0
     """Requests and connections that hold this object now."""
@@ -95,7 +96,8 @@ class SocketBudget:
         self._free_frames, self._free_bytes = Bucket(limits.free_frames), Bucket(limits.free_bytes)
 
     def take_frame(self, *, is_fragment: bool, is_last: bool) -> Cause | None:
-        """Count a frame of any opcode. `is_fragment`: of a message in several frames. Returns why it is too many."""
+        """Count a frame of any opcode; returns the cause if it is one too many. `is_fragment`: the frame is a part of a
+        message in several frames, `is_last`: its last one."""
         if is_fragment:
             self._fragments = 0 if is_last else self._fragments + 1
             if self._fragments > self.admission.limits.fragments:
@@ -110,7 +112,7 @@ class SocketBudget:
         return None if self.admission.frames.take(1, now) else Cause.PROCESS_FRAMES
 
     def take_bytes(self, size: int) -> Cause | None:
-        """Count bytes as they come. Returns why they are too many."""
+        """Count bytes as they come; returns the cause if they are too many."""
         now = self.admission.now()
         if not self._bytes.take(size, now):
             return Cause.CONNECTION_BYTES
@@ -134,8 +136,8 @@ class Admission:
         closes: Counter[int] | None = None,
         addresses_remembered: int = ADDRESSES_REMEMBERED,
     ) -> None:
-        """`now`: loop time. `capacity`: connections that there are descriptors for; None: not known. `closes` counts
-        the sockets that end before the application sees them, by close code."""
+        """`now`: loop time. `capacity`: the number of connections that there are descriptors for; None: not known.
+        `closes` counts the sockets that end before the application sees them, by close code."""
         self.limits = limits
         self.now = now
         self.proxies = proxies or Proxies()
@@ -148,15 +150,15 @@ class Admission:
         self._handshakes = Bucket(limits.process_handshakes)
         self._connections: dict[Connection, None] = {}
         self._ending: dict[Connection, None] = {}
-        """Connections that have been told their last words and wait for the peer to close, the oldest first."""
+        """Connections whose last bytes are written and that wait for the peer to close, the oldest first."""
         self._unspoken: dict[Connection, None] = {}
-        """Connections on which no request has come whole, the oldest first."""
+        """Connections on which no complete request has come yet, the oldest first."""
         self._idle: dict[Connection, None] = {}
         """Connections that wait for their next request, the oldest first."""
         self._addresses_remembered = addresses_remembered
         self._addresses: dict[str, Address] = {}
         self._resting: OrderedDict[str, float] = OrderedDict()
-        """Addresses that nothing holds, and since when."""
+        """Addresses that nothing holds, and the loop time since when."""
         self._hinted_at = -HINT_SECONDS
 
     @property
@@ -175,8 +177,8 @@ class Admission:
     # Connections
 
     def open(self, connection: Connection) -> bool:
-        """Take a new connection, at the cost of one that is ending or of the oldest silent one if need be; False if
-        there is no place."""
+        """Take a new connection. If there is no place, the oldest one that is ending is aborted for it, else the oldest
+        silent one; False if there is neither."""
         if self.capacity is not None and len(self._connections) >= self.capacity:
             silent = self._ending or self._unspoken or self._idle
             if not silent:
@@ -191,22 +193,22 @@ class Admission:
         return True
 
     def busy(self, connection: Connection) -> None:
-        """A request has come on it, or has begun to."""
+        """Note that a request has come on a connection, or that its turn has come."""
         self._unspoken.pop(connection, None)
         self._idle.pop(connection, None)
 
     def idle(self, connection: Connection) -> None:
-        """Its last request is answered."""
+        """Note that the last request on a connection is answered."""
         if connection in self._connections:
             self._idle[connection] = None
 
     def ending(self, connection: Connection) -> None:
-        """Its last words are written; it is open for the peer to read them."""
+        """Note that a connection's last bytes are written; it stays open for the peer to read them."""
         if connection in self._connections:
             self._ending[connection] = None
 
     def replace(self, connection: Connection, successor: Connection) -> None:
-        """A connection has become a WebSocket."""
+        """Put a WebSocket in the place of the HTTP connection that has become it."""
         self.close(connection)
         self._connections[successor] = None
 
@@ -252,7 +254,8 @@ class Admission:
         )
 
     def _forget_rested(self) -> None:
-        """As many as two, so that forgetting keeps up with coming and never takes long."""
+        """Forget up to two addresses that have rested long enough, or are too many. Called for each new one: more can
+        be forgotten than come, and no call takes long."""
         before = self.now() - REST_SECONDS
         for _ in range(2):
             if not self._resting:
@@ -289,8 +292,9 @@ class Admission:
         return ceil(address.handshakes.seconds_until(1, now)) or 1
 
     def handshake_delay(self, address: Address) -> float | None:
-        """Seconds until one more handshake of this address may go on: until the process has time for it and, where
-        sockets are limited, the address its turn. None if the process has no time within `handshake_wait_seconds`."""
+        """Seconds until one more handshake of this address may go on: until both the rate of the process and, if
+        sockets are limited, that of the address allow it. None if that of the process does not allow it within
+        `handshake_wait_seconds`."""
         now = self.now()
         delay = self._handshakes.wait(now, self.limits.handshake_wait_seconds)
         if delay is None:
@@ -300,12 +304,12 @@ class Admission:
         return max(delay, own or 0.0)
 
     def pipelined_delay(self, address: Address) -> float:
-        """Seconds until the turn of a request that came before the answer to the one before it."""
+        """Seconds until a request that came before the answer to the one before it may go on."""
         return address.pipelined.wait(self.now(), inf) or 0.0
 
     def open_socket(self, address: Address, *, is_forwarded: bool) -> bool:
         """Count a WebSocket until `close_socket`; False if its address has as many as it may. `is_forwarded`: it came
-        with an X-Forwarded-For that was not believed."""
+        with an X-Forwarded-For from a peer that is no trusted proxy."""
         if self.limits.sockets_per_address and address.sockets >= self.limits.sockets_per_address:
             self.refuse(Cause.ADDRESS_SOCKETS)
             if is_forwarded and self.now() - self._hinted_at >= HINT_SECONDS:

@@ -1,10 +1,10 @@
-"""File descriptors: how many this process may have, and how many connections that makes."""
+"""The limit on this process's file descriptors, and the number of connections that it allows."""
 
 import resource
 from dataclasses import dataclass
 
 LARGEST_LIMIT = 1_048_576
-"""Of descriptors that are asked for, where the hard limit is higher or there is none."""
+"""The most descriptors that are asked for, even if the hard limit is higher."""
 RESERVED = 256
 """Descriptors for everything but connections: the database, Redis, the wallet, files; and connections that are being
 closed."""
@@ -35,7 +35,7 @@ def raise_limit() -> None:
 
 
 def capacity() -> Capacity:
-    """Of this process, by its soft limit."""
+    """The capacity of this process, from its soft limit."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     descriptors = LARGEST_LIMIT if soft == resource.RLIM_INFINITY else min(soft, LARGEST_LIMIT)
     connections = max(descriptors - RESERVED, descriptors // 2)

@@ -1,8 +1,8 @@
-"""A transport whose writes go straight to the socket while nothing waits in the buffer of the one behind it.
+"""A transport whose writes go straight to the socket while the buffer of the transport that it wraps is empty.
 
 uvloop does bookkeeping per write and calls write(2), which is slower than send(2): about 10 % of a broadcast's CPU
-(`python -m tests.bench --only fanout`). Also here: reading by a `ReadGate`, and a close that never waits for long for
-a peer that does not read.
+(`python -m tests.bench --only fanout`). It also pauses reading through a `ReadGate`, and closes in bounded time even if
+the peer does not read.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from app.server.read_gate import ReadGate
 
 
 class DirectTransport:
-    """Stands for an asyncio transport; methods that are not here are the other's. Every write must come through here,
-    so that nothing overtakes anything."""
+    """Wraps an asyncio transport; methods that are not here are those of the wrapped one. Every write must come through
+    here, so that bytes keep their order."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class DirectTransport:
         on_read: Callable[[], None] = lambda: None,
         close_seconds: float = 2.0,
     ) -> None:
-        """`on_change` is called when `send` has become another function, `on_read` when a hold has gone.
+        """`on_change` is called when `send` has become another function, `on_read` when a hold on reading is released.
         `close_seconds`: how long a peer may take to read the rest once the connection is closed."""
         self._transport = transport
         self._on_change = on_change
@@ -32,8 +32,9 @@ class DirectTransport:
         self._socket = _socket_of(transport)
         self.reading = ReadGate(transport, on_read)
         self.send: Callable[[bytes], int] = self._send_behind
-        """Sends as much of the data as it can and returns the bytes sent; the rest goes to `write`. May raise OSError,
-        having sent nothing: `write` shows the error. To be called while the transport is not closing."""
+        """Sends as much of the data as it can and returns the number of bytes sent; the caller gives the rest to
+        `write`. May raise OSError with nothing sent: then all goes to `write`, which handles the error. To be called
+        while the transport is not closing."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -46,12 +47,12 @@ class DirectTransport:
         except OSError:
             sent = 0
         if sent < len(data):
-            # The kernel takes no more, or the connection is broken: either is the other transport's to deal with.
+            # The kernel takes no more, or the connection is broken: the wrapped transport handles either.
             self._transport.write(data[sent:])
             self._use(self._send_behind)
 
     def _send_behind(self, data: bytes) -> int:
-        """While something waits in the other's buffer, or may."""
+        """The `send` while the wrapped transport's buffer holds something, or may."""
         if self._socket is not None and not self._transport.get_write_buffer_size():
             self._use(self._socket.send)
             self.write(data)
@@ -85,7 +86,7 @@ class DirectTransport:
             asyncio.get_running_loop().call_later(self._close_seconds, self._transport.abort)
 
     def release(self) -> None:
-        """The connection is lost and its descriptor will soon be another's."""
+        """Let go of the socket: the connection is lost, and its descriptor may soon be another connection's."""
         if self._socket is not None:
             self._socket.detach()
             self._socket = None

@@ -1,4 +1,4 @@
-"""uvicorn's server, with signals that count from the start and an end that sends the sockets away in batches."""
+"""uvicorn's server, with signals handled from the start and a stop that closes the sockets in batches."""
 
 import gc
 import signal
@@ -9,19 +9,19 @@ import uvicorn
 from starlette.applications import Starlette
 
 RECEIVE_BUFFER = 64 * 1024
-"""Asked of the kernel for each connection; Linux doubles it."""
+"""Bytes that the kernel is asked for as a connection's receive buffer; Linux doubles them."""
 
 COLLECT_AFTER = 20_000
 """Objects made and not dropped after which the garbage collector looks for cycles among the young ones."""
 
 
 class DrainingServer(uvicorn.Server):
-    """Sends the sockets away in batches before it stops, where uvicorn would close all of them in one go."""
+    """Closes the sockets in batches before it stops; uvicorn would close all of them at once."""
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's; its signals are ours from the beginning, and SIGHUP is ignored."""
-        # uvicorn listens only while it serves, and raises the signal again once it has stopped. One that comes while
-        # it starts must count as well, and an orderly stop is not a death by signal.
+        """uvicorn's, after setting our own handlers of SIGTERM and SIGINT; SIGHUP is ignored."""
+        # uvicorn handles signals only while it serves, and raises them again once it has stopped. A signal during the
+        # start must count as well, and an orderly stop must not end the process by a signal.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -44,7 +44,7 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """uvicorn's, after the sockets have been sent away; nothing new is accepted meanwhile."""
+        """uvicorn's, after the application has closed its sockets; no new connection is accepted meanwhile."""
         for server in self.servers:
             server.close()
         app = self.config.loaded_app

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol, fenced in: bounded heads and bodies, deadlines, and input parsed in slices.
+"""uvicorn's HTTP protocol with limits: bounded heads and bodies, deadlines, and input parsed in slices.
 
-Whatever is refused here has the shape of every other error and a request id, and is counted by cause. The application
-finds a way to drop a connection whose peer does not read under `EXTENSION` in `scope["extensions"]`: ASGI itself can
-only close, and closing waits until everything has been read.
+A refusal from here has the shape of every other error and a request id, and is counted by cause. The function under
+`EXTENSION` in `scope["extensions"]` drops the connection of a peer that does not read: ASGI itself can only close, and
+a close waits until the peer has read everything.
 
 Each override says what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when that one has changed.
 """
@@ -51,7 +51,7 @@ class _Phase(Enum):
     """The parts of a request that have been received."""
 
     NEW = auto()
-    """Nothing on this connection."""
+    """Nothing has come on this connection."""
     HEAD = auto()
     BODY = auto()
     DONE = auto()
@@ -80,14 +80,15 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._current: RequestResponseCycle | None = None
         """The request that is coming in, once its head is whole and good."""
         self._is_over = False
-        """Nothing that comes is parsed any more."""
+        """Bytes that come are no longer parsed."""
         self._leftover = 0
+        """Bytes dropped since then."""
         self._deadline: asyncio.TimerHandle | None = None
         self._deadline_phase = _Phase.DONE
         self._turn: asyncio.TimerHandle | None = None
-        """When a handshake, or a request that came early, goes on."""
+        """The timer after which a handshake, or a request that came early, goes on."""
         self._came_early = False
-        """The next request began to come before the answer to the one before had been given."""
+        """The next request began to come before the last answer was complete."""
         self._end_timer: asyncio.TimerHandle | None = None
 
     # The connection
@@ -103,13 +104,14 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._end_with(Unavailable("The service has as many connections as it can.", retry_after_seconds=5))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """uvicorn's, which tells only the last request on a connection that its caller has gone; ends our timers."""
+        """uvicorn's, which reports the disconnect only to the newest request on the connection; here the one that is
+        being answered gets it as well, and our timers end."""
         self._is_over = True
         if self._serving is not None:
             self._serving.disconnected = True
             self._serving.message_event.set()
         self._unparsed = b""
-        # They refer to this connection: together they would wait for the garbage collector, for long.
+        # The waiting requests and this connection refer to each other: only the garbage collector would free them.
         self.pipeline.clear()
         for timer in (self._deadline, self._end_timer, self._turn, self._parsing):
             if timer is not None:
@@ -119,12 +121,12 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def abort(self) -> None:
-        """End the connection at once, without a word."""
+        """End the connection at once, without a response."""
         self.transport.abort()
 
     def close(self) -> None:
-        """Close when the peer has read all that is written. Its further bytes are read and dropped for a while: to
-        close with something unread would reset the connection, and lose the bytes written."""
+        """Close when the peer has read all that is written. Its further bytes are read and dropped for a while: a close
+        with bytes unread would reset the connection, and the peer would lose the response."""
         if self.transport.is_closing():
             return
         if self._phase is _Phase.BODY or self._unparsed:
@@ -142,7 +144,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """uvicorn's, likewise."""
+        """uvicorn's, but without waiting for a peer that does not read."""
         self.close()
 
     def pause_writing(self) -> None:
@@ -181,7 +183,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._parsing = self.loop.call_soon(self._parse)
 
     def _parse(self) -> None:
-        """One slice; the rest follows when the other connections have had their turn."""
+        """Parse one slice; the rest follows after the turns of the other connections."""
         self._parsing = None
         if self._unparsed and not self._is_over and self._reading.may_parse:
             size = self._limits.slice_bytes
@@ -241,7 +243,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _too_late(self) -> None:
         self._drop_deadline()
         if not self._reading.may_parse or self._unparsed:
-            # It is we who do not read.
+            # The bytes may have come: it is we who do not read them.
             self._keep_deadline()
         elif self._phase is _Phase.NEW and not self._phase_bytes:
             self._admission.refuse(Cause.HEAD_TIME)
@@ -263,8 +265,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         scope.setdefault("extensions", {})[EXTENSION] = self.transport.abort
 
     def on_headers_complete(self) -> None:
-        """uvicorn's, once the head is checked and the client found. An offer of another protocol is no request yet:
-        `_upgrade` reads it again."""
+        """uvicorn's, once the head is checked and the client found. A head with an offer of another protocol that we do
+        not accept begins no request yet: `_upgrade` has it parsed again."""
         self._enter(_Phase.BODY)
         self._check_head()
         if self.parser.should_upgrade() and not self._should_upgrade():
@@ -272,18 +274,18 @@ class QueueHttpProtocol(HttpToolsProtocol):
             return
         self._find_client()
         self._admission.busy(self)
-        # RFC 9110 section 10.1.1: HTTP/1.0 knows no answer before the answer.
+        # RFC 9110 section 10.1.1: a client of HTTP/1.0 gets no 100 Continue.
         self.expect_100_continue &= self.parser.get_http_version() == "1.1"
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before:
             self._current = self.cycle
-            # Its task has not run yet.
+            # The request's task has not run yet: nothing has been written to the other transport.
             self.cycle.transport = cast(asyncio.Transport, ResponseTransport(self.transport, self.close))
             if self.pipeline:
-                # uvicorn goes on reading with every answer, however many requests wait.
+                # uvicorn resumes reading with every answer, however many requests wait.
                 self._reading.hold(Hold.PIPELINE)
-            # A chunked body's trailers do not become headers of a request that is under way.
+            # A new list: the trailers of a chunked body must not become headers of the request under way.
             self.headers = []
 
     def on_message_complete(self) -> None:
@@ -293,11 +295,11 @@ class QueueHttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """uvicorn's. The last answer of a connection whose further input was refused ends it."""
+        """uvicorn's. If further input was refused, the last answer ends the connection."""
         if self._serving is not None:
-            # No body follows the head of the answer to a HEAD request.
+            # The answer to a HEAD request has no body whose write would send the head that waits.
             _response_transport(self._serving).flush()
-        # Of a long head the rest is parsed only now, or still to come.
+        # In `_Phase.HEAD` the next request's head has come in part.
         self._came_early = bool(self.pipeline or self._unparsed) or self._phase is _Phase.HEAD
         super().on_response_complete()
         if not self.pipeline:
@@ -341,8 +343,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """uvicorn's; remembers which request is being answered. Thousands of requests that came in one go take turns
-        with those of other connections, and may be dropped for these."""
+        """uvicorn's; remembers the request that is being answered. A request that came early may have to wait for its
+        turn; meanwhile its connection counts as idle, so it may be ended for the sake of a new one."""
         self._serving = cycle
         delay = self._of_address(self._admission.pipelined_delay) if self._came_early else 0.0
         self._came_early = False
@@ -357,7 +359,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _of_address(self, count: Callable[[Address], T]) -> T:
-        """`count`, of the address that the last request counts for."""
+        """The result of `count` for the address of the last request's client."""
         client = self.scope["client"]
         address = self._admission.hold(client and client[0])
         try:
@@ -373,7 +375,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         return is_get and super()._should_upgrade()
 
     def _upgrade(self, rest: bytes) -> None:
-        """The parser has stopped behind a head that offers another protocol; `rest`: the bytes behind the head."""
+        """The parser has stopped after a head that offers another protocol; `rest`: the bytes after the head."""
         self._unparsed = rest + self._unparsed
         if self.scope["method"] == "CONNECT":
             self._refuse(MethodNotAllowed("CONNECT is not possible here."), Cause.BAD_REQUEST)
@@ -383,8 +385,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._parse_without_offer()
 
     def _parse_without_offer(self) -> None:
-        """Read a head again without its offer, which may be ignored. httptools takes any Upgrade for one that is
-        accepted, and drops the body (uvicorn's issue 2722)."""
+        """Parse the head again without its offer, which a server may ignore: httptools treats every offer as accepted,
+        and drops the body (uvicorn's issue 2722)."""
         headers = request_head.without_offer(self.headers)
         head = request_head.written(self.scope["method"], self.url, self.parser.get_http_version(), headers)
         self.parser = httptools.HttpRequestParser(self)
@@ -392,8 +394,8 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._parse_piece(head)
 
     def handle_websocket_upgrade(self) -> None:
-        """In place of uvicorn's, which drops bytes behind the head: the handshake is counted, waits for its turn
-        and goes on in our own class."""
+        """In place of uvicorn's, which drops the bytes after the head: counts the handshake, which then waits for its
+        turn and goes on in QueueSocketProtocol."""
         self._enter(_Phase.DONE)
         refusal = request_head.handshake_refusal(self.url, self.headers, line_bytes=self._limits.line_bytes)
         if refusal is not None:
@@ -411,7 +413,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             self._become_websocket()
 
     def _too_often(self) -> int | None:
-        """Count a handshake: after how many seconds the next may come, if this one may not."""
+        """Count a handshake: None if it may go on, else after how many seconds the next may come."""
         client = self.scope["client"]
         return self._admission.request(client and client[0]) or self._of_address(self._admission.handshake)
 
@@ -443,7 +445,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
             current = None
         others = self._is_serving and self._serving is not current
         if current is not None and current.response_started:
-            # Its answer, or the beginning of one, is out already.
+            # Its answer, or the beginning of it, has already been sent.
             if current.response_complete:
                 self._linger()
             else:
@@ -461,9 +463,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
     def _end_with(self, refusal: QueueError) -> None:
         self._end_answer()
         has_begun = self._phase in (_Phase.HEAD, _Phase.BODY)
-        # Before its address has come the parser names the method of the request before.
+        # Until the request's URL has come, the parser still names the method of the request before.
         is_head = has_begun and bool(self.url) and self.parser.get_method() == b"HEAD"
-        # The scope's, not `self.headers`, among which a chunked body's trailers would be.
+        # Not `self.headers`, which may hold the trailers of a chunked body.
         headers = self.scope["headers"] if self.scope else ()
         if not self.transport.is_closing():
             self.transport.write(response_bytes(refusal, headers, with_body=not is_head))
@@ -478,7 +480,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         """Half-close, and drop the peer's further bytes until it has closed."""
         self._is_over = True
         self._unparsed = b""
-        # A request that waits behind a last answer gets none.
+        # Requests that wait for the last answer get none themselves.
         self.pipeline.clear()
         if self._turn is not None:
             self._turn.cancel()

@@ -1,4 +1,4 @@
-"""The numbers that traffic is held to, and the bucket that counts it. Times are loop times, in seconds."""
+"""The limits on traffic, and the token bucket that counts it. Times are loop times, in seconds."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -7,7 +7,7 @@ KIB = 1024
 
 
 class Rate(NamedTuple):
-    """So many at once, and so many a second after that."""
+    """`burst` at once, and `per_second` after that."""
 
     burst: float
     per_second: float
@@ -30,13 +30,13 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 20.0
     upgrade_seconds: float = 10.0
-    """Until an upgrade is answered."""
+    """How long the answer to an upgrade may take."""
     write_seconds: float = 30.0
     """How long a peer may leave a full write buffer unread."""
     close_seconds: float = 2.0
     """How long a peer may take to close after we have."""
     slice_bytes: int = 4 * KIB
-    """Parsed of one connection before the others get their turn."""
+    """Bytes of one connection that are parsed before the others get their turn."""
 
     # WebSocket, of one connection
     frames: Rate = Rate(300, 10)
@@ -44,12 +44,13 @@ class Limits:
     frame_bytes: Rate = Rate(2048 * KIB, 128 * KIB)
     """120 messages of 64 KiB a minute, headers and control frames beside them."""
     fragments: int = 512
-    """Of one message."""
+    """The frames of one message."""
     free_frames: Rate = Rate(60, 2)
-    """Frames that count for nobody but the connection: one that only answers pings is never in anybody's way."""
+    """Frames that count against the connection alone, not against its address and the process: a connection that only
+    answers pings takes nothing from the others."""
     free_bytes: Rate = Rate(64 * KIB, 4 * KIB)
 
-    # The connections of one address, and of the process, together use beyond their free frames and bytes
+    # WebSocket, of all connections of one address, and of the process, beyond their free frames and bytes
     address_frames: Rate = Rate(3000, 100)
     address_bytes: Rate = Rate(8192 * KIB, 512 * KIB)
     process_frames: Rate = Rate(10_000, 2000)
@@ -69,13 +70,14 @@ class Limits:
     requests_per_address: int = 0
     """HTTP requests of one address a second, handshakes included; 0: any number."""
     handshakes_per_second: float = 20.0
-    """Of one address whose sockets are limited, after twice as many at once as it may have sockets."""
+    """Of one address whose sockets are limited, after a burst of twice `sockets_per_address`, or 20 if that is more."""
     pipelined_requests: Rate = Rate(100, 100)
-    """Of one address, come before the answer to the one before: more of them wait. Browsers and proxies send none."""
+    """Requests of one address that came before the answer to the one before; above this rate they wait. Browsers and
+    proxies send none."""
     process_handshakes: Rate = Rate(1000, 500)
     """Handshakes above this wait."""
     handshake_wait_seconds: float = 5.0
-    """How long; then they are refused."""
+    """How long a handshake may wait; then it is refused."""
 
 
 @dataclass(slots=True)
@@ -98,7 +100,8 @@ class Bucket:
         return True
 
     def wait(self, now: float, longest: float) -> float | None:
-        """Take a token now or in advance: the seconds until it is there, None (and nothing taken) beyond `longest`."""
+        """Take a token, if need be in advance. Returns the seconds until it is there; None, without taking it, if they
+        are more than `longest`."""
         self._refill(now)
         seconds = max(0.0, (1 - self._tokens) / self.rate.per_second)
         if seconds > longest:
@@ -107,7 +110,7 @@ class Bucket:
         return seconds
 
     def seconds_until(self, amount: float, now: float) -> float:
-        """Until so many tokens are there."""
+        """Seconds until `amount` tokens are there."""
         self._refill(now)
         return max(0.0, (amount - self._tokens) / self.rate.per_second)
 

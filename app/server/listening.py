@@ -1,4 +1,4 @@
-"""The sockets that a service listens on: bound before anything else is started, so that a refusal is one line."""
+"""Binds the sockets that the service listens on: before anything else starts, so that a refusal is one line."""
 
 import socket
 from collections.abc import Iterator, Sequence

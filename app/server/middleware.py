@@ -1,8 +1,8 @@
 """HTTP around the endpoints: request ids, bounded bodies, and every failure as one problem+json shape.
 
 Nothing internal reaches a caller: an unexpected failure is logged under the request's id and answered with that id.
-Every request comes past here, so each step is taken once: Starlette's own two layers that turn errors into answers, and
-its wrapping of every endpoint for the same purpose, are left out.
+Every request passes through here, so each step is taken only once: `Service` leaves out Starlette's two error
+middlewares, and `Endpoint` the exception handling that Starlette wraps around an endpoint.
 """
 
 import logging
@@ -23,7 +23,7 @@ from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_
 from app.tracing import Kind, Tracer, traceparent_of, within
 
 Observe = Callable[[str, str, int, float], None]
-"""Told of every answer as it begins: method, template of the path, status, seconds since the request came."""
+"""Called as an answer begins: with method, template of the path, status, and seconds since the request came."""
 Refuse = Callable[[Scope, QueueError], Awaitable[Response]]
 Admit = Callable[[str | None], int | None]
 """Counts a request of a client's address: None if it may go on, else after how many seconds the next may come."""
@@ -56,10 +56,10 @@ class Endpoint:
 
 
 async def body_of(request: Request) -> bytes:
-    """A request's whole body, which has come in one piece as a rule.
+    """The whole body of a request.
 
-    Raises starlette.requests.ClientDisconnect when the caller has gone before the end of it, BodyIncomplete when the
-    server has passed on less than was announced: a command is never carried out with defaults in place of its body.
+    Raises starlette.requests.ClientDisconnect if the caller has gone before its end, and BodyIncomplete if its length
+    is not its Content-Length, so that no command is carried out with defaults in place of its body.
     """
     pieces = []
     more = True
@@ -106,7 +106,7 @@ class ErrorMiddleware:
         try:
             await self._app(scope, receive, send)
         except WebSocketDisconnect:
-            # The client went away during the handshake: that can be had by the thousand and is no failure.
+            # The client went away during the handshake: no failure, and not logged: clients can cause thousands.
             return
 
     async def _traced_http(self, tracer: Tracer, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,7 +173,7 @@ class ErrorMiddleware:
             # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
             return
         except Exception:
-            # The boundary: of any error the caller gets an id to name it by and we keep the trace.
+            # The outermost boundary: the caller gets an id that names the error, and the log gets the traceback.
             log.exception("a request failed", extra={"request_id": request_id, "route": _route(scope)})
             if started:
                 raise
@@ -188,8 +188,7 @@ class ErrorMiddleware:
     def _answered(self, scope: Scope, status: int, seconds: float) -> None:
         method, route = scope["method"], _route(scope)
         self._observe(method, route, status, seconds)
-        # A line for a failure of the service, none for a refusal of a bad request: those can be had by
-        # the thousand, and is counted.
+        # A failure of the service is logged; the refusal of a bad request is only counted: clients can cause thousands.
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             about = {
                 "request_id": scope["state"]["request_id"],
@@ -202,20 +201,20 @@ class ErrorMiddleware:
 
 
 def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers that an answer has unless it says otherwise: JSON is not sniffed for scripts, and is not kept."""
+    """The default headers that an answer does not set itself: they forbid content sniffing and caching."""
     names = {name for name, _ in headers}
     return [default for default in _DEFAULT_HEADERS if default[0] not in names]
 
 
 def _route(scope: Scope) -> str:
-    """The template of the path, which has no ids in it; "none" where nothing is."""
+    """The template of the path, which has no ids in it; "none" if no route matches."""
     return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """`receive`, as far as a body may go. Raises PayloadTooLarge at once for one that says that it is larger.
+    """`receive`, with PayloadTooLarge for more than LARGEST_BODY bytes; raised at once for a larger Content-Length.
 
-    A server hands on no more of a body than its announced length, so only a body in chunks, or without a length, is
+    The server passes on no more of a body than its Content-Length, so only a body in chunks, or without a length, is
     counted as it comes.
     """
     in_chunks, length = False, None

@@ -15,13 +15,13 @@ from app.wire.shapes import WholeItem, problem
 
 REQUEST_ID = "X-Request-ID"
 REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
-"""As ASGI has it."""
+"""The header's name in an ASGI message."""
 
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The caller's own id for this request if it sent a sane one, else a new one. `headers` as ASGI has them."""
+    """The caller's own id for this request if it sent a sane one, else a new one. `headers`: of the ASGI scope."""
     for name, value in headers:
         if name == REQUEST_ID_HEADER and _SANE_REQUEST_ID.fullmatch(value):
             return value.decode()
@@ -38,7 +38,7 @@ def problem_response(error: QueueError, item: WholeItem | None = None) -> Respon
 
 
 def refused_by_routing(scope: Scope, error: HTTPException) -> Response:
-    """Makes the refusals of Starlette's routing problem documents."""
+    """The problem document for an exception of Starlette's routing: not found, or a method that is not allowed."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         return problem_response(NotFound(f"There is nothing at {scope['path']}."))
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

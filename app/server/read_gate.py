@@ -1,4 +1,4 @@
-"""When a connection is read: while nobody has a reason to hold it."""
+"""Pauses the reading of a connection as long as there is a reason to."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,7 +13,7 @@ class Hold(StrEnum):
     HANDSHAKE = "handshake"
     """A WebSocket handshake has yet to be answered."""
     LAG = "lag"
-    """The peer does not read either: its write buffer is high."""
+    """The peer does not read: too much waits in the write buffer."""
     PIPELINE = "pipeline"
     """Requests that have come wait for the answer to the one before."""
     UNPARSED = "unparsed"
@@ -24,7 +24,7 @@ class ReadGate:
     """Pauses a transport's reading while there is a hold. uvicorn's pause and resume are the application's hold."""
 
     def __init__(self, transport: asyncio.Transport, on_release: Callable[[], None]) -> None:
-        """`on_release` is called when a hold has gone."""
+        """`on_release` is called when a hold is released."""
         self._transport = transport
         self._on_release = on_release
         self._holds: set[Hold] = set()

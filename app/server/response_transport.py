@@ -1,4 +1,4 @@
-"""A response's transport: its head and body leave in one write, and its end does not wait for ever."""
+"""The transport of one response: head and body leave in one write, and its close takes bounded time."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,12 +17,12 @@ class ResponseTransport:
         self._transport = transport
         self._close = close
         self._held: bytes | None = b""
-        """The bytes that wait to be written; None once none wait any more."""
+        """The first write while it waits; None once later writes no longer wait."""
         self._is_ended = False
 
     def write(self, data: bytes) -> None:
         if self.is_closing():
-            # The connection went while the answer was made; uvicorn knows that of the last request on it only.
+            # The connection was lost while the answer was made; uvicorn checks that only for the newest request on it.
             return
         if self._held is None:
             self._transport.write(data)
@@ -41,7 +41,7 @@ class ResponseTransport:
 
     def end(self) -> None:
         """Write the waiting bytes, and drop later ones: the connection is about to be half-closed. An application that
-        has yet to ask for its body would otherwise write `100 Continue` behind the end."""
+        asks for its body only later would otherwise have `100 Continue` written after that."""
         self.flush()
         self._is_ended = True
 

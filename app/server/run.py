@@ -21,12 +21,12 @@ GRACE_SECONDS = 5
 """How long requests in flight may take to finish once the sockets are gone; the whole end stays under 10 s."""
 
 KEEP_ALIVE_SECONDS = 75
-"""How long an HTTP connection may be idle. Proxies keep theirs for up to a minute, and must be the ones to close: one
-that sends a command into a connection that we are just closing cannot tell whether it was carried out."""
+"""How long an HTTP connection may be idle. Proxies keep theirs for up to a minute, and should close first: a proxy that
+sends a command on a connection that we are just closing cannot know whether it was carried out."""
 
 
 def server_config(app: Starlette | str, settings: Settings) -> uvicorn.Config:
-    """`app` is the application, or where every worker finds the function that makes its own."""
+    """uvicorn's options. `app`: the application, or "module:function", which makes one in every worker."""
     return uvicorn.Config(
         app,
         factory=isinstance(app, str),
@@ -58,10 +58,10 @@ def serve(app: Starlette, settings: Settings, sockets: list[socket.socket]) -> N
 
 def serve_workers(factory: str, settings: Settings, sockets: list[socket.socket]) -> None:
     """Serve in several processes on bound sockets until SIGTERM or SIGINT; each drains by itself. Raises SystemExit
-    with uvicorn's code for a start that has failed if no worker could start.
+    with uvicorn's STARTUP_FAILURE if no worker could start.
 
-    `factory` is "module:function"; each worker reads its settings from the environment, as this process has. There it
-    also finds the folder in which the workers write their metrics for each other.
+    `factory` is "module:function". Each worker reads its settings from the environment, as this process did, and there
+    finds the folder in which the workers share their metrics.
     """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     config = server_config(factory, settings)

@@ -1,7 +1,7 @@
 """uvicorn's supervisor of several worker processes, for workers of our kind.
 
-One that dies is replaced. One that cannot start stops everything if none has ever started; later, when the others
-serve, it is tried again, each time after twice as long, with a warning each time.
+A worker that dies is replaced. One that cannot start stops the service if none has ever started. Otherwise another is
+started in its place, after a pause that doubles with each failure, and with a warning.
 """
 
 import logging
@@ -18,7 +18,7 @@ from app.server.draining_server import DrainingServer
 HUNG_SECONDS = 30
 """How long a worker may not answer before it is replaced; it may be starting on a busy machine."""
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-"""Before a worker that could not start is tried again."""
+"""The pauses before another worker is started in place of one that could not start."""
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Worker(Process):
         return self._server
 
     def ping(self, timeout: float = HUNG_SECONDS) -> bool:
-        """In place of uvicorn's, which would wait the whole time for one that dies between the question and its answer,
-        and which forgets whether the worker has started."""
+        """In place of uvicorn's, which waits the whole `timeout` for a worker that dies before it answers, and which
+        does not keep the answer: whether the worker has started."""
         try:
             self.parent_conn.send(b"ping")
             ready = wait([self.parent_conn, self.process.sentinel], timeout)
@@ -59,7 +59,7 @@ class Worker(Process):
 
 
 class Workers(Multiprocess):
-    """Starts the workers, replaces those that die, and passes the end on to all of them."""
+    """Starts the workers, replaces those that die, and stops all of them."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         """uvicorn's."""
@@ -78,8 +78,8 @@ class Workers(Multiprocess):
         self.processes = [self._start() for _ in range(self.processes_num)]
 
     def keep_subprocess_alive(self) -> None:
-        """In place of uvicorn's, whose stop for a worker that cannot start is kept for the first start. Later it would
-        end the workers that serve, because of a database that is away for a minute."""
+        """In place of uvicorn's, which stops everything when a worker cannot start. Here that is so at the first start
+        only: later it would end the workers that serve because the database is away for a minute."""
         for index, process in enumerate(self._workers):
             if self.should_exit.is_set():
                 return
@@ -117,8 +117,8 @@ class Workers(Multiprocess):
         return worker
 
     def handle_hup(self) -> None:
-        """In place of uvicorn's restart: ignored, as in a single process. A terminal that goes away is no reason to do
-        anything."""
+        """In place of uvicorn's, which restarts the workers: ignored, as in a single process, so that a terminal that
+        is closed does not disturb the service."""
 
     def handle_ttin(self) -> None:
         """In place of uvicorn's: one worker more, of our kind."""

@@ -1,11 +1,11 @@
-"""uvicorn's WebSocket protocol, opened up so that one ready frame can be written to many connections, and fenced in.
+"""uvicorn's WebSocket protocol, with limits, and open to frames that are made once and written to many connections.
 
-The application finds the connection under `EXTENSION` in `scope["extensions"]`. Writing there bypasses the per-message
-work of ASGI; everything else (handshake, reading, closing) stays uvicorn's.
+The application finds the connection under `EXTENSION` in `scope["extensions"]`. A write to it bypasses ASGI's work for
+each message; everything else (handshake, reading, closing) stays uvicorn's.
 
-Added: our close codes; a write buffer that is small and known; budgets for frames and bytes (`admission`); input parsed
-in slices, and not at all while the peer does not read; an end in bounded time whatever the peer does. Each override
-says what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when that one has changed.
+Added: our close codes; a small write buffer of known size; budgets for frames and bytes (`admission`); input parsed in
+slices, and not at all while the peer does not read; a close in bounded time, whatever the peer does. Each override says
+what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when that one has changed.
 """
 
 import asyncio
@@ -36,9 +36,10 @@ EXTENSION = "performance_queue.connection"
 
 LARGEST_FRAME = 64 * 1024
 HIGH_WATER = 64 * 1024
-"""Bytes waiting in our own buffer above which a connection counts as lagging and is written no more."""
+"""Bytes waiting in our own buffer above which a connection counts as lagging and gets no more frames."""
 KERNEL_BUFFER = 64 * 1024
-"""Asked of the kernel as the send buffer: left alone it hides megabytes of lag before ours begins to fill."""
+"""Bytes that the kernel is asked for as the send buffer: by default it would hold megabytes of unread frames before our
+own buffer begins to fill."""
 VERSION = "13"
 """The one version of the protocol, RFC 6455."""
 
@@ -72,7 +73,7 @@ class _Protocol(ServerProtocol):
         super().recv_frame(frame)
 
     def accept(self, request: Request) -> Response:
-        """The library's. A handshake that is none is told the version that would be one."""
+        """The library's. The answer to an invalid handshake names the version that is supported."""
         self._request_headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
             for name, value in request.headers.raw_items()
@@ -114,24 +115,27 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self.conn = self._protocol = _Protocol(logger=self.logger, extensions=[SharedDeflate()])
         self._address: Address | None = None
         self._is_counted = False
+        self._is_proxied = False
+        """The peer is a trusted proxy."""
         self._unparsed = b""
         self._parsing: asyncio.Handle | None = None
         self._upgrade_timer: asyncio.TimerHandle | None = None
         self.on_change: Callable[[], None] | None = None
         """Called when `is_open`, `is_lagging` or `send_at_once` has changed."""
         self.is_open = False
-        """Frames may be written: the handshake is over, and no end has begun on either side."""
+        """Whether frames may be written: the handshake is over, and neither side has begun to close."""
         self.is_lagging = False
-        """More than HIGH_WATER waits in our buffer; so until it has run low."""
+        """Whether more than HIGH_WATER bytes wait in our buffer; True until a quarter of that is left."""
 
     # Beginning
 
     def take_over(self, transport: asyncio.Transport, request: bytes, rest: bytes, origin: Scope) -> None:
-        """Begin on a connection whose upgrade request has come over HTTP; `rest` came behind it. `origin`: the scope
-        of that request, whose client this connection counts for."""
+        """Begin on a connection whose upgrade request has come over HTTP; `rest`: the bytes that came after it.
+        `origin`: the request's scope, which names the client that the connection counts for."""
         client = origin["client"]
         self._address = self._admission.hold(client and client[0])
         self.connection_made(transport)
+        self._is_proxied = self._admission.proxies.trusts(self.client and self.client[0])
         self.client, self.scheme = client, "wss" if origin["scheme"] == "https" else "ws"
         seconds = self._admission.limits.upgrade_seconds
         self._upgrade_timer = self.loop.call_later(seconds, self._upgrade_took_too_long)
@@ -151,8 +155,8 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER)
 
     def handle_connect(self, event: Request) -> None:
-        """uvicorn's, with our extension in the scope. An address that has too many sockets is let in only to be told
-        so: a browser's script sees a close code, but no HTTP status."""
+        """uvicorn's, with our extension in the scope. The handshake of an address that has too many sockets is accepted
+        before it is closed: a browser's script sees a close code, but no HTTP status."""
         if self._address is not None and not self._count(self._address, event):
             self._turn_away(event)
             return
@@ -165,7 +169,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         extensions[EXTENSION] = self
 
     def _count(self, address: Address, request: Request) -> bool:
-        is_forwarded = "X-Forwarded-For" in request.headers
+        is_forwarded = "X-Forwarded-For" in request.headers and not self._is_proxied
         self._is_counted = self._admission.open_socket(address, is_forwarded=is_forwarded)
         if self._is_counted:
             self._protocol.budget = SocketBudget(address, self._admission)
@@ -180,28 +184,29 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         if self.conn.state is OPEN:
             self._admission.closes[CloseCode.TOO_MANY_CONNECTIONS] += 1
             self.conn.fail(CloseCode.TOO_MANY_CONNECTIONS, "too many connections from this address")
-        self._say_goodbye()
+        self._half_close()
 
     def _answer_failed_handshake(self) -> None:
-        """A request that the library's parser refuses leaves an answer that uvicorn never sends, or none at all."""
+        """Answer a request that the library's parser has refused: uvicorn never sends the library's answer, and there
+        may be none."""
         if self.conn.handshake_exc is None or self.handshake_initiated or self.close_sent:
             return
         self.handshake_complete = True
         self._admission.refuse(Cause.HANDSHAKE)
         answer = b"".join(self.conn.data_to_send())
         self.transport.write(answer or response_bytes(BadRequest("This is not a WebSocket handshake.")))
-        self._say_goodbye()
+        self._half_close()
 
     def _upgrade_took_too_long(self) -> None:
         if not self.handshake_complete and not self.transport.is_closing():
             self.handshake_complete = True
             self.transport.write(response_bytes(Unavailable("The service is too busy.", retry_after_seconds=5)))
-            self._say_goodbye()
+            self._half_close()
             self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     async def send(self, message: Any) -> None:
-        """uvicorn's. After `accept` the bytes behind the handshake are parsed; after `close` the connection is
-        half-closed, so that a peer that has heard it does not keep us waiting."""
+        """uvicorn's. After `accept` the bytes that came after the handshake are parsed; after `close` the connection is
+        half-closed, so that the peer reads its end and closes soon."""
         closed_before = self.close_sent
         await super().send(message)
         self._set_open(self.handshake_complete and not (self.close_sent or self.transport.is_closing()))
@@ -211,7 +216,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             del self.request, self.response
             self._direct.reading.release(Hold.HANDSHAKE)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
-            # A handshake that was refused is complete too; otherwise each refusal is logged as an error.
+            # Otherwise uvicorn would log each refused handshake as an error.
             self.handshake_complete = True
         if self.close_sent and not closed_before:
             self._stop_upgrade_timer()
@@ -226,12 +231,12 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def deflates(self) -> bool:
-        """The peer takes compressed frames. Known once the handshake has been answered."""
+        """Whether the peer takes compressed frames. Known once the handshake has been answered."""
         return bool(self.conn.extensions)
 
     @property
     def send_at_once(self) -> Callable[[bytes], int]:
-        """Sends as much of a complete frame as it can and returns the bytes sent; the rest goes to `write`."""
+        """Sends as much of a complete frame as it can; returns the number of bytes sent. The rest goes to `write`."""
         return self._direct.send
 
     def write(self, data: bytes) -> None:
@@ -247,8 +252,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             self.on_change()
 
     def pause_writing(self) -> None:
-        """uvicorn's. A peer that does not read is not read either, so its pings and commands get no answers that
-        would have to be kept for it."""
+        """uvicorn's. A peer that does not read is not read either: answers to pings and commands would pile up."""
         self.is_lagging = True
         self._direct.reading.hold(Hold.LAG)
         super().pause_writing()
@@ -262,7 +266,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self._changed()
 
     def handle_ping(self) -> None:
-        """uvicorn's, until our close frame: behind that nothing may be written."""
+        """uvicorn's, until our close frame: after that nothing may be written."""
         if not self.close_sent:
             super().handle_ping()
 
@@ -315,7 +319,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
-    # Every way in which a connection ends: from then on it takes no frames.
+    # The ways in which a connection ends. From then on it takes no frames.
 
     def connection_lost(self, exc: Exception | None) -> None:
         """uvicorn's; takes the connection out of the counts."""
@@ -348,20 +352,21 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         super().shutdown()
 
     def abort(self) -> None:
-        """End the connection at once, without a word."""
+        """End the connection at once, without a close frame."""
         self.transport.abort()
 
     def cut_off(self, code: int, reason: str) -> None:
-        """Close a connection whose buffer may never empty: the code goes behind what is in it, if it goes in time."""
+        """Close a connection whose buffer may never become empty: the close frame is written after the bytes in it, and
+        the connection is aborted after `close_timeout` even if they were not read."""
         if not self.is_open:
             return
         self._set_open(False)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
         self.conn.fail(code, reason)
-        self._say_goodbye()
+        self._half_close()
 
     def keepalive_timeout(self) -> None:
-        """In place of uvicorn's: our code, and an end even if the peer reads nothing."""
+        """In place of uvicorn's: with our close code, and in bounded time even if the peer reads nothing."""
         self.pong_timer = None
         self.pending_ping_payload = None
         self.cut_off(CloseCode.NO_PONG, "no pong")
@@ -381,11 +386,11 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self._say_goodbye()
+        self._half_close()
 
-    def _say_goodbye(self) -> None:
-        """Write the last words, half-close, and wait for the peer to close: to close at once, with something unread,
-        would reset the connection, and the words be lost."""
+    def _half_close(self) -> None:
+        """Write the waiting bytes, half-close, and wait for the peer to close. A close at once, with bytes of the peer
+        unread, would reset the connection, and the peer would lose ours."""
         if self.transport.is_closing():
             return
         self.transport.write(b"".join(self.conn.data_to_send()))

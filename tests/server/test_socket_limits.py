@@ -145,7 +145,7 @@ async def test_a_connection_ends_at_once_when_its_peer_has_heard_the_code(begun:
 # Addresses
 
 
-async def test_an_address_may_have_so_many_sockets(tmp_path: Path) -> None:
+async def test_an_address_may_have_so_many_sockets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(tmp_path, sockets_per_address=3, trusted_proxies="127.0.0.9") as server:
         async with server.api() as api, AsyncExitStack() as stack:
             held = [
@@ -174,6 +174,7 @@ async def test_an_address_may_have_so_many_sockets(tmp_path: Path) -> None:
             assert (await refusals(api))["address_sockets"] == 3
             text = (await api.get("/metrics", server.admin)).text
             assert 'queue_socket_closes_total{code="4504"} 3.0' in text
+    assert "TRUSTED_PROXIES" not in caplog.text, "the proxy is named there already"
 
 
 async def test_an_address_may_come_so_often(tmp_path: Path) -> None:
