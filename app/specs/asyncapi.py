@@ -1,6 +1,6 @@
-"""The description of the live socket (AsyncAPI 3.0), put together from the very frames that it sends and reads.
+"""The AsyncAPI 3.0 document of the live socket, generated from the frames that the code sends and reads.
 
-Owns the table of server frames; client frames come from `wire.client_frames`. Tests check that the socket keeps to it.
+Owns the table of server frames; client frames come from `wire.client_frames`. Tests compare the socket with it.
 """
 
 from collections.abc import Mapping
@@ -15,12 +15,15 @@ from app.wire.schemas import Schema, components, reference
 from app.wire.websocket import CloseCode
 
 SERVER_FRAMES: Mapping[str, tuple[type, str]] = {
-    "welcome": (frames.Welcome, "The caller of the connection: the first frame, and again after `auth`."),
-    "snapshot": (frames.Snapshot, "The room as it is, in place of everything that the client had."),
+    "welcome": (frames.Welcome, "The caller of the connection. Sent first, and again after `auth`."),
+    "snapshot": (frames.Snapshot, "The room as it is now. It replaces the client's whole state."),
     "update": (frames.Update, "The events from one version to the next; their items replace those with the same id."),
-    "position": (frames.Position, "Private to the owner: where their item is now."),
-    "notice": (frames.Notice, "Private to the owner: the item has reached a milestone. Once an item and milestone."),
-    "ack": (frames.Ack, "A command was done."),
+    "position": (frames.Position, "Private to the owner: the position of their item."),
+    "notice": (
+        frames.Notice,
+        "Private to the owner: the item has reached a milestone. Sent once per item and milestone.",
+    ),
+    "ack": (frames.Ack, "A command succeeded."),
     "error": (frames.ErrorFrame, "A frame was refused; nothing was done."),
     "pong": (frames.Pong, "The answer to `ping`."),
 }
@@ -79,7 +82,7 @@ def document() -> Schema:
 
 
 HOST = "queue.example.com"
-"""Stands for the operator's host, which this document does not know (RFC 2606)."""
+"""A placeholder (RFC 2606): this document does not know the operator's host."""
 
 SERVER: Schema = {"host": HOST, "protocol": "wss", "description": "An example: the host that serves this document."}
 CONTACT: Schema = {
@@ -112,8 +115,8 @@ def _channel(messages: Mapping[str, Schema]) -> Schema:
                 "query": {
                     "type": "object",
                     "properties": {
-                        "epoch": {"type": "string", "description": "The history the client's version is of."},
-                        "since": {"type": "integer", "minimum": 0, "description": "The version it has."},
+                        "epoch": {"type": "string", "description": "The epoch of the client's version."},
+                        "since": {"type": "integer", "minimum": 0, "description": "The client's version."},
                     },
                 },
                 "headers": {"type": "object", "properties": {"Authorization": {"type": "string"}}},
@@ -160,7 +163,7 @@ def _client_messages() -> dict[str, Schema]:
 
 
 def _description(spec: CommandSpec) -> str:
-    """Its callers and its refusals: those of HTTP but for the bounds of bodies."""
+    """A command's callers and refusal codes: as over HTTP, without the codes for bodies that are too large."""
     refusals: Refusals = (Unauthorized, Unavailable, DuplicateIdempotencyKey, *spec.refuses)
     codes = ", ".join(f"`{code}`" for code in dict.fromkeys(refusal.code for refusal in refusals))
     return f"For {spec.who}. Refused with {codes}."

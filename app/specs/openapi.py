@@ -1,4 +1,4 @@
-"""The document itself: the table of operations, turned into OpenAPI 3.1 with the wire's own models."""
+"""The OpenAPI 3.1 document, generated from the table of operations and the models in `wire`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -55,12 +55,12 @@ def _whole_number(least: int, most: int, default: int) -> Schema:
 
 
 PARAMETERS: Mapping[str, Schema] = {
-    "limit": _query("limit", "At most so many.", _whole_number(1, LARGEST_LIMIT, DEFAULT_LIMIT)),
-    "skip": _query("skip", "Leave out so many first.", _whole_number(0, DEEPEST_SKIP, 0)),
-    "events": _query("limit", "At most so many on a page.", _whole_number(1, LARGEST_EVENTS_LIMIT, DEFAULT_LIMIT)),
+    "limit": _query("limit", "The most entries to return.", _whole_number(1, LARGEST_LIMIT, DEFAULT_LIMIT)),
+    "skip": _query("skip", "Entries to leave out at the beginning.", _whole_number(0, DEEPEST_SKIP, 0)),
+    "events": _query("limit", "The most events on a page.", _whole_number(1, LARGEST_EVENTS_LIMIT, DEFAULT_LIMIT)),
     "version": _query(
         "version",
-        "The room as it was at this version, from the log and with the event log's rights.",
+        "Return the room as it was at this version, from the event log and with the rights of the event log.",
         {"type": "integer", "minimum": 1, "maximum": LARGEST_VERSION},
     ),
     "afterVersion": _query(
@@ -68,14 +68,14 @@ PARAMETERS: Mapping[str, Schema] = {
         "Only events above this version of the room: `next` of the page before.",
         {"type": "integer", "minimum": 0, "maximum": LARGEST_VERSION},
     ),
-    "after": _query("after", "A cursor of this log: only what follows it.", CURSOR),
+    "after": _query("after", "A cursor of this log: only events after it.", CURSOR),
     "performer": _query("performerId", "Only this room's events.", IDENTIFIER),
     "performers": _query(
         "performerId",
         "Only these rooms; may be repeated.",
         {"type": "array", "items": IDENTIFIER, "maxItems": MOST_PERFORMERS},
     ),
-    "lastEventId": _header("Last-Event-ID", "A stream goes on after this cursor.", CURSOR),
+    "lastEventId": _header("Last-Event-ID", "A stream resumes after this cursor.", CURSOR),
     "from": _query("from", "The beginning of the span; by default a day before its end.", INSTANT),
     "to": _query("to", "The end of the span; by default now.", INSTANT),
     "operationStatus": _query("status", "Only those in this status.", {"type": "string", "enum": [*OperationStatus]}),
@@ -83,16 +83,18 @@ PARAMETERS: Mapping[str, Schema] = {
     "search": {
         **_query(
             "q",
-            "An item's id, a user's id, an escrow, the wallet's reference or six and more of its last characters, a "
-            "feature's event, or an amount of tokens.",
+            "An item's id, a user's id, an escrow's id, the wallet's reference or at least six of its last characters, "
+            "the id of a feature's event, or an amount of tokens.",
             {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
         ),
         "required": True,
     },
-    "deliveries": _query("limit", "At most so many.", _whole_number(1, LARGEST_DELIVERIES_LIMIT, DEFAULT_LIMIT)),
+    "deliveries": _query(
+        "limit", "The most attempts to return.", _whole_number(1, LARGEST_DELIVERIES_LIMIT, DEFAULT_LIMIT)
+    ),
     "sourceFeature": _query(
         "sourceFeature",
-        "For an administrator: the feature whose endpoints it is about, in place of the administrators' own.",
+        "For an administrator: the feature that owns the endpoints, in place of the administrators.",
         {"type": "string", "minLength": 1, "maxLength": 64, "pattern": NO_NUL},
     ),
     "idempotencyKey": _header(
@@ -100,7 +102,7 @@ PARAMETERS: Mapping[str, Schema] = {
         "The same key and the same body get the first answer again; another body is refused.",
         {"type": "string", "minLength": 1, "maxLength": 255},
     ),
-    "requestId": _header("X-Request-ID", "Comes back in the answer and stands in the log.", {"type": "string"}),
+    "requestId": _header("X-Request-ID", "Returned in the answer and written to the log.", {"type": "string"}),
 }
 
 EVERYWHERE: Refusals = (
@@ -113,12 +115,15 @@ EVERYWHERE: Refusals = (
     Internal,
     Unavailable,
 )
-"""Refusals that any request can meet: by the bounds on connections, heads and bodies."""
+"""Refusals that every operation can give: limits on connections, heads and bodies, and failures of the service."""
 
 HEADERS: Mapping[str, Schema] = {
     "X-Request-ID": {"description": "The caller's, or a new one.", "required": True, "schema": {"type": "string"}},
-    "Location": {"description": "Where it is.", "required": True, "schema": {"type": "string"}},
-    "Idempotent-Replayed": {"description": "The key was known.", "schema": {"type": "string", "const": "true"}},
+    "Location": {"description": "The address of the new resource.", "required": True, "schema": {"type": "string"}},
+    "Idempotent-Replayed": {
+        "description": "The key was known; this is the first answer.",
+        "schema": {"type": "string", "const": "true"},
+    },
     "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 0}},
     "WWW-Authenticate": {"description": "The scheme.", "required": True, "schema": {"type": "string"}},
 }
@@ -193,7 +198,7 @@ def _operation(operation: Operation) -> Schema:
 
 
 def _parameters(operation: Operation) -> list[Schema]:
-    # A page is there for any id; the page itself shows whether there is a room.
+    # A page is served for any id; its script shows whether the room exists.
     schema = IDENTIFIER if operation.path.startswith("/v1/") else {"type": "string"}
     in_path = [
         {"name": name, "in": "path", "required": True, "schema": schema}

@@ -47,7 +47,7 @@ MANIFEST = "application/manifest+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method of one path. A token is asked for unless `who` is empty."""
+    """One method of one path. A token is required unless `who` is empty."""
 
     method: str
     path: str
@@ -55,14 +55,14 @@ class Operation:
     summary: str
     tag: str
     who: str = ""
-    """Whose token is accepted; empty: anybody, without one."""
+    """The callers whose tokens are accepted; empty: no token is needed."""
     public: bool = False
-    """Anybody may ask without a token where PUBLIC_ROOMS is on."""
+    """No token is needed where PUBLIC_ROOMS is on."""
     body: type[Request] | None = None
     parameters: Sequence[str] = ()
-    """Of PARAMETERS, beside those of the path and the ones that every operation has."""
+    """Keys of `openapi.PARAMETERS`, beside the path's parameters and those that every operation has."""
     answers: Mapping[int, type | str | None]
-    """By status: the shape of the JSON, a media type of its own, or None for no content."""
+    """By status: the shape of the JSON, the media type of any other content, or None for no content."""
     refuses: Refusals = ()
     notes: str = ""
 
@@ -70,8 +70,8 @@ class Operation:
 TAGS: Mapping[str, str] = {
     "Items": "Paid requests: intake, state, position, audit trail, and the commands of the performer's side.",
     "Rooms": "A performer's queue, its settings, its history and its figures.",
-    "Users": "What one user has asked for, over all rooms.",
-    "Event log": "Everything that has happened, durable and in order, by the page or as a stream.",
+    "Users": "One user's items in all rooms.",
+    "Event log": "All events, durable and in order, by the page or as a stream.",
     "Webhooks": "Endpoints that events are delivered to: signed (Standard Webhooks), at least once, in order by room.",
     "Push": "Notifications to the browsers of viewers who have asked for them (Web Push).",
     "Administration": "All rooms, their sockets and figures, and the wallet operations.",
@@ -133,14 +133,14 @@ OPERATIONS: tuple[Operation, ...] = (
             QueueClosed,
             RateLimitExceeded,
         ),
-        notes="The idempotency key is needed, in the body or as the header. 200 in place of 201: the key was known, "
-        "and this is the answer it got then.",
+        notes="The idempotency key is required, in the body or as the header. 200 in place of 201: the key was known, "
+        "and this is the first answer again.",
     ),
     _get(ITEM_PATH, "item", "An item", "Items", shapes.WholeItem, who=OWNERS, refuses=READ_ITEM),
     _get(
         f"{ITEM_PATH}/position",
         "position",
-        "Its place and its estimated wait",
+        "Its position and its estimated wait",
         "Items",
         shapes.PositionShape,
         who=OWNERS,
@@ -173,7 +173,7 @@ OPERATIONS: tuple[Operation, ...] = (
         SETTINGS,
         "Rooms",
         shapes.RoomShape,
-        notes="Only what is given changes. A room comes to be with its first intake or setting.",
+        notes="Only the given fields change. A room is created by its first intake or setting.",
     ),
     _get(
         f"{ROOM_PATH}/depth",
@@ -188,7 +188,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         f"{ROOM_PATH}/outlook",
         "outlook",
-        "What a new request would wait, and how good such estimates have been lately",
+        "The estimated wait of a new request, and how accurate such estimates have been lately",
         "Rooms",
         shapes.OutlookShape,
         who="anybody with a token",
@@ -210,7 +210,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         f"{ROOM_PATH}/analytics",
         "analytics",
-        "A room's figures over a span: counts, waits, rates, tokens, how good the estimate was",
+        "A room's figures over a span: counts, waits, rates, tokens, accuracy of the estimates",
         "Rooms",
         report_shapes.Analytics,
         who=Who.STAGE,
@@ -220,7 +220,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         f"{ROOM_PATH}/timeline",
         "timeline",
-        "What happened in a room over a span: who did it, why, what was told, what money moved",
+        "A room's events over a span: actors, reasons, estimates sent, tokens moved",
         "Rooms",
         timeline_shapes.TimelineShape,
         who=Who.STAGE,
@@ -242,7 +242,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="GET",
         path="/v1/events",
         name="events",
-        summary="The durable event log, in an order in which nothing appears late",
+        summary="The durable event log, in order; no event is inserted later",
         tag="Event log",
         who="a feature (its own events), the performer or a moderator (their room's), an administrator",
         parameters=("after", "events", "performer", "lastEventId"),
@@ -250,7 +250,7 @@ OPERATIONS: tuple[Operation, ...] = (
         refuses=(*LISTING, RateLimitExceeded),
         notes="With `Accept: text/event-stream` the log as it grows: each event as `id` (its cursor) and `data` (the "
         "event as JSON). The stream begins after `Last-Event-ID`, else after `after`, else at the beginning; a comment "
-        "comes at least every 15 s; it ends when the token expires or the service stops, and goes on where it ended.",
+        "comes at least every 15 s. The stream ends when the token expires or the service stops; the next one resumes.",
     ),
     _get(
         "/v1/webhooks",
@@ -273,14 +273,14 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=("sourceFeature",),
         answers={201: webhook_shapes.WebhookShape, 200: webhook_shapes.WebhookShape},
         refuses=(*TOKEN, Forbidden, InvalidRequest),
-        notes="A new endpoint gets what happens from now on, and its secret is in this answer only. `rotateSecret` "
-        "makes another secret for one that exists; the old one signs beside it for 24 hours. "
+        notes="A new endpoint gets the events from now on; its secret is in this answer only. `rotateSecret` gives an "
+        "existing endpoint a new secret; for 24 hours deliveries are signed with the old one as well. "
         "A change resumes a parked endpoint.",
     ),
     _get(
         "/v1/webhooks/{name}",
         "webhook",
-        "A webhook endpoint and how deliveries to it go",
+        "A webhook endpoint and the state of its deliveries",
         "Webhooks",
         webhook_shapes.WebhookShape,
         who=WEBHOOK_OWNERS,
@@ -312,7 +312,7 @@ OPERATIONS: tuple[Operation, ...] = (
         method="POST",
         path="/v1/webhooks/{name}/test",
         name="test_webhook",
-        summary="Send one signed `webhook.test` now, and say how it went",
+        summary="Send one signed `webhook.test` now and return the outcome",
         tag="Webhooks",
         who=WEBHOOK_OWNERS,
         body=EmptyRequest,
@@ -343,9 +343,9 @@ OPERATIONS: tuple[Operation, ...] = (
         body=PushSubscriptionRequest,
         answers={201: push_shapes.PushSubscriptionShape, 200: push_shapes.PushSubscriptionShape},
         refuses=(*TOKEN, Forbidden, InvalidRequest, NotFound),
-        notes="The browser chooses the name and keeps it. An endpoint belongs to one subscription: another one that "
-        "has it ends. A user has at most 10, beyond which the one that was renewed longest ago goes; so does each that "
-        "was not renewed for 90 days. 404 where no notifications are sent.",
+        notes="The browser chooses the name and keeps it. An endpoint belongs to one subscription: any other with the "
+        "same endpoint is removed. A user has at most 10 subscriptions; an eleventh removes the one that was renewed "
+        "longest ago. A subscription that is not renewed for 90 days is removed. 404 where no notifications are sent.",
     ),
     Operation(
         method="DELETE",
@@ -370,14 +370,14 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         "/v1/admin/items",
         "search_items",
-        "The items that somebody's words belong to, newest first",
+        "The items that a search finds, newest first",
         "Administration",
         admin_shapes.FoundItems,
         who=ADMIN,
         parameters=("search", "limit"),
         refuses=LISTING,
-        notes="A feature's event and the end of a reference are looked for among the newest 20,000 items; all else in "
-        "all of them.",
+        notes="The id of a feature's event and the end of a reference are searched in the newest 20,000 items, "
+        "everything else in all items.",
     ),
     _get(
         "/v1/admin/audiences",
@@ -388,8 +388,8 @@ OPERATIONS: tuple[Operation, ...] = (
         who=ADMIN,
         parameters=("performers", "limit", "skip"),
         refuses=LISTING,
-        notes="A room that is not listed is watched by nobody. The figures of other processes are some seconds old; "
-        "`processes` is how many are in it.",
+        notes="A room without a socket is not listed. The figures of other processes are some seconds old; "
+        "`processes` is the number of processes that are included.",
     ),
     Operation(
         method="POST",
@@ -446,7 +446,7 @@ OPERATIONS: tuple[Operation, ...] = (
         body=RetryOperationsRequest,
         answers={200: admin_shapes.RetriedShape},
         refuses=COMMAND,
-        notes="At most 10,000 in one request, and as many as its seconds allow; ask again until none is retried.",
+        notes="One request retries at most 10,000 operations, fewer if time runs out. Repeat it until none is retried.",
     ),
     Operation(
         method="POST",
@@ -465,7 +465,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         "/v1/admin/wallet-check",
         "last_wallet_check",
-        "What the last comparison with the wallet came to, wherever it was made",
+        "The result of the last comparison with the wallet, by any process or the command line",
         "Administration",
         admin_shapes.WalletCheckShape,
         who=ADMIN,
@@ -475,15 +475,15 @@ OPERATIONS: tuple[Operation, ...] = (
         method="POST",
         path="/v1/admin/wallet-check",
         name="wallet_check",
-        summary="Compare the open and recent escrows with the wallet's own word, part by part",
+        summary="Compare the open and recent escrows with the wallet, one part per request",
         tag="Administration",
         who=ADMIN,
         body=WalletCheckRequest,
         answers={200: admin_shapes.WalletCheckPart},
         refuses=LISTING,
-        notes="An answer holds the part that can be compared in time. Send its `next` until that is null: then the "
-        "result is recorded for the metrics. Nothing of the queue is changed. 503 while the wallet cannot be asked, "
-        "and while a process already compares.",
+        notes="An answer covers the escrows that could be compared in time. Send its `next` until that is null; then "
+        "the result is recorded for the metrics. The queue is not changed. 503 while the wallet cannot be asked, "
+        "and while another comparison runs.",
     ),
     _get("/healthz", "healthz", "Whether the process is alive", "Service", shapes.HealthShape),
     Operation(
@@ -497,14 +497,14 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         "/metrics",
         "metrics",
-        "What a Prometheus server scrapes; for this machine, METRICS_TOKEN and administrators",
+        "Metrics for a Prometheus server; for this machine, METRICS_TOKEN and administrators",
         "Service",
         TEXT,
         refuses=(*TOKEN, Forbidden),
     ),
     _get("/openapi.json", "openapi", "This document", "Service", dict),
     _get("/asyncapi.json", "asyncapi", "The live socket's frames (AsyncAPI 3.0)", "Service", dict),
-    _get("/docs", "docs", "This document, to read", "Pages", HTML),
+    _get("/docs", "docs", "This document as a page", "Pages", HTML),
     _get("/docs/guides", "guides", "The list of guides", "Pages", HTML),
     _get("/docs/guides/{name}", "guide", "A guide", "Pages", HTML, refuses=(NotFound,)),
     _get("/", "index", "The front page", "Pages", HTML),
@@ -512,7 +512,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _get(
         "/watch/{performerId}/manifest.webmanifest",
         "manifest",
-        "What a browser needs to install the viewer's page",
+        "The web app manifest, with which a browser installs the viewer's page",
         "Pages",
         MANIFEST,
         refuses=(NotFound,),

@@ -1,7 +1,7 @@
 """The shapes of the live socket as TypeScript declarations, made from the AsyncAPI document.
 
-The hand-written declarations of `static/v1/` import them. A schema that cannot be told exactly is refused: a type that
-is guessed would be believed.
+The hand-written declarations of `static/v1/` import them. A schema without an exact TypeScript type is refused, because
+users would rely on a guessed type.
 """
 
 import json
@@ -21,14 +21,14 @@ _PRIMITIVES = {"string": "string", "integer": "number", "number": "number", "boo
 
 
 def declarations() -> str:
-    """The module `protocol.d.ts`. Raises ValueError for a schema that it cannot tell."""
+    """The module `protocol.d.ts`. Raises ValueError for a schema without an exact TypeScript type."""
     document = asyncapi.document()
     components = document["components"]
     parts = [_HEAD, *(_declared(name, schema) for name, schema in components["schemas"].items())]
     for union, operations, meaning in (
-        ("ServerFrame", ("send",), "Whatever the service sends."),
-        ("ClientFrame", ("receive", "command"), "Whatever a client sends."),
-        ("Command", ("command",), "What a client can have done; each is answered by `ack` or `error` with its `id`."),
+        ("ServerFrame", ("send",), "Every frame that the service sends."),
+        ("ClientFrame", ("receive", "command"), "Every frame that a client sends."),
+        ("Command", ("command",), "The commands of a client; each is answered by `ack` or `error` with its `id`."),
     ):
         names = (_name(each) for operation in operations for each in document["operations"][operation]["messages"])
         payloads = (components["messages"][name]["payload"] for name in names)
