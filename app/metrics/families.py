@@ -10,7 +10,8 @@ Labels = TypeVar("Labels", bound=tuple[object, ...])
 N = TypeVar("N", int, float)
 
 
-def by_one(numbers: Mapping[str, N]) -> dict[tuple[str], N]:
+def by_label(numbers: Mapping[str, N]) -> dict[tuple[str], N]:
+    """`numbers` in the form of families with one label."""
     return {(label,): number for label, number in numbers.items()}
 
 

@@ -10,11 +10,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from app.domain.operation import OperationStatus
 from app.domain.webhook import EndpointStatus
-from app.metrics.families import by_one, counter, gauge
+from app.metrics.families import by_label, counter, gauge
 
 
 class Traffic(Protocol):
-    """Frames and bytes sent to sockets."""
+    """Counters of frames, events and slow sockets (`live.watched_room.Traffic`)."""
 
     frames: int
     events: int
@@ -49,24 +49,24 @@ class Disk(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseReadings:
-    """The numbers that only the database has."""
+    """The numbers that are read from the database."""
 
     operations: Mapping[str, int]
     """Wallet operations by status."""
     oldest_open_operation_seconds: float
-    """Since the oldest operation was ordered that is neither done nor dead; 0 if there is none."""
+    """Age of the oldest operation that is neither done nor dead; 0 if there is none."""
     webhook_endpoints: Mapping[str, int]
     """By status."""
     push_subscriptions: int
     wallet_differences: float
     """Differences in the last comparison with the wallet; NaN: there has been none."""
     wallet_check_age_seconds: float
-    """Since that one ended; NaN: there has been none."""
+    """Since the end of that comparison; NaN: there has been none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """Where the numbers are that others keep."""
+    """The sources of the numbers that other parts keep."""
 
     waiting_commands: Callable[[], int]
     lane_wait_seconds: Callable[[], float]
@@ -85,9 +85,8 @@ class Readings:
     pushes: Mapping[str, int]
     """Push notifications by outcome; empty: none are sent."""
     database: Callable[[], Awaitable[DatabaseReadings]]
-    """Asks the database."""
     disk: Callable[[], Disk | None]
-    """None: the database is on another machine, or its files cannot be looked at."""
+    """None: the database is on another machine, or its files cannot be read."""
     connections: Callable[[], int]
     silent_connections: Callable[[], int]
     connection_capacity: Callable[[], int]
@@ -97,13 +96,13 @@ class Readings:
 
 
 def metrics_of(readings: Readings, database: DatabaseReadings | None) -> Iterator[Metric]:
-    """All of them. `database`: its answer; None: it gave none."""
+    """The metrics of all readings. `database` is None if the database did not answer."""
     yield from _gauges(readings)
     yield from _totals(readings)
     state = readings.breaker.state
     states = {(str(other),): int(other is state) for other in type(state)}
     yield gauge("queue_wallet_breaker", "1 for the state the wallet's breaker is in.", states, "state")
-    yield gauge("queue_items", "Items in the queues; the same in every process.", by_one(readings.items()), "status")
+    yield gauge("queue_items", "Items in the queues; the same in every process.", by_label(readings.items()), "status")
     if database is not None:
         yield from _of_database(database)
     if (disk := readings.disk()) is not None:
@@ -116,7 +115,7 @@ def _gauges(readings: Readings) -> Iterator[Metric]:
         ("queue_lane_waiting_commands", "Commands in the lanes' mailboxes.", readings.waiting_commands),
         (
             "queue_lane_wait_seconds",
-            "How long the oldest command has waited that is not answered yet.",
+            "How long the oldest unanswered command has waited.",
             readings.lane_wait_seconds,
         ),
         (
@@ -135,13 +134,17 @@ def _gauges(readings: Readings) -> Iterator[Metric]:
         ),
         (
             "queue_heartbeat_age_seconds",
-            "Since the database last took a process's heartbeat.",
+            "Since the last heartbeat of a process that the database accepted.",
             readings.heartbeat_age_seconds,
         ),
         ("queue_connections", "TCP connections of clients.", readings.connections),
-        ("queue_silent_connections", "Of these, without a request.", readings.silent_connections),
-        ("queue_connection_capacity", "TCP connections there are descriptors for.", readings.connection_capacity),
-        ("queue_addresses", "Addresses of clients that are counted.", readings.addresses),
+        (
+            "queue_silent_connections",
+            "TCP connections of clients that are open without a request.",
+            readings.silent_connections,
+        ),
+        ("queue_connection_capacity", "TCP connections that the descriptors allow.", readings.connection_capacity),
+        ("queue_addresses", "Client addresses with a connection or a recent request.", readings.addresses),
     )
     for name, meaning, read in gauges:
         yield GaugeMetricFamily(name, meaning, value=read())
@@ -150,19 +153,19 @@ def _gauges(readings: Readings) -> Iterator[Metric]:
 def _totals(readings: Readings) -> Iterator[Metric]:
     totals = (
         ("queue_socket_frames_total", "Frames written to sockets of rooms.", readings.traffic.frames),
-        ("queue_room_events_total", "Events told to watched rooms, once a room.", readings.traffic.events),
+        ("queue_room_events_total", "Events sent to watched rooms, each counted once.", readings.traffic.events),
         ("queue_sockets_lagged_total", "How often a socket fell behind.", readings.traffic.lagged),
         ("queue_sockets_cut_off_total", "Sockets cut off because they did not catch up.", readings.traffic.cut_off),
-        ("queue_wallet_breaker_opened_total", "How often the wallet was left alone.", readings.breaker.opened_count),
+        ("queue_wallet_breaker_opened_total", "How often the wallet's breaker opened.", readings.breaker.opened_count),
     )
     for name, meaning, total in totals:
         yield CounterMetricFamily(name, meaning, value=total)
     meaning = "Connections, handshakes, requests and frames that were refused or ended, by cause."
-    yield counter("queue_refusals_total", meaning, by_one(readings.refusals), "cause")
+    yield counter("queue_refusals_total", meaning, by_label(readings.refusals), "cause")
     attempts = {"delivered": readings.deliveries.delivered, "failed": readings.deliveries.failed}
-    yield counter("queue_webhook_deliveries_total", "Attempts to deliver an event.", by_one(attempts), "outcome")
-    meaning = "What came of push notifications and of the attempts to send them."
-    yield counter("queue_push_total", meaning, by_one(readings.pushes), "outcome")
+    yield counter("queue_webhook_deliveries_total", "Attempts to deliver an event.", by_label(attempts), "outcome")
+    meaning = "Push notifications and attempts to send them, by outcome."
+    yield counter("queue_push_total", meaning, by_label(readings.pushes), "outcome")
 
 
 def _of_database(database: DatabaseReadings) -> Iterator[Metric]:

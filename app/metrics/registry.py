@@ -1,9 +1,8 @@
 """The metrics: names, counters, and their text in the format of Prometheus.
 
-One `Metrics` an application, with a registry of its own. Parts of the service count into it through the methods and
-counters they were handed; what is only looked at (gauges, totals kept elsewhere) is read from `Readings` at a scrape.
-Everything is counted on the event loop, without a lock. Where a process is one of several workers, its figures and the
-others' are added up before they are `written`.
+An application has one `Metrics` with its own registry. Parts of the service count through the methods and counters that
+they were given; gauges and totals that other parts keep are read from `Readings` at a scrape. Everything is counted on
+the event loop, without a lock. If the process is one of several workers, the text has the metrics of all of them.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ from prometheus_client.registry import Collector
 from app.domain.event import Event, EventName
 from app.domain.item import Status
 from app.domain.operation import OperationKind
-from app.metrics.families import by_one, counter, gauge
+from app.metrics.families import by_label, counter, gauge
 from app.metrics.readings import DatabaseReadings, Readings, metrics_of
 from app.metrics.workers import WorkerMetrics
 
@@ -44,8 +43,8 @@ BATCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 WALLET_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCH_COMMANDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-LONGEST_QUESTION_SECONDS = 1.0
-"""How long a scrape waits for the database; then it does without."""
+LONGEST_QUERY_SECONDS = 1.0
+"""How long a scrape waits for the database; after that its numbers are left out."""
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -72,7 +71,7 @@ class _Distribution:
         self.total += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them."""
+        """Upper bounds and cumulative counts, as Prometheus expects them."""
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True))
 
@@ -84,17 +83,17 @@ class Metrics(Collector):
         database: str,
         close_codes: Iterable[int],
         workers: WorkerMetrics | None = None,
-        database_seconds: float = LONGEST_QUESTION_SECONDS,
+        database_seconds: float = LONGEST_QUERY_SECONDS,
     ) -> None:
-        """`close_codes`: the ones of the protocol; all others are counted as one. `workers`: where
-        those of one machine write their metrics, if there are several. `database_seconds`: how long the database
-        may take to answer; then its numbers are left out."""
+        """`close_codes`: those of the protocol; all others are counted as one. `workers`: the place where several
+        workers of one machine exchange their metrics; None: there is one. `database_seconds`: how long the database
+        may take to answer; after that its numbers are left out."""
         self._workers = workers
         self._database_seconds = database_seconds
         self.intakes: Counter[str] = Counter()
         """By result: queued, replayed or the code of the refusal."""
         self.closes: Counter[int] = Counter()
-        """By the code a socket was closed with."""
+        """Ended sockets by their close code."""
         self._database = database
         self._close_codes = frozenset(close_codes)
         self._requests: Counter[tuple[str, str, int]] = Counter()
@@ -136,30 +135,30 @@ class Metrics(Collector):
                 self._ended[status] += 1
 
     def wallet_call(self, kind: str, outcome: str, seconds: float) -> None:
-        """A call of the wallet: an operation's kind or ESCROW, and its outcome."""
+        """A call to the wallet; `kind` is an operation's kind or ESCROW."""
         self._wallet_calls[kind, outcome] += 1
         self._wallet_seconds[kind].add(seconds)
 
     # Reading
 
     def watch(self, readings: Readings) -> None:
-        """Adds these to the metrics."""
+        """Add `readings` to the metrics."""
         self._readings = readings
 
     async def text(self) -> bytes:
         """The metrics in the text format of Prometheus."""
-        await self._ask_the_database()
+        await self._read_database()
         families = list(self._registry.collect())
         if self._workers is not None:
             families = await asyncio.to_thread(self._workers.merged, families)
-        return await asyncio.to_thread(written, families)
+        return await asyncio.to_thread(render, families)
 
     async def write(self) -> None:
-        """Write this worker's metrics for the others. Called regularly, and at the end."""
+        """Write this worker's metrics for the others. Called at intervals and once at shutdown."""
         if self._workers is not None:
             await asyncio.to_thread(self._workers.write, list(self._registry.collect()))
 
-    async def _ask_the_database(self) -> None:
+    async def _read_database(self) -> None:
         self._database_readings = None
         if self._readings is None:
             return
@@ -167,11 +166,11 @@ class Metrics(Collector):
             async with asyncio.timeout(self._database_seconds):
                 self._database_readings = await self._readings.database()
         except Exception:
-            # A database that does not answer must not hide the rest: that is when the rest is looked at.
+            # The other metrics are needed most while the database does not answer.
             return
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, for the registry."""
+        """Every metric but the process's own; called by the registry."""
         info = {(self._database, VERSION): 1}
         yield gauge("queue_info", "The database and the release of this process.", info, "database", "version")
         yield counter("queue_http_requests_total", "Answered requests.", self._requests, "method", "route", "status")
@@ -195,17 +194,17 @@ class Metrics(Collector):
             buckets=self._batch_seconds.buckets(),
             sum_value=self._batch_seconds.total,
         )
-        meaning = "Items that have reached a status that ends them."
-        yield counter("queue_items_ended_total", meaning, by_one(self._ended), "status")
+        meaning = "Items that have reached this end status."
+        yield counter("queue_items_ended_total", meaning, by_label(self._ended), "status")
         yield counter("queue_commands_total", "Decided commands.", self._commands, "command", "outcome")
-        yield counter("queue_intakes_total", "Intakes over HTTP.", by_one(self.intakes), "result")
+        yield counter("queue_intakes_total", "Intakes over HTTP.", by_label(self.intakes), "result")
         known = Counter[str]()
         for code, number in self.closes.items():
             known[str(code) if code in self._close_codes else OTHER] += number
-        yield counter("queue_socket_closes_total", "Sockets that have ended.", by_one(known), "code")
-        yield counter("queue_wallet_calls_total", "Calls of the wallet.", self._wallet_calls, "kind", "outcome")
+        yield counter("queue_socket_closes_total", "Sockets that have ended.", by_label(known), "code")
+        yield counter("queue_wallet_calls_total", "Calls to the wallet.", self._wallet_calls, "kind", "outcome")
         calls = HistogramMetricFamily(
-            "queue_wallet_call_seconds", "From a call of the wallet until its answer or failure.", labels=("kind",)
+            "queue_wallet_call_seconds", "From a call to the wallet until its answer or failure.", labels=("kind",)
         )
         for kind, distribution in self._wallet_seconds.items():
             calls.add_metric((kind,), distribution.buckets(), distribution.total)
@@ -222,6 +221,6 @@ class _Collected(Collector):
         return self.families
 
 
-def written(families: Sequence[Metric]) -> bytes:
-    """The text of the collected metrics; some milliseconds' work."""
+def render(families: Sequence[Metric]) -> bytes:
+    """The collected metrics in the text format of Prometheus. Takes some milliseconds."""
     return generate_latest(_Collected(families))

@@ -1,8 +1,8 @@
-"""The metrics of several workers of one machine, merged: each writes its own into a folder that all of them know.
+"""Merges the metrics of several workers on one machine: each writes its own into a folder that all of them know.
 
 A scrape reaches one of the workers and returns the metrics of all. Counters of a worker that has died are kept, so that
-no total falls; gauges are those of the workers that live. A worker lives as long as it holds
-the lock on its file, which the system lets go whatever it dies of.
+no total falls; gauges are those of living workers. A worker lives as long as it holds the lock on its file; the kernel
+releases the lock however the process ends.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ import orjson
 from prometheus_client import Metric
 
 FOLDER = "PERFORMANCE_QUEUE_WORKER_METRICS"
-"""The environment variable by which a parent tells its workers where the folder is."""
+"""The environment variable with the folder's path, set by the parent for its workers."""
 
 OWN_ONLY = frozenset(
     {
@@ -30,7 +30,7 @@ OWN_ONLY = frozenset(
         "queue_push_subscriptions",
     }
 )
-"""The same in every process, so one's own is the newest."""
+"""The same in every process: a worker takes its own, which is the newest."""
 _NOT_ADDED: dict[str, Callable[[float, float], float]] = {
     "queue_info": max,
     "queue_lane_wait_seconds": max,
@@ -39,11 +39,11 @@ _NOT_ADDED: dict[str, Callable[[float, float], float]] = {
     "queue_heartbeat_age_seconds": max,
     "process_start_time_seconds": min,
 }
-"""Gauges of which a sum says nothing."""
+"""Gauges whose sum has no meaning, and the function that merges two of their values."""
 
 
 class WorkerMetrics:
-    """One worker's place in the folder. `with` holds it. Blocking calls, for a thread."""
+    """One worker's files in the folder; `with` holds the lock. `write` and `merged` block: call them in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -61,11 +61,11 @@ class WorkerMetrics:
         os.close(self._lock)
 
     def write(self, families: Iterable[Metric]) -> None:
-        """Write this worker's metrics where the others find them."""
+        """Replace this worker's file of metrics."""
         path = self._folder / f"{self._name}.json"
         draft = path.with_suffix(".draft")
         draft.write_bytes(orjson.dumps([_values(family) for family in families]))
-        draft.replace(path)  # nobody reads half of it
+        draft.replace(path)  # atomic, so that nobody reads half of it
 
     def merged(self, families: Sequence[Metric]) -> list[Metric]:
         """This worker's metrics with those of all others, dead or alive."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from app.metrics.registry import written
+from app.metrics.registry import render
 from app.metrics.workers import WorkerMetrics
 
 
@@ -31,7 +31,7 @@ def metrics_of(number: int) -> list[Metric]:
 
 
 def lines(families: Sequence[Metric]) -> dict[str, float]:
-    text = written(families).decode()
+    text = render(families).decode()
     pairs = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in pairs}
 
