@@ -1,10 +1,10 @@
-"""Sends the notices that subscribers are owed, driven by the event log.
+"""Sends push notifications to subscribers, driven by the event log.
 
-One process at a time holds the lease: it reads the log behind a cursor in the database, writes down what each
-subscription is to be told, in one transaction with the cursor, and sends that. A restart goes on there; what was under
-way is sent again, and a browser shows one notification for an item. What a notice says is decided when it is sent, from
-how things are by then: one that is not true any more is dropped. A push service that is slow or away takes a few of the
-places, so that the others are served; a notice runs out within minutes, one about tokens within an hour.
+One process at a time holds the lease. It reads the log after a cursor in the database, stores a notice for each
+subscription in one transaction with the new cursor, and sends the notices. A restart continues at the cursor; attempts
+under way are made again, and a browser shows one notification per item. The text of a notice is made when it is sent,
+from the item's state at that time; a notice that is no longer true is dropped. A push service that is slow or away
+takes only AT_ONE_ORIGIN of the AT_ONCE places. A notice expires within minutes, one about tokens within an hour.
 """
 
 import asyncio
@@ -33,16 +33,19 @@ from app.webhooks.posting import Answer, Posting
 from app.wire.encoding import encode
 
 AT_ONCE = 64
+"""Attempts under way at a time."""
 AT_ONE_ORIGIN = 8
+"""The attempts of these that may go to one push service."""
 POLL_SECONDS = 2.0
-"""How soon is noticed what another process has committed, and what is due again."""
+"""Between two reads of the log while nothing wakes the pusher: events of other processes, and retries."""
 SOON_SECONDS = 0.1
-"""Between two looks at the log while events are committed: on a busy site one look serves many."""
+"""Between two reads of the log while events are committed, so that one read serves many events."""
 LEASE = timedelta(seconds=30)
 RETRIES = RetryPolicy(base=2.0, most=300.0)
 GONE = (404, 410)
 """The browser has ended the subscription (RFC 8030 section 7.3)."""
 AGAIN = (408, 425, 429)
+"""Tried again, as is any 5xx."""
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +55,14 @@ class Outcome(StrEnum):
 
     DELIVERED = "delivered"
     RETRIED = "retried"
-    """Put off: the push service is away or busy."""
+    """To be sent later: the push service is away or busy."""
     EXPIRED = "expired"
     OUTDATED = "outdated"
-    """Not true any more, and not sent."""
+    """No longer true, and not sent."""
     GONE = "gone"
-    """With the subscription."""
+    """Removed together with its subscription."""
     REFUSED = "refused"
+    """Refused by the push service, or not sendable."""
 
 
 class _Flight(NamedTuple):
@@ -80,7 +84,7 @@ class Pusher:
         random: Random,
         holder: str,
     ) -> None:
-        """`clock`: that of the rooms. `holder`: this process's name in the lease."""
+        """`clock`: the clock of the rooms. `holder`: this process's name in the lease."""
         self._queries = queries
         self._lanes = lanes
         self._posting = posting
@@ -99,7 +103,7 @@ class Pusher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Send what is due, again and again. Cancelling it cancels the attempts under way; they are made again."""
+        """Send due notices until cancelled. Attempts that this cancels are made again by the next holder."""
         try:
             while True:
                 self._wake.clear()
@@ -125,7 +129,7 @@ class Pusher:
             return
 
     async def _holds_lease(self) -> bool:
-        """Whether this process is the one. Renews in time, and clears up as often."""
+        """Return whether this process holds the lease. Takes or renews it; each time, removes expired rows as well."""
         now, held = self._clock(), self._progress
         if held is not None and held.lease_until - now > LEASE / 2:
             return True
@@ -146,7 +150,7 @@ class Pusher:
         return True
 
     async def _release(self) -> None:
-        """Let another process go on at once."""
+        """End the lease, so that another process can continue at once."""
         held, self._progress = self._progress, None
         if held is None:
             return
@@ -156,7 +160,7 @@ class Pusher:
             return  # the lease ends by itself
 
     async def _read(self) -> bool:
-        """Take in the next events; returns whether these were all."""
+        """Store the notices of the next events; returns whether the end of the log was reached."""
         held, now = self._progress, self._clock()
         if held is None:
             return True
@@ -175,7 +179,7 @@ class Pusher:
         self._progress = Progress(cursor=cursor, holder=self._holder, lease_until=until) if stands else None
 
     async def _begin_due(self) -> None:
-        """Start an attempt for each notice that is due, as many as there are places."""
+        """Start an attempt for each due notice, up to AT_ONCE and AT_ONE_ORIGIN."""
         if self._progress is None or len(self._flights) >= AT_ONCE:
             return
         now = self._clock()
@@ -205,12 +209,12 @@ class Pusher:
             try:
                 await self._send(notice, subscription)
             except (ValueError, TypeError, LookupError) as error:
-                # A mistake of ours would be made again.
+                # An error in this code would happen again at every attempt.
                 _log_failure(notice, error)
                 await self._finish(notice, Outcome.REFUSED)
         except QueueError as refusal:
             log.warning("a push notification about item %s waits (%s)", notice.item_id, refusal.code)
-            # It keeps its place meanwhile: it may have been sent and could not be recorded.
+            # The flight goes on during the pause: the message may have been sent, and only the record failed.
             await asyncio.sleep(RETRIES.pause(notice.attempts + 1, self._random))
 
     async def _send(self, notice: Notice, subscription: Subscription) -> None:
@@ -246,7 +250,9 @@ class Pusher:
                 await self._lanes.run(lambda connection: push.postpone(connection, notice, again_at))
                 self.outcomes[Outcome.RETRIED] += 1
         else:
-            log.warning("a push service refused what item %s has to say: it answered %s", notice.item_id, answer.status)
+            log.warning(
+                "a push service refused the notice about item %s: it answered %s", notice.item_id, answer.status
+            )
             await self._finish(notice, Outcome.REFUSED)
 
     async def _finish(self, notice: Notice, outcome: Outcome) -> None:
@@ -255,13 +261,13 @@ class Pusher:
 
 
 def _log_failure(notice: Notice, error: BaseException) -> None:
-    """Without the error's own text, which may hold the endpoint."""
+    """Log without the error's own text, which may hold the endpoint."""
     trace = "".join(format_tb(error.__traceback__))
-    log.error("telling about item %s failed: %s\n%s", notice.item_id, type(error).__name__, trace)
+    log.error("a push notification about item %s failed: %s\n%s", notice.item_id, type(error).__name__, trace)
 
 
 def _payload(notice: Notice, text: Text) -> bytes:
-    """The message as the service worker reads it. A browser shows one notification with a tag, the latest."""
+    """The message for the page's service worker. A browser shows the latest notification with a given tag."""
     return encode(
         {
             "title": text.title,
@@ -274,6 +280,6 @@ def _payload(notice: Notice, text: Text) -> bytes:
 
 
 def _topic(notice: Notice) -> str:
-    """A push service keeps the last message of a topic for a browser that is away (RFC 8030 section 5.4). The name
-    says nothing about the item."""
+    """The item's topic: a push service keeps only the last message of a topic for a browser that is away (RFC 8030
+    section 5.4). It is a hash, so that the service does not learn the item's id."""
     return base64.urlsafe_b64encode(hashlib.sha256(notice.item_id.encode()).digest()[:24]).decode()

@@ -24,7 +24,7 @@ class PushSubscriptions:
     def __init__(
         self, *, lanes: Lanes, targets: Targets, clock: Callable[[], datetime], public_key: str | None
     ) -> None:
-        """`public_key`: with which browsers subscribe; None: no notifications are sent."""
+        """`public_key`: the key that browsers subscribe with; None: no notifications are sent."""
         self._lanes = lanes
         self._targets = targets
         self._clock = clock
@@ -34,7 +34,7 @@ class PushSubscriptions:
         self, user_id: str, name: str, *, endpoint: str, p256dh: str, auth: str, language: Language
     ) -> Stored:
         """Make a subscription or renew it. Raises NotFound where no notifications are sent, InvalidRequest for an
-        endpoint that may not be called and for keys that are none."""
+        endpoint that may not be called and for invalid keys."""
         if self.public_key is None:
             raise NotFound("This service sends no push notifications.")
         self._targets.check(endpoint, "endpoint")

@@ -1,4 +1,4 @@
-"""The texts of notifications, in the words of the viewer's page: keys and texts are those of static/messages."""
+"""The texts of notifications; keys and texts are those of the viewer's page (static/messages)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from app.domain.push import Language, Moment
 from app.domain.room import Room
 
 LONGEST_TITLE = 60
-"""Characters of a title that somebody has written: a lock screen shows no more."""
+"""Characters of an item's title that are shown; a lock screen has room for no more."""
 
 Message = str | tuple[str, str]
-"""A text, or one for a single thing and one for all other numbers."""
+"""A text, or its singular and its plural form."""
 
 MESSAGES: Mapping[Language, Mapping[str, Message]] = {
     Language.EN: {
@@ -71,7 +71,7 @@ class Text:
 
 
 def text_of(moment: Moment, item: Item, room: Room, now: datetime, language: Language) -> Text | None:
-    """The words for a moment of an item, from how things are by now. None: it is not so any more."""
+    """The text for a moment of an item, from the present state; None: the moment is over."""
     match moment:
         case Moment.NEXT if room.head is not None and room.head.item_id == item.item_id:
             return Text(_next_up(item, room, now, language), clamped(item.title))
@@ -85,7 +85,7 @@ def text_of(moment: Moment, item: Item, room: Room, now: datetime, language: Lan
 
 
 def _next_up(item: Item, room: Room, now: datetime, language: Language) -> str:
-    """While the clocks stand, or with nobody on stage, nobody can promise a time."""
+    """The title for the next item. It names a time only if an item is on stage and the room is not paused."""
     if room.started is None or room.settings.paused:
         return _say(language, "queue.item.next_up_notice")
     position = room.position(item.item_id)
@@ -95,7 +95,7 @@ def _next_up(item: Item, room: Room, now: datetime, language: Language) -> str:
 
 
 def _tokens(item: Item, language: Language) -> str:
-    """The sentence about the tokens; empty where the wallet has refused: the page has a reference for that."""
+    """The sentence about the tokens; empty if the wallet has refused, because the page then shows a reference."""
     if item.wallet_status in (WalletStatus.DEAD, WalletStatus.WRITTEN_OFF):
         return ""
     if item.status is Status.REFUNDED and item.wallet_status is WalletStatus.DONE:
@@ -122,7 +122,7 @@ def clamped(title: str) -> str:
 
 
 def stopwatch(seconds: float) -> str:
-    """A stop watch's face, as the page's: 4:05, 1:04:05"""
+    """A duration as the page writes it: 4:05, 1:04:05."""
     minutes, rest = divmod(max(0, int(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

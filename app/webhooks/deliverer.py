@@ -1,9 +1,10 @@
 """Delivers the event log to webhook endpoints: at least once, and in the log's order for each room.
 
-Progress is a cursor in the database for each endpoint, so a restart forgets nothing. A claim is a lease: exactly one
-process delivers to an endpoint, and one that dies releases its work by time. An endpoint has a task of its own while it
-is delivered to: a slow one holds up no other. Within a page of the log, rooms are delivered side by side and the events
-of a room one after the other; a failure ends the page, which begins again at the first event that is still owed.
+Progress is a cursor in the database for each endpoint, so that a restart loses nothing. One process at a time claims an
+endpoint, for the time of a lease; another one may claim it when the lease ends. Each endpoint with due events has its
+own task, so that a slow one does not delay others. Within a page of the log, up to ROOMS_AT_ONCE rooms are delivered in
+parallel, the events of a room one after the other. A failure ends the page; the next attempt begins at the first event
+that is not delivered.
 """
 
 import asyncio
@@ -31,11 +32,11 @@ from app.wire.shapes import logged_event
 PAGE = 100
 ROOMS_AT_ONCE = 8
 POLL_SECONDS = 2.0
-"""How soon a change is noticed that another process has made, or an endpoint is tried again."""
+"""Between two reads of the database while nothing wakes the deliverer: events of other processes, and retries."""
 SOON_SECONDS = 0.1
-"""Between two looks at the log while events are committed: on a busy site one look serves many."""
+"""Between two reads of the log while events are committed, so that one read serves many events."""
 PAGE_SECONDS = 20.0
-"""After which no more events of a page are begun, so that the lease is renewed in time."""
+"""No event of a page is begun after this time, so that the lease is renewed before it ends."""
 LEASE = timedelta(seconds=60)
 
 log = logging.getLogger(__name__)
@@ -43,15 +44,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Seconds. The pause doubles from `base` to `most`, and each is drawn at random from its upper half."""
+    """Pauses in seconds: they double from `base` to `most`; each is drawn at random from the upper half."""
 
     base: float = 1.0
     most: float = 3600.0
     parked_after: float = 86_400.0
-    """An endpoint that has failed for so long is parked."""
+    """An endpoint that has failed for this long is parked."""
 
     def pause(self, failures: int, random: Random) -> float:
-        """Seconds until the next attempt, after one that failed and `failures` before it."""
+        """Seconds until the next attempt; `failures` counts the failures before the last one."""
         return min(self.most, self.base * 2.0 ** min(failures, 30)) * random.uniform(0.5, 1)
 
 
@@ -85,9 +86,9 @@ class Deliverer:
         self._wake = asyncio.Event()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._seen: Notes[str] = Notes()
-        """How far the log is known to hold nothing for an endpoint: saves a write where there is nothing to deliver."""
+        """The cursor up to which the log holds nothing for an endpoint. Kept in memory: it saves a write."""
         self._sent: Notes[set[str]] = Notes()
-        """Cursors delivered beyond an endpoint's own cursor, because another room's event before them failed."""
+        """Cursors delivered beyond an endpoint's own cursor, because an earlier event of another room failed."""
         self.delivered = 0
         self.failed = 0
 
@@ -96,7 +97,7 @@ class Deliverer:
         self._wake.set()
 
     async def run(self) -> None:
-        """Deliver what is due, again and again. Cancelling it cancels the attempts under way; they are made again."""
+        """Deliver due events until cancelled. Attempts that this cancels are made again after the lease."""
         try:
             while True:
                 self._wake.clear()
@@ -117,7 +118,7 @@ class Deliverer:
             return
 
     async def _begin_due(self) -> bool:
-        """Start a task for every endpoint to which something is owed; returns whether there was one."""
+        """Start a task for every endpoint with events to deliver; returns whether there was one."""
         now = self._clock()
         due = await self._queries.run(lambda connection: webhooks.due_endpoints(connection, now))
         begun = False
@@ -142,7 +143,7 @@ class Deliverer:
             log.error("delivering to a webhook endpoint failed", exc_info=error)
 
     async def _deliver(self, key: Key) -> None:
-        """Deliver page after page while all goes well."""
+        """Claim an endpoint and deliver to it page by page, until a failure or the end of the log."""
         now = self._clock()
         claimed = await self._lanes.run(lambda connection: webhooks.claim_endpoint(connection, *key, now, now + LEASE))
         while claimed is not None:
@@ -151,7 +152,7 @@ class Deliverer:
             claimed = await self._record(claimed, page, end, result)
 
     async def _page(self, endpoint: Endpoint) -> tuple[list[Logged], str | None]:
-        """The next events that are owed to an endpoint, and the log's end if they are all there are."""
+        """The next events for an endpoint, and the cursor of the log's end if this page reaches it."""
         key = endpoint.owner, endpoint.name
         seen = self._seen.get(key)
         after = seen if seen is not None and event_log.is_behind(endpoint.cursor, seen) else endpoint.cursor
@@ -197,7 +198,7 @@ class Deliverer:
     async def _record(
         self, claimed: Endpoint, page: Sequence[Logged], end: str | None, result: _PageResult
     ) -> Endpoint | None:
-        """Write down how a page went. Returns the endpoint, still claimed, if it is to go on at once."""
+        """Store the result of a page. Returns the endpoint, still claimed, if the next page may begin at once."""
         owed = [logged.cursor for logged in page if logged.cursor not in result.delivered]
         key = claimed.owner, claimed.name
         delivered_in_order = []

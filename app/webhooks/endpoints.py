@@ -27,7 +27,7 @@ from app.wire.encoding import encode
 
 ENDPOINTS_OF_AN_OWNER = 20
 BOTH_SECRETS_VALID = timedelta(hours=24)
-"""How long a replaced secret signs beside the new one."""
+"""How long deliveries are signed with the replaced secret as well."""
 TEST_EVENT = "webhook.test"
 
 
@@ -36,7 +36,7 @@ class Registered:
     endpoint: Endpoint
     is_new: bool
     secret: str | None
-    """The secret if this request has made it: it is shown this once."""
+    """The secret if this request has made it; no later answer shows it."""
 
 
 class WebhookEndpoints:
@@ -62,10 +62,11 @@ class WebhookEndpoints:
     async def register(
         self, owner: str, name: str, url: str, events: tuple[EventName, ...] | None, *, rotate_secret: bool
     ) -> Registered:
-        """Make an endpoint, which gets what happens from now on, or change one, which goes on where it was.
+        """Make an endpoint, which gets the events from now on, or change one, which keeps its place in the log.
 
-        A change also resumes a parked endpoint. `rotate_secret` gives an existing one a new secret; the old one signs
-        beside it for a day. Raises InvalidRequest for a URL that webhooks may not have, or beyond the limit.
+        A change also resumes a parked endpoint. `rotate_secret` gives an existing one a new secret; deliveries are
+        signed with both for BOTH_SECRETS_VALID. Raises InvalidRequest for a URL that webhooks may not go to, and for an
+        owner with ENDPOINTS_OF_AN_OWNER endpoints.
         """
         self._targets.check(url)
         now = self._clock()
@@ -137,7 +138,7 @@ class WebhookEndpoints:
         return await self._queries.run(lambda connection: webhooks.deliveries(connection, owner, name, limit))
 
     async def test(self, owner: str, name: str) -> Delivery:
-        """Send a signed `webhook.test` once, now, and say how it went within a command's seconds. Raises NotFound."""
+        """Send a signed `webhook.test` once and return the outcome within COMMAND_SECONDS. Raises NotFound."""
         deadline = Deadline(self._lanes.seconds)
         endpoint = await self.find(owner, name, deadline)
         body = encode({"type": TEST_EVENT, "timestamp": self._clock(), "data": {"name": name}})
@@ -153,7 +154,7 @@ class WebhookEndpoints:
 
 
 def _resumed(endpoint: Endpoint, now: datetime) -> Endpoint:
-    """The endpoint as if it had never failed. Its lease ends: who delivers with the old one records nothing more."""
+    """The endpoint without its failures and its lease: a process that still delivers to it records nothing more."""
     return replace(
         endpoint,
         status=EndpointStatus.ACTIVE,

@@ -1,4 +1,4 @@
-"""Notes about endpoints, a bounded number of them: endpoints come and go, and nobody says which have gone for good."""
+"""A bounded cache of values by endpoint. It is bounded because it is not notified of deleted endpoints."""
 
 from typing import Generic, TypeVar
 
@@ -11,7 +11,7 @@ ENDPOINTS_REMEMBERED = 10_000
 
 class Notes(Generic[T]):
     def __init__(self, most: int = ENDPOINTS_REMEMBERED) -> None:
-        """Beyond `most` the one that was noted first is forgotten; it must be possible to do without."""
+        """Beyond `most` entries the oldest is dropped; callers must be able to do without it."""
         self._most = most
         self._notes: dict[Key, T] = {}
 

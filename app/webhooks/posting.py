@@ -1,4 +1,4 @@
-"""One POST to an address that somebody else has given, and how it went. Keeps no state but its connections."""
+"""Sends POST requests to addresses that others have given. Keeps no state but its connections."""
 
 import asyncio
 import ssl
@@ -20,7 +20,7 @@ USER_AGENT = "performance-queue"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     status: int | None = None
-    """None: there was none."""
+    """None: there was no answer."""
     problem: str | None = None
     """None: it was a 2xx."""
     retry_after_seconds: float | None = None
@@ -64,7 +64,7 @@ class Posting:
         except TimeoutError:
             problem = f"no answer within {seconds:.2g} s"
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError) as error:
-            # The class says what happened; its text may repeat what the endpoint has sent.
+            # Only the class of the error: its text may repeat data that the endpoint has sent.
             problem = f"no answer ({type(error).__name__})"
         return Answer(status=status, problem=problem, retry_after_seconds=retry_after)
 

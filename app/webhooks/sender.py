@@ -1,4 +1,4 @@
-"""Sends one message to one endpoint, and says how it went. Keeps no state but its connections."""
+"""Signs a message, sends it to one endpoint and returns the outcome. Keeps no state but its connections."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

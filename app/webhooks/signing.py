@@ -20,7 +20,7 @@ def new_secret() -> str:
 
 
 def headers(message_id: str, at: datetime, body: bytes, signing_secrets: Sequence[str]) -> dict[str, str]:
-    """The three headers of a message, signed with every secret that is valid."""
+    """The three headers of a message, signed with each of `signing_secrets`."""
     timestamp = str(int(at.timestamp()))
     content = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = [f"v1,{_signature(secret, content)}" for secret in signing_secrets]

@@ -1,7 +1,7 @@
-"""Where webhooks may go: checked when an endpoint is registered, and again for every connection that is made.
+"""Checks the addresses that webhooks may go to, when an endpoint is registered and again for every connection.
 
-A name can resolve to another address tomorrow, so the address is checked at the moment of connecting, and that very
-address is connected to. Redirects are never followed.
+The address of a name can change, so it is checked when a connection is made, and the connection goes to the checked
+address. Redirects are never followed.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from app.domain.errors import FieldError, InvalidRequest
 
 LONGEST_URL = 2000
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""The part of IPv6 that is routed in public; the rest is reserved, local, or another way to write an IPv4 address."""
+"""The part of IPv6 that is routed publicly; the rest is reserved, local, or a form of an IPv4 address."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-"""IPv4 addresses as a translator's network resolves them (RFC 6052)."""
+"""The IPv6 form of IPv4 addresses in networks with a NAT64 translator (RFC 6052)."""
 
 
 class ForbiddenTarget(httpcore2.ConnectError):
@@ -27,10 +27,10 @@ class ForbiddenTarget(httpcore2.ConnectError):
 
 
 class Targets:
-    """The operator's rule.
+    """The addresses that the operator allows.
 
-    `hosts`: if there are any, webhooks may go to these only, private addresses included. Without them, production
-    refuses every address that is not public, and development takes any.
+    `hosts`: if it is not empty, webhooks may go to these hosts only, even if their addresses are private. If it is
+    empty, production refuses every address that is not public, and development allows any.
     """
 
     def __init__(self, hosts: Collection[str], *, production: bool) -> None:
@@ -38,7 +38,7 @@ class Targets:
         self._production = production
 
     def check(self, url: str, field: str = "url") -> None:
-        """Raises InvalidRequest, about this field of the request, for an address that may not be called."""
+        """Raises InvalidRequest, which names `field`, for a URL that may not be called."""
         problem = self._problem(url)
         if problem is not None:
             raise InvalidRequest(f"The request is not valid: {field} {problem}.", errors=[FieldError(field, problem)])
@@ -67,10 +67,10 @@ class Targets:
         return not self._production or host.lower() in self._hosts
 
     async def address_of(self, host: str, port: int) -> str:
-        """The address to connect to. Raises ForbiddenTarget if any that the name has may not be connected to."""
+        """The address to connect to. Raises ForbiddenTarget if any of the host's addresses is not allowed."""
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # the latter for a name that cannot be one, such as a..b
+        except (OSError, UnicodeError):  # UnicodeError: the name is not valid, such as a..b
             raise httpcore2.ConnectError("the host's name has no address") from None
         addresses = [str(each[4][0]) for each in found]
         if not self._allows_private(host) and not all(map(_is_public, addresses)):

@@ -178,7 +178,7 @@ async def test_what_is_refused_or_too_late_is_not_sent_again(
     await until_counted(api, "expired", before["expired"] + 1)
     assert len(service.received) == 2
     (line,) = [record.getMessage() for record in caplog.records if "push service" in record.getMessage()]
-    assert line == f"a push service refused what item {refused['itemId']} has to say: it answered 403"
+    assert line == f"a push service refused the notice about item {refused['itemId']}: it answered 403"
 
 
 async def test_a_name_that_nobody_can_have_is_a_push_service_that_is_away(api: Api, service: PushService) -> None:
@@ -202,7 +202,7 @@ async def test_a_failure_of_our_own_is_logged_once_without_the_endpoint(
     item = await api.intake(fresh("mira"), userId=ada)
     await until_counted(api, "refused", before + 1)
     (line,) = server.expected_errors()
-    assert line.startswith(f"telling about item {item['itemId']} failed: ValueError\n")
+    assert line.startswith(f"a push notification about item {item['itemId']} failed: ValueError\n")
     assert "127.0.0.1" not in line
 
 
