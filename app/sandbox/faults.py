@@ -1,7 +1,7 @@
-"""The sandbox wallet's fault dial: how often it fails, in which of the ways that real wallets and networks fail.
+"""Injects faults into the sandbox wallet, of the kinds that real wallets and networks have.
 
-Owns the rates, the dice and what each fault does to one delivery of a request. Never sleeps and never hangs: it says
-that no answer comes, and whoever carries the answers (`site`, or a simulation) lets that be seen.
+Owns the rates, the random choice, and the effect of each fault on one request. It never sleeps: for a request without
+an answer it returns None, and its caller (`site`, or a simulation) leaves the request open.
 """
 
 from collections import Counter
@@ -19,24 +19,24 @@ Choice = TypeVar("Choice")
 
 class FaultKind(StrEnum):
     ERROR = "error"
-    """Refused with 429, 500 or 503; nothing happened."""
+    """429, 500 or 503; the request was not executed."""
     CONFLICT = "conflict"
-    """409 for a lock that is held; nothing happened."""
+    """409 for a lock that is held; the request was not executed."""
     TIMEOUT_BEFORE = "timeout_before"
-    """No answer ever comes; nothing happened."""
+    """No answer; the request was not executed."""
     TIMEOUT_AFTER = "timeout_after"
-    """No answer ever comes; it happened."""
+    """No answer; the request was executed."""
     LOST_ANSWER = "lost_answer"
-    """A gateway's 502 in place of the answer; it happened."""
+    """A gateway's 502 in place of the answer; the request was executed."""
     DUPLICATE = "duplicate"
-    """The request arrives twice; the second answer is the one that comes back."""
+    """The request is executed twice; the second answer is returned."""
     WRONG_ANSWER = "wrong_answer"
-    """It happened, and a 200 comes back that is not the receipt."""
+    """The request was executed, and the answer is a 200 that is not a valid receipt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultRates:
-    """Each rate is the share of requests that meet this fault, 0 to 1; a request meets at most one."""
+    """Each rate is the share of requests that meet this fault, 0 to 1; a request meets at most one fault."""
 
     latency_seconds: float = 0.0
     error: float = 0.0
@@ -69,11 +69,11 @@ class Reply:
 class Fault:
     kind: FaultKind
     dice: float
-    """0 ≤ dice < 1: which of the fault's variants it is."""
+    """0 ≤ dice < 1; chooses the variant of the fault."""
 
 
 class Faults:
-    """The dial itself; `rates` may be replaced while requests run."""
+    """Draws the fault of each request; `rates` may be replaced while requests run."""
 
     def __init__(self, random: Random, rates: FaultRates | None = None) -> None:
         self._random = random
@@ -84,7 +84,7 @@ class Faults:
         return self.rates.latency_seconds * self._random.uniform(0.5, 1.5) if self.rates.latency_seconds else 0.0
 
     def draw(self) -> Fault | None:
-        """The fault of the next request. Every call uses up the same number of random values at any rates."""
+        """The fault of the next request. Every call takes two random values, whatever the rates are."""
         point, dice = self._random.random(), self._random.random()
         for kind in FaultKind:
             rate: float = getattr(self.rates, kind)
@@ -96,7 +96,7 @@ class Faults:
 
 
 def deliver(work: Callable[[], Reply], fault: Fault | None) -> Reply | None:
-    """One request's fate: `work` done not at all, once or twice, and its answer; None: none ever comes."""
+    """Execute `work` with a fault, that is never, once or twice, and return the answer; None: there is no answer."""
     if fault is None:
         return work()
     match fault.kind:
@@ -145,7 +145,7 @@ def _one_more(amount: int | None) -> int:
 
 
 def _spoil(reply: Reply, fault: Fault) -> Reply:
-    """A success made unbelievable; anything else stays as it is."""
+    """Turn a success into an answer that is not a valid receipt; any other reply is unchanged."""
     if reply.status >= 300:
         return reply
     honest = orjson.loads(reply.body)

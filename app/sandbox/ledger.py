@@ -2,8 +2,8 @@
 
 Owns every rule about the `sandbox_` tables: each transfer is two postings that sum to zero, no balance but the
 mint's is ever negative, an escrow is resolved once and in full, an idempotency key stands for one request. Every public
-method is one transaction, synchronous, on the engine it was given. It knows no HTTP, no tokens and no faults (others
-do) and adds nothing up (`ledger_audit` does).
+method is one synchronous transaction. HTTP is in `site`, authorisation in `wallet_handlers`, faults are in `faults`,
+and sums in `ledger_audit`.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ from app.sandbox.tables import ACCOUNT, ANSWER, ESCROW, MINT, POSTING
 Result = TypeVar("Result")
 
 UNKNOWN_USER: Final = "sandbox:unknown-user"
-"""Whose an adopted escrow is when the order that adopted it, a settlement, names no user."""
+"""The owner of an adopted escrow if the order that adopts it names no user, as a settlement does."""
 
 MAX_AMOUNT: Final = 2**53 - 1
 """The largest integer that JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
@@ -65,7 +65,7 @@ def _credit(dialect: ModuleType) -> Executable:
 
 
 class LedgerRefusal(Exception):
-    """A request the ledger turns down, changing nothing. `status` is its name in the wallet's interface."""
+    """The ledger refuses a request and changes nothing. `status` is the HTTP status of the wallet's interface."""
 
     status: ClassVar[int]
 
@@ -77,7 +77,7 @@ class WrongRequest(LedgerRefusal):
 
 
 class KeyReused(LedgerRefusal):
-    """The idempotency key came before, with another request."""
+    """The idempotency key was used before, with another request."""
 
     status = 422
 
@@ -95,7 +95,7 @@ class AlreadyResolved(LedgerRefusal):
 
 
 class HoldStatus(StrEnum):
-    """The statuses an escrow of this ledger can be seen in: a transaction leaves nothing half done."""
+    """The statuses of an escrow. There is none for work in progress, because each change is one transaction."""
 
     HELD = "held"
     SETTLED = "settled"
@@ -118,16 +118,16 @@ class Held:
     user_available: int
     at_ms: int
     user_escrow: int = 0
-    """All that is held of the user's tokens, this hold included."""
+    """All held tokens of the user, this hold included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """Where an escrow's tokens are to go: to the model, back to the user, or some to each."""
+    """The order to empty an escrow: tokens go to the model, back to the user, or some to each."""
 
     escrow_id: str
     model_id: str | None
-    """None: all of it goes back."""
+    """None: all tokens go back."""
     user_id: str | None
     """None: the caller did not say whose escrow it is."""
     settle: int
@@ -178,7 +178,7 @@ class Ledger:
         new_id: Callable[[], str] = lambda: uuid_utils.uuid7().hex,
         adopts_unknown_escrows: bool = False,
     ) -> None:
-        """`adopts_unknown_escrows`: an escrow that nobody held is minted and held by the order that resolves it."""
+        """`adopts_unknown_escrows`: an order for an unknown escrow mints its tokens and holds them first."""
         self._engine = engine
         self._clock = clock
         self._new_id = new_id
@@ -226,7 +226,7 @@ class Ledger:
         """Empties an escrow. Raises NoSuchEscrow, KeyReused, WrongRequest, AlreadyResolved."""
 
         def work(connection: Connection) -> Resolved:
-            # The row lock comes first: of two deliveries at once the second then finds the first one's answer.
+            # The row lock comes first, so that the second of two simultaneous deliveries finds the first one's answer.
             this = {"of": order.escrow_id}
             held = connection.execute(_LOCK_ESCROW, this).one_or_none()
             if held is None:
@@ -290,7 +290,7 @@ class Ledger:
             with self._engine.begin() as connection:
                 return work(connection)
         except IntegrityError:
-            # Another transaction with the same key has just won; its answer is there to be found now.
+            # Another transaction with the same key has just committed; the second attempt finds its answer.
             with self._engine.begin() as connection:
                 return work(connection)
 
@@ -301,7 +301,7 @@ class Ledger:
         connection.execute(_ADD_ESCROW, {"escrow_id": escrow_id, **asdict(order), **held})
 
     def _adopt(self, connection: Connection, order: Resolution) -> None:
-        """Prepares the state that an honest feature would have: a user who has the tokens, and the hold."""
+        """Make the state that a hold would have left: the user has got the tokens, and the escrow holds them."""
         user_id, amount, at_ms = order.user_id or UNKNOWN_USER, order.settle + order.refund, self._now_ms()
         self._transfer(connection, self._new_id(), at_ms, [(MINT, _available(user_id), amount)])
         adopted = Hold(
@@ -331,14 +331,14 @@ class Ledger:
                         "at_ms": at_ms,
                     }
                 )
-        # In one order for everybody, so that two transactions cannot wait for each other's accounts.
+        # Always in the same order, so that two transactions cannot deadlock on each other's accounts.
         for account in sorted(changes):
             self._change(connection, account, changes[account])
         connection.execute(_POST, postings)
 
     def _change(self, connection: Connection, account: str, change: int) -> None:
         if change < 0 and account != MINT:
-            # Not an upsert: a database checks the row it would insert, a negative one, before it looks for the old one.
+            # Not an upsert: the database checks the constraint on the new, negative row before it finds the old one.
             if connection.execute(_DEBIT, {"of": account, "debit": -change}).rowcount != 1:
                 raise BalanceTooLow("the balance is too low")
             return

@@ -1,7 +1,4 @@
-"""The sum of all grants in the sandbox's ledger, where those tokens are now, and every contradiction in its figures.
-
-Reads what `ledger` writes and never writes.
-"""
+"""Audits the sandbox's ledger: the tokens granted, where they are now, and every contradiction. Only reads."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +38,7 @@ def read_totals(engine: Engine) -> LedgerTotals:
 
 
 def audit(engine: Engine) -> list[str]:
-    """Every contradiction of the ledger, from the postings up; empty: none. Reads all of them."""
+    """Every contradiction of the ledger, as sentences; empty: none. Reads all rows."""
     with engine.begin() as connection:
         return [*_unbalanced_transfers(connection), *_wrong_balances(connection), *_wrong_escrows(connection)]
 

@@ -1,8 +1,8 @@
 """The sandbox wallet: the wallet service's whole interface over HTTP, on a ledger of play tokens, for demos and tests.
 
-Owns the routes, the threads the database work runs in, how faults are lived through (an answer that never comes), and
-some endpoints of its own beside `/wallets`: grants, balances, books and the fault dial. What a request must bring is
-`wallet_handlers`', what happens to tokens `ledger`'s, how it fails on purpose `faults`'.
+Owns the routes, the threads for the database work, requests that get no answer, and some endpoints beside `/wallets`:
+grants, balances, sums, audit and fault rates. `wallet_handlers` checks requests, `ledger` moves tokens, `faults`
+chooses the faults.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 HANG_SECONDS: Final = 60.0
 """How long a request that gets no answer is kept open for a caller that never gives up."""
 THREADS: Final[Mapping[str, int]] = {"sqlite": 1, "postgresql": 2}
-"""Database work at a time: SQLite has one writer anyway, and the connections are shared with the service."""
+"""Threads for database work: SQLite has one writer anyway, and the connections are shared with the service."""
 
 
 def create_sandbox(
@@ -41,10 +41,10 @@ def create_sandbox(
     faults: Faults,
     adopts_unknown_escrows: bool = False,
 ) -> Starlette:
-    """The sandbox as an ASGI app over `engine`, in whose database the `sandbox_` tables exist.
+    """The sandbox as an ASGI app over `engine`, whose database has the `sandbox_` tables.
 
-    `adopts_unknown_escrows` is for trying the service out with escrow ids made up on the spot: a correctly signed order
-    for an escrow that nobody held mints and holds it first. A look-up still answers 404 for it until then.
+    `adopts_unknown_escrows` lets a developer use invented escrow ids: a correctly signed order for an unknown escrow
+    mints its tokens and holds them first. Before such an order a look-up of the escrow answers 404.
     """
     app = Starlette(routes=_ROUTES, exception_handlers={HTTPException: _http_error})
     ledger = Ledger(engine, clock=clock, adopts_unknown_escrows=adopts_unknown_escrows)
@@ -116,17 +116,17 @@ async def _audit(request: Request) -> Response:
 
 
 async def _faults(request: Request) -> Response:
-    """The dial; with PUT, the rates named in the body are turned first and the others stay."""
+    """Report the fault rates; PUT first changes those that the body names."""
     faults: Faults = request.app.state.faults
     body = await _body(request) if request.method == "PUT" else None
 
     def read() -> Mapping[str, object]:
         if body is not None:
-            faults.rates = _turned(faults.rates, body)
-        rates = {name: getattr(faults.rates, field) for name, field in _DIAL.items()}
+            faults.rates = _changed(faults.rates, body)
+        rates = {name: getattr(faults.rates, field) for name, field in _RATE_FIELDS.items()}
         return {**rates, "injected": {kind.value: faults.injected[kind] for kind in FaultKind}}
 
-    # Not in a thread: the dial belongs to the event loop.
+    # Not in a thread: the rates are used on the event loop.
     return _response(request, request.app.state.handlers.report(request.headers, read))
 
 
@@ -178,7 +178,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths, wrong methods and long bodies, in the shape of every other error."""
+    """Answer unknown paths, wrong methods and long bodies in the shape of every other error."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     return _response(request, error_reply(status, HTTPStatus(status).phrase))
 
@@ -192,7 +192,7 @@ def _response(request: Request, reply: Reply) -> Response:
     return response
 
 
-_DIAL: Final[Mapping[str, str]] = {
+_RATE_FIELDS: Final[Mapping[str, str]] = {
     "latencySeconds": "latency_seconds",
     "errorRate": "error",
     "conflictRate": "conflict",
@@ -204,11 +204,11 @@ _DIAL: Final[Mapping[str, str]] = {
 }
 
 
-def _turned(rates: FaultRates, body: bytes) -> FaultRates:
+def _changed(rates: FaultRates, body: bytes) -> FaultRates:
     fields = read_object(body)
-    if unknown := sorted(fields.keys() - _DIAL.keys()):
+    if unknown := sorted(fields.keys() - _RATE_FIELDS.keys()):
         raise Refused(422, f"unknown fields: {', '.join(unknown)}")
     try:
-        return replace(rates, **{_DIAL[name]: value for name, value in fields.items()})
+        return replace(rates, **{_RATE_FIELDS[name]: value for name, value in fields.items()})
     except ValueError as error:
         raise Refused(422, str(error)) from None

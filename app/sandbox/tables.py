@@ -1,7 +1,7 @@
-"""The sandbox wallet's tables, created by the migrations. Rows never leave the package; times are ms since 1970 UTC.
+"""The sandbox wallet's tables, created by the migrations. Only this package uses their rows. Times are ms since 1970.
 
-Accounts: `available:<user>`, `escrow:<escrow>`, `earned:<model>`, and `mint`, whose balance is minus all that was ever
-granted; so the sum over all accounts is always zero.
+Accounts: `available:<user>`, `escrow:<escrow>`, `earned:<model>`, and `mint`. The balance of `mint` is the negative sum
+of all grants, so the balances of all accounts sum to zero.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class SandboxPosting(SQLModel, table=True):
 
     transaction_id: str = Field(primary_key=True)
     transfer: int = Field(primary_key=True)
-    """A split is one transaction of two transfers."""
+    """The number of the transfer within its transaction; a split has two."""
     account: str = Field(primary_key=True)
     amount: int = Field(sa_type=BigInteger)
     at_ms: int = Field(sa_type=BigInteger)
@@ -58,7 +58,7 @@ class SandboxEscrow(SQLModel, table=True):
 
 
 class SandboxAnswer(SQLModel, table=True):
-    """The first answer to an idempotency key, given again whenever the key comes back."""
+    """The first answer to an idempotency key, returned again for every repetition."""
 
     __tablename__ = "sandbox_answer"
 

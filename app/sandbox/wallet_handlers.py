@@ -1,7 +1,6 @@
 """The sandbox wallet's handlers: the wallet's published interface as plain functions, without a network.
 
-Owns what a request must bring (bearer token, idempotency key, authorisation token, body) and the shapes of the answers.
-What happens to tokens is `ledger`'s.
+Checks requests (bearer token, idempotency key, authorisation token, body) and makes the answers; `ledger` moves tokens.
 """
 
 import hmac
@@ -29,13 +28,15 @@ _TOKEN_TYPES: Final = {
 
 
 class Refused(Exception):
+    """The request is refused with this HTTP status; nothing was changed."""
+
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
 
 class WalletHandlers:
-    """The interface without the network: headers (by lower-case names) and a body in, a Reply out, synchronously."""
+    """Synchronous handlers: each takes headers (by lower-case names) and a body, and returns a Reply."""
 
     def __init__(
         self, ledger: Ledger, *, queue_secret: str, api_token: str | None, clock: Callable[[], datetime]
@@ -181,7 +182,7 @@ class WalletHandlers:
         return self._answer(headers, work)
 
     def report(self, headers: Mapping[str, str], read: Callable[[], Mapping[str, object]]) -> Reply:
-        """The answer of `read`, for callers that may ask."""
+        """The result of `read` as JSON, for callers with the bearer token."""
         return self._answer(headers, lambda: _json(200, **read()))
 
     def _answer(self, headers: Mapping[str, str], work: Callable[[], Reply]) -> Reply:
@@ -191,7 +192,7 @@ class WalletHandlers:
         except (Refused, LedgerRefusal) as refusal:
             return error_reply(refusal.status, str(refusal))
         except (OperationalError, PoolTimeout):
-            # A lock or a connection could not be had: rolled back, so nothing happened.
+            # A lock or a connection was not available; the transaction was rolled back.
             return error_reply(503, "the database is busy", retry_after_seconds=1)
 
     def _check_bearer(self, headers: Mapping[str, str]) -> None:
@@ -261,7 +262,7 @@ def _any_key(headers: Mapping[str, str]) -> str:
 
 
 def _is_id(value: object) -> bool:
-    # PostgreSQL has no place for a NUL in a text.
+    # PostgreSQL cannot store NUL in a text.
     return isinstance(value, str) and 1 <= len(value) <= 128 and "\0" not in value
 
 
