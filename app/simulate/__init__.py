@@ -1,10 +1,15 @@
-"""A realistic day at a live site, driven over the public contract: features, performers and viewers, and whether what
-they were told was true.
+"""Simulates a day at a live site over the public contract: features, performers and viewers, who check all answers.
 
-Nothing of the queue's own rules is imported here; a client that learnt them from the service could not catch it lying.
+It imports none of the queue's rules: a client that shares them with the service could not detect an error in them.
 
-    catalogue  features and their offers            site    the HTTP side of the contract
-    escrow_client  tokens held first                 live    the socket side
-    people     features, performers, viewers     view    what a client knows, and how it differs from the truth
-    tally      what a run has seen               run     one run and its checks          screen  how it looks
+    catalogue      features and their offers
+    escrow_client  the wallet side: holds tokens for requests
+    site           the HTTP side of the contract
+    live           the socket side
+    view           a client's state of a room, and its differences from the server's
+    people         features, performers, viewers
+    tally          the counters of a run
+    run            one run and its checks
+    screen         a run in a terminal
+    demo           the demo's people
 """

@@ -1,6 +1,6 @@
-"""The catalogue of a simulated day: the made-up people, features and requests of a realistic day.
+"""The invented people, features and requests of a simulated day.
 
-Pure values and draws from them; a draw depends on nothing but the random numbers it is given.
+Constants, and functions that draw from them; a draw depends only on the `Random` that is passed in.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """One thing that can be asked for. `notes` are what people write with it; `seconds` None: nobody says how long."""
+    """Something that users can request. `notes`: examples of their messages. `seconds` None: no declared duration."""
 
     title: str
     tokens: int
@@ -31,7 +31,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request as its feature has it before tokens are held for it."""
+    """A user's request, before its feature holds tokens and posts the intake."""
 
     catalogue: Catalogue
     performer_id: str
@@ -42,7 +42,7 @@ class Request:
     seconds: int | None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     passes_through: bool = False
-    """Asks for nothing on stage: it is paid at once (queueMode off)."""
+    """The request is settled at once and never queued (queueMode off)."""
 
 
 TIP_MENU = Catalogue(
@@ -201,7 +201,7 @@ SLOT_MACHINE = Catalogue(
 CATALOGUES = (TIP_MENU, WHEEL, SLOT_MACHINE)
 
 APPLAUSE = Offer(title="A round of applause", tokens=10, seconds=None, notes=("Just because.", "That was lovely."))
-"""Needs nobody to do anything."""
+"""A request that the performer does not have to perform."""
 
 PERFORMERS = ("mira", "nova", "juno", "aria", "tess", "remy", "iris", "otto", "kai", "lou")
 USERS = (
@@ -252,7 +252,7 @@ def user_name(number: int) -> str:
 
 
 def _name(names: tuple[str, ...], number: int) -> str:
-    """The names first, then the same ones again with a number."""
+    """The name at `number`; beyond the end the names repeat with a suffix."""
     again, index = divmod(number, len(names))
     return names[index] if not again else f"{names[index]}-{again + 1}"
 

@@ -1,9 +1,7 @@
-"""The demo: the service with a sandbox wallet and a small site's worth of people, so that whoever opens a page at any
-moment finds queues that move.
+"""The demo: the service with a sandbox wallet and simulated people, so that a visitor always finds queues that move.
 
-Owns the demo's settings, its rooms and what goes on in them, and what it prints. The people and what they do are those
-of `simulate`; nothing here changes a room in any way that a host site could not. One performer is left to the visitor:
-that queue fills to a handful and waits.
+Owns the demo's settings, rooms, traffic and output. The people are those of `simulate`; they use only the public
+interface, as a host site does. One performer is left to the visitor: her queue fills to a few requests and waits.
 """
 
 import asyncio
@@ -41,22 +39,22 @@ TOKEN_SECONDS = 30 * 24 * 3600
 """How long a printed link works."""
 
 VISITOR = "robin"
-"""The user whose links are printed: there is always a request of theirs in every line."""
+"""The user whose links are printed; every queue always has a request of theirs."""
 YOURS = "mira"
-"""The performer nobody drives."""
+"""The performer whom the visitor plays."""
 DRIVEN = ("nova", "juno")
 ROOMS = (YOURS, *DRIVEN)
 
 CALM: Mapping[str, Any] = {
-    # Nobody is hurried or sent home: a visitor may look at one page for an hour and then at the panel.
+    # No time limits: a visitor may look at one page for an hour before opening the panel.
     "rope_drop_seconds": 0,
     "disconnect_grace_seconds": 0,
-    # Long enough to see a finished item whose tokens are still on their way, and to refund it.
+    # Long enough for a visitor to see and refund a finished item that is not settled yet.
     "settle_delay_seconds": 6,
 }
-"""Settings of the demo's own, where the environment has none."""
+"""Settings of the demo, unless the environment sets them."""
 FAULTS = {"latencySeconds": 0.4, "errorRate": 0.05, "lostAnswerRate": 0.02}
-"""The sandbox's fault dial: a wallet as slow and unreliable as a real one on a bad day, and nothing is lost."""
+"""The sandbox's fault rates, as of a real wallet on a bad day."""
 
 READY_SECONDS = 20.0
 BOOKS_SECONDS = 2.0
@@ -69,11 +67,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habit:
-    """The traffic of a room: how many wait there, and how often anybody asks for something, in seconds."""
+    """The traffic of a room. Pairs are the bounds of a random choice."""
 
     fill: tuple[int, int]
+    """Active items."""
     every: tuple[float, float]
+    """Seconds between two requests."""
     ahead_of_visitor: int
+    """Items ahead of the visitor's."""
 
 
 HABITS: Mapping[str, Habit] = {
@@ -85,7 +86,7 @@ HABITS: Mapping[str, Habit] = {
 
 @contextmanager
 def database(*, keep: bool) -> Iterator[str]:
-    """The URL of the demo's database: the environment's, one that stays, or one that is gone afterwards."""
+    """The URL of the demo's database: DATABASE_URL, else with `keep` a file in this folder, else a temporary one."""
     if url := os.environ.get("DATABASE_URL"):
         yield url
     elif keep:
@@ -96,7 +97,7 @@ def database(*, keep: bool) -> Iterator[str]:
 
 
 def demo_settings(database_url: str, say: Callable[[str], None]) -> Settings:
-    """The environment's settings, made calm, on a port that is free; `say` is told of another port.
+    """The environment's settings with those of CALM, on a free port. `say` gets a message if that is not PORT.
 
     Raises InvalidSettings.
     """
@@ -127,7 +128,7 @@ def _free_port(host: str, wanted: int) -> int:
 
 
 class Demo:
-    """The people of the demo, from when the server listens until it is told to stop."""
+    """The people of the demo, from the start of the server until its end."""
 
     def __init__(self, settings: Settings, sign: Sign, clock: Callable[[], datetime], console: Console) -> None:
         self._settings = settings
@@ -139,11 +140,11 @@ class Demo:
         self._books: Mapping[str, Any] = {}
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - not bound here
         self._url = f"http://{host}:{settings.port}"
-        # One socket of the visitor's in each room: it shows us what the visitor would see.
+        # One socket of the visitor in each room; the output shows its view.
         self._visitors: dict[str, Viewer] = {}
 
     def join(self, app: Starlette) -> None:
-        """Live for as long as `app` serves. The people leave before anybody else's socket is drained."""
+        """Add the people to `app`'s lifespan. They leave before the server drains all other sockets."""
         lifespan, drain = app.router.lifespan_context, app.state.drain
         people: list[asyncio.Task[None]] = []
 
@@ -177,8 +178,8 @@ class Demo:
                 await self._ready(site)
                 await self._live(site, wallet, escrow_client.hold)
         except Exception:
-            # The server goes on without us: whoever has a page open should not lose it to a bug of the demo.
-            log.exception("the demo's people have left")
+            # The server keeps running, so that an error of the demo closes nobody's page.
+            log.exception("the demo's people have stopped")
 
     async def _ready(self, site: Site) -> None:
         async with asyncio.timeout(READY_SECONDS):
@@ -206,7 +207,7 @@ class Demo:
             await asyncio.gather(*(self._open(features, name) for name in ROOMS))
             await asyncio.gather(*(visitor.socket.arrived.wait() for visitor in self._visitors.values()))
             self._print_links()
-            await self._set_dial(wallet)
+            await self._set_faults(wallet)
             for performer in performers:
                 life.create_task(performer.work())
             for person in crowd:
@@ -219,10 +220,10 @@ class Demo:
             life.create_task(self._show() if self._console.is_terminal else self._print_lines())
 
     async def _open(self, features: Features, performer_id: str) -> None:
-        """Makes the history that is there before the first page is opened."""
+        """Fill a room before the links are printed; does nothing if a kept database has filled it."""
         habit = HABITS[performer_id]
         if await self._depth(performer_id) >= habit.fill[0]:
-            return  # a kept database: the day goes on
+            return
         for _ in range(2):
             await features.ask(draw_applause(self._random, performer_id, self._random.choice(USERS)))
         for place in range(habit.fill[0]):
@@ -242,7 +243,7 @@ class Demo:
             await asyncio.sleep(random.uniform(*habit.every))
             room, waiting = view.room or {}, len(view.items)
             if not room.get("accepting", True) or waiting >= room.get("maxDepth", waiting + 1):
-                continue  # no tokens are held for what would be refused
+                continue  # the intake would be refused, after tokens were held for it
             if random.random() < 0.15:
                 full = random.randint(*habit.fill)
             if not view.mine and waiting > habit.ahead_of_visitor - 1:
@@ -253,7 +254,7 @@ class Demo:
                 await features.ask(draw_applause(random, performer_id, random.choice(USERS)))
 
     async def _oddities(self, site: Site, features: Features, hold: Hold) -> None:
-        """An announcement, and a payment for administrators to look at: its feature held less than it asked for."""
+        """Make an announcement, and a payment that fails for administrators to see: its escrow holds too few tokens."""
         token = site.token(Role.PERFORMER, DRIVEN[0])
         with suppress(Unreachable):
             await site.call("PATCH", room_path(DRIVEN[0]), token=token, body={"announcement": ANNOUNCEMENTS[0]})
@@ -262,7 +263,7 @@ class Demo:
         if escrow is not None:
             await features.post(replace(held, tokens=3 * held.tokens), escrow)
 
-    async def _set_dial(self, wallet: Site) -> None:
+    async def _set_faults(self, wallet: Site) -> None:
         with suppress(Unreachable):
             await wallet.call("PUT", "/faults", token=self._settings.wallet_api_token, body=FAULTS)
 
@@ -295,7 +296,7 @@ class Demo:
         for title, about, path, token in self._links():
             url = f"{self._url}{path}" + (f"#token={token}" if token else "")
             console.print(Text.assemble((f"{title:<9}", "bold"), about), soft_wrap=True)
-            # Never broken into lines by us: a terminal finds a link only in one piece.
+            # Not wrapped: a terminal recognises a link only on one line.
             console.print(Text(f"  {url}\n", style=f"cyan link {url}"), soft_wrap=True)
         if console.is_terminal:
             console.print("[dim]Ctrl-C stops the demo.[/]\n")
@@ -352,7 +353,7 @@ class Demo:
         return "between two requests"
 
     def books(self) -> str:
-        """The wallet's books in one line; empty until they have been read."""
+        """The sums of the sandbox's ledger in one line; empty until they have been read."""
         if not self._books:
             return ""
         books = {name: f"{value:,}" for name, value in self._books.items() if name != "balanced"}
@@ -364,5 +365,5 @@ class Demo:
 
 
 def _regulars() -> Mapping[str, tuple[str, ...]]:
-    """Users who are usually to be found in one room."""
+    """By room: the users who watch it for the whole demo."""
     return {name: USERS[number::8][:3] for number, name in enumerate(ROOMS)}

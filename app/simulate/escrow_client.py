@@ -1,7 +1,6 @@
-"""Gets features the escrow for a request: held at a wallet over its published interface, or made up.
+"""Makes the escrow for a request: held at a wallet over its published interface, or with an invented id.
 
-A sandbox wallet is asked to give users tokens first; a wallet that knows no such thing is taken to have users with
-tokens of their own.
+Users first get tokens by `POST /grants`, which only the sandbox wallet has; at any other wallet they must have tokens.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ async def made_up(request: Request) -> str | None:
 
 
 class EscrowClient:
-    """Holds at a wallet, for users who are granted tokens as they need them. Use as `async with`."""
+    """Holds tokens at a wallet, and grants them to users who have too few. Use as `async with`."""
 
     def __init__(self, wallet_url: str, api_token: str | None, tally: Tally) -> None:
         self._tally = tally
@@ -55,12 +54,12 @@ class EscrowClient:
     async def hold(self, request: Request) -> str | None:
         if request.user_id not in self._known:
             await self._grant(request.user_id)
-        # With one key: a hold whose answer was lost is found again.
+        # One key for all attempts: if an answer was lost, the next attempt gets the same hold.
         key = f"hold-{uuid4().hex}"
         body = {
             "amount": request.tokens,
             "reason": request.title,
-            # The wallet wants the item's id, which there is none of before the intake: the feature's own event.
+            # The wallet requires an item id, which does not exist before the intake.
             "queueItemId": key,
             "featureType": request.catalogue.feature,
         }

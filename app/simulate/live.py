@@ -1,7 +1,7 @@
-"""A client of the live socket: it stays connected, resumes where it was, and holds its view against every snapshot.
+"""A client of the live socket: it stays connected, resumes after a break, and compares its view with every snapshot.
 
-Owns one connection at a time and the client's side of the contract's section 5. What the view means for anybody, and
-when to leave or to ask for something, is decided by who uses it (`people`).
+Owns one connection at a time and the client's side of the contract's section 5. The caller (`people`) decides when to
+leave and which commands to send.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ SUBPROTOCOL = Subprotocol("performance-queue.v1")
 ANSWER_SECONDS = 10.0
 DO_NOT_RETURN = range(4500, 5000)
 FRAMES_A_MINUTE = 100
-"""Messages a minute: a part of the contract's 120."""
+"""Frames that a client sends a minute at most; the contract allows 120."""
 LARGEST_FRAME = 16 * 1024 * 1024
 
 
 class LiveSocket:
-    """`token` None: an anonymous viewer. `by_frame`: the token travels in an `auth` frame, as a browser must do it."""
+    """`token` None: an anonymous viewer. `by_frame`: the token is sent in an `auth` frame, as browsers have to."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class LiveSocket:
         self.performer_id = performer_id
         self.view = View()
         self.arrived = asyncio.Event()
-        """Set once the room has been seen."""
+        """Set when the first snapshot has arrived."""
         self.news = asyncio.Event()
         """Set whenever the view has changed; its reader clears it."""
         self._site = site
@@ -61,7 +61,7 @@ class LiveSocket:
         self._snapshots: list[asyncio.Future[None]] = []
         self._sent: deque[float] = deque(maxlen=FRAMES_A_MINUTE)
         self._ping_sent = 0.0
-        # Of the present connection:
+        # State of the present connection:
         self._authenticated = False
         self._had_snapshot = False
         self._resyncing = False
@@ -90,7 +90,7 @@ class LiveSocket:
             await self._connection.close()
 
     async def command(self, name: str, fields: Mapping[str, Any]) -> Frame:
-        """Its `ack` or `error` frame. Raises Unreachable."""
+        """Send a command and return its `ack` or `error` frame. Raises Unreachable."""
         command_id = uuid4().hex
         answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self._answers[command_id] = answer
@@ -104,7 +104,7 @@ class LiveSocket:
             self._answers.pop(command_id, None)
 
     async def check(self) -> bool:
-        """Ask for a fresh snapshot and hold the view against it; False if none came."""
+        """Request a snapshot and compare the view with it; False if none came within ANSWER_SECONDS."""
         arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._snapshots.append(arrival)
         try:
@@ -123,7 +123,7 @@ class LiveSocket:
     # The connection
 
     async def _connect_once(self) -> int | None:
-        """One connection from its beginning to its end; the close code, None if the end was our own wish."""
+        """Open a connection and use it until it ends. Returns the close code; None if `leave` ended it."""
         headers = {}
         if self._token is not None and not self._by_frame:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -196,7 +196,7 @@ class LiveSocket:
                     answer.set_result(frame)
             case "pong":
                 self._tally.clock.observe(self._ping_sent, time.time(), frame["serverTime"])
-            # Before the token counts, the server speaks to an anonymous viewer.
+            # Frames before the token is accepted are for an anonymous viewer.
             case "snapshot" if self._authenticated:
                 self._take_snapshot(frame)
             case "update" if self._authenticated:
@@ -229,7 +229,7 @@ class LiveSocket:
             self._resyncing = True
             await self._send({"type": "resync"})
         elif frame.get("recovered"):
-            # That nothing was lost on the way shows when a snapshot comes.
+            # A snapshot shows whether the recovered update was complete.
             self._tally.resumed += 1
             self._had_snapshot = True
             await self._send({"type": "resync"})

@@ -1,7 +1,6 @@
 """The people of a live site: features that post purchases, performers at their panels, viewers who watch.
 
-Each does over the public contract what the real one would, with habits drawn from random numbers. Refusals are part of
-the day: they are counted and life goes on.
+They use the public contract as real ones do, and decide at random. Refusals are normal: they are counted and ignored.
 """
 
 import asyncio
@@ -20,9 +19,9 @@ from app.simulate.tally import Acknowledged, Tally
 
 INTAKE_ATTEMPTS = 4
 SENT_TWICE = 0.02
-"""How often a feature sends an intake again although it was answered (its own process died, say)."""
+"""The share of answered intakes that a feature sends again, as after a crash of its own process."""
 USUAL_SECONDS = 15
-"""The time that a performer takes for a request without a declared duration."""
+"""The duration of a request that declares none."""
 
 
 class Features:
@@ -35,11 +34,12 @@ class Features:
         self._random = random
 
     async def ask(self, request: Request) -> str | None:
-        """Have tokens held and post the intake, with one key until it is answered; the id of the item queued."""
+        """Hold tokens and post the intake; returns the id of the item, None if it was not queued."""
         escrow = await self._hold(request)
         return None if escrow is None else await self.post(request, escrow)
 
     async def post(self, request: Request, escrow: str) -> str | None:
+        """Post the intake, with one idempotency key until it is answered; returns as `ask`."""
         token = self._site.token(Role.FEATURE, request.catalogue.feature)
         event = f"{request.catalogue.event}-{uuid4().hex}"
         body: dict[str, Any] = {
@@ -94,7 +94,7 @@ class Features:
 
 
 class Performer:
-    """A performer at a panel. `speed`: performances run so many times faster than declared."""
+    """A performer at a panel. `speed`: by which factor performances are shorter than declared."""
 
     def __init__(self, site: Site, tally: Tally, performer_id: str, *, random: Random, speed: float) -> None:
         self.performer_id = performer_id
@@ -108,7 +108,7 @@ class Performer:
         self._last_ended: str | None = None
 
     async def work(self) -> None:
-        """Work the queue until cancelled. Somebody else at the same panel is fine."""
+        """Perform the queue's items until cancelled. Another person may use the same panel."""
         while True:
             try:
                 await self._next()
@@ -121,7 +121,7 @@ class Performer:
             return
         room = self.socket.view.room or {}
         if room.get("pauseReason") == "requested" or not room.get("accepting", True):
-            # Left behind by somebody who went home in the middle of a break.
+            # Settings that an earlier run left behind when it ended during a break.
             await self._do("settings", paused=False, accepting=True)
         item = self._on_stage() or await self._start()
         if item is None:
@@ -131,7 +131,7 @@ class Performer:
             await self._between()
 
     def _on_stage(self) -> Mapping[str, Any] | None:
-        """The answer to a command may come before the frame with its effect: the item we ended may still be listed."""
+        """The started item, unless its end was just acknowledged: the update may come after the ack."""
         item = self.socket.view.on_stage
         return None if item is None or item["itemId"] == self._last_ended else item
 
@@ -174,7 +174,7 @@ class Performer:
             await self._do("complete", item_id)
 
     async def _between(self) -> None:
-        """A breath, and now and then something else."""
+        """Pause between two items, and sometimes change a setting or leave."""
         await asyncio.sleep(self._random.uniform(1, 4) / self._speed)
         if self._random.random() > 0.25:
             return
@@ -197,12 +197,12 @@ class Performer:
         try:
             await asyncio.sleep(self._random.uniform(least, most) / self._speed)
         finally:
-            # Also when the day is over: nobody should find the room closed for good.
+            # Also when the run ends, so that the room does not stay closed.
             with suppress(Unreachable):
                 await self._do("settings", **then)
 
     async def _stays(self, item_id: str, seconds: float) -> bool:
-        """Let the time of a performance pass; False as soon as somebody else has ended it."""
+        """Wait for the time of a performance; returns False as soon as another person has ended it."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds / self._speed
         seen = False
@@ -212,12 +212,12 @@ class Performer:
             here = stage is not None and stage["itemId"] == item_id
             if seen and not here:
                 return False
-            # As in _on_stage: the item we started may not be listed as started yet.
+            # As in _on_stage: the update that shows the start may come after the ack.
             seen = seen or here
         return True
 
     async def _wait(self, seconds: float) -> None:
-        """Until something happens in the room, at most so long."""
+        """Wait until the view changes, `seconds` at most."""
         self.socket.news.clear()
         try:
             async with asyncio.timeout(seconds):
@@ -226,9 +226,9 @@ class Performer:
             return
 
     async def _do(self, name: str, item_id: str | None = None, **fields: Any) -> Mapping[str, Any] | None:
-        """A command over the panel's socket, or over HTTP where the socket has had its share of frames this minute.
+        """Send a command over the panel's socket, or over HTTP if the socket may not send another frame this minute.
 
-        The item after it, or None if it was refused. Raises Unreachable.
+        Returns the item after the command, None if it was refused. Raises Unreachable.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -259,7 +259,7 @@ class Performer:
 
 
 class Viewer:
-    """Somebody at a room's page; `user_id` None: nobody in particular."""
+    """A viewer of a room's page; `user_id` None: an anonymous one."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class Viewer:
         self._random = random
 
     async def fidget(self, every_seconds: float) -> None:
-        """Now and then, until cancelled: compare with a fresh snapshot, lose the connection, cancel a request."""
+        """At random times until cancelled: compare the view with a snapshot, disconnect, or cancel a request."""
         while True:
             await asyncio.sleep(self._random.expovariate(1 / every_seconds))
             dice = self._random.random()

@@ -1,7 +1,6 @@
-"""One run: a crowd comes, works for a while, and goes quiet; then everything it was told is held against the truth.
+"""One run: people connect, cause load for a while and stop; then all answers are compared with the server's state.
 
-The load is bounded in count and time by its plan, the check afterwards by CHECK_SECONDS. Nothing here knows how it is
-shown.
+The plan bounds the load in count and time, CHECK_SECONDS the check afterwards. `screen` shows a run.
 """
 
 import asyncio
@@ -22,18 +21,18 @@ from app.simulate.tally import Acknowledged, Tally
 
 INTAKES_AT_ONCE = 128
 SOCKETS_A_SECOND = 400
-"""How fast the crowd comes in."""
+"""How fast the people connect."""
 ARRIVAL_SECONDS = 30.0
 CALM_SECONDS = 15.0
 """How long intakes under way may take once the load has ended."""
 CHECK_SECONDS = 30.0
 CHECKS_AT_ONCE = 32
 AFTERWARDS_SECONDS = 600
-"""How much longer than the load tokens must be valid."""
+"""How long tokens must stay valid after the load."""
 OWNERS = 0.6
-"""The share of viewers that watch their own requests."""
+"""The share of viewers with a token, who watch their own requests."""
 OWN_INTAKES_A_MINUTE = 20
-"""Of one of them, at most, on average."""
+"""The most requests of one of these viewers, on average."""
 
 
 class Refused(Exception):
@@ -49,12 +48,12 @@ class Plan:
     """Intakes a second, over all rooms."""
     seconds: float
     speed: float
-    """Performances run so many times faster than declared."""
+    """By which factor performances are shorter than declared."""
     seed: int
 
 
 class Run:
-    """The run of one plan. `tally` and `phase` can be looked at any time."""
+    """The run of one plan. `tally` and `phase` can be read at any time."""
 
     def __init__(self, plan: Plan, sign: Sign, escrow_client: Callable[[Tally], EscrowClient] | None = None) -> None:
         """`escrow_client` makes the client that features hold tokens with; without one escrow ids are made up."""
@@ -65,7 +64,7 @@ class Run:
         self.ended_early = False
         self._sign = sign
         self._escrow_client = escrow_client
-        # The same seed gives the same crowd with the same wishes; the network's timing still differs.
+        # The same seed gives the same people and requests; the network's timing still differs.
         self._random = Random(plan.seed)
         self._stop = asyncio.Event()
 
@@ -75,7 +74,7 @@ class Run:
         self._stop.set()
 
     async def run(self) -> dict[str, Any]:
-        """The report. Raises Refused."""
+        """Run to the end and return the report. Raises Refused."""
         async with AsyncExitStack() as stack:
             site = await stack.enter_async_context(Site(self.plan.url, self._sign))
             everybody_may_watch = await self._look(site)
@@ -119,7 +118,10 @@ class Run:
         )
 
     async def _look(self, site: Site) -> bool:
-        """Is the server there, does it take our tokens, and may anybody watch?"""
+        """Check that the server answers and accepts our tokens; returns whether anonymous viewers may watch.
+
+        Raises Refused.
+        """
         try:
             alive = await site.call("GET", "/healthz")
             known = await site.call("GET", "/v1/users/nobody/queue/items", token=site.token(Role.VIEWER, "nobody"))
@@ -153,7 +155,7 @@ class Run:
             await _cancel(connections)
 
     async def _load(self, features: Features, performers: list[Performer], viewers: list[Viewer]) -> None:
-        # However many they are, they do not come back to us more often than about a hundred times a second.
+        # All viewers together act about a hundred times a second at most.
         every = max(20 / self.plan.speed, 1.0, len(viewers) / 100)
         people = [
             *(asyncio.create_task(performer.work()) for performer in performers),
@@ -178,7 +180,7 @@ class Run:
     async def _arrivals(
         self, features: Features, viewers: list[Viewer], intakes: set[asyncio.Task[str | None]]
     ) -> None:
-        """A Poisson stream. When INTAKES_AT_ONCE are unanswered the next one waits, as every real feature would."""
+        """Send intakes as a Poisson process. The next one waits while INTAKES_AT_ONCE are unanswered."""
         random = self._child()
         room = asyncio.Semaphore(INTAKES_AT_ONCE)
         loop = asyncio.get_running_loop()
@@ -186,7 +188,7 @@ class Run:
         for viewer in viewers:
             if viewer.user_id is not None:
                 owners.setdefault(viewer.performer_id, []).append(viewer.user_id)
-        # Most requests come from those who watch, but nobody asks so often that the service would stop them.
+        # Most requests come from viewers who watch, but each viewer stays below the service's rate limit.
         watchers = sum(map(len, owners.values()))
         from_watchers = min(0.8, watchers * OWN_INTAKES_A_MINUTE / 60 / self.plan.rate)
         others = max(500, round(self.plan.rate * 60))
@@ -205,7 +207,7 @@ class Run:
             task.add_done_callback(lambda _: room.release())
 
     async def _arrived(self, sockets: list[LiveSocket]) -> None:
-        """Until everybody has seen the room; viewers that have not by ARRIVAL_SECONDS come late."""
+        """Wait until every socket has its first snapshot, ARRIVAL_SECONDS at most."""
         waits: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(asyncio.gather(*(socket.arrived.wait() for socket in sockets))),
             asyncio.ensure_future(self._stop.wait()),
@@ -213,7 +215,7 @@ class Run:
         await asyncio.wait(waits, timeout=ARRIVAL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         await _cancel(waits)
 
-    # The truth
+    # The checks
 
     async def _verify_items(self, site: Site) -> None:
         async def verify(item: Acknowledged) -> None:
@@ -268,10 +270,11 @@ class Run:
         *,
         may_stay_behind: bool = False,
     ) -> None:
-        """Hold views against the queue read over HTTP: a room moves on, so each is compared at an equal version.
+        """Compare views with the queue read over HTTP. The room may still change, so a view is compared when its
+        version is equal.
 
-        `may_stay_behind`: of viewers, who are not sent events that they may not see. At an older version they must
-        show the same.
+        `may_stay_behind`: the views of viewers, who do not get the events that they may not see. Such a view may have
+        an older version if it is otherwise equal.
         """
         waiting = [socket for socket in sockets if socket.view.version]
         version = None
@@ -303,7 +306,7 @@ def _sockets(performers: list[Performer], viewers: list[Viewer]) -> list[LiveSoc
 
 
 async def _all(work: Callable[[Any], Awaitable[None]], things: Iterable[Any]) -> None:
-    """Some at a time."""
+    """Run `work` for all things, CHECKS_AT_ONCE at a time."""
     limit = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def one(thing: Any) -> None:

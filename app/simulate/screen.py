@@ -1,6 +1,6 @@
-"""How a run looks: live figures while it goes on, and the report at its end.
+"""Shows a run: figures while it goes on, and the report at its end.
 
-On a terminal a bar and a few lines that change in place; elsewhere a line now and then. Owns no figure of its own.
+A terminal gets a progress bar and a few lines that are redrawn; any other output gets a line every LINE_SECONDS.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ LINE_SECONDS = 5.0
 
 
 def run_in_terminal(run: Run, json_file: Path | None) -> int:
-    """Run to the end, showing it on standard error and the report on standard output; the exit code.
+    """Run to the end with progress on standard error and the report on standard output; returns the exit code.
 
-    SIGINT or SIGTERM ends the load and reports the results so far; a second one gives up. Raises
-    app.simulate.run.Refused.
+    SIGINT or SIGTERM ends the load, and the results so far are reported; a second one ends the run without a report.
+    Raises app.simulate.run.Refused.
     """
     try:
         report = asyncio.run(_perform(run, Console(stderr=True)))
@@ -80,13 +80,13 @@ async def _watch(run: Run, console: Console) -> None:
 
 async def _lines(run: Run, console: Console) -> None:
     speed = _Speed(run)
-    began = told = time.monotonic()
+    began = printed = time.monotonic()
     phase = run.phase
     while True:
         await asyncio.sleep(1 / REDRAWS_A_SECOND)
-        if run.phase == phase and time.monotonic() - told < LINE_SECONDS:
+        if run.phase == phase and time.monotonic() - printed < LINE_SECONDS:
             continue
-        phase, told = run.phase, time.monotonic()
+        phase, printed = run.phase, time.monotonic()
         tally = run.tally
         console.print(
             f"{time.monotonic() - began:4.0f} s  {run.phase:<8}  {speed.now():6.1f} intakes/s"
@@ -100,7 +100,7 @@ async def _lines(run: Run, console: Console) -> None:
 
 
 class _Speed:
-    """Accepted intakes a second over the last few looks."""
+    """Accepted intakes a second over the last 20 calls of `now`."""
 
     def __init__(self, run: Run) -> None:
         self._tally = run.tally
@@ -141,7 +141,7 @@ def _figures(run: Run, speed: float) -> RenderableType:
 
 
 def report_table(report: Mapping[str, Any]) -> RenderableType:
-    """The whole report, as a table and a last line that says whether all was well."""
+    """The report as a table, and a last line with the result of the checks."""
     table = Table(box=box.SIMPLE_HEAD, show_header=True, header_style="dim", pad_edge=False)
     table.add_column(no_wrap=True)
     for heading in ("count", "p50", "p99", "longest"):
@@ -173,16 +173,16 @@ def report_table(report: Mapping[str, Any]) -> RenderableType:
     table.add_row("Sockets opened", f"{sockets['opened']:,}")
     counted("resumed without a snapshot", sockets["resumed"])
     for code, count in sorted(sockets["closed"].items()):
-        counted("attempts to connect in vain" if code == "0" else f"closed with {code}", count)
+        counted("failed attempts to connect" if code == "0" else f"closed with {code}", count)
     counted("updates received", sockets["frames"].get("update", 0))
     counted("events in them", sockets["events"])
     counted("gaps met", sockets["gaps"])
     table.add_row("Views compared with the truth", f"{checks['viewsCompared']:,}")
     table.add_row("Acknowledged items looked up", f"{checks['itemsVerified']:,}")
-    return Group(table, _verdict(report))
+    return Group(table, _result_of_checks(report))
 
 
-def _verdict(report: Mapping[str, Any]) -> Text:
+def _result_of_checks(report: Mapping[str, Any]) -> Text:
     checks = report["checks"]
     if report["consistent"] and not checks["unverified"]:
         return Text("Every view was right and no acknowledged item is missing.", style="bold green")

@@ -1,7 +1,4 @@
-"""The way to the server under test: its public HTTP interface, called with tokens signed for the caller.
-
-Knows addresses, tokens and answers; what they mean to anybody is the caller's business.
-"""
+"""A client of the tested server's public HTTP interface, with tokens signed for each caller."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +35,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The contract's code of a refusal."""
+        """The error code of a refusal; its status if the body has none."""
         return str(self.body.get("code", self.status))
 
 
@@ -79,7 +76,7 @@ class Site:
         body: Mapping[str, Any] | None = None,
         key: str | None = None,
     ) -> Answer:
-        """Raises Unreachable. A refusal is an answer like any other."""
+        """Send a request and return the answer, refusals included. Raises Unreachable."""
         headers = {}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"

@@ -1,6 +1,6 @@
-"""The counters of a run: counts, latencies, acknowledged requests and violations; and the report of them.
+"""The counters of a run: counts, latencies, acknowledged requests and violations, and the report of them.
 
-Memory is bounded by the length of the run only where it must be: acknowledged items. Latencies are histograms.
+Only acknowledged items take memory in proportion to the length of a run. Latencies are histograms.
 """
 
 import math
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 BUCKET_GROWTH = 1.04
-"""Each bucket of a histogram is so much wider than the one before: percentiles are right to 4 %."""
+"""The factor between the bounds of two buckets of a histogram: percentiles are right to 4 %."""
 DIFFERENCES_KEPT = 50
 
 
@@ -50,7 +50,7 @@ class Latency:
 
 
 class ServerClock:
-    """How far the server's clock is from ours, from the quickest of all answers that told the time."""
+    """Estimates how far the server's clock is from ours, from the answer with the shortest round trip."""
 
     def __init__(self) -> None:
         self._best = math.inf
@@ -73,7 +73,7 @@ def _seconds(instant: str) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledged:
-    """An item the server said it had queued, and its request."""
+    """An item that the server has acknowledged, and its request."""
 
     item_id: str
     source_feature: str
@@ -83,16 +83,16 @@ class Acknowledged:
 @dataclass(slots=True)
 class Tally:
     remembers: bool = True
-    """Whether items are kept to be looked up again; a day without an end only counts."""
+    """Whether acknowledged items are kept for the checks; the demo, which runs without an end, only counts."""
     clock: ServerClock = field(default_factory=ServerClock)
 
     intakes: Counter[str] = field(default_factory=Counter)
     """accepted, replayed, failed (no answer), or the code of the refusal."""
     intake_latency: Latency = field(default_factory=Latency)
     commands: Counter[str] = field(default_factory=Counter)
-    """Acknowledged ones by type."""
+    """Acknowledged commands by type."""
     refusals: Counter[str] = field(default_factory=Counter)
-    """Refused commands by code: a stale one is no fault."""
+    """Refused commands by code. A refusal is not a violation: the command may have been outdated."""
     command_latency: Latency = field(default_factory=Latency)
     holds: Counter[str] = field(default_factory=Counter)
 
@@ -100,12 +100,12 @@ class Tally:
     sockets_opened: int = 0
     resumed: int = 0
     closes: Counter[int] = field(default_factory=Counter)
-    """By code, those that were not our own doing."""
+    """Closed connections by code, without those that the client has closed."""
     frames: Counter[str] = field(default_factory=Counter)
     events: int = 0
     gaps: int = 0
     update_latency: Latency = field(default_factory=Latency)
-    """From an event's time to its arrival on a screen."""
+    """From an event's time to its arrival at a client."""
     position_latency: Latency = field(default_factory=Latency)
 
     acknowledged: dict[str, Acknowledged] = field(default_factory=dict)
@@ -116,7 +116,7 @@ class Tally:
     different: int = 0
     missing: list[str] = field(default_factory=list)
     verified: int = 0
-    """Acknowledged items that were asked for again."""
+    """Acknowledged items that were read again."""
     unverified: int = 0
     """Views and items that could not be checked, because the server did not answer."""
 

@@ -1,6 +1,6 @@
-"""A client's picture of a room, kept by the contract's rules alone, and how it may differ from the truth.
+"""A client's state of a room, kept by the contract's rules, and its differences from the server's state.
 
-Written from the contract and not from the service's code, so that the two can be held against each other.
+It is written from the contract and not from the service's code, so that each can be checked against the other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ Frame = Mapping[str, Any]
 
 ACTIVE = ("created", "started")
 PLACE = ("status", "position", "ahead")
-"""The fields of an own item's position of which its owner is sent every change. The others move with time."""
+"""The fields of an own item's position whose every change is sent to the owner. The others change with time."""
 
 
 class Taken(Enum):
@@ -22,7 +22,7 @@ class Taken(Enum):
     APPLIED = auto()
     OLD = auto()
     GAP = auto()
-    """It does not follow on the known version: only a snapshot can help."""
+    """The update does not begin at the known version: a snapshot is needed."""
     OTHER = auto()
 
 
@@ -33,7 +33,7 @@ class View:
     room: Mapping[str, Any] | None = None
     items: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     mine: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The owner's items and their places, as last told."""
+    """The owner's items and their positions, as last received."""
 
     def take(self, frame: Frame) -> Taken:
         match frame["type"]:
@@ -75,7 +75,7 @@ class View:
 
     @property
     def queue(self) -> list[Mapping[str, Any]]:
-        """The active items in the order they will be served, numbered from 1."""
+        """The active items in the order in which they will be served, with positions from 1."""
         ordered = sorted(
             self.items.values(), key=lambda item: (item["status"] != "started", item["createdAt"], item["itemId"])
         )
@@ -86,13 +86,13 @@ class View:
         return next((item for item in self.items.values() if item["status"] == "started"), None)
 
     def differences(self, truth: Mapping[str, Any]) -> list[str]:
-        """How this view differs from a snapshot (or a queue read over HTTP) of its own version, in words; ids only."""
+        """Differences from a snapshot (or a queue read over HTTP) of the same version, as sentences with ids only."""
         return [*self._room_differences(truth["room"]), *self._queue_differences(truth["items"])] + (
             [*self._own_differences(truth["mine"])] if "mine" in truth else []
         )
 
     def differences_at_own_version(self, truth: Mapping[str, Any]) -> list[str]:
-        """The same, whichever version the truth is of."""
+        """The same, without comparing versions."""
         return self.differences({**truth, "room": {**truth["room"], "version": self.version}})
 
     def _room_differences(self, room: Mapping[str, Any]) -> Iterator[str]:
