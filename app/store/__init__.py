@@ -1,7 +1,7 @@
-"""The store: tables, migrations, transactions. The only package that speaks SQL for the queue.
+"""The store: tables, migrations, transactions. The only package with the queue's SQL.
 
-Rows stay inside; what goes in and out are the domain's values. A transaction is `with store.writing() as connection`;
-the functions in `reading` and `writing` take that connection. Nothing here decides anything.
+Rows never leave it: its functions take and return the domain's values, and the connection of a transaction
+(`with store.writing() as connection`). It decides nothing.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from app.store import reading
 from app.store.engines import Engines
 
 TROUBLE = (InterfaceError, InternalError, OperationalError, PoolTimeoutError)
-"""Errors of a database that is away, restarting, full or too busy: the same may well succeed later."""
+"""Errors of a database that is away, restarting, full or too busy: the same transaction may succeed later."""
 
 
 class Store:
@@ -43,6 +43,6 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A read transaction, never kept longer than one answer takes."""
+        """A read transaction, which a caller keeps for one answer only."""
         with self.engines.reader.begin() as connection:
             yield connection

@@ -1,8 +1,9 @@
-"""Activity: the log counted by ten minutes and feature, so that analytics of the whole site need not read its items.
+"""Activity: the log counted by feature in spans of ten minutes, so that analytics of all rooms need not read items.
 
-The log is counted once, in its order: a cursor in `meta` says how far, and moves in the same transaction as the counts.
-So nothing is counted twice, whoever counts; what retention takes out later stays counted. An amount may belong to
-another time than its event (a refund that the wallet has confirmed later), and is simply added there.
+The log is counted once, in its order. A cursor in `meta` marks the end of the counted part, and moves in the same
+transaction as the counts, so no process counts an event twice. Events that retention removes later stay counted. An
+amount that belongs to an earlier time than its event (a refund that the wallet confirms later) is added to the earlier
+span.
 """
 
 from collections import Counter
@@ -36,9 +37,9 @@ CURSOR = "activity_cursor"
 SPAN_MS = 600_000
 EVENTS_AT_ONCE = 5_000
 LONGEST_LIFE = timedelta(days=1)
-"""How long before a span an item may have come and still count in it, where items are read."""
+"""How long before a span an item may have been created and still count in it, for reports that read items."""
 LONGEST_TAIL = 20_000
-"""Events behind the cursor that a report reads itself."""
+"""The most events after the cursor that a report reads itself."""
 
 Key = tuple[str, str, int]
 """Feature, kind, number."""
@@ -46,16 +47,16 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A stretch of the log, counted."""
+    """The counts of a part of the log."""
 
     after: str | None
     through: str
     amounts: Mapping[tuple[int, str, str, int], int]
     """By span, feature, kind and number."""
     spans: Mapping[int, str]
-    """The cursor before the first event of each span that occurs in it."""
+    """The cursor before the first event of each span in the part."""
     is_last: bool
-    """Whether the log ends there."""
+    """Whether the log ends with this part."""
 
 
 def _counted(connection: Connection) -> str | None:
@@ -80,7 +81,7 @@ def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch |
 
 
 def add(connection: Connection, batch: Batch) -> bool:
-    """Write a batch down; returns whether it was still to be counted."""
+    """Add a batch to the stored counts; returns False, and adds nothing, if it has been counted already."""
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if batch.after is None:
         first = upsert(META).values(name=CURSOR, value=batch.through).on_conflict_do_nothing()
@@ -107,10 +108,10 @@ def add(connection: Connection, batch: Batch) -> bool:
 
 
 def total(connection: Connection, start: int, end: int, *, longest_tail: int = LONGEST_TAIL) -> Counter[Key] | None:
-    """The amounts of all rooms from `start` up to but not including `end`, in milliseconds; None while more than
-    `longest_tail` events of the log have not been counted yet.
+    """The amounts of all rooms from `start` up to but not including `end`, in milliseconds since 1970; None while more
+    than `longest_tail` events of the log have not been counted yet.
 
-    Whole spans have been added up; the rests at both ends are read from the log, and so are the latest events.
+    Whole spans come from the stored counts; the parts of spans at both ends, and the uncounted events, from the log.
     """
     counted = _counted(connection)
     newest, is_last = event_log.log_stretch(connection, counted, longest_tail)
@@ -148,12 +149,12 @@ class _LogReader:
         self._start = start
         self._end = end
         self._refunded: set[str] = set()
-        """Items whose refund has been read here. It counts with the amounts that the wallet has confirmed by now; a
-        confirmation in the tail is left for those refunds that are part of a span."""
+        """Items whose refund has been read here, and counted with the amounts that the wallet has confirmed by now. A
+        confirmation in the tail counts only for other items, whose refund is in a stored span."""
         self.found: Counter[Key] = Counter()
 
     def add_edge(self, start: int, end: int, counted: str) -> None:
-        """Part of one span. The next but one begins after all its events: clocks differ by less than a span."""
+        """Add a part of one span. Its events precede the span after the next: clocks differ by less than a span."""
         span = start // SPAN_MS
         place = select(SPANS.c.cursor)
         before = self._connection.execute(place.where(SPANS.c.span == span)).scalar_one_or_none()
@@ -161,11 +162,12 @@ class _LogReader:
             return
         following = place.where(SPANS.c.span > span + 1).order_by(SPANS.c.span).limit(1)
         through = self._connection.execute(following).scalar_one_or_none() or counted
-        # Without confirmations, an event counts at its own time. The database need not look up other items.
+        # Without confirmations, an event counts at its own time, so the database need not look up other items.
         here = _COUNTED_EVENTS.where(EVENTS.c.at >= moment(start), EVENTS.c.at < moment(end))
         self._add(_events(self._connection, before, through, here), start, end, with_confirmations=False)
 
     def add_tail(self, counted: str | None, newest: str) -> None:
+        """Add the events that have not been counted yet."""
         self._add(_events(self._connection, counted, newest), self._start, self._end, with_confirmations=True)
 
     def _add(self, events: "Iterator[_Event]", start: int, end: int, *, with_confirmations: bool) -> None:
@@ -227,8 +229,8 @@ def _events(
 
 
 def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
-    """Each kind that an event stands for, with how many items have been counted, and how many events the log holds up
-    to there."""
+    """For each kind that an event counts: the kind, the stored count, and the number of such events in the counted part
+    of the log."""
     counted = _counted(connection)
     if counted is None:
         return
@@ -242,8 +244,8 @@ def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
 
 
 def lives(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Life]:
-    """Items that can have a moment between two times: created before the end, and at most LONGEST_LIFE before the
-    start; of one room, or of all."""
+    """The items with amounts that can lie between two times: created before `end`, and at most LONGEST_LIFE before
+    `start`; of one room, or of all (None)."""
     columns = select(*_LIFE)
     # A UUIDv7 begins with its millisecond, so a span of creation times is a range of the primary key.
     statement: Any = columns.where(

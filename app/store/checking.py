@@ -1,7 +1,7 @@
-"""Reads a whole database against the rules that everything else relies on, and changes nothing.
+"""Checks a whole database against the rules that the other modules rely on, and changes nothing.
 
-The constraints hold most of these by themselves; what is looked for here is damage: a bad disk, a statement typed by
-hand, a fault of this program.
+Constraints enforce most of the rules. The checks find damage: by a bad disk, by a statement typed by hand, or by an
+error of this program.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +15,15 @@ from app.store import Store, activity, event_log, reading
 from app.store.replay import room_at
 
 LISTED = 20
-"""Findings of one rule that are named; a damaged table may give millions."""
+"""The most findings of one rule that are listed; a damaged table may give millions."""
 READ_AT_ONCE = 1000
 _ENDED = "('finished', 'abandoned', 'refunded')"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One rule: how much was looked at, how much of it is wrong, and the first LISTED of those, each in a line."""
+    """The result of one rule: the number of rows examined, the number that are wrong, and the first LISTED of those as
+    one line each."""
 
     rule: str
     examined: int
@@ -31,7 +32,7 @@ class Result:
 
 
 def check_database(store: Store) -> Iterator[Result]:
-    """Every rule in turn, over one unmoving view of the database each."""
+    """The results of all rules, one after the other. Each rule sees the database at one moment."""
     rules: list[tuple[str, Callable[[Connection], tuple[int, Iterator[str]]]]] = [
         ("integrity", _integrity),
         ("versions", _versions),
@@ -54,14 +55,14 @@ def _count(connection: Connection, table: str) -> int:
     return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608 - a constant
 
 
-def _asked(connection: Connection, question: str, line: str) -> Iterator[str]:
-    """`line` for each row that the question finds, with the row's columns in it."""
-    for row in connection.execute(text(question)).mappings():
+def _asked(connection: Connection, query: str, line: str) -> Iterator[str]:
+    """One finding for each row of the query: `line` formatted with the row's columns."""
+    for row in connection.execute(text(query)).mappings():
         yield line.format(**row)
 
 
 def _integrity(connection: Connection) -> tuple[int, Iterator[str]]:
-    """The file and its indexes; on PostgreSQL, which checks its pages itself, that no index is left unfinished."""
+    """The file and its indexes are sound. On PostgreSQL, which checks its pages itself: every index is valid."""
 
     def found() -> Iterator[str]:
         if connection.dialect.name == "sqlite":
@@ -85,7 +86,7 @@ def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
     def found() -> Iterator[str]:
         yield from _asked(
             connection,
-            # A pruned log ends at a version of its own, and leaves gaps below it.
+            # Pruning leaves gaps up to `pruned_through`.
             "SELECT rooms.performer_id AS performer_id, rooms.version AS version, count(events.version) AS events,"
             " coalesce(max(events.version), coalesce(rooms.pruned_through, 0)) AS newest FROM rooms LEFT JOIN events"
             " ON events.performer_id = rooms.performer_id AND events.version > coalesce(rooms.pruned_through, 0)"
@@ -115,7 +116,7 @@ def _started(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
-    """An item's row says what its last event says, and holds the times that belong to its status."""
+    """An item's row has the status of its last event, and the times that belong to it; items and events match."""
 
     def found() -> Iterator[str]:
         yield from _asked(
@@ -152,7 +153,7 @@ def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[str]]:
-    """Every position that an event gave, and the queue that a room's events come to."""
+    """Every event has the position that folding gives, and a room's queue is the fold of its events."""
     performer_ids = list(connection.execute(text("SELECT performer_id FROM rooms ORDER BY performer_id")).scalars())
 
     def found() -> Iterator[str]:
@@ -161,7 +162,7 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
             while events := event_log.room_events(connection, performer_id, room.version, READ_AT_ONCE):
                 for event in events:
                     if event.version != room.version + 1:
-                        return  # the rule of versions has said so
+                        return  # the rule "versions" reports it
                     room = fold(room, event.name, event.at, item=event.item, settings=event.settings)
                     if event.item is not None and room.position(event.item.item_id) != event.position:
                         yield f"event {event.version} of room {performer_id} gives a wrong position"
@@ -175,14 +176,14 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
 
 
 def _room_at_floor(connection: Connection, policy: Policy, performer_id: str) -> Room:
-    """The room where its gapless log begins."""
+    """The room at the version where its gapless log begins."""
     pruned = text("SELECT coalesce(pruned_through, 0) FROM rooms WHERE performer_id = :performer_id")
     floor = int(connection.execute(pruned, {"performer_id": performer_id}).scalar_one())
     return room_at(connection, policy, performer_id, floor) or Room(performer_id=performer_id, policy=policy)
 
 
 def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
-    """An escrow is resolved once, by its item's operation, and over the item's tokens."""
+    """An escrow has one item and at most one operation, which resolves exactly the item's tokens once it has ended."""
 
     def found() -> Iterator[str]:
         for table in ("items", "wallet_operations"):
@@ -220,7 +221,7 @@ def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
-    """The answer kept under an idempotency key points to the event that holds it, an intake's to the item's first."""
+    """The stored answer of an idempotency key points to an event of its item, that of an intake to the item's first."""
 
     def found() -> Iterator[str]:
         yield from _asked(
@@ -248,8 +249,7 @@ def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
 
 
 def _activity(connection: Connection) -> tuple[int, Iterator[str]]:
-    """The counts of analytics equal those of the log, up to where it has been counted; retention takes from the log
-    alone."""
+    """The stored counts equal the counted part of the log, or exceed it where retention has removed events."""
 
     def found() -> Iterator[str]:
         pruned = "SELECT count(*) FROM rooms WHERE pruned_through > 0"

@@ -1,8 +1,8 @@
-"""The compact layout of an event: only what has changed about its item, whose fixed part stands in the item's own row.
+"""The compact layout of an event: only the changing fields of its item; the fixed ones are in the item's own row.
 
-Times are milliseconds relative to the event's own, fields that hold their default are left out, and of the parameters
-only those are kept that do not follow from the item. The layout before it (the whole item as JSON) is read for as long
-as there are such rows; a text that begins with MARK is compact.
+Times are milliseconds relative to the event's time. Fields with their default value, and parameters that follow from
+the item, are left out. A text that begins with MARK is compact; another text is the earlier layout, the whole item as
+JSON.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ from app.domain.item import STOPPED, Clock, Item
 from app.store.tables import milliseconds, moment
 
 MARK = "~"
-"""Begins a compact item; no JSON text does."""
+"""The first character of a compact item; no JSON text begins with it."""
 WHOLE_PARAMS = "="
-"""Begins parameters that do not follow from the item."""
+"""The first character of parameters that are stored whole."""
 FIXED = (
     "item_id",
     "performer_id",
@@ -45,7 +45,7 @@ FIXED = (
 )
 """The fields of an item that never change once it is queued."""
 PREFIX = "of_"
-"""Before the name of a FIXED column of the item in the row of its event."""
+"""The prefix of the item's FIXED columns in a row that joins an event with its item."""
 SHORT_NAMES: Mapping[str, str] = {
     "updated_at": "u",
     "paused": "p",
@@ -65,9 +65,9 @@ SHORT_NAMES: Mapping[str, str] = {
     "clock": "c",
     "notified": "n",
 }
-"""Stored in place of a field's name. A field that is not here is stored under its own."""
+"""The stored names of fields. A field that is not listed is stored under its own name."""
 _LONG_NAMES = {short: name for name, short in SHORT_NAMES.items()}
-# The status has a column of its own, and the item was last updated by the event itself, nearly always.
+# The status has its own column, and `updated_at` is nearly always the event's own time.
 _CHANGING = tuple(field for field in fields(Item) if field.name not in (*FIXED, "status", "updated_at"))
 _CHANGING_NAMES = tuple(field.name for field in _CHANGING)
 _DEFAULTS = tuple(field.default for field in _CHANGING)
@@ -76,7 +76,7 @@ _values_of = attrgetter(*_CHANGING_NAMES)
 
 
 def compact_item(item: Item, at: datetime) -> str:
-    """The item after an event at this time, as MARK and a JSON object, or MARK alone if all holds its default."""
+    """The item after an event at this time: MARK and a JSON object, or MARK alone if every field has its default."""
     changed: dict[str, Any] = {}
     for name, value, default in zip(_CHANGING_NAMES, _values_of(item), _DEFAULTS, strict=True):
         if value != default:
@@ -100,7 +100,7 @@ def stored(text: str) -> dict[str, Any]:
 
 
 def changing_values(text: str, at: datetime) -> dict[str, Any]:
-    """The reverse of `compact_item`, less the status, as plain values: fields of a newer release are passed over."""
+    """The fields of a compact item except the status, as plain values. Fields of a newer release are ignored."""
     changed: dict[str, Any] = {"updated_at": at}
     base = milliseconds(at)
     for short, value in stored(text).items():
@@ -132,7 +132,7 @@ def compact_params(event: Event, item: Item) -> str:
 
 
 def expanded_params(text: str, derived: Mapping[str, Any]) -> dict[str, Any]:
-    """The reverse of `compact_params`: `derived` are those that follow from the item."""
+    """The reverse of `compact_params`. `derived`: the parameters that follow from the item."""
     if text.startswith(WHOLE_PARAMS):
         params: dict[str, Any] = orjson.loads(text[len(WHOLE_PARAMS) :])
         return params
@@ -140,5 +140,5 @@ def expanded_params(text: str, derived: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def derived_params(title: str, tokens: int, source_feature: str, position: int) -> dict[str, Any]:
-    """The values that a chat message about an item needs, in the order in which `decision` lays it out."""
+    """The parameters that follow from the item and its position, in the order in which `recorder` writes them."""
     return {"title": title, "tokens": tokens, "sourceFeature": source_feature, "position": position}

@@ -1,7 +1,7 @@
-"""Lays out the events of an earlier release anew, batch by batch, beside a service that runs.
+"""Rewrites the events of an earlier release in the compact layout, in batches, while the service runs.
 
-An event is rewritten only if what is written comes back as the same event. The position in the log is kept in META, so
-that a restart goes on where it was. At the end the index goes that only the earlier layout needed.
+An event is rewritten only if reading the new row gives the same event. META holds the progress, so that a restart
+continues. At the end the index that only the earlier layout needed is dropped.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from app.store.tables import ANSWERS, EVENTS, ITEMS, META
 
 EVENTS_AT_ONCE = 100
 PROGRESS = "compacted_through"
-"""In META: the cursor up to which every event has been looked at, or DONE."""
+"""In META: the cursor up to which every event has been examined, or DONE."""
 DONE = "done"
 
 _BATCH = EVENT_ROWS.where(EVENTS.c.cursor > bindparam("after")).order_by(EVENTS.c.cursor).limit(bindparam("at_most"))
@@ -38,12 +38,12 @@ def is_done(connection: Connection) -> bool:
 
 
 def mark_done(connection: Connection) -> None:
-    """After `finish`: there is nothing to look at any more."""
+    """Record that compaction is complete, after `finish`."""
     _set_progress(connection, DONE)
 
 
 def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool:
-    """Look at the next events of the log; returns whether there are more."""
+    """Examine and rewrite the next events of the log; returns whether there are more."""
     progress = _progress(connection)
     if progress == DONE:
         return False
@@ -68,7 +68,7 @@ def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool
 
 
 def _file_intakes(connection: Connection, created: list[Event]) -> None:
-    """Where each item's events begin, and its intake's answer in its own row."""
+    """Write into each item's row the version of its first event, and move the answer of its intake there."""
     items: list[tuple[Item, int]] = [(event.item, event.version) for event in created if event.item is not None]
     if not items:
         return
@@ -86,7 +86,8 @@ def _file_intakes(connection: Connection, created: list[Event]) -> None:
 
 
 def finish(engine: Engine) -> None:
-    """Drop the index of an item's events, which has a place in the room's log by now. Keeps nobody from the table."""
+    """Drop the index of events by item: items now have the version of their first event. It does not lock the table on
+    PostgreSQL."""
     if engine.dialect.name == "postgresql":
         with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             connection.execute(text("DROP INDEX CONCURRENTLY IF EXISTS ix_event_item"))
@@ -100,7 +101,7 @@ _LOCKED_PROGRESS = _PROGRESS.with_for_update()
 
 
 def _progress(connection: Connection) -> str:
-    """Of two processes one waits here for the other's batch."""
+    """The progress, locked: a second process waits here until this one has committed its batch."""
     return str(connection.execute(_LOCKED_PROGRESS).scalar_one_or_none() or 0)
 
 

@@ -1,8 +1,8 @@
-"""Copies of a SQLite queue: one taken while the service runs, and one put in the queue's place.
+"""Backup and restore of a SQLite queue; a backup may be taken while the service runs.
 
-A copy is one file without side files. Nothing is replaced before the copy has been read through and brought to the
-newest schema, and at no moment does the queue's file lie beside the write-ahead log of another one: SQLite would replay
-that log into it.
+A copy is one file without side files. `restore` replaces nothing before the copy has been checked and brought to the
+newest schema. At no moment is the queue's file beside the write-ahead log of another one: SQLite would replay that log
+into it.
 """
 
 import os
@@ -34,10 +34,10 @@ def database_path(database_url: str) -> Path:
 
 
 def backup(database_url: str, target: Path) -> None:
-    """Write a consistent copy of a queue that may be running, and read it through, before it gets its name.
+    """Write a consistent copy of a queue that may be running, and check it before it gets its name.
 
     Commits made meanwhile are not in it and do not wait for it. An older copy of that name is replaced.
-    Raises DatabaseRefusedError; the target is then as it was.
+    Raises DatabaseRefusedError; the target is then unchanged.
     """
     source = database_path(database_url)
     _check_target(source, target)
@@ -50,10 +50,10 @@ def backup(database_url: str, target: Path) -> None:
 
 
 def restore(database_url: str, copy: Path, now: datetime) -> Path | None:
-    """Put a copy in the place of the queue's file; returns the new name of what it has replaced, if there was anything.
+    """Put a copy in the place of the queue's file; returns the new name of the file that it has replaced, if any.
 
-    The caller holds the queue's lock (`sole_owner`). The restored queue has a new epoch, and its log goes on behind
-    what was lost. Raises DatabaseRefusedError; nothing has then changed.
+    The caller holds the queue's lock (`sole_owner`). The restored queue has a new epoch, and its log continues after
+    the lost part. Raises DatabaseRefusedError; nothing has then changed.
     """
     path = Path(os.path.realpath(make_url(database_url).database or ""))
     if not _is_sqlite(copy):
@@ -94,7 +94,7 @@ def _is_sqlite(path: Path) -> bool:
 
 @contextmanager
 def _part_of(target: Path) -> Iterator[Path]:
-    """The name of a file beside the target that is made first; what is left of it at the end is removed."""
+    """The name of a temporary file beside the target. It is removed at the end if it still has that name."""
     part = target.with_name(target.name + ".part")
     _remove(part)
     try:
@@ -129,7 +129,7 @@ def _opened(path: Path, mode: str) -> Iterator[Any]:
 
 
 def _copy(source: Path, part: Path) -> None:
-    # A copy may lie where nothing can be written: without side files there is nothing to recover either.
+    # A copy may be in a folder that cannot be written; without side files it needs no recovery, which would write.
     is_alone = not any(_side_file(source, suffix).exists() for suffix in SIDE_FILES)
     mode = "immutable=1" if is_alone and not os.access(source.parent, os.W_OK) else "mode=rw"
     with _opened(source, mode) as reading, _opened(part, "mode=rwc") as writing:
@@ -152,7 +152,7 @@ def _check_copy(part: Path) -> None:
 
 
 def _renew(part: Path) -> None:
-    """The newest schema, a new epoch, and a log that goes on behind what was lost."""
+    """Give a copy the newest schema, a new epoch, and a log that continues after the lost part."""
     with _engine_on(part) as engine:
         migrate(engine, restored=True)
     with _opened(part, "mode=rw") as connection:
@@ -169,13 +169,13 @@ def _engine_on(path: Path) -> Iterator[Engine]:
 
 
 def _set_aside(path: Path, now: datetime) -> Path | None:
-    """Give what is there a second name, whole, and remove its side files."""
+    """Give the present file a second name, with its side files folded in, and remove the side files."""
     if not path.exists():
         _remove(path)
         return None
     driver = sqlite_driver()
     aside = path.with_name(f"{path.name}.replaced-{now:%Y%m%dT%H%M%S%f}")
-    # SQLite throws side files away that it cannot use: of a damaged queue they are kept.
+    # SQLite deletes side files that it cannot use; those of a damaged queue are kept.
     kept = [suffix for suffix in SIDE_FILES if _side_file(path, suffix).exists()]
     for suffix in kept:
         shutil.copy2(_side_file(path, suffix), _side_file(aside, suffix))
@@ -183,7 +183,7 @@ def _set_aside(path: Path, now: datetime) -> Path | None:
     try:
         is_whole = _fold_side_files_in(path, driver)
     finally:
-        # Refused or folded in: either way they are still, or no longer, needed where they were.
+        # Their copies are not needed: either the side files were folded in, or an error leaves the originals.
         if is_whole:
             for suffix in kept:
                 _side_file(aside, suffix).unlink()
@@ -197,7 +197,7 @@ def _set_aside(path: Path, now: datetime) -> Path | None:
 
 
 def _fold_side_files_in(path: Path, driver: ModuleType) -> bool:
-    """Bring what a crash has left in the write-ahead log into the file. False if the file is too damaged for that."""
+    """Write the rest of the write-ahead log after a crash into the file. False if the file is too damaged for that."""
     try:
         connection = driver.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         with closing(connection):

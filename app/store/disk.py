@@ -16,7 +16,7 @@ class DiskUsage:
 
 
 def usage(engines: Engines) -> DiskUsage | None:
-    """None: the database is not SQLite, or its files cannot be looked at."""
+    """The disk usage of a SQLite database; None for PostgreSQL, or if its files cannot be read."""
     name = engines.writer.url.database
     if not engines.is_sqlite or name is None:
         return None

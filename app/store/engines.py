@@ -1,7 +1,6 @@
-"""The database engines: which driver, with which pragmas, and how a transaction begins.
+"""The database engines: drivers, connection settings, and the begin of a transaction.
 
-Owns everything that differs between SQLite and PostgreSQL at the level of a connection, and knows no statement of the
-queue.
+Owns the differences between SQLite and PostgreSQL at the level of a connection, and knows no statement of the queue.
 """
 
 import fcntl
@@ -30,11 +29,12 @@ BUSY_TIMEOUT_MS = 10_000
 LANE_BUSY_TIMEOUT_MS = 500
 """How long one attempt of a lane waits for SQLite's write lock. The lane tries again until its commands are due."""
 CONNECT_SECONDS = 2
-"""The least that PostgreSQL's client library takes."""
+"""The smallest value that PostgreSQL's client library accepts."""
 LOCK_TIMEOUT_MS = 500
 """How long one attempt waits for a row that another process holds."""
 SILENCE_MS = 10_000
-"""When PostgreSQL gives up a process that has vanished in mid-transaction, and a process a PostgreSQL that has."""
+"""Milliseconds after which PostgreSQL ends the transaction of a silent process, and a process gives up a silent
+PostgreSQL."""
 MENDED_SQLITE = (3, 51, 3)
 MENDED_BRANCHES = ((3, 44, 6), (3, 50, 7))
 """SQLite releases without the WAL-reset bug (3.7.0–3.51.2): 3.51.3 and later, and two maintained branches."""
@@ -45,12 +45,14 @@ class DatabaseRefusedError(Exception):
 
 
 class OpenConnections:
-    """The open connections of some engines, so that whoever is stuck in one can be freed from another thread."""
+    """The open connections of some engines, so that another thread can free a thread that is stuck in one."""
 
     def __init__(self) -> None:
         self._connections: dict[int, Any] = {}
 
     def watch(self, engine: Engine) -> None:
+        """Follow the connections of an engine from now on."""
+
         def opened(connection: Any, record: Any) -> None:
             self._connections[id(connection)] = connection
 
@@ -61,8 +63,8 @@ class OpenConnections:
         event.listen(engine, "close", closed)
 
     def interrupt(self) -> None:
-        """Have every statement under way fail. A server that does not answer is disconnected, which is all that frees
-        a thread that waits for it; whether a commit took effect is not known then."""
+        """Make every statement under way fail. PostgreSQL's connections are cut, since nothing else frees a thread that
+        waits for a server that does not answer; whether a commit took effect is then unknown."""
         for connection in list(self._connections.values()):
             try:
                 if hasattr(connection, "interrupt"):
@@ -70,7 +72,7 @@ class OpenConnections:
                     continue
                 with socket.socket(fileno=os.dup(connection.fileno())) as way:
                     way.shutdown(socket.SHUT_RDWR)
-            except Exception as error:  # it has been closed meanwhile: nobody is stuck in it
+            except Exception as error:  # it has been closed meanwhile: no thread is stuck in it
                 log.debug("a connection was not interrupted: %s", type(error).__name__)
 
 
@@ -81,7 +83,7 @@ class Engines:
     writer: Engine
     reader: Engine
     patient_writer: Engine
-    """Waits for SQLite's write lock as long as it takes: migrations, the sandbox wallet."""
+    """For migrations and the sandbox wallet: waits BUSY_TIMEOUT_MS for SQLite's write lock."""
     connections: OpenConnections = field(default_factory=OpenConnections)
 
     @property
@@ -107,7 +109,7 @@ def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
 def sqlite_driver() -> ModuleType:
     """A SQLite driver without the WAL-reset bug: CPython's own where it is new enough, else pysqlite3's.
 
-    Raises DatabaseRefusedError where neither will do.
+    Raises DatabaseRefusedError if both have the bug.
     """
     if not has_wal_reset_bug(sqlite3.sqlite_version_info):
         return sqlite3
@@ -131,10 +133,10 @@ def open_engines(
     lock_timeout_ms: int = LOCK_TIMEOUT_MS,
     silence_ms: int = SILENCE_MS,
 ) -> Engines:
-    """Engines for a `sqlite:///` or `postgresql://` URL; nothing is connected yet. `busy_timeout_ms`: of SQLite's
-    writer. `lock_timeout_ms` and `silence_ms`: of PostgreSQL's connections.
+    """Engines for a `sqlite:///` or `postgresql://` URL, not connected yet. `busy_timeout_ms`: for SQLite's writer.
+    `lock_timeout_ms`, `silence_ms`: for PostgreSQL's connections.
 
-    Raises DatabaseRefusedError where the database's driver is missing or must not be used.
+    Raises DatabaseRefusedError if the database's driver is missing or must not be used.
     """
     url = make_url(database_url)
     if url.get_backend_name() == "sqlite":
@@ -160,13 +162,13 @@ def _postgres_engines(url: URL, size: int, lock_timeout_ms: int, silence_ms: int
         ) from None
 
     def connect(dbapi_connection: Any, record: Any) -> None:
-        # Not as startup options, which poolers refuse.
+        # Statements, not startup options: poolers refuse those.
         dbapi_connection.execute(f"SET lock_timeout = {lock_timeout_ms}")
         dbapi_connection.execute(f"SET idle_in_transaction_session_timeout = {silence_ms}")
         dbapi_connection.commit()
 
     event.listen(engine, "connect", connect)
-    # A reader's statements all see the database at one moment, as SQLite's do.
+    # All statements of a read transaction see the database at one moment, as in SQLite.
     reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     connections = OpenConnections()
     connections.watch(engine)
@@ -180,7 +182,7 @@ def _sqlite_engines(url: URL, readers: int, writer_busy_timeout_ms: int) -> Engi
     connections = OpenConnections()
 
     def connect(busy_timeout_ms: int, dbapi_connection: Any, record: Any) -> None:
-        # The driver's own implicit BEGIN is deferred and loses updates between two writers: we begin ourselves.
+        # The driver's implicit BEGIN is deferred and loses updates between two writers; the "begin" event replaces it.
         dbapi_connection.isolation_level = None
         cursor = dbapi_connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={busy_timeout_ms}")
@@ -213,7 +215,7 @@ def _sqlite_engines(url: URL, readers: int, writer_busy_timeout_ms: int) -> Engi
 
 
 def _make_private(url: URL) -> None:
-    """Have the file and those beside it readable by their owner alone; SQLite makes the latter as the file is."""
+    """Make the file and its side files readable only by their owner. SQLite gives new side files the file's mode."""
     if url.database in (None, "", ":memory:"):
         return
     # SQLite, which opens the file next, reports what could not be done here.
@@ -222,7 +224,7 @@ def _make_private(url: URL) -> None:
     for suffix in ("", "-wal", "-shm"):
         path = Path(f"{url.database}{suffix}")
         with suppress(OSError):
-            # A folder that is named by mistake keeps its mode: without it, nobody could use what is in there.
+            # A folder that is named by mistake keeps its mode: 0600 would make its files inaccessible.
             if path.is_file():
                 path.chmod(OWNER_ONLY)
 
@@ -230,18 +232,18 @@ def _make_private(url: URL) -> None:
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """The rows of a statement as the driver itself returns them, within the connection's transaction.
 
-    For what every batch asks and writes: SQLAlchemy prepares each execution for more than is needed here, and lays out
-    a result before it looks into it. Raises what SQLAlchemy raises, and as there a lost connection is not used again.
+    For the statements of every batch: SQLAlchemy prepares each execution for more than is needed here, and lays out a
+    result before it looks into it. Raises SQLAlchemy's errors; a lost connection is not used again.
     """
     with _driver_cursor(connection, statement) as cursor:
         cursor.execute(statement, values)
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def rows_with(connection: Connection, question: str, values: Sequence[Any], *, width: int = 1) -> list[tuple[Any, ...]]:
-    """The rows that a question ending in IN finds for these values, of which `width` make one.
+def rows_with(connection: Connection, query: str, values: Sequence[Any], *, width: int = 1) -> list[tuple[Any, ...]]:
+    """The rows of a query that ends in IN, for these values; `width` values form one key.
 
-    The last one is repeated up to a power of two: the driver keeps a few prepared statements, not one of every length.
+    The last key is repeated up to a power of two, so that the driver prepares statements of few lengths.
     """
     dialect = connection.dialect
     marks = ", ".join(["?" if dialect.paramstyle == "qmark" else "%s"] * width)
@@ -253,11 +255,11 @@ def rows_with(connection: Connection, question: str, values: Sequence[Any], *, w
         listed = ", ".join([f"({marks})"] * padded)
         if dialect.tuple_in_values:
             listed = f"VALUES {listed}"
-    return driver_rows(connection, f"{question}({listed})", (*values, *list(values[-width:]) * (padded - count)))
+    return driver_rows(connection, f"{query}({listed})", (*values, *list(values[-width:]) * (padded - count)))
 
 
 def driver_many(connection: Connection, statement: str, rows: Sequence[Any]) -> None:
-    """Have the driver run a statement once for each row, under the same terms as `driver_rows`."""
+    """Run a statement once for each row through the driver itself; otherwise like `driver_rows`."""
     with _driver_cursor(connection, statement) as cursor:
         cursor.executemany(statement, rows)
 
@@ -281,15 +283,15 @@ def _driver_cursor(connection: Connection, statement: str) -> Iterator[Any]:
 
 @contextmanager
 def sole_owner(database_url: str) -> Iterator[None]:
-    """Hold a SQLite file for this process alone; on PostgreSQL, which is shared, this does nothing.
+    """Hold the lock of a SQLite file, which one process at a time can have. Does nothing for PostgreSQL.
 
-    Raises DatabaseRefusedError when another process has it.
+    Raises DatabaseRefusedError if another process has it.
     """
     url = make_url(database_url)
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         yield
         return
-    # SQLite follows links too: whatever the file is called, it has one lock.
+    # SQLite follows links too, so a file has one lock under all its names.
     path = Path(os.path.realpath(url.database) + ".lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

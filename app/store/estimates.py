@@ -1,4 +1,4 @@
-"""How far the waits told on arrival were from what came, for the last items of a room."""
+"""The errors of the waits estimated on arrival, for the last items of a room."""
 
 from datetime import datetime
 
@@ -20,8 +20,8 @@ _LAST_TOLD = (
 
 
 def estimate_errors(connection: Connection, performer_id: str, *, since: datetime, at_most: int) -> list[float]:
-    """Seconds by which the waits of items were longer than told (negative: shorter). Of the last `at_most` items that
-    have ended since `since`, those that were on stage and had been told a wait."""
+    """Seconds by which waits were longer than estimated (negative: shorter), of those of the last `at_most` items ended
+    since `since` that were started and had an estimate."""
     rows = connection.execute(_LAST_TOLD, {"performer_id": performer_id, "since": since, "at_most": at_most})
     return [
         (started_at - created_at).total_seconds() - told

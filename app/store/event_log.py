@@ -1,4 +1,4 @@
-"""Reads of the event log: of a room, of an item, and of all by cursor; each returns domain values."""
+"""Reads of the event log: the events of a room, of an item, and of all rooms by cursor."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,12 @@ from app.store.tables import EVENTS, ITEMS, META
 
 _FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
 EVENT_ROWS = select(EVENTS, *_FIXED_PART).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
-"""Rows for `records.event_from`: an event with the fixed part of its item."""
+"""Rows for `records.event_from`: an event with the fixed fields of its item."""
 _EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
 
 
 def find_event(connection: Connection, performer_id: str, version: int) -> Event:
+    """A room's event with this version. Raises sqlalchemy.exc.NoResultFound if there is none."""
     this = {"performer_id": performer_id, "version": version}
     return records.event_from(connection.execute(_EVENT, this).mappings().one())
 
@@ -52,7 +53,7 @@ def item_log(connection: Connection, item_id: str) -> list[RowMapping]:
 
 
 _FIRST_VERSION = func.coalesce(ITEMS.c.first_version, 1)
-"""NULL is from before there was this column; `compaction` fills it in."""
+"""NULL is from a release before this column; `compaction` fills it in."""
 _ITEMS_BY_ID = ITEMS.c.item_id.in_(bindparam("item_ids", expanding=True))
 _ITEMS_STRETCH = (
     select(EVENTS, *_FIXED_PART)
@@ -75,15 +76,15 @@ _AT_BEHIND = (
     .limit(1)
     .scalar_subquery()
 )
-# A room's time never runs backwards.
+# Events of a room are in order of time.
 _UNFINISHED = select(ITEMS.c.item_id).where(_ITEMS_BY_ID, ITEMS.c.updated_at >= _AT_BEHIND)
 
 
 def items_log(connection: Connection, item_ids: Sequence[str]) -> Mapping[str, list[RowMapping]]:
     """The rows of the events of some items, by item and oldest first.
 
-    They have no index of their own, which would take as much room as they do: they are found in their rooms' logs, from
-    each item's creation to the time of its last update, in stretches that double.
+    Events have no index by item, which would be as large as the table. They are searched in their rooms' logs, from
+    each item's creation to its last update, in stretches that double in length.
     """
     found: dict[str, list[RowMapping]] = {item_id: [] for item_id in item_ids}
     first, length, left = 0, SHORTEST_STRETCH, item_ids
@@ -98,8 +99,8 @@ def items_log(connection: Connection, item_ids: Sequence[str]) -> Mapping[str, l
 
 _CURSOR_PART = re.compile(r"[0-9]{1,18}")  # any such number fits a BIGINT
 LOG_LEAP = "log_leap"
-"""In META of a restored database. On PostgreSQL: added to transaction ids, which begin anew on the server that a backup
-is restored to. On SQLite: the cursor that events go on behind, if it is higher than that of the newest."""
+"""In META, after a restore. On PostgreSQL: a number added to transaction ids, which start again on the server where the
+backup is restored. On SQLite, also after retention: a cursor above which new events get theirs."""
 _LEAP: Any = (
     select(func.coalesce(func.max(sql_cast(META.c.value, BigInteger)), literal_column("0")))
     .where(META.c.name == literal_column(f"'{LOG_LEAP}'"))
@@ -109,11 +110,11 @@ NEXT_CURSOR: Any = text(
     "max(coalesce((SELECT max(cursor) FROM events), 0),"
     " coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'log_leap'), 0)) + 1"
 )
-"""SQLite's own next number is one more than the highest that is left, which a restore or retention may have lowered."""
+"""The cursor of the next event on SQLite, whose own next number would be too low after a restore or retention."""
 
 
 def keep_numbering(connection: Connection) -> None:
-    """On SQLite: have the log go on behind its newest event also when that is gone."""
+    """On SQLite: note the newest cursor, so that no event gets it again after the newest event has been removed."""
     if connection.dialect.name != "sqlite":
         return
     newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one() or 0
@@ -136,10 +137,10 @@ def log_events(
     performer_id: str | None = None,
     source_feature: str | None = None,
 ) -> list[Logged]:
-    """The event log after a cursor, in an order that never changes and in which nothing appears late.
+    """The event log after a cursor, in a fixed order: no event ever appears before one that was visible earlier.
 
     On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
-    only events older than every transaction still open. Raises ValueError for a cursor that no log can have given.
+    only events older than every open transaction. Raises ValueError for an invalid cursor.
     """
     statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
     if performer_id is not None:
@@ -150,7 +151,7 @@ def log_events(
 
 
 def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
-    """The events behind a cursor, in the log's order; on PostgreSQL those that are visible."""
+    """The events after a cursor, in the log's order; on PostgreSQL only those that `log_events` may show."""
     if connection.dialect.name == "postgresql":
         transaction, sequence = _cursor_parts(after or "0.0", 2)
         return statement.where(
@@ -169,8 +170,8 @@ def log_page(
     performer_id: str | None = None,
     source_feature: str | None = None,
 ) -> tuple[list[Logged], str | None]:
-    """As `log_events`, with the cursor from which the same reader goes on: behind all that has been looked at, so that
-    the events of others are not looked at again and again."""
+    """The events of `log_events`, and the cursor from which the same reader continues. It lies after every event that
+    was examined, so that events that the filters exclude are examined once."""
     end = log_end(connection)
     page = log_events(connection, after=after, limit=limit, performer_id=performer_id, source_feature=source_feature)
     if len(page) == limit or (page and (end is None or is_behind(end, page[-1].cursor))):
@@ -179,8 +180,8 @@ def log_page(
 
 
 def log_stretch(connection: Connection, after: str | None, length: int) -> tuple[str | None, bool]:
-    """The cursor of the last of the next `length` events behind another one, and whether the log ends there. None if
-    there is none yet."""
+    """The cursor of the last of the next `length` events after a cursor (None: there are none), and whether the log
+    ends there."""
     place = select(EVENTS.c.transaction_id, EVENTS.c.cursor)
     row = connection.execute(_log_after(place.offset(length - 1).limit(1), connection, after)).mappings().first()
     if row is not None:
@@ -190,7 +191,7 @@ def log_stretch(connection: Connection, after: str | None, length: int) -> tuple
 
 
 def in_stretch(statement: Any, connection: Connection, after: str | None, through: str) -> Any:
-    """The events behind a cursor, up to and including that of another event, in the log's order."""
+    """The events after a cursor, up to and including the event with the cursor `through`, in the log's order."""
     statement = _log_after(statement, connection, after)
     if connection.dialect.name == "postgresql":
         transaction, sequence = _cursor_parts(through, 2)
@@ -201,7 +202,7 @@ def in_stretch(statement: Any, connection: Connection, after: str | None, throug
 def log_end(connection: Connection) -> str | None:
     """The cursor of the newest event that `log_events` shows; None for an empty log.
 
-    Every event up to it is visible already, so a reader that found nothing for itself before it may go on behind it.
+    No event before it can appear later, so a reader may continue after it.
     """
     statement = select(EVENTS.c.transaction_id, EVENTS.c.cursor).limit(1)
     if connection.dialect.name == "postgresql":
@@ -215,18 +216,18 @@ def log_end(connection: Connection) -> str | None:
 
 
 def cursor_of(row: RowMapping) -> str:
-    """On SQLite, which has one writer, an event has no transaction's id."""
+    """The cursor of an event's row: `sequence` on SQLite, `transaction.sequence` on PostgreSQL."""
     transaction, cursor = row["transaction_id"], row["cursor"]
     return str(cursor) if transaction is None else f"{transaction}.{cursor}"
 
 
 def is_behind(cursor: str | None, other: str) -> bool:
-    """Whether a cursor of this log lies before another one."""
+    """Whether a cursor lies before another one; None lies before every cursor."""
     return cursor is None or [int(part) for part in cursor.split(".")] < [int(part) for part in other.split(".")]
 
 
 def logged_from(row: RowMapping) -> Logged:
-    """From a row of EVENT_ROWS."""
+    """The logged event of a row of EVENT_ROWS."""
     return Logged(cursor=cursor_of(row), event=records.event_from(row))
 
 

@@ -1,4 +1,4 @@
-"""Makes a person unrecognisable: another user id, no description, no metadata, in every row that held them.
+"""Makes a user unrecognisable: replaces the user id and empties descriptions and metadata, in every row.
 
 The order, the amounts, the titles and the audit trail stay, so that rooms replay and money adds up as before.
 """
@@ -15,7 +15,7 @@ from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS
 
 ITEMS_AT_ONCE = 100
 NOBODY = "forgotten-"
-"""Begins the ids that forgotten users have."""
+"""The prefix of the ids of forgotten users."""
 
 _ITEMS = select(ITEMS.c.item_id).where(ITEMS.c.user_id == bindparam("user_id")).limit(bindparam("at_most"))
 _REWRITE = (
@@ -26,7 +26,7 @@ _REWRITE = (
 
 
 def open_items(connection: Connection, user_id: str) -> int:
-    """How many of a user's items are in a queue, or wait for the wallet: those still need to know whose they are."""
+    """The number of a user's items in a queue, and of those that wait for the wallet. Both still need the user's id."""
     mine = ITEMS.c.user_id == user_id
     waiting = select(func.count()).select_from(ITEMS).where(mine, ACTIVE_ITEMS)
     unresolved = (
@@ -38,7 +38,7 @@ def open_items(connection: Connection, user_id: str) -> int:
 
 
 def forget_some(connection: Connection, user_id: str, new_id: str, at_most: int = ITEMS_AT_ONCE) -> int:
-    """Forget the user in some of their items; returns in how many: none are left when there are fewer than that."""
+    """Forget the user in at most `at_most` items; returns their number. If it is lower, no items are left."""
     item_ids = list(connection.execute(_ITEMS, {"user_id": user_id, "at_most": at_most}).scalars())
     for item_id in item_ids:
         _forget_events(connection, event_log.item_log(connection, item_id), user_id, new_id)
@@ -52,7 +52,7 @@ def forget_some(connection: Connection, user_id: str, new_id: str, at_most: int 
 
 
 def forget_answers(connection: Connection, user_id: str, new_id: str) -> None:
-    """The keys of the user's own commands; they go on answering for the new id."""
+    """Move the stored answers to the user's own commands to the new id."""
     connection.execute(update(ANSWERS).where(ANSWERS.c.scope == f"viewer:{user_id}").values(scope=f"viewer:{new_id}"))
 
 

@@ -1,6 +1,6 @@
-"""The heartbeat of the service, and what a stop or a wrong clock has left in the database.
+"""The heartbeat of the service, and the rows that a stop or a wrong clock leaves to be corrected.
 
-One row of `meta` says when the service was last at work; every process that sweeps writes it.
+One row of `meta` holds the time at which the service last ran; every process that sweeps writes it.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _LEASES = (
     (ENDPOINTS.c.lease_until, true()),
     (PUSH_PROGRESS.c.lease_until, true()),
 )
-"""The leases, and which rows may have one that counts."""
+"""The columns of leases, each with the condition for rows whose lease matters."""
 
 HEARTBEAT = "heartbeat"
 _WRITTEN_BY_COMMANDS = ", ".join(table.name for table in (ROOMS, ITEMS, EVENTS, OPERATIONS))
@@ -31,9 +31,9 @@ _LAST = select(META.c.value).where(META.c.name == HEARTBEAT)
 def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetime | None:
     """Write the heartbeat, if the last one is at most `tolerance` away from now.
 
-    Otherwise nothing is written, and the time of the last one is returned: since then nobody has been at work, or the
-    clock has been set. The first heartbeat of a database is always written. While somebody keeps a table of PostgreSQL
-    locked that commands write to, it fails as they do.
+    Otherwise nothing is written, and the time of the last one is returned: since then the service has not run, or the
+    clock has been set. The first heartbeat of a database is always written. On PostgreSQL it fails like a command while
+    another session has locked a table that commands write.
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"LOCK TABLE {_WRITTEN_BY_COMMANDS} IN ROW EXCLUSIVE MODE")
@@ -76,7 +76,8 @@ _ROOMS_WITH_CLOCKS = (
 
 
 def rooms_with_clocks(connection: Connection, after: str, limit: int) -> Sequence[str]:
-    """The rooms in which a clock of an active item runs, in order of their ids, those after `after`."""
+    """The rooms with an id after `after` that have active items and a running clock or a performer who is offline, in
+    order of their ids."""
     return connection.execute(_ROOMS_WITH_CLOCKS, {"after": after, "at_most": limit}).scalars().all()
 
 
@@ -108,8 +109,8 @@ def are_operations_ahead(connection: Connection, moment: datetime) -> bool:
 
 
 def correct_operations(connection: Connection, now: datetime, moment: datetime) -> int:
-    """Open wallet operations that were written at a time after `moment` get the same delay from now on; returns their
-    number. An attempt that is under way keeps its lease."""
+    """Give open wallet operations that were written at a time after `moment` the same delay from `now` on; returns
+    their number. An attempt that is under way keeps its lease."""
     delay = type_coerce(OPERATIONS.c.next_attempt_at, BigInteger) - type_coerce(OPERATIONS.c.updated_at, BigInteger)
     statement = (
         update(OPERATIONS)
@@ -128,7 +129,7 @@ def are_leases_ahead(connection: Connection, moment: datetime) -> bool:
 
 
 def shorten_leases(connection: Connection, until: datetime, moment: datetime) -> None:
-    """Leases that end after `moment` end at `until`. An outcome under such a lease is not kept: what was done under it
-    is done again, with the same key."""
+    """Let leases that end after `moment` end at `until`. The outcome of work under such a lease is not accepted: the
+    work is repeated, with the same key."""
     for lease, rows in _LEASES:
         connection.execute(update(lease.table).where(rows, lease > moment).values(lease_until=until))

@@ -1,7 +1,7 @@
-"""Rows of what rooms have taught the wait estimate, so that a room is loaded without reading its last items again.
+"""The stored states of rooms' wait estimates, so that a room is loaded without reading its last items again.
 
-A row is written whenever the room has learnt something, in the transaction that taught it. It holds numbers only, as
-MessagePack. One that another release has written in another form is passed over: the room learns from its items then.
+A row is written whenever the state changes, in the same transaction. It holds only numbers, as MessagePack. A row that
+another release has written in another form is ignored: the room then learns from its last items.
 """
 
 from collections.abc import Collection
@@ -27,7 +27,7 @@ def history_values(room: Room) -> dict[str, Any]:
 
 
 def histories(connection: Connection, performer_ids: Collection[str]) -> dict[str, History]:
-    """By performer id, of the rooms that have a row."""
+    """The stored histories of these rooms, by performer id; a room without a readable row is left out."""
     found = {}
     for performer_id, learnt in rows_with(connection, _LEARNT, list(performer_ids)) if performer_ids else ():
         try:

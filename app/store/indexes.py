@@ -1,7 +1,7 @@
-"""Builds the indexes that the tables describe and a database lacks, without keeping anybody from a table.
+"""Builds the indexes that `tables` describes and a database lacks, without locking a table on PostgreSQL.
 
-A migration that creates an index locks the table for as long as that takes. So a new index on a table that may be large
-stands in `tables` alone; PostgreSQL builds it here, concurrently, after the migrations.
+A migration that creates an index locks the table until it is built. So no migration creates a new index on a table that
+may be large: `tables` describes it, and PostgreSQL builds it here, concurrently, after the migrations.
 """
 
 import time
@@ -11,14 +11,14 @@ from sqlalchemy.schema import CreateIndex
 
 from app.store import tables
 
-INDEX_LOCK = 0x5155455546  # any number that nobody else on this server would choose
+INDEX_LOCK = 0x5155455546  # an arbitrary number that no other program on the server is likely to use
 PAUSE_SECONDS = 0.2
 TABLES = [tables.META, tables.ROOMS, tables.ITEMS, tables.EVENTS, tables.OPERATIONS, tables.ANSWERS]
 DESCRIBED = sorted((index for table in TABLES for index in table.indexes), key=lambda index: str(index.name))
 
 
 def build_missing(engine: Engine) -> None:
-    """Of two processes one builds and the other waits until it has."""
+    """Build the missing indexes. A second process waits until the first has built them."""
     if engine.dialect.name == "sqlite":
         with engine.begin() as connection:
             for index in DESCRIBED:
@@ -27,24 +27,24 @@ def build_missing(engine: Engine) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         if not _missing(connection):
             return
-        # Waiting in a statement would be waited for by the build itself.
+        # A statement that waits for the lock would have a snapshot, for whose end the concurrent build would wait.
         while not connection.execute(text(f"SELECT pg_try_advisory_lock({INDEX_LOCK})")).scalar_one():
             time.sleep(PAUSE_SECONDS)
         try:
             connection.execute(text("SET lock_timeout = 0"))
             for index in _missing(connection):
-                # One that was broken off is there, and not valid.
+                # An interrupted build leaves an invalid index.
                 connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"))
                 statement = str(CreateIndex(index).compile(dialect=engine.dialect))
                 connection.execute(text(statement.replace(" INDEX ", " INDEX CONCURRENTLY ", 1)))
         finally:
             connection.execute(text(f"SELECT pg_advisory_unlock({INDEX_LOCK})"))
-            # Its settings are not those of the others.
+            # This connection's settings differ from those of the pool's other connections.
             connection.invalidate()
 
 
 def _missing(connection: Connection) -> list[Index]:
-    """The described indexes that are not there, or not finished."""
+    """The described indexes that do not exist or are not valid."""
     inspector = inspect(connection)
     there: set[str | None] = set()
     for table in TABLES:

@@ -1,4 +1,4 @@
-"""Reads of presence leases, and of rooms that say otherwise than their leases."""
+"""Reads of presence leases, and of rooms whose `performer_online` does not agree with their leases."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, select, text
 
 from app.store.tables import PRESENCE, ROOMS, any_of
 
-# Spelt as in the partial index: SQLite takes one only for a condition it can see, not for bound values.
+# Spelt as in the partial index: SQLite uses it only if the condition is in the statement's text, without parameters.
 ONLINE_ROOMS = text("performer_online")
 
 
@@ -33,7 +33,7 @@ _WRONGLY_ONLINE = (
 
 
 def wrongly_online_rooms(connection: Connection, now: datetime, limit: int) -> list[str]:
-    """Rooms that say their performer is online while no process holds a live presence lease."""
+    """Rooms whose performer is marked online although no process holds a live presence lease."""
     return list(connection.execute(_WRONGLY_ONLINE, {"now": now, "at_most": limit}).scalars())
 
 
@@ -43,7 +43,7 @@ _WRONGLY_OFFLINE = select(ROOMS.c.performer_id).where(
 
 
 def wrongly_offline_rooms(connection: Connection, performer_ids: Collection[str]) -> list[str]:
-    """Of these rooms, the ones that say their performer is offline."""
+    """Those of these rooms whose performer is marked offline."""
     return list(connection.execute(_WRONGLY_OFFLINE, {"performer_ids": list(performer_ids)}).scalars())
 
 
@@ -55,6 +55,6 @@ _LAPSED_PRESENCE = (
 
 
 def lapsed_presence(connection: Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
-    """(process id, performer id) of leases that ran out."""
+    """(process id, performer id) of presence leases that have run out."""
     rows = connection.execute(_LAPSED_PRESENCE, {"now": now, "at_most": limit})
     return [(row.process_id, row.performer_id) for row in rows]

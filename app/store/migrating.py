@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema, and refusing one that this code does not know."""
+"""Brings a database to the newest schema, and refuses a database that this code cannot use."""
 
 import secrets
 import time
@@ -20,33 +20,32 @@ from app.store.event_log import LOG_LEAP
 from app.store.reading import COMPACT, EVENT_FORM, is_compact
 from app.store.tables import EVENTS, META
 
-MIGRATION_LOCK = 0x5155455545  # any number that nobody else on this server would choose
+MIGRATION_LOCK = 0x5155455545  # an arbitrary number that no other program on the server is likely to use
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
 TABLE_LOCK_TIMEOUT_MS = 1_000
 LOCKED = ("55P03", "40P01")
-"""PostgreSQL's codes for a lock that was not to be had in time, and for two that wait for each other."""
+"""PostgreSQL's codes for a lock timeout and for a deadlock."""
 NOT_ALLOWED = "42501"
-"""PostgreSQL's code for what this user may not do."""
+"""PostgreSQL's code for a missing privilege."""
 LOCK_ATTEMPTS = 30
 LOCK_PAUSE_SECONDS = 0.5
 OLDEST_RELEASE = "oldest_release"
-"""In META: the newest revision that is known to the oldest release which may use the database. A release that finds a
-revision which it does not know looks here whether it may go on all the same."""
+"""In META: the newest revision that the oldest release that may use the database knows. A release that does not know
+the database's revision may use it if it knows this one."""
 PREVIOUS_HEAD = "0004"
-"""The newest revision of the previous release. Until `contract` its processes go on, and may be started again if they
-look at OLDEST_RELEASE."""
+"""The newest revision of the previous release, whose processes may use the database until `contract`."""
 LEAP = 2**32
-"""More transactions, or events, than can have been lost with what was made since the backup was taken."""
+"""More transactions, or events, than there can have been between a backup and its restore."""
 
 
 def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -> None:
-    """Upgrade to the newest schema, all in one transaction.
+    """Upgrade to the newest schema in one transaction, then build the missing indexes.
 
-    With `restored` the database says that its history is another one from now on (a new epoch), so that every client
-    starts afresh, and its log goes on behind what was lost. With `contract`, given once no process of the previous
-    release runs any more, processes that start from now on write what that release cannot read; a new database and
-    SQLite, which has one process, need not be told. Raises DatabaseRefusedError for a database made by newer code, or
-    that cannot be opened or written.
+    `restored`: the database is a restored backup. It gets a new epoch, so that every client starts afresh, and its log
+    continues after the lost part. `contract`: no process of the previous release runs any more; processes that start
+    from now on may write rows that it cannot read. This holds without `contract` for a new database, and for SQLite,
+    which has one process. Raises DatabaseRefusedError for a database that newer code has made, or that cannot be opened
+    or written.
     """
     for attempt in range(1, LOCK_ATTEMPTS + 1):
         try:
@@ -66,10 +65,10 @@ def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -
 
 def _upgrade(connection: Connection, *, restored: bool, contract: bool) -> None:
     if connection.dialect.name == "postgresql":
-        # Several machines may start the same release at once; each statement after this sees what the first did.
+        # Several machines may start the same release at once; after this lock each sees the first one's migration.
         connection.execute(text(f"SET LOCAL lock_timeout = {MIGRATION_LOCK_TIMEOUT_MS}"))
         connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-        # A session that waits for a table lock holds up all that come after it: rather let them pass and try again.
+        # A session that waits for a table lock blocks all later ones, so it gives up soon and tries again.
         connection.execute(text(f"SET LOCAL lock_timeout = {TABLE_LOCK_TIMEOUT_MS}"))
     config = _config(connection)
     newer = _is_newer(connection, config)
@@ -92,14 +91,14 @@ def _contract(connection: Connection, *, is_new: bool) -> None:
         connection.execute(insert(META).values(name=EVENT_FORM, value=COMPACT))
     _set(connection, OLDEST_RELEASE, str(_revision(connection)))
     if is_new:
-        # Elsewhere it goes when the last event has been laid out anew; until then some items are found by it.
+        # In other databases `compaction` drops it at its end; until then it is needed to find some items' events.
         connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
         connection.execute(insert(META).values(name=PROGRESS, value=DONE))
 
 
 def _leap(connection: Connection) -> None:
-    """File the events to come behind all that there are, and behind those that were lost since the backup: who reads
-    the log on from one of the lost would otherwise miss the new ones that get its number."""
+    """Give new events cursors above those of all events, also of those that were lost since the backup. Otherwise a
+    reader whose cursor is a lost event's would miss new events with lower cursors."""
     place = EVENTS.c.transaction_id if connection.dialect.name == "postgresql" else EVENTS.c.cursor
     newest = connection.execute(select(func.coalesce(func.max(place), 0))).scalar_one()
     known = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
@@ -112,14 +111,13 @@ def _set(connection: Connection, name: str, value: str) -> None:
 
 
 def refuse_unknown_schema(engine: Engine) -> None:
-    """Raise DatabaseRefusedError for a database made by newer code that does not say that this code may use it."""
+    """Raise DatabaseRefusedError for a database that newer code has made and that this code may not use."""
     with _opened(engine) as connection:
         _is_newer(connection, _config(connection))
 
 
 def refuse_other_schema(engine: Engine) -> None:
-    """Raise DatabaseRefusedError unless this code may use the database: its schema is this code's own, or a newer one
-    that says so."""
+    """Raise DatabaseRefusedError unless the schema is this code's own, or a newer one that this code may use."""
     with _opened(engine) as connection:
         config = _config(connection)
         if not _is_newer(connection, config) and _revision(connection) != _head(config):
@@ -128,7 +126,7 @@ def refuse_other_schema(engine: Engine) -> None:
 
 @contextmanager
 def _opened(engine: Engine) -> Iterator[Connection]:
-    """A connection. A refused database is closed: nobody is going to use it."""
+    """A connection. If the database is refused, the engine is disposed of, as nothing else will use it."""
     try:
         connection = engine.connect()
     except DBAPIError as error:
@@ -161,7 +159,7 @@ def _refusal(error: Exception) -> DatabaseRefusedError:
 
 
 def _is_newer(connection: Connection, config: Config) -> bool:
-    """Whether newer code made the database, and lets this code use it. Raises DatabaseRefusedError if it does not."""
+    """Whether newer code has made the database. Raises DatabaseRefusedError if this code may then not use it."""
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if (revision := _revision(connection)) is None or revision in known:
         return False

@@ -1,7 +1,7 @@
-"""Finds a pooler between the service and PostgreSQL that gives each transaction another session.
+"""Detects a pooler between the service and PostgreSQL that gives each transaction another session.
 
-PgBouncer does so with `pool_mode = transaction`. Time-outs that a connection has set would then be somebody else's, and
-so would a session's lock. Such a pooler says nothing, but it shows: two open connections get the same session in turn.
+PgBouncer does so with `pool_mode = transaction`. The time-outs and locks of a session would then affect other clients.
+No setting reveals such a pooler, but two open connections get the same session in turn.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 ROUNDS = 24
-"""More than PgBouncer has sessions in a pool by default, should it give them in turn."""
+"""More than the number of sessions in a pool of PgBouncer by default, in case it gives them in turn."""
 _SESSION = "SELECT pg_backend_pid()"
 
 
@@ -20,7 +20,7 @@ def shares_sessions(engine: Engine) -> bool:
         sessions: list[set[int]] = [set(), set()]
         for _ in range(ROUNDS):
             for connection, seen in zip(connections, sessions, strict=True):
-                # A prepared statement would be somebody else's, too.
+                # A statement that is prepared in one session would be missing in another.
                 seen.add(connection.execute(_SESSION, prepare=False).fetchone()[0])
                 connection.rollback()
             if len(sessions[0]) > 1 or not sessions[0].isdisjoint(sessions[1]):

@@ -1,8 +1,8 @@
-"""Takes what has ended long ago out of the database: items with their events, answers and wallet operations.
+"""Removes old items from the database, with their events, stored answers and wallet operations.
 
-An item goes once it has ended and the wallet has resolved its escrow, both before the cutoff; one whose operation is
-open or dead stays with all that belongs to it. A room keeps its version, its newest settings, and the highest version
-that has been taken from its log: above it the log is gapless and can be replayed. Numbers are never given twice.
+An item is removed once it has ended and its escrow is resolved, both before the cutoff; an item whose operation is open
+or dead stays. A room keeps its version, its newest settings, and the highest version that was removed from its log:
+above it the log is gapless and can be replayed. Versions and cursors are never used again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +21,14 @@ from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
 ITEMS_AT_ONCE = 25
 ANSWERS_AT_ONCE = 500
 LONGEST_HOLD = timedelta(days=30)
-"""How much longer events are kept for webhook endpoints that have not been given them."""
+"""How much longer events are kept for webhook endpoints to which they have not been delivered."""
 RESOLVED = ("done", "written_off")
 """The statuses of an operation after which nothing more happens to its escrow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """An item on its way out, with all that belongs to it."""
+    """A removed item, with its events and its wallet operation."""
 
     item: Item
     events: Sequence[Logged]
@@ -65,7 +65,7 @@ _NOTE_FLOOR = (
     .where(ROOMS.c.performer_id == bindparam("room"), func.coalesce(ROOMS.c.pruned_through, 0) < bindparam("floor"))
     .values(pruned_through=bindparam("floor"))
 )
-"""How far the log of a room has been pruned."""
+"""Notes the version up to which a room's log has been pruned."""
 _UP_TO_FLOOR = (EVENTS.c.performer_id == bindparam("room")) & (EVENTS.c.version <= bindparam("floor"))
 _OTHERS = EVENTS.alias()
 _NEWEST_SETTINGS = (
@@ -78,12 +78,13 @@ _NEWEST_SETTINGS = (
     .scalar_subquery()
 )
 _DELETE_OF_ROOM = delete(EVENTS).where(_UP_TO_FLOOR, EVENTS.c.item_id.is_(None), EVENTS.c.version < _NEWEST_SETTINGS)
-"""A room's own events up to there but for the one that has its newest settings."""
+"""Removes a room's events without an item up to the floor, except the one with the newest settings."""
 
 
 def held_back(connection: Connection, cutoff: datetime, longest: timedelta = LONGEST_HOLD) -> datetime:
-    """The cutoff for items: earlier, by at most `longest`, if webhook endpoints that fail or are parked have not been
-    given events from before it. An endpoint for which that is not enough is told so in its last problem."""
+    """The cutoff for items. It is earlier, by at most `longest`, if events from before it have not been delivered to
+    webhook endpoints that fail or are parked. An endpoint that loses events nevertheless gets a note as its last
+    problem."""
     owed = webhooks.owed_since(connection)
     earliest = cutoff - longest
     for endpoint, since in owed:
@@ -95,8 +96,8 @@ def held_back(connection: Connection, cutoff: datetime, longest: timedelta = LON
 def prune_answers(
     connection: Connection, cutoff: datetime, after: tuple[str, str] = ("", ""), at_most: int = ANSWERS_AT_ONCE
 ) -> tuple[str, str] | None:
-    """Remove the answers given before the cutoff, among those that follow `after`; returns where to go on, if there
-    are more. This comes before the items: an answer points to an event."""
+    """Examine the next `at_most` answers after the key `after`, and remove those from before the cutoff; returns the
+    last key examined, or None at the end. Call it before `prune_items`: an answer points to an event."""
     rows = connection.execute(_ANSWERS, {"scope": after[0], "key": after[1], "at_most": at_most}).all()
     old = [(row.scope, row.key) for row in rows if row.at < cutoff]
     if old:
@@ -111,8 +112,8 @@ def prune_items(
     at_most: int = ITEMS_AT_ONCE,
     export: Callable[[Sequence[Pruned]], None] | None = None,
 ) -> str | None:
-    """Remove the oldest items that may go, among those that follow the id `after`; returns where to go on, if there
-    are more. `export` is given them while the transaction is open: if it fails, they stay."""
+    """Remove the next `at_most` items after the id `after` that may be removed; returns the last item's id, or None at
+    the end. `export` gets the items while the transaction is open: if it fails, they stay."""
     bounds = {"first_id_of_cutoff": reading.first_id(cutoff), "cutoff": cutoff}
     rows = connection.execute(_ITEMS, {**bounds, "after": after, "at_most": at_most}).mappings().all()
     if not rows:
@@ -138,5 +139,5 @@ def prune_items(
 
 def _pruned(connection: Connection, item: Item, events: Sequence[Any]) -> Pruned:
     found = wallet_operations.operation_of(connection, item.item_id)
-    assert found is not None  # noqa: S101 - `_ITEMS` has seen it
+    assert found is not None  # noqa: S101 - `_ITEMS` selects only items with an operation
     return Pruned(item=item, events=[event_log.logged_from(row) for row in events], operation=found[0])

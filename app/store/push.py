@@ -1,4 +1,4 @@
-"""Rows of push subscriptions, of the notices that they are owed, and of how far the log has been read for that."""
+"""Rows of push subscriptions, of notices to them, and of the progress of reading the log for notices."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ from app.store.reading import ACTIVE_ITEMS
 from app.store.tables import EVENTS, ITEMS
 
 PAGE = 500
-"""Events looked at together."""
+"""Events that are read together."""
 LOG = "log"
 """The name of the one row of progress."""
 KEPT_AFTERWARDS = timedelta(minutes=10)
-"""How long a notice that has run out stays: longer than a part of the log may be read again after a crash."""
+"""How long an expired notice is kept: long enough that it is not made again if a crash has part of the log re-read."""
 
 _SUBSCRIBED = exists().where(PUSH_SUBSCRIPTIONS.c.user_id == ITEMS.c.user_id)
-"""Whether an item's user is told anything: looked up item by item, for there may be many subscribers."""
+"""Whether an item's user has a subscription. A subquery per item, since there may be many subscribers."""
 _MOMENTS: Mapping[str, Moment] = {
     EventName.ITEM_STARTED: Moment.STARTED,
     EventName.ITEM_ABANDONED: Moment.ENDED,
@@ -37,8 +37,8 @@ _DONE = {"next_attempt_at": None}
 
 
 def save_subscription(connection: Connection, subscription: Subscription) -> bool:
-    """Insert or renew; returns whether it is new. Its endpoint has no other subscription from then on, and the user no
-    more than SUBSCRIPTIONS_OF_A_USER."""
+    """Insert or renew a subscription; returns whether it is new. Other subscriptions with its endpoint are removed, and
+    the user's oldest ones beyond SUBSCRIPTIONS_OF_A_USER."""
     mine = _is(subscription.user_id, subscription.name)
     before = connection.execute(
         select(PUSH_SUBSCRIPTIONS.c.created_at, PUSH_SUBSCRIPTIONS.c.endpoint).where(mine)
@@ -49,7 +49,7 @@ def save_subscription(connection: Connection, subscription: Subscription) -> boo
     values = {**asdict(subscription), "language": str(subscription.language)}
     if before is not None:
         values["created_at"] = before.created_at
-    # Two tabs of a browser may do this at once, in two processes: the first one's stands.
+    # Two tabs of a browser may do this at the same time in two processes: the first insert wins.
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(upsert(PUSH_SUBSCRIPTIONS).on_conflict_do_nothing(), values)
     newest_first = (
@@ -68,7 +68,8 @@ def find_subscription(connection: Connection, user_id: str, name: str) -> Subscr
 
 
 def delete_subscription(connection: Connection, user_id: str, name: str, endpoint: str | None = None) -> bool:
-    """With what it is owed; `endpoint`: only if it still has this one. Returns whether there was one."""
+    """Delete a subscription and its notices; returns whether it existed. `endpoint`: only if this is still its
+    endpoint."""
     this = _is(user_id, name)
     if endpoint is not None:
         this = and_(this, PUSH_SUBSCRIPTIONS.c.endpoint == endpoint)
@@ -79,7 +80,7 @@ def delete_subscription(connection: Connection, user_id: str, name: str, endpoin
 
 
 def forget(connection: Connection, user_id: str) -> None:
-    """Delete all that is kept here of a user."""
+    """Delete a user's subscriptions and notices."""
     for table in (PUSH_SUBSCRIPTIONS, PUSH_NOTICES):
         connection.execute(delete(table).where(table.c.user_id == user_id))
 
@@ -88,7 +89,7 @@ def count_subscriptions(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(PUSH_SUBSCRIPTIONS)).scalar_one())
 
 
-# How far the log has been read
+# The progress of reading the log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +106,9 @@ def progress(connection: Connection) -> Progress | None:
 
 
 def claim(connection: Connection, holder: str, now: datetime, until: datetime) -> Progress | None:
-    """Make this process the only one that reads and sends; returns from where it goes on. None: another one is.
+    """Make this process the only one that reads the log and sends; returns the progress, or None if another process is.
 
-    The first ever, or the first after a time in which all news have become old, begins at the log's end.
+    The first claim ever, and the first after more than LONGEST_NEWS without a lease, begin at the end of the log.
     """
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(
@@ -127,8 +128,8 @@ def claim(connection: Connection, holder: str, now: datetime, until: datetime) -
 def advance(
     connection: Connection, holder: str, cursor: str | None, until: datetime, notices: Sequence[Notice], now: datetime
 ) -> bool:
-    """Write that the log has been read up to a cursor and what that has brought. Only while this process holds the
-    lease, which it holds until `until` from then on; returns whether it did."""
+    """Store that the log has been read up to `cursor`, with the `notices` found, and extend the lease to `until`.
+    Returns False, and stores nothing, if this process does not hold the lease."""
     held = and_(PUSH_PROGRESS.c.name == LOG, PUSH_PROGRESS.c.holder == holder)
     if not connection.execute(update(PUSH_PROGRESS).where(held).values(cursor=cursor, lease_until=until)).rowcount:
         return False
@@ -140,23 +141,25 @@ def advance(
 
 
 def release(connection: Connection, holder: str, cursor: str | None) -> None:
-    """Give the lease back, with how far this process has read the log."""
+    """Give the lease back, and store the cursor up to which this process has read the log."""
     held = and_(PUSH_PROGRESS.c.name == LOG, PUSH_PROGRESS.c.holder == holder)
     connection.execute(update(PUSH_PROGRESS).where(held).values(holder="", cursor=cursor))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class News:
+    """The notices that a part of the log gives rise to."""
+
     cursor: str | None
-    """All events up to it have been looked at."""
+    """The end of the part: all events up to it have been read."""
     notices: Sequence[Notice]
-    """The notices that subscribers have not been sent yet."""
+    """Without those that are stored already."""
     is_end: bool
     """Whether the log ends there."""
 
 
 def read_news(connection: Connection, after: str | None, now: datetime) -> News:
-    """The news in the next events behind a cursor."""
+    """The news in the next PAGE events after a cursor."""
     if not connection.execute(select(exists().select_from(PUSH_SUBSCRIPTIONS))).scalar_one():
         return News(cursor=event_log.log_end(connection) or after, notices=(), is_end=True)
     through, is_end = event_log.log_stretch(connection, after, PAGE)
@@ -182,10 +185,10 @@ def _begun_or_ended(connection: Connection, after: str | None, through: str, now
         .join(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
         .where(
             EVENTS.c.name.in_([str(name) for name in _MOMENTS]),
-            # An abandoned item that is refunded has been told of, and who cancels knows it.
+            # The user has been notified when the item was abandoned, and knows of a cancellation of their own.
             or_(EVENTS.c.from_status.is_(None), EVENTS.c.from_status != str(Status.ABANDONED)),
             EVENTS.c.actor_role != str(Role.VIEWER),
-            # What passes through is on stage and off it in one step.
+            # An item that passes through is started and finished in one step.
             or_(ITEMS.c.pass_through_mode.is_(False), EVENTS.c.name != str(EventName.ITEM_STARTED)),
             _SUBSCRIBED,
         )
@@ -199,7 +202,7 @@ def _begun_or_ended(connection: Connection, after: str | None, through: str, now
 
 
 def _next_ones(connection: Connection, after: str | None, through: str, now: datetime) -> list[_Found]:
-    """The items that are next to be served in the rooms in which something has happened."""
+    """The items that are next to be served in the rooms of these events."""
     rooms = event_log.in_stretch(select(EVENTS.c.performer_id), connection, after, through)
     touched = set(connection.execute(rooms).scalars())
     waiting = select(ITEMS.c.performer_id).where(ITEMS.c.performer_id.in_(sorted(touched)), ACTIVE_ITEMS, _SUBSCRIBED)
@@ -220,7 +223,7 @@ def _next_ones(connection: Connection, after: str | None, through: str, now: dat
 
 
 def _for_subscriptions(connection: Connection, found: Sequence[_Found]) -> list[Notice]:
-    """A notice for each subscription of the users, but those that are there."""
+    """A notice for each subscription of the users, without those that are stored already."""
     if not found:
         return []
     names: dict[str, list[str]] = {}
@@ -245,13 +248,13 @@ def _for_subscriptions(connection: Connection, found: Sequence[_Found]) -> list[
     return [notice for notice in notices if notice.key not in known]
 
 
-# What is to be sent
+# The notices to send
 
 
 def due_notices(
     connection: Connection, now: datetime, *, limit: int, without: Collection[str] = ()
 ) -> list[tuple[Notice, Subscription]]:
-    """The notices that may be sent now, the least often tried first; not to the origins in `without`."""
+    """The notices that may be sent now, those with the fewest attempts first; none to the origins in `without`."""
     owed = and_(
         PUSH_SUBSCRIPTIONS.c.user_id == PUSH_NOTICES.c.user_id, PUSH_SUBSCRIPTIONS.c.name == PUSH_NOTICES.c.name
     )
@@ -274,19 +277,19 @@ def due_notices(
 
 
 def finish(connection: Connection, notice: Notice) -> None:
-    """Nothing more is to be done about a notice."""
+    """Mark a notice as done."""
     connection.execute(update(PUSH_NOTICES).where(_is_notice(notice)).values(**_DONE))
 
 
 def postpone(connection: Connection, notice: Notice, until: datetime) -> None:
-    """Have a notice tried again, after one more attempt that failed."""
+    """Count a failed attempt of a notice, and set the time of the next one."""
     values = {"attempts": notice.attempts + 1, "next_attempt_at": until}
     connection.execute(update(PUSH_NOTICES).where(_is_notice(notice)).values(**values))
 
 
 def clear(connection: Connection, now: datetime, stale_before: datetime) -> int:
-    """Give up what has run out, and remove what nobody needs any more: subscriptions that were last renewed before
-    `stale_before`, and old notices of items that are not in a queue. Returns how many notices ran out."""
+    """Mark expired notices as done, and remove old notices of items that are not in a queue and subscriptions that were
+    last renewed before `stale_before`. Returns the number of notices that expired unsent."""
     late = and_(PUSH_NOTICES.c.next_attempt_at.is_not(None), PUSH_NOTICES.c.expires_at <= now)
     expired = connection.execute(update(PUSH_NOTICES).where(late).values(**_DONE)).rowcount
     active = select(ITEMS.c.item_id).where(ITEMS.c.item_id == PUSH_NOTICES.c.item_id, ACTIVE_ITEMS)

@@ -9,7 +9,7 @@ from app.store.tables import Instant, table_of
 
 
 class PushSubscriptionRow(SQLModel, table=True):
-    """A browser of a user that wants push notifications."""
+    """A user's browser that has subscribed to push notifications."""
 
     __tablename__ = "push_subscriptions"
     __table_args__ = (UniqueConstraint("endpoint", name="uq_push_endpoint"),)
@@ -25,7 +25,7 @@ class PushSubscriptionRow(SQLModel, table=True):
 
 
 class PushNoticeRow(SQLModel, table=True):
-    """A moment of an item for one subscription: it is here before it is sent, and stays so that it is sent once."""
+    """A moment of an item for one subscription. It is stored before it is sent, and kept so that it is sent once."""
 
     __tablename__ = "push_notices"
     __table_args__ = (
@@ -43,11 +43,11 @@ class PushNoticeRow(SQLModel, table=True):
     performer_id: str
     expires_at: datetime = Field(sa_type=Instant)
     attempts: int
-    next_attempt_at: datetime | None = Field(sa_type=Instant, description="NULL: done with")
+    next_attempt_at: datetime | None = Field(sa_type=Instant, description="NULL: sent or given up")
 
 
 class PushProgressRow(SQLModel, table=True):
-    """One row: how far the log has been read for push notifications, and by whom."""
+    """One row: the cursor up to which the log has been read for push notifications, and the process that reads it."""
 
     __tablename__ = "push_progress"
     name: str = Field(primary_key=True)

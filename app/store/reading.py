@@ -1,4 +1,4 @@
-"""Reads of rooms, items and stored answers, as plain functions over a connection; each returns domain values."""
+"""Reads of rooms, items and stored answers."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from app.store.tables import ITEMS, META, ROOMS, any_of
 T = TypeVar("T")
 
 LEARNT_FROM = 120
-"""How many of the last ended items of a room its wait estimate is rebuilt from."""
+"""The number of a room's last ended items from which its wait estimate is rebuilt."""
 
 
-# Spelt as in the partial index: SQLite takes one only for a condition it can see, not for bound values.
+# Spelt as in the partial index: SQLite uses it only if the condition is in the statement's text, without parameters.
 ACTIVE_ITEMS = text("status IN ('created', 'started')")
 
 
@@ -37,6 +37,7 @@ ACTIVE_ITEMS = text("status IN ('created', 'started')")
 class Page(Generic[T]):
     rows: list[T]
     total: int
+    """The number of rows on all pages."""
 
 
 def epoch(connection: Connection) -> str:
@@ -44,7 +45,7 @@ def epoch(connection: Connection) -> str:
 
 
 EVENT_FORM = "event_form"
-"""In META: COMPACT once no process of a release runs that cannot read compact events."""
+"""In META: COMPACT once every running release can read compact events."""
 COMPACT = "compact"
 
 
@@ -52,7 +53,7 @@ def is_compact(connection: Connection) -> bool:
     return connection.execute(select(META.c.value).where(META.c.name == EVENT_FORM)).scalar_one_or_none() == COMPACT
 
 
-# Frequent queries are compiled once: that takes longer than running them.
+# Frequent statements are built once: building one takes longer than running it.
 _VERSIONS = select(ROOMS.c.performer_id, ROOMS.c.version).where(ROOMS.c.performer_id.in_(any_of("performer_ids")))
 _LOCKED_VERSIONS = _VERSIONS.order_by(ROOMS.c.performer_id).with_for_update(skip_locked=True)
 
@@ -64,8 +65,8 @@ def versions(connection: Connection, performer_ids: Collection[str]) -> dict[str
 
 
 def locked_versions(connection: Connection, performer_ids: Collection[str]) -> tuple[dict[str, int], set[str]]:
-    """The version of each room that exists and is locked here from now on; and the rooms that somebody else holds,
-    for whom nobody waits."""
+    """The versions of the existing rooms, which are locked from now on; and the rooms that another transaction has
+    locked, without waiting for it."""
     rows = connection.execute(_LOCKED_VERSIONS, {"performer_ids": list(performer_ids)})
     locked = {row.performer_id: row.version for row in rows}
     missing = [performer_id for performer_id in performer_ids if performer_id not in locked]
@@ -87,10 +88,10 @@ _LAST_ENDED = (
 
 
 def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection[str]) -> dict[str, Room]:
-    """The rooms with these ids; one that does not exist yet comes as the empty room, version 0."""
+    """The rooms with these ids; a room that does not exist yet is empty and has version 0."""
     rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
-    # Versions before items: a room that comes to be in between then has too low a version, which the event log's unique
-    # (performer, version) notices. A room with its version but without its items would pass unnoticed.
+    # Versions are read before items. If a room is created in between, its version is then too low, and a write fails on
+    # the event log's unique (performer, version). In the other order it could lack items without any error.
     rows = connection.execute(ROOM_ROWS, {"performer_ids": list(performer_ids)}).mappings().all()
     active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
     for row in connection.execute(_ACTIVE, {"performer_ids": list(active)}).mappings():
@@ -113,7 +114,7 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
 
 
 def learn_again(connection: Connection, performer_id: str, policy: Policy) -> History:
-    """From the room's last items: for a room whose history has no row yet, or one that this release cannot read."""
+    """The history learnt from a room's last items, for a room without a history row that this release can read."""
     ended = connection.execute(_LAST_ENDED, {"performer_id": performer_id, "at_most": LEARNT_FROM})
     return learn(reversed([records.LearntItem(*row) for row in ended]), policy.default_duration_seconds)
 
@@ -140,19 +141,19 @@ def items_to_compare(connection: Connection, *, after: str, since: datetime, at_
 
 def find_item(connection: Connection, item_id: str) -> Item | None:
     if "\0" in item_id:
-        return None  # PostgreSQL refuses the question: no text of its holds a NUL
+        return None  # PostgreSQL refuses a NUL in a text
     row = connection.execute(_ITEM, {"item_id": item_id}).mappings().first()
     return None if row is None else records.item_from(row)
 
 
-# Every batch of intakes asks these two, and SQLAlchemy takes longer to lay out an IN than the database to answer it.
+# Every batch of intakes runs these, and SQLAlchemy takes longer to lay out an IN than the database to answer it.
 _ANSWERS = f"SELECT {', '.join(records.ANSWER_COLUMNS)} FROM answers WHERE (scope, key) IN "  # noqa: S608
 _INTAKES = f"SELECT {', '.join(records.INTAKE_COLUMNS)} FROM items WHERE (source_feature, idempotency_key) IN "  # noqa: S608
 _HELD_ESCROWS = "SELECT escrow_transaction_id, item_id FROM items WHERE escrow_transaction_id IN "
 
 
 def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], Answer]:
-    """By (scope, key). The answer to an intake is found by its item's own key, and need not have a row of its own."""
+    """The stored answers of these (scope, key) pairs. The answer to an intake may be in its item's row only."""
     intakes = {key for key in keys if key[0].startswith(records.INTAKE_SCOPE)}
     found: dict[tuple[str, str], Answer] = {}
     others = set(keys) - intakes
@@ -171,7 +172,7 @@ def find_answers(connection: Connection, keys: Collection[tuple[str, str]]) -> d
 
 
 def held_escrows(connection: Connection, escrow_ids: Collection[str]) -> dict[str, str]:
-    """Of these escrows, the ones an item holds already, with the item's id."""
+    """The escrows among these that an item already has, with the item's id."""
     if not escrow_ids:
         return {}
     rows = rows_with(connection, _HELD_ESCROWS, list(escrow_ids))
@@ -197,7 +198,7 @@ def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit:
 
 
 def first_id(moment: datetime) -> str:
-    """Less than the id of any item made from that moment on, and not less than any made before."""
+    """The lower bound of the ids (UUIDv7) of items created from that moment on."""
     digits = f"{max(0, round(moment.timestamp() * 1000)):012x}"
     return f"{digits[:8]}-{digits[8:]}"
 
@@ -218,7 +219,7 @@ _ACTIVE_COUNTS = text(
 
 
 def active_item_counts(connection: Connection, at_most: int = 100_000) -> Mapping[str, int]:
-    """How many items wait and how many are on stage, of the first `at_most`."""
+    """The number of created and of started items; at most `at_most` active items are counted."""
     active, started = connection.execute(_ACTIVE_COUNTS, {"at_most": at_most}).one()
     return {"created": int(active - started), "started": int(started)}
 

@@ -1,7 +1,7 @@
-"""Between the domain's values and the tables' rows, both ways. The one place that knows how a value is laid out.
+"""Converts the domain's values to the tables' rows and back.
 
-What is written is laid out for the driver itself, so that a bulk statement need not look at each value again. Members
-of enumerations become plain texts: the driver would look for an adapter for each, which takes longer than storing it.
+Written rows are laid out for the driver itself, so that a bulk statement need not look at each value again. Members of
+enumerations become plain texts: the driver would look for an adapter for each, which takes longer than storing it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,9 +72,9 @@ _KNOWN_TO_PREVIOUS: Mapping[type[Struct], set[str]] = {
         "offline_since",
     },
 }
-"""The fields of the previous release's records."""
+"""The fields of the records that the previous release knows."""
 _ONLY_IN_ITS_ROW = ("quoted_low_seconds", "quoted_high_seconds")
-"""Fields that an item's JSON leaves out: the previous release could not read it, and nobody looks for them there."""
+"""Fields that are not in an item's JSON, which the previous release could then not read, but only in the item's row."""
 _NEW_ITEM_DEFAULTS, _NEW_SETTINGS_DEFAULTS = (
     {field.name: field.default for field in fields(kind) if field.name not in known}
     for kind, known in _KNOWN_TO_PREVIOUS.items()
@@ -83,7 +83,7 @@ _OPERATION_FIELDS = Operation.__struct_fields__
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """The answer once given under an idempotency key."""
+    """The first answer to an idempotency key, as a pointer to the event that holds the item."""
 
     scope: str
     key: str
@@ -102,9 +102,9 @@ TRACEPARENT = "traceparent"
 _TRACED = b'"traceparent":'
 
 INTAKE_SCOPE = "intake:"
-"""Begins the scope of an intake's key; the source feature follows."""
+"""The prefix of the scope of an intake's key; the source feature follows it."""
 PASS_THROUGH_EVENTS = 3
-"""Created, started, finished: an item that passes through is answered as it is after the last of them."""
+"""Created, started, finished: the answer to the intake of an item that passes through is the item after the third."""
 INTAKE_COLUMNS = (
     "source_feature",
     "idempotency_key",
@@ -118,12 +118,13 @@ INTAKE_COLUMNS = (
 
 
 def is_of_own_key(answer: Answer, item: Item | None) -> bool:
-    """Whether an intake's answer is found by the item's own key."""
+    """Whether an intake's scope and key are those in the item's row, so that the answer needs no row of its own."""
     return item is not None and (answer.scope, answer.key) == (INTAKE_SCOPE + item.source_feature, item.idempotency_key)
 
 
 def intake_answer_from(row: Sequence[Any]) -> Answer:
-    """From INTAKE_COLUMNS as the driver gives them. Without a fingerprint the answer has a row of its own."""
+    """The answer in a row of INTAKE_COLUMNS, as the driver returns it. Its fingerprint is None if the answer has a row
+    of its own."""
     feature, key, fingerprint, performer_id, item_id, first_version, passed_through, created_at = row
     return Answer(
         scope=INTAKE_SCOPE + feature,
@@ -142,7 +143,7 @@ def is_fresh(item: Item) -> bool:
 
 
 def fresh_item_values(item: Item, due_at: datetime | None) -> Values:
-    """The row of an item without the columns of FRESH_ITEM and without `ended_at`, which is null."""
+    """The row of an item without the columns of FRESH_ITEM and without `ended_at`."""
     values = dict(zip(_OWN_ITEM_FIELDS, _own_item_values(item), strict=True))
     values["created_at"] = milliseconds(item.created_at)
     values["updated_at"] = milliseconds(item.updated_at)
@@ -230,7 +231,7 @@ ARRIVAL: Mapping[str, Any] = {
     "reason": None,
     "settings": None,
 }
-"""The values of these columns in every event of an item that takes its place, as FRESH_ITEM does for the item."""
+"""The values of these columns in every event of an item that takes its place in a queue, like FRESH_ITEM for items."""
 
 
 def is_arrival(event: Event) -> bool:
@@ -244,7 +245,7 @@ def is_arrival(event: Event) -> bool:
 
 
 def event_values(event: Event) -> Values:
-    """The whole row; columns of ARRIVAL go unused where the statement has that."""
+    """The row of an event with its whole item as JSON. Statements with fixed ARRIVAL columns ignore those here."""
     item = event.item
     return {
         "performer_id": event.performer_id,
@@ -266,7 +267,7 @@ def event_values(event: Event) -> Values:
 
 
 def compact_event_values(event: Event) -> Values:
-    """Like `event_values`, for an item that has a row of its own."""
+    """The row of an event in the compact layout; its item must have a row of its own."""
     item = event.item
     if item is None:
         return event_values(event)
@@ -290,7 +291,7 @@ def compact_event_values(event: Event) -> Values:
 
 
 def event_to_json(events: Sequence[Event], traceparent: str | None = None) -> bytes:
-    """Events as they travel between processes, and the span that has brought them about, where it is known."""
+    """Events for other processes, as JSON, with the span that caused them, if it is known."""
     rows = [event_values(event) for event in events]
     if traceparent is not None and rows:
         rows[0][TRACEPARENT] = traceparent
@@ -298,7 +299,7 @@ def event_to_json(events: Sequence[Event], traceparent: str | None = None) -> by
 
 
 def traceparent_from_json(payload: bytes) -> str | None:
-    """The span that came with events."""
+    """The span in the JSON of events; None if there is none."""
     return orjson.loads(payload)[0].get(TRACEPARENT) if _TRACED in payload else None
 
 
@@ -308,12 +309,12 @@ def event_from_json(payload: bytes) -> list[Event]:
 
 
 def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
-    """From a row of `event_log.EVENT_ROWS`; an event whose item is not compact needs no more than its own columns."""
+    """The event of a row of `event_log.EVENT_ROWS`. If its item is not compact, the event's own columns are enough."""
     text, at = row["item"], row["at"]
     item: Item | None
     params: dict[str, Any]
     if text and text.startswith(compact.MARK) and row["of_item_id"] is None:
-        # Only in a damaged database, which `checking` names; a reader of the log goes on.
+        # Only in a damaged database, which `checking` reports; a reader of the log continues.
         item, params = None, {}
     elif text and text.startswith(compact.MARK):
         item = _compact_item_from(row)
@@ -348,7 +349,7 @@ def _compact_item_from(row: RowMapping | Mapping[str, Any]) -> Item:
 
 
 def is_confirmed(text: str) -> bool:
-    """Whether the wallet has resolved the escrow of an event's item, as it is stored there."""
+    """Whether an event's stored item has the wallet status `done`."""
     if text.startswith(compact.MARK):
         status = compact.stored(text).get(compact.SHORT_NAMES["wallet_status"])
     else:
@@ -357,13 +358,13 @@ def is_confirmed(text: str) -> bool:
 
 
 def _with_told_range(item: Item, row: RowMapping | Mapping[str, Any]) -> Item:
-    """An item from JSON with the columns that only its own row has, where the event was read together with that."""
+    """An item from JSON, with the columns that only its own row has, if the event was read together with that row."""
     low, high = (row.get(compact.PREFIX + name) for name in _ONLY_IN_ITS_ROW)
     return item if low is high is None else replace(item, quoted_low_seconds=low, quoted_high_seconds=high)
 
 
 def _member(kind: type[E], text: str) -> E:
-    """The member with this value. One of a newer release is carried as it is: nothing here acts on it."""
+    """The member with this value. A value of a newer release becomes an unlisted member, which no code handles."""
     try:
         return kind(text)
     except ValueError:
@@ -373,7 +374,7 @@ def _member(kind: type[E], text: str) -> E:
 
 
 def operation_values(operation: Operation) -> Values:
-    """The row of a new operation; replacing one keeps its `claimed`. Every write ends the lease."""
+    """The row of an operation, without a lease. `claimed` is used only if the row is new."""
     values = {name: getattr(operation, name) for name in _OPERATION_FIELDS} | {"claimed": False, "lease_until": None}
     for name in ("next_attempt_at", "created_at", "updated_at"):
         values[name] = milliseconds(values[name])
@@ -389,7 +390,7 @@ def answer_values(answer: Answer) -> Values:
 
 
 def answer_from(row: Sequence[Any]) -> Answer:
-    """From ANSWER_COLUMNS as the driver gives them."""
+    """The answer in a row of ANSWER_COLUMNS, as the driver returns it."""
     values = dict(zip(ANSWER_COLUMNS, row, strict=True))
     return Answer(**values | {"at": moment(values["at"])})
 
@@ -410,7 +411,8 @@ def _settings_json(settings: RoomSettings) -> str:
 
 
 def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
-    """As JSON. The previous release cannot read a field that it does not know: one at its default is left out."""
+    """A record as JSON. The previous release cannot read fields that it does not know, so those are left out while they
+    have their default."""
     values = asdict(record)
     for name in (*left_out, *(name for name, default in new_defaults.items() if values[name] == default)):
         del values[name]
@@ -418,7 +420,7 @@ def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, A
 
 
 def _item_from_json(text: str) -> Item:
-    """A whole item. Fields of a newer release are passed over, those of an older one are at their default."""
+    """An item from JSON. Fields of a newer release are ignored; fields that are missing get their default."""
     values = {name: value for name, value in orjson.loads(text).items() if name in _ITEM_NAMES}
     for name, value in values.items():
         if name.endswith("_at") and value is not None:

@@ -1,4 +1,4 @@
-"""A room as it was at an earlier version, folded from its log."""
+"""Reads a room as it was at an earlier version, by folding its log."""
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, func, select
@@ -12,7 +12,7 @@ REPLAYED_AT_ONCE = 500
 
 
 class PrunedError(Exception):
-    """The room's log no longer reaches back to the version; `floor` is the oldest that it can be replayed at."""
+    """Retention has removed the version from the room's log; `floor` is the oldest version that can be replayed."""
 
     def __init__(self, floor: int) -> None:
         super().__init__(f"the oldest version kept is {floor}")
@@ -34,11 +34,11 @@ _SETTINGS_AT = (
 
 
 def room_at(connection: Connection, policy: Policy, performer_id: str, version: int) -> Room | None:
-    """A room as it was at a version, from its log: its settings, and the queue that was shown then.
+    """A room as it was at a version: its settings and its queue.
 
-    The log is folded from the creation of the oldest item that was in the queue at that version: items that ended
-    before are not needed. Fields that a viewer cannot see (clocks of those who wait, the history) may be incomplete.
-    None if the room has not been at that version; raises PrunedError if its log no longer reaches back so far.
+    The log is folded from the creation of the oldest item that was in the queue at that version. Fields that viewers do
+    not see (clocks of waiting items, the history) may be incomplete. None if the room has not reached that version.
+    Raises PrunedError if retention has removed it.
     """
     row = connection.execute(reading.ROOM_ROWS, {"performer_ids": [performer_id]}).mappings().first()
     if row is None or not 0 < version <= row["version"]:

@@ -1,7 +1,7 @@
-"""Finding items by what a person has in hand: an id, a user, an escrow, a reference, an amount.
+"""Finds items by a word: an id, a user, an escrow, a reference of the wallet, an amount.
 
-An exact word is found through an index. A feature's event and the end of a reference have none, and are looked for
-among the newest items only: the cost of a search does not grow with history.
+Exact matches use an index. A feature's event id and the end of a reference have no index, and are searched among the
+newest items only, so that the cost of a search does not grow with history.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from app.store.reading import ACTIVE_ITEMS
 from app.store.tables import ITEMS
 
 SCANNED = 20_000
-"""Items that are looked at without an index: about 50 ms on SQLite."""
+"""The most items that are examined without an index: about 50 ms on SQLite."""
 SHORTEST_END = 6
-"""Characters of the end of a reference; pages show eight."""
+"""The least number of characters of the end of a reference; pages show eight."""
 LARGEST_AMOUNT = 2**53 - 1
 ELLIPSIS = "…"
 
@@ -32,19 +32,19 @@ class Found:
     more: bool
     """Whether there are others beyond the limit."""
     looked_back_to: datetime | None
-    """When the oldest item was created that was looked at without an index; None: all items were, or none had to be."""
+    """When the oldest item that was examined without an index was created; None: all items were, or none had to be."""
 
 
 def search_items(connection: Connection, words: str, *, limit: int, scanned: int = SCANNED) -> Found:
-    """The newest `limit` items to which `words` belong. `scanned`: items looked at without an index, at most."""
-    # A reference is one item's, or a handful's: its index has no order for them.
+    """The newest `limit` items that match `words`. `scanned`: the most items that are examined without an index."""
+    # A reference belongs to one item or to a few, so its query needs no order.
     questions = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
     questions.append(_newest(select(ITEMS.c.item_id).where(ITEMS.c.user_id == words), limit + 1))
     if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
         of_amount = select(ITEMS.c.item_id).where(ITEMS.c.tokens == int(words))
         ended = of_amount.where(ITEMS.c.ended_at.is_not(None)).order_by(ITEMS.c.ended_at.desc())
         questions.append(ended.limit(limit + 1))
-        # In the order of their rooms: another would have all items walked through.
+        # Without an order, so that the index of active items is used: in the order of ids all items would be read.
         questions.append(of_amount.where(ACTIVE_ITEMS).limit(scanned))
     ids: set[str] = set()
     for question in questions:
@@ -65,7 +65,8 @@ def _newest(statement: Select[Any], at_most: int) -> Select[Any]:
 
 
 def _scan(connection: Connection, words: str, at_most: int, scanned: int) -> tuple[datetime | None, list[str]]:
-    """Among the newest items: those of this event of a feature, and those with a reference that ends like this."""
+    """The creation time of the oldest item examined (None: all were), and the ids of those of the newest items that
+    have this event id of a feature, or a reference that ends in `words`."""
     columns = [ITEMS.c[name] for name in (*REFERENCES, "source_event_id", "created_at")]
     newest = _newest(select(*columns), scanned).subquery()
     alike = [newest.c.source_event_id == words]

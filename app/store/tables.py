@@ -1,7 +1,7 @@
-"""The tables: what is durable, with the constraints that hold the invariants whatever the code above does.
+"""The tables, with constraints that enforce the invariants whatever the code above does.
 
 Rows never leave the `store` package. Times are whole milliseconds since 1970 UTC in a BIGINT: the same on both
-databases, ordered, and without a time zone to lose.
+databases, ordered, and without a time zone.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -56,11 +56,11 @@ class Instant(TypeDecorator[datetime]):
 
 
 Serial = BigInteger().with_variant(Integer(), "sqlite")
-"""SQLite numbers rows by itself only in a column declared INTEGER."""
+"""An autoincrement BIGINT; SQLite numbers rows only in a column declared INTEGER."""
 
 
 def any_of(name: str) -> Any:
-    """The parameter of an IN; its values are a list."""
+    """A parameter for IN, whose value is a list."""
     return bindparam(name, expanding=True)
 
 
@@ -69,7 +69,7 @@ def table_of(row: type[SQLModel]) -> Table:
 
 
 class MetaRow(SQLModel, table=True):
-    """Facts about the database as a whole: its epoch."""
+    """Facts about the database as a whole, by name: the epoch, the heartbeat, cursors of background work."""
 
     __tablename__ = "meta"
     name: str = Field(primary_key=True)
@@ -109,7 +109,7 @@ class HistoryRow(SQLModel, table=True):
 
     __tablename__ = "histories"
     performer_id: str = Field(primary_key=True)
-    learnt: bytes = Field(sa_type=LargeBinary, description="as `histories` lays it out")
+    learnt: bytes = Field(sa_type=LargeBinary, description="in the layout of `histories`")
 
 
 class ItemRow(SQLModel, table=True):
@@ -205,12 +205,12 @@ class ItemRow(SQLModel, table=True):
     quoted_high_seconds: float | None
     ended_at: datetime | None = Field(sa_type=Instant, description="when it left the queue")
     due_at: datetime | None = Field(sa_type=Instant, description="when a timer must look at it")
-    first_version: int | None = Field(sa_type=BigInteger, description="the version of its room that it was created at")
+    first_version: int | None = Field(sa_type=BigInteger, description="the version of its first event")
     fingerprint: str | None = Field(description="of the intake: with the key and the first events, its stored answer")
 
 
 class EventRow(SQLModel, table=True):
-    """The audit trail and the event log in one: append-only. Its layout is `compact`'s."""
+    """The event log, which is also the audit trail. Rows are only added; `compact` defines their layout."""
 
     __tablename__ = "events"
     __table_args__ = (
@@ -241,7 +241,7 @@ class EventRow(SQLModel, table=True):
 
 
 class OperationRow(SQLModel, table=True):
-    """The outbox: at most one row per escrow, whatever happens."""
+    """The outbox: at most one row per escrow."""
 
     __tablename__ = "wallet_operations"
     __table_args__ = (
@@ -270,14 +270,14 @@ class OperationRow(SQLModel, table=True):
     last_problem: str | None
     created_at: datetime = Field(sa_type=Instant)
     updated_at: datetime = Field(sa_type=Instant)
-    claimed: bool = Field(default=False, description="taken up at least once: from then on it cannot be cancelled")
+    claimed: bool = Field(default=False, description="claimed at least once: from then on it cannot be cancelled")
     lease_until: datetime | None = Field(default=None, sa_type=Instant)
     rejected: bool = Field(
         default=False,
         sa_column_kwargs={"server_default": false()},
         description="dead because the wallet refused it for good",
     )
-    traceparent: str | None = Field(default=None, description="what has brought it about, where that was traced")
+    traceparent: str | None = Field(default=None, description="the span that has caused it, if traced")
 
 
 class AnswerRow(SQLModel, table=True):
@@ -294,7 +294,7 @@ class AnswerRow(SQLModel, table=True):
 
 
 class PresenceRow(SQLModel, table=True):
-    """A performer's panels on one process, as a lease: a process that dies stops renewing."""
+    """A lease that says that a process has panels of a performer; a process that dies stops renewing it."""
 
     __tablename__ = "presence"
     __table_args__ = (Index("ix_presence_performer", "performer_id"),)
@@ -304,7 +304,7 @@ class PresenceRow(SQLModel, table=True):
 
 
 class WebhookEndpointRow(SQLModel, table=True):
-    """Where a feature, or the administrators (an empty owner), get events delivered, and how far that has got."""
+    """An endpoint of a feature, or of the administrators (an empty owner), and the progress of delivery to it."""
 
     __tablename__ = "webhook_endpoints"
     owner: str = Field(primary_key=True)
@@ -345,7 +345,7 @@ class WebhookDeliveryRow(SQLModel, table=True):
 
 
 class ActivityRow(SQLModel, table=True):
-    """The log, counted: see `activity`."""
+    """The counts of the log: see `activity`."""
 
     __tablename__ = "activity"
     __table_args__ = {"sqlite_with_rowid": False}
@@ -357,7 +357,7 @@ class ActivityRow(SQLModel, table=True):
 
 
 class ActivitySpanRow(SQLModel, table=True):
-    """Where in the log each span of the activity begins: the cursor before its first event."""
+    """The cursor before the first event of each span of the activity."""
 
     __tablename__ = "activity_spans"
     span: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))

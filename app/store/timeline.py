@@ -1,4 +1,4 @@
-"""A room's events of a span of time."""
+"""Reads a room's events of a span of time."""
 
 from datetime import datetime
 
@@ -12,9 +12,9 @@ from app.store.event_log import AT_OF_NEXT
 def events_of_span(
     connection: Connection, performer_id: str, start: datetime, end: datetime, *, after: int | None, limit: int
 ) -> tuple[list[Event], bool]:
-    """Events from `start` up to but not including `end`, at most `limit`, and whether the span has more of them.
+    """The first `limit` events from `start` up to but not including `end`, and whether there are more.
 
-    `after`: only versions above this one. A room that never was has none.
+    `after`: only versions above this one. A room that does not exist has no events.
     """
     if after is None:
         after = _last_before(connection, performer_id, start)
@@ -26,7 +26,7 @@ def events_of_span(
 def _last_before(connection: Connection, performer_id: str, moment: datetime) -> int:
     """The version of the last event before a moment; 0 if there is none.
 
-    A room's time does not run backwards, so halving finds it: there is an index by version, and none by time.
+    Found by bisection over versions, which have an index, unlike times: a room's events are in order of time.
     """
     low, high = 0, reading.versions(connection, [performer_id]).get(performer_id, 0)
     while low < high:

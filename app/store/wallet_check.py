@@ -10,21 +10,21 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.store.tables import META, milliseconds, moment
 
 NAME = "wallet_check"
-"""In META: the last comparison that got to the end, as JSON."""
+"""In META: the result of the last complete comparison, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletCheck:
-    """A comparison over all open and recent escrows."""
+    """The result of a comparison of all open and recent escrows."""
 
     at: datetime
-    """When it got to the end."""
+    """When it ended."""
     examined: int
     different: int
 
 
 def last(connection: Connection) -> WalletCheck | None:
-    """None: there has been none."""
+    """The result of the last complete comparison; None: there has been none."""
     value = connection.execute(select(META.c.value).where(META.c.name == NAME)).scalar_one_or_none()
     if value is None:
         return None
@@ -33,7 +33,7 @@ def last(connection: Connection) -> WalletCheck | None:
 
 
 def record(connection: Connection, check: WalletCheck) -> None:
-    """Of two comparisons the one that ended later stays."""
+    """Store a result, unless a later one is stored already."""
     known = last(connection)
     if known is not None and known.at > check.at:
         return

@@ -10,7 +10,7 @@ from app.store import records
 from app.store.reading import Page
 from app.store.tables import OPERATIONS
 
-# Spelt as in the partial index: SQLite takes one only for a condition it can see, not for bound values.
+# Spelt as in the partial index: SQLite uses it only if the condition is in the statement's text, without parameters.
 OPEN_OPERATIONS = text("status NOT IN ('done', 'dead')")
 
 
@@ -19,7 +19,8 @@ _LOCKED_OPERATION = _OPERATION.with_for_update()
 
 
 def operation_of(connection: Connection, item_id: str, *, lock: bool = False) -> tuple[Operation, bool] | None:
-    """An item's operation, and whether it has ever been claimed. With `lock` it cannot be claimed meanwhile."""
+    """An item's operation, and whether it has ever been claimed. With `lock` no process can claim it until the
+    transaction ends."""
     row = connection.execute(_LOCKED_OPERATION if lock else _OPERATION, {"item_id": item_id}).mappings().first()
     return None if row is None else (records.operation_from(row), row["claimed"])
 
@@ -83,7 +84,7 @@ _OLDEST_OPERATION = (
 
 
 def oldest_open_operation(connection: Connection) -> datetime | None:
-    """When the oldest operation was ordered that is neither done nor dead; one look into the index a status."""
+    """When the oldest operation that is neither done nor dead was created; one index look-up per status."""
     found = (
         connection.execute(_OLDEST_OPERATION, {"status": str(status)}).scalar_one_or_none()
         for status in (OperationStatus.PENDING, OperationStatus.RETRYING)
@@ -103,5 +104,5 @@ _DUE_OPERATION = (
 
 
 def is_operation_due(connection: Connection, now: datetime) -> bool:
-    """Whether an operation waits to be claimed."""
+    """Whether an operation is due and not claimed."""
     return connection.execute(_DUE_OPERATION, {"now": now}).first() is not None

@@ -16,7 +16,7 @@ ENDPOINTS: Table = table_of(WebhookEndpointRow)
 DELIVERIES: Table = table_of(WebhookDeliveryRow)
 EVENTS_REMOVED = "retention has removed events before they could be delivered"
 DELIVERIES_KEPT = 200
-"""For each endpoint."""
+"""The number of latest attempts that are stored for each endpoint."""
 
 _DELIVERY_FIELDS = Delivery.__struct_fields__
 
@@ -35,7 +35,7 @@ def find_endpoint(connection: Connection, owner: str, name: str) -> Endpoint | N
 
 
 def due_endpoints(connection: Connection, now: datetime) -> list[Endpoint]:
-    """Active endpoints that may be tried now and that no process delivers to."""
+    """Active endpoints that may be tried now and that no process has claimed."""
     statement = select(ENDPOINTS).where(*_due(now))
     return [_endpoint(row) for row in connection.execute(statement).mappings()]
 
@@ -47,7 +47,7 @@ def count_by_status(connection: Connection) -> Mapping[str, int]:
 
 
 def owed_since(connection: Connection) -> list[tuple[Endpoint, datetime]]:
-    """The endpoints that fail or are parked, each with the time of the first event that it has not been given."""
+    """The endpoints that fail or are parked, each with the time of its first undelivered event."""
     stuck = or_(ENDPOINTS.c.status == str(EndpointStatus.PARKED), ENDPOINTS.c.failing_since.is_not(None))
     found = []
     for row in connection.execute(select(ENDPOINTS).where(stuck)).mappings().all():
@@ -60,7 +60,7 @@ def owed_since(connection: Connection) -> list[tuple[Endpoint, datetime]]:
 
 
 def note_removal(connection: Connection, endpoint: Endpoint) -> None:
-    """Say of an endpoint that it will not be given all its events."""
+    """Note as an endpoint's last problem that it will not get all its events."""
     if endpoint.last_problem != EVENTS_REMOVED:
         connection.execute(
             update(ENDPOINTS).where(_is(endpoint.owner, endpoint.name)).values(last_problem=EVENTS_REMOVED)
@@ -68,20 +68,20 @@ def note_removal(connection: Connection, endpoint: Endpoint) -> None:
 
 
 def save_endpoint(connection: Connection, endpoint: Endpoint) -> None:
-    """Insert or replace."""
+    """Insert or replace an endpoint."""
     connection.execute(delete(ENDPOINTS).where(_is(endpoint.owner, endpoint.name)))
     connection.execute(insert(ENDPOINTS), _values(endpoint))
 
 
 def delete_endpoint(connection: Connection, owner: str, name: str) -> bool:
-    """With its deliveries. Returns whether there was one."""
+    """Delete an endpoint and its deliveries; returns whether it existed."""
     connection.execute(delete(DELIVERIES).where(DELIVERIES.c.owner == owner, DELIVERIES.c.name == name))
     return connection.execute(delete(ENDPOINTS).where(_is(owner, name))).rowcount > 0
 
 
 def claim_endpoint(connection: Connection, owner: str, name: str, now: datetime, until: datetime) -> Endpoint | None:
-    """Make this process the only one that delivers to an endpoint until a moment. None: another one does, or it is
-    not due."""
+    """Claim an endpoint, so that only this process delivers to it before `until`. None: another process has claimed it,
+    or it is not due."""
     claimed = update(ENDPOINTS).where(_is(owner, name), *_due(now)).values(lease_until=until)
     if not connection.execute(claimed).rowcount:
         return None
@@ -89,9 +89,9 @@ def claim_endpoint(connection: Connection, owner: str, name: str, now: datetime,
 
 
 def record_progress(connection: Connection, claimed: Endpoint, now: Endpoint, deliveries: Sequence[Delivery]) -> bool:
-    """Write how far delivery has got, and the attempts. Only if the claim still stands: returns whether it did.
+    """Store the progress of delivery and the attempts. Returns False, and stores nothing, if the claim has been lost.
 
-    An endpoint that was changed or deleted meanwhile keeps its own progress; its events are delivered again.
+    An endpoint that was changed meanwhile keeps its progress, and its events are delivered again.
     """
     progress = {
         name: value
@@ -117,7 +117,7 @@ def record_progress(connection: Connection, claimed: Endpoint, now: Endpoint, de
 
 
 def add_deliveries(connection: Connection, owner: str, name: str, deliveries: Sequence[Delivery]) -> None:
-    """Keep these attempts, and the newest DELIVERIES_KEPT of the endpoint in all."""
+    """Store these attempts, and remove the endpoint's oldest ones beyond DELIVERIES_KEPT."""
     rows = [
         {"owner": owner, "name": name, **{field: getattr(each, field) for field in _DELIVERY_FIELDS}}
         for each in deliveries
@@ -136,7 +136,7 @@ def add_deliveries(connection: Connection, owner: str, name: str, deliveries: Se
 
 
 def deliveries(connection: Connection, owner: str, name: str, limit: int) -> list[Delivery]:
-    """The newest first."""
+    """The last attempts of an endpoint, newest first."""
     statement = (
         select(*(DELIVERIES.c[field] for field in _DELIVERY_FIELDS))
         .where(DELIVERIES.c.owner == owner, DELIVERIES.c.name == name)

@@ -1,4 +1,4 @@
-"""The writes of one transaction: all results of a batch of commands, in bulk, in a fixed order."""
+"""The writes of a transaction: the results of a batch of commands, in bulk and in a fixed order; claims and leases."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ from app.store.tables import ANSWERS, EVENTS, ITEMS, META, OPERATIONS, PRESENCE,
 from app.store.wallet_operations import OPEN_OPERATIONS
 from app.store.webhooks import ENDPOINTS
 
-# Columns that can change after an item's intake; the rest is fixed and not written again.
+# The columns that can change after an item's intake; the others are not written again.
 _CHANGING_ITEM_COLUMNS = (
     "updated_at",
     "clock_used_seconds",
@@ -62,17 +62,17 @@ class Changes:
 
     rooms: dict[str, Room] = field(default_factory=dict)
     renewed: set[str] = field(default_factory=set)
-    """The rooms among them that are new or have new settings: of the others only the version moves."""
+    """The rooms among them that are new or have new settings; for the others only version and time are written."""
     new_items: dict[str, Item] = field(default_factory=dict)
     first_versions: dict[str, int] = field(default_factory=dict)
-    """By item id: where the events of new items begin."""
+    """The version of a new item's first event, by item id."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """By item id, of intakes whose answer is found by the item's own key."""
+    """The fingerprint of an intake whose answer is stored in the item's row, by item id."""
     items: dict[str, Item] = field(default_factory=dict)
     deadlines: dict[str, datetime | None] = field(default_factory=dict)
-    """By item id: rows whose deadline is no longer the one that the room gives the item."""
+    """New deadlines for rows whose deadline is not the room's any more, by item id."""
     learnt: set[str] = field(default_factory=set)
-    """The rooms whose history has gone on."""
+    """The rooms whose history has changed."""
     events: list[Event] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
     """By item id."""
@@ -83,13 +83,13 @@ class Changes:
 
 
 class _Bulk:
-    """A statement for many rows: compiled once a dialect, then handed to the driver with rows laid out for it.
+    """A statement for many rows, compiled once for each dialect and run by the driver itself.
 
     SQLAlchemy's own execution looks at every value of every row, which takes longer than SQLite takes to store them.
     """
 
     def __init__(self, build: Callable[[ModuleType], ClauseElement]) -> None:
-        """`build` makes the statement from the dialect's module, whose `insert` knows ON CONFLICT."""
+        """`build` makes the statement from the dialect's module, whose `insert` has ON CONFLICT."""
         self._build = build
         self._compiled: dict[str, tuple[str, Callable[[records.Values], Any] | None]] = {}
 
@@ -113,19 +113,20 @@ def _insert(table: Table, *, fixed: Mapping[str, Any] | None = None) -> Callable
 
 
 def _bound(table: Table, fixed: Mapping[str, Any]) -> dict[str, ClauseElement]:
-    """A parameter for each column but those in `fixed`, which hold the same in every row: that stands in the statement
-    itself, or is left out where it is None. The driver takes longer over a None or a boolean than over a text."""
+    """A parameter for each column, except those in `fixed`, whose value is the same in every row: it is a literal in
+    the statement, or left out if it is None. The driver takes longer over a None or a boolean than over a text."""
     values: dict[str, ClauseElement] = {name: bindparam(name) for name in _columns(table) if name not in fixed}
     return values | {name: _literal(value) for name, value in fixed.items() if value is not None}
 
 
 def _literal(value: bool | StrEnum) -> ClauseElement:
-    # A boolean is written as each dialect writes it.
+    # Each dialect has its own literals for booleans.
     return literal_column(f"'{value}'") if isinstance(value, StrEnum) else true() if value else false()
 
 
 def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[ModuleType], ClauseElement]:
-    """Insert, or replace the row with this key but for the columns `kept`."""
+    """Insert a row, or replace the row with the same key, except its columns `kept`. `set_to`: columns with a fixed
+    value."""
 
     def build(dialect: ModuleType) -> ClauseElement:
         names = [name for name in _columns(table) if name not in set_to]
@@ -140,7 +141,7 @@ _FILLED_IN = ("cursor", "transaction_id", "pruned_through")
 
 
 def _columns(table: Table) -> list[str]:
-    """The columns that a row is written with; the rest the database fills in."""
+    """The columns that a statement writes; the database fills in the others."""
     return [column.name for column in table.columns if column.name not in _FILLED_IN]
 
 
@@ -149,7 +150,7 @@ def _append(fixed: Mapping[str, Any], dialect: ModuleType) -> ClauseElement:
     if dialect is not postgresql:
         return statement.values(cursor=NEXT_CURSOR)
     # The log is read in the order of transaction ids, but a transaction that waited for a room may have got its id
-    # before the one it waited for. An event is therefore filed under its predecessor's transaction if that is later.
+    # before the one it waited for. An event therefore gets its predecessor's transaction id if that is higher.
     before = EVENTS.alias("before")
     predecessor = select(before.c.transaction_id).where(
         before.c.performer_id == bindparam("performer_id"),
@@ -189,25 +190,25 @@ _ADD_ANSWERS = _Bulk(_insert(ANSWERS))
 def save(connection: Connection, changes: Changes, *, compact: bool = True) -> None:
     """Write a batch; `compact` as in `Store`.
 
-    Rooms that exist were locked in one order when the batch began, and new ones go in one order as well, so that two
-    processes' batches do not wait for each other.
+    New rooms are inserted in the order of their ids, in which existing ones were locked when the batch began, so that
+    two processes' batches cannot deadlock.
 
-    Raises sqlalchemy.exc.IntegrityError when an invariant would break: another process was first.
+    Raises sqlalchemy.exc.IntegrityError if a constraint is violated because another process was faster.
     """
     rooms = [changes.rooms[performer_id] for performer_id in sorted(changes.rooms)]
-    # Items leave "started" before another enters it: the partial unique index is checked row by row.
+    # Ended items come first: the partial unique index for one started item is checked row by row.
     items = sorted(changes.items.values(), key=lambda item: item.is_active)
     _WRITE_ROOMS.run(connection, [records.room_values(room) for room in rooms if room.performer_id in changes.renewed])
     _MOVE_ROOMS.run(
         connection, [records.room_progress(room) for room in rooms if room.performer_id not in changes.renewed]
     )
     _WRITE_HISTORIES.run(connection, [history_values(room) for room in rooms if room.performer_id in changes.learnt])
-    # One after the other: the log keeps their order.
+    # In groups, without sorting: the log keeps the order of the events.
     event_values = records.compact_event_values if compact else records.event_values
     for are_arrivals, events in groupby(changes.events, key=records.is_arrival):
         append = _APPEND_ARRIVALS if are_arrivals else _APPEND_EVENTS
         append.run(connection, list(map(event_values, events)))
-    # Before the items: a later change of one in the batch comes with its own deadline.
+    # Before the items: an item that the batch changes later is written with its own deadline.
     _CHANGE_DEADLINES.run(
         connection, [{"key": item_id, "due_at": milliseconds(due)} for item_id, due in changes.deadlines.items()]
     )
@@ -215,7 +216,7 @@ def save(connection: Connection, changes: Changes, *, compact: bool = True) -> N
         connection, [records.item_values(item, _due_at(changes, item)) | {"key": item.item_id} for item in items]
     )
     fresh: list[records.Values] = []
-    moved: list[records.Values] = []  # new ones that have gone on within the batch
+    moved: list[records.Values] = []  # new items that have changed within the batch
     for item in changes.new_items.values():
         is_fresh = records.is_fresh(item)
         values = (records.fresh_item_values if is_fresh else records.item_values)(item, _due_at(changes, item))
@@ -255,7 +256,7 @@ _CLAIM = (
 
 
 def claim_operations(connection: Connection, *, now: datetime, lease_until: datetime, limit: int) -> list[Operation]:
-    """Take up to `limit` due operations for this process until `lease_until`; each goes to one process only."""
+    """Claim up to `limit` due operations until `lease_until`. No other process can claim them meanwhile."""
     rows = connection.execute(_DUE_OPERATIONS, {"now": now, "at_most": limit}).mappings()
     operations = [records.operation_from(row) for row in rows]
     if operations:
@@ -265,10 +266,10 @@ def claim_operations(connection: Connection, *, now: datetime, lease_until: date
 
 
 def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> bool:
-    """Under another policy than the last one, have every active item looked at; returns whether it is another.
+    """Make every active item due now if the policy is not the stored one; returns whether it has changed.
 
-    A row's deadline follows from the policy it was written under. A timer's look at an item that is not overdue sets
-    the row right, so making them all due once is enough.
+    A row's deadline follows from the policy under which it was written. The sweep corrects the deadline of an item that
+    is due but not overdue.
     """
     known = connection.execute(select(META.c.value).where(META.c.name == "policy")).scalar_one_or_none()
     if known == repr(policy):
@@ -283,12 +284,13 @@ def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> b
 
 
 def remember_answer(connection: Connection, answer: Answer) -> None:
-    """Keep the answer to a request that is no room's command. Raises sqlalchemy.exc.IntegrityError for a known key."""
+    """Store the answer to a request that is not a command to a room. Raises sqlalchemy.exc.IntegrityError for a known
+    key."""
     _ADD_ANSWERS.run(connection, [records.answer_values(answer)])
 
 
 def release_claims(connection: Connection) -> None:
-    """End every lease: the process that held them is known to be gone."""
+    """End every lease. The caller knows that no other process runs."""
     connection.execute(update(OPERATIONS).where(OPERATIONS.c.lease_until.is_not(None)).values(lease_until=None))
     connection.execute(update(ENDPOINTS).where(ENDPOINTS.c.lease_until.is_not(None)).values(lease_until=None))
     connection.execute(update(PUSH_PROGRESS).values(holder=""))
@@ -297,7 +299,7 @@ def release_claims(connection: Connection) -> None:
 def renew_presence(
     connection: Connection, process_id: str, performer_ids: Sequence[str], *, expires_at: datetime
 ) -> None:
-    """Say that this process still has panels of these performers."""
+    """Renew the leases that say that this process has panels of these performers."""
     if not performer_ids:
         return
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
