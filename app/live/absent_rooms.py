@@ -1,9 +1,8 @@
-"""Rooms that nobody has: sockets may wait in them, and waiting costs neither reads nor subscriptions.
+"""Rooms that do not exist: sockets may wait in them, and waiting costs neither reads nor subscriptions.
 
-A name that has just been found to have no room is remembered for a while, so that the next sockets that ask for it cost
-nothing. Names that are not remembered are looked up together, in one query at a time, however many come. The first
-event of a room ends the memory of its absence; `Hub` hears of it from this process's lanes, or from the bus, on the one
-channel that all processes share for new rooms.
+A name without a room is remembered for a while, so that further sockets for it cost no query. Names that are not
+remembered are looked up together, one query at a time. A room's first event ends the memory of its absence; `Hub` gets
+it from this process's lanes, or over the bus, on the one channel that all processes share for new rooms.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ Versions = Callable[[Collection[str]], Awaitable[Mapping[str, int]]]
 
 
 class AbsentRooms:
-    """Used from the event loop only."""
+    """The names that are known to have no room. Used from the event loop only."""
 
     def __init__(
         self,
@@ -43,26 +42,26 @@ class AbsentRooms:
         """By name, the oldest first, in loop time."""
         self._waiting: list[tuple[str, asyncio.Future[bool]]] = []
         self._created: set[str] | None = None
-        """Rooms that have come to be while a query is under way, which may not have seen them; None: none is."""
+        """Rooms created while a query is under way, which may not see them; None while none is."""
         self._lookup: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._believed_until)
 
     def created(self, performer_id: str) -> None:
-        """The room exists."""
+        """Note that a room exists now."""
         self._believed_until.pop(performer_id, None)
         if self._created is not None:
             self._created.add(performer_id)
 
     async def room(self, performer_id: str) -> Room | None:
-        """The empty room of a performer who has none; None if there is one. Raises QueueError."""
+        """An empty room for a performer without one; None if the room exists. Raises QueueError."""
         if not self._is_remembered(performer_id) and await self._exists(performer_id):
             return None
         return Room(performer_id=performer_id, policy=self._policy)
 
     async def version(self, performer_id: str) -> int:
-        """As it is in the database now; 0 for a room that does not exist. Raises QueueError."""
+        """A room's version in the database now; 0 for a room that does not exist. Raises QueueError."""
         return (await self._versions([performer_id])).get(performer_id, 0)
 
     def _is_remembered(self, performer_id: str) -> bool:
@@ -91,7 +90,7 @@ class AbsentRooms:
         try:
             existing = {*await self._versions({name for name, _ in batch}), *self._created}
         except Exception as failure:
-            # Any failure goes to those who wait.
+            # Each waiting caller gets the failure, whatever it is.
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(failure)

@@ -7,21 +7,22 @@ from app.tracing import Span, Tracer, current
 
 
 class BroadcastTrace:
-    """Of one watched room. What is sent together is one span, in the trace of the first of its causes and linked to the
-    others."""
+    """The spans of one watched room. Events that are sent together share one, in the trace of their first cause and
+    linked to those of the others."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._causes: list[str] = []
-        """Of the pending events."""
+        """The `traceparent` of each trace in which a pending event was published."""
         self._under_way: list[Span] = []
 
     def published(self) -> None:
+        """Note the current trace as a cause of the pending events."""
         if (traceparent := current.get()) is not None:
             self._causes.append(traceparent)
 
     def taken(self, performer_id: str, events: Sequence[Event], sockets: int) -> None:
-        """The pending events are about to be sent."""
+        """Begin the span of the pending events, which are about to be sent."""
         if not self._causes:
             return
         parent, *links = dict.fromkeys(self._causes)
@@ -39,7 +40,7 @@ class BroadcastTrace:
         )
 
     def sent(self) -> None:
-        """To the last socket."""
+        """End the spans: the frames have gone to the last socket."""
         for span in self._under_way:
             span.end()
         self._under_way = []

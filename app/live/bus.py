@@ -1,9 +1,9 @@
 """The bus: committed events from one process to the hubs of the others, over Redis pub/sub.
 
-A hint, never the truth: what it loses, repeats or reorders the hubs repair by version from the database. One channel a
-room, subscribed only while a local socket watches it, and one for the first events of all rooms, always subscribed:
-sockets may wait in any number of rooms that nobody has. Sharded channels where the server has them. While Redis is away
-publishing costs nothing and is lost, and everything is subscribed again when it is back.
+It may lose, repeat or reorder events: the hubs find that by the versions, and read the database. Each room has a
+channel of its own, subscribed only while a local socket watches it. One more channel, always subscribed, carries the
+first events of all rooms: sockets may wait in any number of rooms that do not exist. The channels are sharded if the
+server supports that. While Redis is away events are dropped; when it is back, everything is subscribed again.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ WAITING_LIMIT = 10_000
 """Messages waiting to be sent; beyond it the oldest are lost, as they are while Redis is away."""
 SENT_AT_ONCE = 200
 SHARDED_SINCE = 7
-"""The first Redis (and Valkey) whose pub/sub is sharded."""
+"""The first major version of Redis, and of Valkey, with sharded channels."""
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,10 @@ class Timing:
     """Seconds that the bus waits."""
 
     silence: float = 5.0
-    """Without a message, until the server is pinged; as long again without an answer, until it is given up."""
+    """After this long without a message the server is pinged; after as long again without an answer the connection is
+    given up."""
     first_pause: float = 0.1
-    """Before it connects again; doubled with each failure."""
+    """Before it connects again; doubled with each failure, up to `longest_pause`."""
     longest_pause: float = 5.0
 
 
@@ -56,8 +57,8 @@ class Bus:
         waiting_limit: int = WAITING_LIMIT,
         sharded_since: int = SHARDED_SINCE,
     ) -> None:
-        """`receive` is called on the event loop with a room's events as they come, in whatever order they come;
-        `receive_announcement` with what any process has announced to all, itself included."""
+        """`receive` is called on the event loop with a room's events as they come, in any order;
+        `receive_announcement` with the payloads that any process has announced to all, itself included."""
         self._timing = timing or Timing()
         self._sharded_since = sharded_since
         self._link = link
@@ -74,7 +75,7 @@ class Bus:
         self._subscriptions: PubSub | None = None
         self._sharded = False
         self.connections = 0
-        """How often it has been connected so far."""
+        """The number of times that it has connected."""
 
     @property
     def is_connected(self) -> bool:
@@ -86,15 +87,15 @@ class Bus:
         return len(self._waiting)
 
     def publish(self, performer_id: str, events: Sequence[Event]) -> None:
-        """Tell the other processes what has been committed here. Never waits."""
+        """Send committed events to the other processes, in the background; while Redis is away they are dropped."""
         if self._subscriptions is not None:
-            # Nobody who has not heard of a room can have asked for its own channel.
+            # No process subscribes to a room's own channel before it knows that the room exists.
             channel = self._created if events and events[0].version == 1 else self._channel + performer_id
             self._waiting.append((channel, event_to_json(events, current.get())))
             self._wake.set()
 
     async def announce(self, payload: bytes) -> int | None:
-        """Send something to all processes; returns how many have it, or None if this cannot be told."""
+        """Send a payload to all processes; returns the number that got it, or None while Redis is away."""
         if not self.is_connected:
             return None
         sharded, channel = self._sharded, self._announcements
@@ -108,7 +109,7 @@ class Bus:
             return None
 
     async def watch(self, performer_id: str) -> None:
-        """Receive a room's events from now on."""
+        """Receive a room's events from now on; while Redis is away, from when it is back."""
         self._watched.add(performer_id)
         await self._change(performer_id, subscribe=True)
 
@@ -138,7 +139,7 @@ class Bus:
         while _goes_on():
             known = self.connections
             try:
-                # A lost connection is lost at once: the driver must not mend it under the hands of those who use it.
+                # Without retries: a lost connection has to fail at once, because its subscriptions are lost with it.
                 async with self._link.connect(socket_timeout=timing.silence) as redis:
                     await self._exchange(redis)
             except (RedisError, OSError) as failure:
@@ -153,14 +154,14 @@ class Bus:
             self._sharded = await _has_shards(redis, self._sharded_since)
             async with redis.pubsub() as subscriptions:
                 await self._ask(subscriptions, [self._announcements, self._created], subscribe=True)
-                # From here on `watch` asks by itself; what was watched before is asked for now, with nothing between.
+                # From here on `watch` subscribes by itself; the rooms watched before are subscribed now.
                 self._subscriptions = subscriptions
                 if self._watched:
                     await self._ask(subscriptions, [self._channel + name for name in self._watched], subscribe=True)
                 self.connections += 1
                 self._link.found()
                 log.info("the bus is connected%s", ", sharded" if self._sharded else "")
-                # Cancelled while it asked, it may not have been told.
+                # A cancellation during the subscription may have been swallowed.
                 if _goes_on():
                     await _both(self._listen(subscriptions), self._send(redis))
         finally:
@@ -192,7 +193,8 @@ class Bus:
             traceparent = traceparent_from_json(payload)
             performer_id = events[0].performer_id if channel == self._created else channel.removeprefix(self._channel)
         except (ValueError, TypeError, KeyError, IndexError):
-            # Another release's, say: the room will be found behind, and reads the event from the database.
+            # From another release, perhaps. The position check finds the room behind, and the event is read from the
+            # database.
             log.warning("a message on the bus could not be read")
             return
         with within(traceparent):
@@ -214,14 +216,15 @@ class Bus:
 
 async def _has_shards(redis: Redis, since: int) -> bool:
     server: dict[str, Any] = await redis.info("server")
-    # In a cluster each shard lives on a server of its own; its plain channels reach everybody through any of them.
+    # In a cluster each sharded channel is on one of the servers, which our connection may not be to. A plain channel
+    # reaches every subscriber through any server.
     is_cluster = "cluster" in (server.get("redis_mode"), server.get("server_mode"))
     return int(str(server["redis_version"]).partition(".")[0]) >= since and not is_cluster
 
 
 async def _both(*work: Coroutine[Any, Any, None]) -> None:
-    """Until one of them fails, which is raised, or this is cancelled. Not a TaskGroup: up to Python 3.11 its failure
-    leaves this task marked as cancelled."""
+    """Run both until one of them ends or this is cancelled; raises its failure. Not a TaskGroup: up to Python 3.11 its
+    failure leaves this task marked as cancelled."""
     tasks = [asyncio.create_task(part) for part in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -236,7 +239,7 @@ async def _both(*work: Coroutine[Any, Any, None]) -> None:
 
 
 def _goes_on() -> bool:
-    """Whether this task has not been cancelled. Up to Python 3.11 asyncio.wait_for, which the driver sends by, forgets
-    that it was if it is done in the same moment."""
+    """Whether this task has not been cancelled. Up to Python 3.11 asyncio.wait_for, which the driver uses to send, may
+    swallow a cancellation that comes as it completes."""
     task = asyncio.current_task()
     return task is not None and not task.cancelling()

@@ -4,17 +4,15 @@ from app.engine.queries import Queries
 from app.live.hub import Hub
 
 POSITION_CHECK_SECONDS = 2.0
-"""How long a silent bus can keep a socket from the truth."""
+"""Seconds between two checks: the longest time for which a socket lacks an event that the bus has lost."""
 CHECKED_AT_ONCE = 1000
+"""Rooms compared by one query."""
 ABSENT_CHECKED_AT_ONCE = 10_000
-"""Rooms that nobody has, of which a check finds no row."""
+"""Likewise of rooms that do not exist here, for which the query finds no rows as a rule."""
 
 
 async def check_positions(queries: Queries, hub: Hub) -> None:
-    """Compare the watched rooms with the database: what the bus has lost is found here.
-
-    All those that sockets wait in although nobody has them share one query.
-    """
+    """Compare the versions of the watched rooms with the database; rooms that are behind catch up."""
     watched = hub.watched
     existing = [performer_id for performer_id, version in watched.items() if version]
     absent = [performer_id for performer_id, version in watched.items() if not version]

@@ -1,4 +1,4 @@
-"""Reads what a client sends over its socket, frame by frame and within bounds; and the two ways in which that ends."""
+"""Reads a client's frames within bounds, and the two exceptions that end a socket."""
 
 import time
 from typing import Any
@@ -11,6 +11,7 @@ from app.wire.encoding import decode
 from app.wire.websocket import CloseCode
 
 NO_CODE = 1005
+"""RFC 6455: the close frame had no code."""
 FRAMES_A_MINUTE = 120
 
 
@@ -24,7 +25,7 @@ class CloseConnection(Exception):
 
 
 class Disconnected(Exception):
-    """The client has closed or vanished, or has answered a close of ours."""
+    """The client has closed or vanished, or has answered our close frame."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -32,12 +33,12 @@ class Disconnected(Exception):
 
 
 class FrameReader:
-    """The frames of one connection, of which there may be FRAMES_A_MINUTE."""
+    """Reads the frames of one connection, at most FRAMES_A_MINUTE in any minute."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._frame_times: list[float] = []
-        """Of the last minute."""
+        """The times of the last minute's frames."""
 
     async def next(self) -> Any:
         """The next frame's JSON value.

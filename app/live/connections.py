@@ -1,7 +1,7 @@
 """Counts the sockets of each room, and how many of them lag: in this process, and in all processes together.
 
-With Redis every process posts its own numbers every POST_SECONDS, under a key that expires: one that dies is soon not
-counted any more, and nobody has to notice. While Redis is away, or slow, a process counts only its own sockets.
+With Redis every process posts its own numbers every POST_SECONDS, under a key that expires: a process that dies is not
+counted for long. While Redis is away, or slow, a process counts only its own sockets.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 POST_SECONDS = 5.0
 KEPT_SECONDS = 15.0
-"""For which numbers that are not posted again are counted."""
+"""How long numbers count that are not posted again."""
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Audience:
 
 
 def merged(audiences: Iterable[Audience]) -> list[Audience]:
-    """One of each room, the most watched first."""
+    """One audience for each room, with the sums of all; the most watched room first."""
     rooms: dict[str, Audience] = {}
     for each in audiences:
         known = rooms.get(each.performer_id)
@@ -53,19 +53,19 @@ def _together(one: Audience, other: Audience) -> Audience:
 
 
 class Audiences:
-    """All processes' audiences as one of them sees them. `async with` takes its own back at the end."""
+    """The audiences of all processes, as one of them sees them. `async with` withdraws its own at the end."""
 
     def __init__(
         self, own: Callable[[], Sequence[Audience]], link: RedisLink | None = None, *, process_id: str = ""
     ) -> None:
-        """`own` are this process's."""
+        """`own` returns the audiences of this process."""
         self._own = own
         self._process_id = process_id
         self._link = link
         prefix = link.prefix if link is not None else ""
         self._prefix = f"{prefix}audience:"
         self._processes = f"{prefix}audiences"
-        """The set of the processes that have posted: to scan for their keys would be to read all that is in there."""
+        """The key of the set of processes that have posted. Redis could find their keys only by a scan of all keys."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,12 +77,12 @@ class Audiences:
         await self._run(self._withdraw)
 
     async def post(self) -> None:
-        """Let the other processes know. Called regularly, where there is a Redis."""
+        """Post this process's numbers for the others. Called every POST_SECONDS if there is a Redis."""
         await self._run(self._put)
 
     async def everywhere(self) -> tuple[list[Audience], int]:
-        """Every watched room's, the most watched first, and of how many processes: this one's as they are now, the
-        others' as they were when last posted."""
+        """The audience of every watched room, the most watched first, and the number of processes that are counted:
+        this one as it is now, the others as they last posted."""
         posted = await self._run(self._others) or []
         return merged([*self._own(), *(each for audiences in posted for each in audiences)]), 1 + len(posted)
 
@@ -112,7 +112,7 @@ class Audiences:
         return [audiences for audiences in read if audiences is not None]
 
     async def _run(self, query: Callable[["Redis"], Awaitable[T]]) -> T | None:
-        """The answer of Redis; None while there is none."""
+        """The result of a query to Redis; None without Redis, or while it is away."""
         if self._link is None:
             return None
         try:

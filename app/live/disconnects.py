@@ -1,6 +1,6 @@
-"""Sockets and event streams that an administrator ends: one person's, or a room's, in every process.
+"""Ends the sockets and event streams of one person or one room in every process, for an administrator.
 
-The order travels over the bus. It is not kept: who comes back with a token that is still valid is let in again.
+The order travels over the bus and is not stored: a person with a token that is still valid can connect again.
 """
 
 import logging
@@ -27,9 +27,10 @@ class Disconnects:
         self._process_id = process_id
 
     async def everywhere(self, sub: str | None, performer_id: str | None) -> tuple[int, int]:
-        """Close the sockets in every process; returns how many were closed here and how many processes were told.
+        """Close the connections in every process; returns the number closed here, and the number of processes that got
+        the order.
 
-        Raises Unavailable, with those of this process closed, if the others cannot be told now.
+        Raises Unavailable, after closing those of this process, if the others cannot get the order now.
         """
         closed = self._close(sub, performer_id)
         if self._bus is None:
@@ -44,7 +45,7 @@ class Disconnects:
         return closed, processes
 
     def receive(self, payload: bytes) -> None:
-        """An order of another process, or this one's own, which has been carried out."""
+        """Carry out an order of another process; this one's own, which comes back as well, is carried out already."""
         try:
             order = orjson.loads(payload)
             sender, sub, performer_id = order["from"], order["sub"], order["performerId"]

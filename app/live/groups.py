@@ -9,10 +9,10 @@ from app.live.subscriber import Format, Group, Subscriber
 
 
 class Groups:
-    """All groups of a room, and whose own items its sockets are told about."""
+    """All groups of a room, and its sockets by the user whose own items they get."""
 
     def __init__(self, largest: int) -> None:
-        """`largest`: sockets a group takes."""
+        """`largest`: the most sockets of a group."""
         self.largest = largest
         self._groups: dict[Format, list[Group]] = {
             Format(view, deflates): [] for view in View for deflates in (False, True)
@@ -20,7 +20,7 @@ class Groups:
         self.owners: dict[str, set[Subscriber]] = {}
 
     def __len__(self) -> int:
-        """Sockets."""
+        """The number of sockets."""
         return sum(len(group.members) for group in self)
 
     def __iter__(self) -> Iterator[Group]:
@@ -31,13 +31,13 @@ class Groups:
         return [subscriber for group in self for subscriber in group.members]
 
     def add(self, subscriber: Subscriber, room: Room, version: int) -> None:
-        """Take in a socket that is about to be shown a room, at the version of its view."""
+        """Add a socket that is about to get this room. `version`: the one of the socket's view."""
         self._group_at(subscriber.format, room, version).add(subscriber)
         if subscriber.owner_id is not None:
             self.owners.setdefault(subscriber.owner_id, set()).add(subscriber)
 
     def move(self, subscriber: Subscriber, room: Room, version: int) -> None:
-        """A socket is about to be shown the room at another version."""
+        """Move a socket that is about to get this room to a group that is at it and at this version."""
         if subscriber.group is None or not subscriber.group.is_at(room, version):
             self._take_out(subscriber)
             self._group_at(subscriber.format, room, version).add(subscriber)
@@ -64,7 +64,7 @@ class Groups:
                 self._groups[group.format].remove(group)
 
     def merge_small(self) -> None:
-        """Make one of groups that have grown small."""
+        """Make one group of neighbours at the same version that have become small."""
         for groups in self._groups.values():
             kept: list[Group] = []
             for group in groups:

@@ -1,6 +1,6 @@
-"""The hub: the rooms of this process that somebody watches. It opens them, finds them and forgets them.
+"""The hub: the registry of this process's watched rooms, those with a socket. It opens, finds and forgets them.
 
-It writes nothing and holds no database session. What happens in a room is `watched_room`'s.
+It writes nothing and holds no database session. `watched_room` sends events to the sockets of a room.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ class Hub:
         watch: Callable[[str], Awaitable[None]] | None = None,
         unwatch: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """`absent` knows which rooms do not exist; `load` reads one that does from the database. `watch` and `unwatch`
-        ask the other processes for an existing room's events, where there are any; of a room that comes to be they
-        tell unasked."""
+        """`absent` knows the rooms that do not exist; `load` reads an existing one from the database. `watch` begins a
+        subscription to an existing room's events in other processes, `unwatch` ends it; None: there are no others. The
+        first event of a room comes without a subscription."""
         self.epoch = fanout.epoch
         self.traffic = fanout.traffic
         self._fanout = fanout
         self._absent = absent
         self._load = load
-        self._ask_others = watch
-        self._leave_others = unwatch
-        self._asked: set[str] = set()
-        """Rooms whose events the other processes have been asked for."""
+        self._subscribe = watch
+        self._unsubscribe = unwatch
+        self._subscribed: set[str] = set()
+        """Rooms whose events in other processes are subscribed."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._rooms: dict[str, WatchedRoom] = {}
         self._loading: dict[str, asyncio.Task[WatchedRoom]] = {}
@@ -78,28 +78,28 @@ class Hub:
     # Events
 
     def publish(self, performer_id: str, events: Sequence[Event], room: Room | None = None) -> None:
-        """Send a room's sockets what was committed. Events may come late, twice or with a gap before them. `room`: the
-        room after them, where it is known."""
+        """Send committed events to a room's sockets. Events may come late, twice or with a gap before them. `room`: the
+        room after them, if it is known."""
         self._absent.created(performer_id)
         if performer_id in self._early:
             self._early[performer_id].extend(events)
         watched = self._rooms.get(performer_id)
         if watched is not None:
             watched.publish(events, room)
-            self._ask_for_created(watched)
+            self._subscribe_created(watched)
 
     def behind(self, performer_id: str, version: int) -> None:
-        """The database is at `version`: whatever should have told us so did not, and the room catches up."""
+        """Have a room catch up if it is behind `version`, at which the database is: events have not arrived here."""
         watched = self._rooms.get(performer_id)
         if watched is not None:
             watched.hear_of(version)
-            self._ask_for_created(watched)
+            self._subscribe_created(watched)
 
     # Sockets
 
     async def join(self, performer_id: str, subscriber: Subscriber, *, since: int | None = None) -> WatchedRoom:
-        """Add a socket to a room and bring it up to date: with what it missed since a version, if all of that is at
-        hand, otherwise with a snapshot. Before this returns it has got nothing else."""
+        """Add a socket to a room and bring it up to date: with the events after version `since` if all of them are at
+        hand, otherwise with a snapshot. It gets no other frame before this returns."""
         while True:
             watched = await self._watch(performer_id)
             missed = await watched.missed_since(since) if since is not None else None
@@ -110,7 +110,7 @@ class Hub:
         return watched
 
     def leave(self, watched: WatchedRoom, subscriber: Subscriber) -> None:
-        """Take a socket out of its room; one that nobody watches any more is forgotten."""
+        """Take a socket out of its room; a room without sockets is forgotten."""
         watched.leave(subscriber)
         performer_id = watched.room.performer_id
         if not len(watched) and self._rooms.get(performer_id) is watched:
@@ -122,60 +122,62 @@ class Hub:
         if performer_id not in self._loading:
             self._early[performer_id] = []
             self._loading[performer_id] = asyncio.create_task(self._open(performer_id))
-        # Many may wait for one load; one that is cancelled must not take it from the others.
+        # Many sockets may wait for one load; one that is cancelled must not cancel it for the others.
         return await asyncio.shield(self._loading[performer_id])
 
     async def _open(self, performer_id: str) -> WatchedRoom:
         try:
             room = await self._absent.room(performer_id)
             if room is None:
-                if self._ask_others is not None:
-                    # Asked before the room is read, so that nothing can fall between.
-                    self._asked.add(performer_id)
-                    await self._ask_others(performer_id)
+                if self._subscribe is not None:
+                    # Before the room is read: events that are committed afterwards come by the subscription.
+                    self._subscribed.add(performer_id)
+                    await self._subscribe(performer_id)
                 room = await self._load(performer_id)
             watched = WatchedRoom(room, self._fanout)
             watched.open_with(self._early[performer_id])
             self._rooms[performer_id] = watched
-            self._ask_for_created(watched)
+            self._subscribe_created(watched)
             return watched
         except BaseException:
-            self._leave_quietly(performer_id)
+            self._unsubscribe_soon(performer_id)
             raise
         finally:
             del self._early[performer_id]
             del self._loading[performer_id]
 
-    def _ask_for_created(self, watched: WatchedRoom) -> None:
-        """A room that sockets have waited in may have come to be: from now on its events are asked for."""
+    def _subscribe_created(self, watched: WatchedRoom) -> None:
+        """Subscribe to the events of a room that did not exist when sockets joined it, once it does."""
         performer_id = watched.room.performer_id
-        if self._ask_others is not None and watched.latest_version and performer_id not in self._asked:
-            self._asked.add(performer_id)
-            self._spawn(self._ask_late(performer_id, self._ask_others))
+        if self._subscribe is not None and watched.latest_version and performer_id not in self._subscribed:
+            self._subscribed.add(performer_id)
+            self._spawn(self._subscribe_late(performer_id, self._subscribe))
 
-    async def _ask_late(self, performer_id: str, ask_others: Callable[[str], Awaitable[None]]) -> None:
-        await ask_others(performer_id)
+    async def _subscribe_late(self, performer_id: str, subscribe: Callable[[str], Awaitable[None]]) -> None:
+        await subscribe(performer_id)
         try:
-            # Events published since its first one had no receiver here.
+            # Events published between the first one and the subscription have not arrived here.
             self.behind(performer_id, await self._absent.version(performer_id))
         except QueueError as refusal:
-            # The next event, or the next comparison with the database, tells.
+            # The next event, or the next position check, has the room catch up.
             log.warning("a new room could not be compared with the database (%s)", refusal.code)
 
     def _forget(self, performer_id: str) -> None:
-        """Nobody watches this room any more."""
+        """Remove a room without sockets."""
         del self._rooms[performer_id]
-        self._leave_quietly(performer_id)
+        self._unsubscribe_soon(performer_id)
 
-    def _leave_quietly(self, performer_id: str) -> None:
-        if self._leave_others is not None and performer_id in self._asked:
-            self._asked.discard(performer_id)
-            self._spawn(self._leave(performer_id, self._leave_others))
+    def _unsubscribe_soon(self, performer_id: str) -> None:
+        if self._unsubscribe is not None and performer_id in self._subscribed:
+            self._subscribed.discard(performer_id)
+            self._spawn(self._unsubscribe_unless_needed(performer_id, self._unsubscribe))
 
-    async def _leave(self, performer_id: str, leave_others: Callable[[str], Awaitable[None]]) -> None:
-        # Asked for anew meanwhile, it stays.
-        if performer_id not in self._asked:
-            await leave_others(performer_id)
+    async def _unsubscribe_unless_needed(
+        self, performer_id: str, unsubscribe: Callable[[str], Awaitable[None]]
+    ) -> None:
+        # It may have been subscribed again meanwhile.
+        if performer_id not in self._subscribed:
+            await unsubscribe(performer_id)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -183,8 +185,8 @@ class Hub:
         task.add_done_callback(self._tasks.discard)
 
     def tidy(self, lag_seconds: float) -> int:
-        """Drop rooms that nobody is in and sockets that have lagged for so long; returns how many sockets. Called
-        regularly."""
+        """Forget rooms without sockets, and cut off sockets that have lagged for `lag_seconds`; returns the number cut
+        off. Called regularly."""
         # A room opened for a socket that went away before it joined.
         for performer_id in [name for name, watched in self._rooms.items() if not len(watched)]:
             self._forget(performer_id)

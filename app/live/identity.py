@@ -1,4 +1,4 @@
-"""The principal of a socket: checks its token, counts it among its principal's, and says when the token has expired."""
+"""The principal of a socket: verifies its token, counts its sockets, and closes the socket when the token expires."""
 
 import asyncio
 from collections import Counter
@@ -13,7 +13,7 @@ from app.wire.websocket import CloseCode
 
 
 class Identity:
-    """Of one connection: an anonymous viewer's until `authenticate`, which may be called again."""
+    """The identity of one connection: an anonymous viewer until `authenticate`, which may be called again."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Identity:
         *,
         most_sockets: int,
     ) -> None:
-        """`connected`: the sockets of this process by principal, of which each may have `most_sockets`. `close` ends
+        """`connected`: the number of sockets of each principal in this process, at most `most_sockets`. `close` ends
         the connection with a code."""
         self._authenticator = authenticator
         self._clock = clock
@@ -49,11 +49,11 @@ class Identity:
         return self.principal.expires_at if self.principal else None
 
     def is_performer(self, performer_id: str) -> bool:
-        """Whether it speaks for this room's performer."""
+        """Whether the principal is this room's performer."""
         return self.role is Role.PERFORMER and self.sub == performer_id
 
     async def authenticate(self, token: str) -> None:
-        """Speak for the token's principal from now on, until it expires. Raises CloseConnection."""
+        """Take the token's principal, until the token expires. Raises CloseConnection."""
         try:
             principal = await self._authenticator.principal(token)
         except TokenExpired:
@@ -76,7 +76,7 @@ class Identity:
         self._close(CloseCode.TOKEN_EXPIRED, "token expired")
 
     def release(self) -> None:
-        """Speak for nobody any more, and give back the place that was counted."""
+        """Become anonymous again, and uncount the socket."""
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None

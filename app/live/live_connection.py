@@ -55,15 +55,15 @@ class SocketContext:
     connected: Counter[str]
     """Sockets by principal, and under "" all of them."""
     capacity: int
-    """Sockets that this process takes; whoever comes after is told to try another."""
+    """Sockets that this process takes; further ones are closed as OVERLOADED."""
     sockets_per_principal: int
     auth_seconds: float
     """How long a private room waits for `auth`."""
     closes: Counter[int]
-    """Ended sockets, by the code each was closed with."""
+    """The number of ended sockets, by close code."""
     tracer: Tracer | None = None
     connections: set["LiveConnection"] = field(default_factory=set)
-    """The open ones."""
+    """The open connections."""
 
 
 class LiveConnection:
@@ -90,7 +90,7 @@ class LiveConnection:
         connection.on_change = self._connection_changed
 
     async def run(self) -> None:
-        """Until the connection ends, whoever ends it."""
+        """Serve the connection until either side ends it."""
         connected, closes = self._shared.connected, self._shared.closes
         connected[""] += 1
         self._shared.connections.add(self)
@@ -106,7 +106,7 @@ class LiveConnection:
         except Disconnected as end:
             closes[end.code] += 1
         except Exception:
-            # The boundary, as for a request: whatever it was, the client is to come back and we keep the trace.
+            # The outermost boundary, as for a request: the client may come back, and the log gets the traceback.
             log.exception("a live socket failed")
             closes[CloseCode.OVERLOADED] += 1
             await self._close(CloseCode.OVERLOADED, "something went wrong here")
@@ -129,7 +129,7 @@ class LiveConnection:
         await self._enter(since=self._resume_point())
 
     async def _wait_for_auth(self) -> None:
-        """A private room: silence until the client has said who it is."""
+        """Wait for `auth` in a private room, in which nothing is sent before it."""
         try:
             async with asyncio.timeout(self._shared.auth_seconds):
                 value = await self._reader.next()
@@ -152,7 +152,7 @@ class LiveConnection:
         await self._enter(since=since)
 
     async def _enter(self, *, since: int | None) -> None:
-        """Welcome whoever it is now, and show them the room."""
+        """Send the welcome for the present identity, and join the room."""
         identity, hub = self._identity, self._shared.hub
         self._write(frames.welcome(identity.role, identity.sub, hub.epoch, identity.expires_at))
         subscriber = Subscriber(
@@ -167,7 +167,7 @@ class LiveConnection:
         await self._report_presence()
 
     def _resume_point(self) -> int | None:
-        """The version the client says it has, if it is of this history."""
+        """The version that the client resumes from; None if it names none, or one of another epoch."""
         query = self._websocket.query_params
         if query.get("epoch") != self._shared.hub.epoch:
             return None
@@ -202,10 +202,10 @@ class LiveConnection:
     # Frames
 
     async def _handle(self, value: Any) -> None:
-        """Do what a frame asks for; answer a refusal. Raises CloseConnection for what is no frame of the protocol."""
+        """Carry out a frame, and answer a refusal. Raises CloseConnection for a value that is no frame."""
         try:
             principal = self._identity.principal
-            # As over HTTP: the caller's identity is asked for before the command is read.
+            # As over HTTP: the caller's identity is checked before the command is validated.
             if principal is None and is_command(value):
                 raise Unauthorized("Say who you are first (auth).")
             match read_frame(value):
@@ -228,7 +228,7 @@ class LiveConnection:
             self._write(frames.error(_id_of(value), refusal, item))
 
     async def _command_traced(self, tracer: Tracer, principal: Principal, command: CommandFrame) -> None:
-        """Each frame begins a trace, linked to the one that the client opened its connection in."""
+        """Carry out a command in a trace of its own, linked to the one in which the client opened its connection."""
         opened_in = traceparent_of(self._websocket.headers.raw)
         span = tracer.begin(
             f"frame {command.type}",
@@ -271,7 +271,7 @@ class LiveConnection:
         try:
             await self._websocket.close(code, reason)
         except (RuntimeError, OSError, WebSocketDisconnect):
-            # The other side was faster; there is nobody left to tell.
+            # The client has closed first.
             return
 
     def belongs_to(self, sub: str | None, performer_id: str | None) -> bool:
@@ -280,6 +280,7 @@ class LiveConnection:
         return is_theirs or self._performer_id == performer_id
 
     def close_soon(self, code: int, reason: str) -> None:
+        """Close with a code, in a task of its own."""
         task = asyncio.create_task(self._close(code, reason))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

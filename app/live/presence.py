@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
 RENEW_SECONDS = 5.0
-RENEWAL_SECONDS = 30.0
-"""How long a panel whose token has run out still counts as connected."""
+EXPIRED_PANEL_SECONDS = 30.0
+"""How long a panel whose token has expired still counts as connected."""
 CORRECTIONS_AT_ONCE = 200
+"""Lapsed leases, and wrongly online rooms, that one renewal corrects."""
 
 
 class Presence:
@@ -36,9 +37,9 @@ class Presence:
         process_id: str,
         clock: Callable[[], datetime],
         *,
-        renewal_seconds: float = RENEWAL_SECONDS,
+        expired_panel_seconds: float = EXPIRED_PANEL_SECONDS,
     ) -> None:
-        self._renewal_seconds = renewal_seconds
+        self._expired_panel_seconds = expired_panel_seconds
         self._lanes = lanes
         self._process_id = process_id
         self._clock = clock
@@ -53,12 +54,12 @@ class Presence:
             await self._reconcile(performer_id)
 
     def expired(self, performer_id: str) -> None:
-        """A panel's token has run out, which is no absence: the panel counts for RENEWAL_SECONDS more, in which it may
-        come back with a new one."""
+        """A panel's token has expired. The panel counts as connected for EXPIRED_PANEL_SECONDS more, in which it may
+        come back with a new token."""
         self._spawn(self._leave_unless_renewed(performer_id))
 
     async def _leave_unless_renewed(self, performer_id: str) -> None:
-        await asyncio.sleep(self._renewal_seconds)
+        await asyncio.sleep(self._expired_panel_seconds)
         await self.left(performer_id)
 
     async def left(self, performer_id: str) -> None:
@@ -80,7 +81,7 @@ class Presence:
         task.add_done_callback(self._tasks.discard)
 
     async def _reconcile(self, performer_id: str) -> None:
-        """Make lease and room say whether a panel is connected now, whatever has changed meanwhile."""
+        """Set the lease, and then the room, by whether a panel is connected now."""
         async with self._locks[performer_id]:
             here = self._panels.get(performer_id, 0) > 0
             try:

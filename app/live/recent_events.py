@@ -1,4 +1,4 @@
-"""The latest events of a watched room, kept for sockets that come back and for those that are still to be sent them."""
+"""The latest events of a watched room, kept for sockets that come back and for those that have not got them yet."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ class RecentEvents:
     """Events up to a room's broadcast version, without a gap."""
 
     def __init__(self, kept: int) -> None:
-        """`kept`: so many stay at hand, or more while somebody has not been sent them."""
+        """`kept`: the number of events that stay at hand; more do while a socket has not got them."""
         self.kept = kept
         self._events: deque[Event] = deque()
 
@@ -25,13 +25,13 @@ class RecentEvents:
         return bool(self._events and self._events[0].version <= version + 1)
 
     def since(self, version: int, last: int, others: Sequence[Event]) -> list[Event] | None:
-        """The events after a version up to the last one, from here and among `others`; None if one is missing."""
+        """The events after `version` up to version `last`, from here and from `others`; None if one is missing."""
         known = {event.version: event for event in (*others, *self._events)}
         wanted = range(version + 1, last + 1)
         return [known[each] for each in wanted] if all(each in known for each in wanted) else None
 
     def forget(self, needed_after: int) -> None:
-        """Drop what is too old, but nothing after the version that somebody is at."""
+        """Drop the oldest events beyond `kept`, but none after version `needed_after`."""
         while len(self._events) > self.kept and self._events[0].version <= needed_after:
             self._events.popleft()
 

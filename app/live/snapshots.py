@@ -1,4 +1,7 @@
-"""Frames for one socket: the room as it is, or what it has missed of it; made of parts that are made once a version."""
+"""Frames for one socket: a snapshot, or an update with all that it has missed.
+
+The middle part of a snapshot is made once for each version and format.
+"""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,7 +16,7 @@ from app.wire.websocket import compressed_frame, deflated, text_frame
 
 
 class Snapshots:
-    """The frames of one room for sockets that come, come back, or have caught up."""
+    """The frames of one room for sockets that join, resume, or have caught up."""
 
     def __init__(self, epoch: str, clock: Callable[[], datetime]) -> None:
         self._epoch = epoch
@@ -22,7 +25,7 @@ class Snapshots:
         """The middle of a snapshot by format, with the room and the version that it shows."""
 
     def snapshot(self, room: Room, version: int, subscriber: Subscriber) -> bytes:
-        """The room as it is; `version`: as those of this view count."""
+        """A snapshot of the room for a socket. `version`: the one of its view."""
         form = subscriber.format
         beginning, body, end = frames.snapshot(
             room,
@@ -42,7 +45,7 @@ class Snapshots:
         """All that a socket has missed since a version, in one update, and the positions of its own items."""
         view, now = subscriber.view, self._clock()
         seen = visible(events, view)
-        # It is not known which room the client has; without a setting among the events it is this one.
+        # The client's `room` is not known; it is this one unless an event has changed a setting.
         changed = any(event.settings is not None for event in seen)
         shape = room_shape(room, self._epoch) if changed else None
         update = frames.update(seen, now, since=since, version=version, view=view, room=shape, recovered=True)

@@ -1,4 +1,4 @@
-"""The endpoint of live sockets: which handshakes are accepted, and what is shared by all connections.
+"""The endpoint of live sockets: accepts or refuses a handshake, and runs a LiveConnection on it.
 
 Live sockets need the connection that our own WebSocket protocol exposes: another ASGI server is not supported.
 """
@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket
 from app.access.origins import Origins
 from app.domain.errors import Forbidden, NotFound, PerformerNotFound, QueueError, Unavailable
 from app.live.live_connection import LiveConnection, SocketContext
-from app.server.problems import REQUEST_ID, problem_response, request_id_of
+from app.server.problems import REQUEST_ID, REQUEST_ID_HEADER, problem_response, request_id_of
 from app.server.websocket_protocol import EXTENSION
 from app.wire import frames
 from app.wire.requests import is_identifier
@@ -24,7 +24,7 @@ class Sockets(SocketContext):
     origins: Origins
 
     def disconnect(self, sub: str | None, performer_id: str | None) -> int:
-        """Close the sockets of a `sub`, or all in a performer's room, for good; returns how many."""
+        """Close the sockets of a `sub`, or all in a performer's room, as FORBIDDEN; returns how many."""
         found = [each for each in self.connections if each.belongs_to(sub, performer_id)]
         for connection in found:
             connection.close_soon(CloseCode.FORBIDDEN, "disconnected by an administrator")
@@ -45,19 +45,19 @@ class Sockets(SocketContext):
             await _refuse(websocket, Unavailable("Live sockets are served by the service's own server only."))
             return
         offered = frames.SUBPROTOCOL in websocket.scope["subprotocols"]
-        request_id = (REQUEST_ID.lower().encode(), request_id_of(websocket.headers.raw).encode())
+        request_id = (REQUEST_ID_HEADER, request_id_of(websocket.headers.raw).encode())
         await websocket.accept(frames.SUBPROTOCOL if offered else None, headers=[request_id])
         await LiveConnection(self, websocket, connection, performer_id).run()
 
 
 async def not_found(websocket: WebSocket) -> None:
-    """The endpoint of every path that has none."""
+    """The endpoint of every path that has no live socket."""
     await websocket.receive()
     await _refuse(websocket, NotFound(f"There is no live socket at {websocket.url.path}."))
 
 
 async def _refuse(websocket: WebSocket, refusal: QueueError) -> None:
-    """Answer the handshake over HTTP, as a browser's script will never see but its console does."""
+    """Refuse the handshake with an HTTP error, which a browser shows in its console but not to its scripts."""
     response = problem_response(refusal)
     response.headers[REQUEST_ID] = request_id_of(websocket.headers.raw)
     await websocket.send_denial_response(response)

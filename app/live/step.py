@@ -24,7 +24,7 @@ def as_frame(payload: bytes, *, deflates: bool) -> bytes:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """`events` are those that led from `before` to `after`; `now` is the time the frames say."""
+    """A step with the `events` that led from `before` to `after`. `now`: the `serverTime` of its frames."""
 
     before: Room
     after: Room
@@ -35,11 +35,11 @@ class Step:
     _frames: dict[tuple[Format, int, int], bytes] = field(init=False, default_factory=dict)
 
     def is_empty(self, view: View) -> bool:
-        """Whether those of a view have nothing to be sent: nothing has happened that they may see."""
+        """Whether sockets of a view get no frame of this step, because they may see none of its events."""
         return view is View.PUBLIC and not any(event.is_public for event in self.events)
 
     def frame(self, form: Format, since: int, version: int) -> bytes:
-        """The update for all of a format that hold version `since`; they hold `version` after it."""
+        """The update from version `since` to `version`, for all sockets of a format."""
         key = form, since, version
         if key not in self._frames:
             self._frames[key] = as_frame(self._payload(form.view, since, version), deflates=form.deflates)
@@ -54,7 +54,8 @@ class Step:
         return self._payloads[key]
 
     def private(self, owners: Container[str], version: int) -> dict[str, list[bytes]]:
-        """Of these users, by user: where their items are now, and the milestones these have reached."""
+        """The private frames of these users, by user: positions of their items that have moved or changed, and notices
+        of the milestones that they have reached."""
         before, after = self.before, self.after
         touched = {event.item.item_id: event.item for event in self.events if event.item is not None}
         old_position = {item.item_id: at for at, item in enumerate(before.items, start=1)}

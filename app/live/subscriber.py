@@ -1,4 +1,4 @@
-"""A socket in a room: its connection, how much it sees of the room, and with which others it gets frames."""
+"""A socket in a room: its connection, its view of the room, and the group with which it gets frames."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,30 +25,32 @@ class Connection(Protocol):
 
     @property
     def deflates(self) -> bool:
-        """The client takes compressed frames. Does not change."""
+        """Whether the client takes compressed frames. Does not change."""
 
     @property
     def send_at_once(self) -> Send:
-        """Sends what it can of a complete frame and returns how many bytes; the rest goes to `write` before anything
-        else. Only for a connection that is open and does not lag. May raise OSError, having sent nothing."""
+        """Sends as much of a complete frame as it can and returns the number of bytes sent; the rest goes to `write`
+        before anything else. Only for a connection that is open and does not lag. May raise OSError with nothing sent.
+        """
 
     def write(self, data: bytes) -> None:
-        """Sends a frame, or the rest of one, at once or in its turn."""
+        """Sends a frame, or the rest of one, after the bytes that already wait."""
 
-    def cut_off(self, code: int, reason: str) -> None: ...
+    def cut_off(self, code: int, reason: str) -> None:
+        """Closes in bounded time, even if the client reads nothing."""
 
 
 class Format(NamedTuple):
-    """How frames are made for a socket."""
+    """The form of a socket's frames."""
 
     view: View
     deflates: bool
-    """Compressed."""
+    """The frames are compressed."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Subscriber:
-    """A socket in a room, as whoever it speaks for."""
+    """A socket in a room, with the identity that it joined with."""
 
     connection: Connection
     close: Callable[[int, str], None]
@@ -58,11 +60,11 @@ class Subscriber:
     lagging_since: float | None = None
     """Loop time at which it missed a frame that it could not take."""
     group: "Group | None" = field(init=False, default=None)
-    """Whose frames it gets, while it is in a room."""
+    """The group whose frames it gets, while it is in a room."""
     send: Send | None = field(init=False, default=None)
     """The function that sends it a frame at once, while it is in a room and can take one."""
     owner_id: str | None = field(init=False)
-    """The user whose own items this socket is told about."""
+    """The user whose own items it gets; None if it is not a viewer with a token."""
 
     def __post_init__(self) -> None:
         self.owner_id = self.sub if self.role is Role.VIEWER else None
@@ -80,15 +82,15 @@ class Group:
     room: Room
     """The room as its members know it, as far as they may see it."""
     version: int
-    """Their version: `room`'s, less the last events that they may not see."""
+    """The version that they hold: that of the last event up to `room` that they may see."""
     members: dict[Subscriber, None] = field(default_factory=dict)
     _ready: dict[Send, Subscriber] = field(default_factory=dict)
-    """Of them, those that can take a frame, by what sends it. Kept as connections change: a broadcast calls one after
-    the other and looks at nothing else."""
+    """The members that can take a frame, by their `send`. Kept up to date as connections change: a broadcast only calls
+    the functions."""
 
     @property
     def ready(self) -> int:
-        """How many can take a frame."""
+        """The number of members that can take a frame."""
         return len(self._ready)
 
     def add(self, subscriber: Subscriber) -> None:
@@ -102,7 +104,7 @@ class Group:
         self._send_by(None, subscriber)
 
     def review(self, subscriber: Subscriber) -> None:
-        """See anew whether, and how, a connection can take frames."""
+        """Find out again whether a connection can take frames, and which function sends them."""
         connection = subscriber.connection
         takes = connection.is_open and not connection.is_lagging
         self._send_by(connection.send_at_once if takes else None, subscriber)
@@ -115,15 +117,15 @@ class Group:
         subscriber.send = send
 
     def unready(self) -> list[Subscriber]:
-        """Those that cannot take a frame."""
+        """The members that cannot take a frame."""
         if len(self._ready) == len(self.members):
             return []
         return [subscriber for subscriber in self.members if subscriber.send is None]
 
     def write(self, frame: bytes) -> int:
-        """Send a frame to all that can take it; returns how many did."""
+        """Send a frame to all members that can take it; returns their number."""
         size = len(frame)
-        # A list of its own: a connection that changes by being written to changes what is ready.
+        # A copy: a write may change its connection, and with it `_ready`.
         ready = list(self._ready)
         for send in ready:
             try:

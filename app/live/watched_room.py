@@ -1,9 +1,9 @@
 """One room that somebody watches: folds its events, and sends them to its sockets.
 
-After a quiet window an event leaves at once. What follows it within the coalescing window travels with the next frame,
-and with the same to those whom the first has not yet reached. Every frame is made once for all that are at the same
-version: for each view, plain and compressed, and small private ones for owners. A socket that lags is skipped; when it
-has caught up it gets the current snapshot. Events that are missing are read from the database.
+An event after a quiet window leaves at once. Events that follow within the coalescing window travel together in the
+next frame; sockets that the first frame has not reached by then get all of them in one. A frame is made once for all
+sockets at the same version, for each view, plain and compressed; owners get small private ones besides. A socket that
+lags is skipped; when it has caught up it gets the current snapshot. Missing events are read from the database.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Traffic:
 
     frames: int = 0
     events: int = 0
-    """Once a room, however many sockets it has."""
+    """Each counts once, however many sockets its room has."""
     lagged: int = 0
     """How often a socket fell behind."""
     cut_off: int = 0
@@ -64,15 +64,18 @@ class Fanout:
 
 @dataclass(slots=True)
 class _Sending:
-    """A step, and what owners among those that take it are sent besides."""
+    """A step, and the private frames that go with it to owners, by the group that they are in."""
 
     step: Step
     private: dict[Group, list[tuple[Subscriber, list[bytes]]]]
 
 
 class WatchedRoom:
-    """`room` is ahead of `broadcast_room`, which sockets that join are shown, by the `pending` events. A group may be
-    further behind: a broadcast comes to one after the other, and each gets all that there is by then."""
+    """The events and sockets of one room. Used from the event loop only.
+
+    Sockets that join get `broadcast_room`; `room` is ahead of it by the `pending` events. A group may be further
+    behind: a broadcast writes to one group after the other, to each all events that are there by then.
+    """
 
     def __init__(self, room: Room, fanout: Fanout) -> None:
         self._fanout = fanout
@@ -80,14 +83,14 @@ class WatchedRoom:
         self.room = room
         self.broadcast_room = room
         self._versions = dict.fromkeys(View, room.version)
-        """By view: the version of the last event up to `broadcast_room` that it shows."""
+        """By view: the version of the last event up to `broadcast_room` that the view shows."""
         self.pending: list[Event] = []
         self._trace = BroadcastTrace(fanout.tracer) if fanout.tracer is not None else None
         self._recent = RecentEvents(fanout.recent_events)
         self._groups = Groups(fanout.sockets_a_turn)
         self._snapshots = Snapshots(fanout.epoch, fanout.clock)
         self.latest_version = room.version
-        """The highest version heard of: where it is ahead of `room`, what lies between is read from the database."""
+        """The highest version known: if it is ahead of `room`, the events between are read from the database."""
         self._coalesce_until = 0.0
         """Loop time before which an event waits for others."""
         self._sender: asyncio.Task[None] | asyncio.Handle | None = None
@@ -99,13 +102,13 @@ class WatchedRoom:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether any socket is still to be sent something that is at hand."""
+        """Whether there are events that some socket has not been sent yet."""
         return bool(self.pending) or any(group.room is not self.broadcast_room for group in self._groups)
 
     # Events in
 
     def publish(self, events: Sequence[Event], room: Room | None = None) -> None:
-        """Events were committed. They may come late, twice or with a gap before them. `room`: the room after them."""
+        """Take committed events, which may come late, twice or with a gap before them. `room`: the room after them."""
         if self._trace is not None:
             self._trace.published()
         follows_on = bool(events) and events[0].version == self.room.version + 1
@@ -119,7 +122,7 @@ class WatchedRoom:
         self.hear_of(max((event.version for event in events), default=0))
 
     def hear_of(self, version: int) -> None:
-        """The room is at `version` at least: whatever is missing up to there is read from the database."""
+        """Note that the room is at `version` at least, and begin to send, or to read, the events up to there."""
         self.latest_version = max(self.latest_version, version)
         if self._sender is not None or not (self.pending or self._is_behind):
             return
@@ -132,14 +135,14 @@ class WatchedRoom:
             self._sender = loop.call_soon(self._send_to_few)
 
     def _fold(self, events: Iterable[Event]) -> None:
-        """Take in what follows on; the rest is old or comes too early."""
+        """Apply the events that follow on; the others are old, or come after a gap."""
         for event in events:
             if event.version == self.room.version + 1:
                 self.room = apply(self.room, event)
                 self.pending.append(event)
 
     def open_with(self, events: Sequence[Event]) -> None:
-        """Events that came while the room was read: whoever joins is shown the room after them."""
+        """Take the events that came while the room was read, before any socket joins."""
         self._fold(events)
         self._take_pending()
         self.hear_of(max((event.version for event in events), default=0))
@@ -148,7 +151,7 @@ class WatchedRoom:
         try:
             missed = await self._fanout.missed(self.room.performer_id, self.room.version)
         except QueueError as refusal:
-            # The next event, or the next comparison with the database, begins again.
+            # The next event, or the next position check, has it tried again.
             log.warning("a watched room could not catch up (%s)", refusal.code)
             return
         self._fold(missed)
@@ -156,7 +159,7 @@ class WatchedRoom:
     # Frames out
 
     async def _send_all(self) -> None:
-        """Send events until there are none, one frame after the other."""
+        """Send one frame after the other until no event is unsent."""
         loop = asyncio.get_running_loop()
         try:
             while self._is_behind or self.has_unsent:
@@ -176,15 +179,15 @@ class WatchedRoom:
         self._sender = None
         if self.pending:
             self._coalesce_until = asyncio.get_running_loop().time() + self._fanout.coalesce_seconds
-            # In one go, even if a few more have joined in this moment.
+            # Without turns, even if a few more sockets have joined since.
             deque(self._send_pending(), maxlen=0)
         self.hear_of(self.latest_version)
 
     def _send_pending(self) -> Iterator[None]:
-        """Send every group, once, what it has not been sent. Each turn but the last has written to `sockets_a_turn`
-        sockets or so; what is folded in between two turns goes to those whose turn is still to come as well."""
+        """Send each group, once, the events that it lacks. Yields after each turn of about `sockets_a_turn` sockets;
+        events that come between two turns go to the later groups as well."""
         sendings: dict[int, _Sending] = {}
-        """By the identity of the room that a step leads from, which the step keeps alive."""
+        """By `id()` of the room that the step leads from; the step keeps that room alive."""
         written = 0
         self._traffic.events += len(self.pending)
         self._take_pending()
@@ -233,7 +236,7 @@ class WatchedRoom:
         return _Sending(step, private)
 
     def _send(self, group: Group, sending: _Sending) -> int:
-        """Returns how many were written to."""
+        """Send a group a step, and its owners their private frames; returns the number of sockets that got the step."""
         group.room = self.broadcast_room
         view, written = group.format.view, 0
         if not sending.step.is_empty(view):
@@ -243,7 +246,7 @@ class WatchedRoom:
             written = group.write(sending.step.frame(group.format, since, group.version))
             self._traffic.frames += written
         for owner, own in sending.private.get(group, ()):
-            # One that was shown the room since needs nothing from here.
+            # An owner that has left the group is gone, or has got a snapshot since.
             if owner.group is not group:
                 continue
             if owner.send is not None:
@@ -258,7 +261,7 @@ class WatchedRoom:
         self._traffic.frames += len(own)
 
     def _note_missed(self, subscriber: Subscriber) -> None:
-        """A socket cannot be sent something now. What it gets next is a snapshot."""
+        """Note that a socket could not take a frame; the next one that it gets is a snapshot."""
         if subscriber.connection.is_open and subscriber.lagging_since is None:
             subscriber.lagging_since = asyncio.get_running_loop().time()
             self._traffic.lagged += 1
@@ -273,7 +276,7 @@ class WatchedRoom:
         return self._groups.subscribers
 
     def audience(self, now: float) -> Audience:
-        """How many watch, and how they keep up; `now` is loop time."""
+        """The number of sockets, and their lag; `now` is loop time."""
         lags = [now - each.lagging_since for each in self.subscribers if each.lagging_since is not None]
         return Audience(
             performer_id=self.room.performer_id,
@@ -283,7 +286,8 @@ class WatchedRoom:
         )
 
     async def missed_since(self, version: int) -> list[Event] | None:
-        """The events after a version that are not at hand; None if a snapshot is the better answer."""
+        """The events after a version, read from the database: an empty list if all are at hand, None if the version is
+        not one of this room, or too old to be resumed from."""
         shown = self.broadcast_room.version
         if not 0 <= version <= shown or shown - version > self._recent.kept:
             return None
@@ -292,12 +296,12 @@ class WatchedRoom:
         return list(await self._fanout.missed(self.room.performer_id, version))
 
     def join(self, subscriber: Subscriber, *, since: int | None = None, missed: Sequence[Event] | None = None) -> None:
-        """Take in a socket and send it what it has missed since a version, if that is all there with the `missed`
-        events, and otherwise a snapshot."""
+        """Add a socket and send it all events after version `since`, if none is lacking at hand and among `missed`, and
+        otherwise a snapshot."""
         self._groups.add(subscriber, self.broadcast_room, self._versions[subscriber.view])
         if since is None or missed is None or not self._resume(subscriber, since, missed):
             self.show(subscriber)
-        # The write may have changed the connection's state, and nobody can have reported that yet.
+        # The write may have changed the connection's state; the socket could not report that before it has its room.
         self.connection_changed(subscriber)
 
     def _resume(self, subscriber: Subscriber, since: int, missed: Sequence[Event]) -> bool:
@@ -305,7 +309,7 @@ class WatchedRoom:
         events = self._recent.since(since, room.version, missed)
         if events is None or subscriber.send is None:
             return False
-        # A version that another process has shown may lie behind the last event of this view.
+        # A version that another process has sent may be higher than that of this view's last event.
         version = max(since, self._versions[subscriber.view])
         self._groups.move(subscriber, room, version)
         self._write(subscriber, self._snapshots.recovered(events, room, since, version, subscriber))
@@ -319,14 +323,14 @@ class WatchedRoom:
             # It has gone, or it lags and gets its snapshot once it has caught up.
             self._note_missed(subscriber)
             return
-        # Versions never go back, whatever another process has shown it.
+        # Not below the version that it holds, which another process may have sent.
         version = max(subscriber.group.version, self._versions[subscriber.view])
         self._groups.move(subscriber, self.broadcast_room, version)
         self._write(subscriber, [self._snapshots.snapshot(self.broadcast_room, version, subscriber)])
 
     def connection_changed(self, subscriber: Subscriber) -> None:
-        """A connection takes frames from now on, or no more, or in another way. One that had missed any and has caught
-        up is shown the room."""
+        """Note that a connection takes frames from now on, or no more, or by another function. One that has missed any
+        and has caught up gets a snapshot."""
         if subscriber.group is None:
             return
         subscriber.group.review(subscriber)
@@ -339,8 +343,7 @@ class WatchedRoom:
             self._groups.remove(subscriber)
 
     def tidy(self, lag_seconds: float) -> int:
-        """Cut off sockets that have lagged for so long, and make one of groups that have grown small; returns how many
-        sockets."""
+        """Cut off sockets that have lagged for `lag_seconds`, and merge small groups; returns the number cut off."""
         limit = asyncio.get_running_loop().time() - lag_seconds
         slow = [
             each

@@ -217,7 +217,7 @@ async def test_a_panel_that_does_not_renew_its_token_in_time_has_left(database: 
     store = database.open()
     queue_item(build_writer(store))
     async with running(store, HandClock()) as process:
-        presence = Presence(process.lanes, "two", process.clock, renewal_seconds=0.05)
+        presence = Presence(process.lanes, "two", process.clock, expired_panel_seconds=0.05)
         await presence.arrived(STAR)
         presence.expired(STAR)
         await presence.arrived(STAR)
