@@ -1,4 +1,4 @@
-// <performance-queue-position>: a viewer's place in a performer's queue, for any page of a host site.
+// <performance-queue-position>: shows a viewer's place in a performer's queue on any page of a host site.
 //
 //   <script type="module" src="https://queue.example/static/v1/position-element.js"></script>
 //   <performance-queue-position performer="mira"></performance-queue-position>
@@ -9,8 +9,8 @@
 //     place.addEventListener("queue-notice", (event) => console.log(event.detail.text));
 //   </script>
 //
-// The guide static/docs/guides/embed.md lists attributes, properties, events, parts and custom properties; /docs shows
-// them live. The host's origin has to be among the service's ALLOWED_ORIGINS.
+// The guide static/docs/guides/embed.md lists attributes, properties, events, parts and custom properties; /docs has
+// them to try. The service's ALLOWED_ORIGINS must include the origin of the host site.
 import { el, oncePerFrame, setAttribute, setText, show } from "./lib/dom.js";
 import { elementWords } from "./lib/element-words.js";
 import { sheet } from "./lib/element-style.js";
@@ -62,13 +62,13 @@ export class PerformanceQueuePosition extends HTMLElement {
       close: act("close", () => this.#close()),
     };
     this.#parts = { ...parts, ...buttons, actions: part("actions", { tag: "div" }, Object.values(buttons)) };
-    // Until there is a picture there is nothing to show, and nothing to press, but the state of the connection.
+    // Before the first state only the state of the connection is shown.
     for (const node of Object.values(this.#parts)) node.hidden = node !== parts.state;
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [sheet];
     root.append(part("card", { tag: "div" }, Object.values(parts), this.#parts.actions));
     this.#ready = new Promise((resolve) => (this.#isReady = resolve));
-    // A page may have set these before the element was defined; as own properties they would hide the accessors.
+    // A page may have set these before the element was defined; such own properties would hide the accessors.
     for (const name of PROPERTIES.filter((property) => Object.hasOwn(this, property))) {
       const value = this[name];
       delete this[name];
@@ -76,12 +76,12 @@ export class PerformanceQueuePosition extends HTMLElement {
     }
   }
 
-  /** The QueueClient behind the element; null while it is in no document or names no performer. */
+  /** The QueueClient of the element; null while the element is in no document or has no performer. */
   get client() {
     return this.#client;
   }
 
-  /** Resolves with the state once the first is there. */
+  /** Resolves with the first state. */
   get ready() {
     return this.#ready;
   }
@@ -168,7 +168,7 @@ export class PerformanceQueuePosition extends HTMLElement {
     this.#last = this.#outcome = this.#asked = null;
   }
 
-  /** The words, in the language of `lang` here or above, or the browser's. */
+  /** The messages in the language of the nearest `lang`, else the browser's. */
   get #spoken() {
     return (this.#words ??= elementWords(
       this.closest("[lang]")?.lang || navigator.language || "en",
@@ -180,7 +180,7 @@ export class PerformanceQueuePosition extends HTMLElement {
     return this.#spoken.t(key, params);
   }
 
-  // What became of the request
+  // The outcome of an ended item
 
   async #learn(itemId) {
     const client = this.#client;
@@ -305,7 +305,7 @@ export class PerformanceQueuePosition extends HTMLElement {
     setText(parts.close, this.#t("outcome.close"));
     if (!this.#isCancelled || parts.close.hidden) return;
     this.#isCancelled = false;
-    // The button that was pressed has gone, and the keyboard with it, unless the reader is elsewhere by now.
+    // The pressed button is gone. Move the focus, unless the reader has moved it already.
     if (document.activeElement === document.body) parts.close.focus();
   }
 
@@ -325,7 +325,7 @@ export class PerformanceQueuePosition extends HTMLElement {
   }
 }
 
-// Two copies of this module may meet in a page; the first defines the element.
+// A page may load two copies of this module; the first one defines the element.
 if (!customElements.get("performance-queue-position")) {
   customElements.define("performance-queue-position", PerformanceQueuePosition);
 }

@@ -1,13 +1,13 @@
-// The browser's side of the live queue. Owns the socket and everything that keeps its picture right: resume,
-// gap detection, resync, authentication, pings, reconnection, and commands. It renders nothing and knows no page.
+// The client of the live queue. Owns the socket and everything that keeps its state right: resume, gap detection,
+// resync, authentication, pings, reconnection, and commands. It renders nothing and depends on no page.
 //
 //   const client = new QueueClient({ performerId: "aria", token });
 //   client.addEventListener("change", (event) => draw(event.detail.state));
 //   client.connect();
 //
 // Events: "change" {state, previous, events, frame} · "connection" {status, …} · "recovered" {before, after} ·
-// "position" (frame) · "notice" (frame) · "pending" {commands} · "problem" (a QueueError that answers no command; its
-// `hint` says what a developer can do about it).
+// "position" (frame) · "notice" (frame) · "pending" {commands} · "problem" (a QueueError without a command; its `hint`
+// is for the developer of the page).
 
 import { hintFor, whyRefused } from "./lib/hints.js";
 import { post, request } from "./lib/http.js";
@@ -18,7 +18,7 @@ export { QueueError, isActive };
 
 const PROTOCOL = "performance-queue.v1";
 const BEARER = "bearer.";
-/** What a subprotocol may consist of, and how long the service takes one. */
+/** The characters of a subprotocol, and the longest one that the service accepts. */
 const FITS = /^[\w.-]{1,800}$/;
 const COMMAND_TIMEOUT_MS = 15_000;
 const OPEN_TIMEOUT_MS = 10_000;
@@ -52,7 +52,7 @@ export function orderItems(items) {
     .map((item, index) => (item.position === index + 1 ? item : { ...item, position: index + 1 }));
 }
 
-/** The next state after a frame. Pure. `behind` in the result means: only a snapshot can help. */
+/** The next state after a frame. Pure. `behind` in the result: a snapshot is needed. */
 export function reduce(state, frame) {
   if (frame.type === "snapshot") {
     const items = orderItems(frame.items.filter(isActive));
@@ -68,8 +68,8 @@ export function reduce(state, frame) {
   }
   if (frame.type === "update") {
     if (state.version !== null && frame.version <= state.version) return state;
-    // The updates between may have held nothing for us and were not sent: this one reaches back over them. Each event
-    // carries its item whole, so those that a snapshot has brought already do no harm.
+    // `from` may be older than our version: the server sends no update without events for this client, and the next
+    // one reaches back over it. Each event holds its whole item, so applying one again changes nothing.
     if (state.version === null || frame.from > state.version) return { ...state, behind: true };
     const items = new Map(state.items.map((item) => [item.itemId, item]));
     for (const { item } of frame.events) {
@@ -81,7 +81,7 @@ export function reduce(state, frame) {
       ...state,
       version: frame.version,
       serverTime: frame.serverTime,
-      // A room is sent when something of it other than these two has changed.
+      // `frame.room` is there only if a field other than these two has changed.
       room: { ...(frame.room ?? state.room), depth: items.size, version: frame.version },
       items: orderItems([...items.values()]),
       mine: state.mine.filter((entry) => items.has(entry.itemId)),
@@ -94,7 +94,7 @@ export function reduce(state, frame) {
   return state;
 }
 
-/** An own item's entry with the time on stage when its wait was sent, from which the wait counts down. */
+/** An own item's entry with the stage's time in service when its wait was sent: the wait counts down from there. */
 function stamped({ type, receivedAt, ...entry }, items, frame) {
   const current = onStage(items);
   const sentAt = frame.receivedAt ?? Date.parse(frame.serverTime);
@@ -127,8 +127,8 @@ export class QueueClient extends EventTarget {
   };
 
   /**
-   * `refreshToken` is an async function that returns a fresh token (or null): asked shortly before the token
-   * expires, and when the server says that it has.
+   * `refreshToken` is an async function that returns a fresh token (or null). It is called shortly before the token
+   * expires, and when the server closes the connection because it has expired.
    */
   constructor({ performerId, token = null, server = location.origin, refreshToken = null }) {
     super();
@@ -138,13 +138,13 @@ export class QueueClient extends EventTarget {
     this.refreshToken = refreshToken;
     this.state = emptyState;
     this.identity = { role: null, sub: null };
-    /** Resolves with the state when the first picture is there. */
+    /** Resolves with the first state. */
     this.ready = new Promise((resolve) => (this.#isReady = resolve));
-    /** Why there is no connection and, without a change of settings, will be none: a QueueError, or null. */
+    /** The reason why no connection is possible until a setting changes: a QueueError, or null. */
     this.problem = null;
     /**
-     * status: idle, connecting, live, reconnecting, stopped. `asOf`: when the picture was last known right, `lostAt`:
-     * when the connection was found lost; both on this device's clock. `code`: what it was closed with.
+     * status: idle, connecting, live, reconnecting, stopped. `asOf`: when the state was last known to be right,
+     * `lostAt`: when the loss of the connection was noticed; both in ms on this device's clock. `code`: its close code.
      */
     this.connection = { status: "idle", asOf: null, lostAt: null, code: null };
   }
@@ -152,7 +152,7 @@ export class QueueClient extends EventTarget {
   connect() {
     if (this.#wanted) return;
     this.#wanted = true;
-    // Outside a page, as in Node, there is nothing to wake from.
+    // Outside a page, as in Node, these events do not exist.
     for (const name of WAKING) globalThis.addEventListener?.(name, this.#wake);
     this.#lastTick = Date.now();
     this.#ticker = setInterval(() => this.#tick(), 1_000);
@@ -160,7 +160,7 @@ export class QueueClient extends EventTarget {
     this.#open();
   }
 
-  /** Lets go of the socket, the timers and the page's events. */
+  /** Closes the socket, and stops the timers and the listeners on the page's events. */
   close() {
     this.#wanted = false;
     for (const name of WAKING) globalThis.removeEventListener?.(name, this.#wake);
@@ -174,7 +174,7 @@ export class QueueClient extends EventTarget {
   setToken(token) {
     const changed = token !== this.token;
     this.token = token;
-    // Another person's picture is no ground to resume from.
+    // A state that another person's token received must not be resumed.
     if ((claims(token).sub ?? null) !== this.identity.sub) this.state = { ...this.state, epoch: null };
     if (!changed || !this.#wanted) return;
     if (this.connection.status === "stopped") this.retry();
@@ -182,7 +182,7 @@ export class QueueClient extends EventTarget {
     else this.#lost({ delay: 0 });
   }
 
-  /** Starts over after a stop, or at once instead of waiting. */
+  /** Connects again at once, after a stop or instead of waiting. */
   retry() {
     if (!this.#wanted) return;
     this.#failures = 0;
@@ -228,7 +228,7 @@ export class QueueClient extends EventTarget {
     return post(this.#origin, this.token, `${itemPath(itemId)}/refund`, { reason: "user_cancelled" });
   }
 
-  /** Takes in a position of an own item that was asked for over HTTP. */
+  /** Applies a position of an own item that was read over HTTP. */
   adopt(position) {
     if (this.connection.status === "live") this.#fold({ ...position, type: "position", receivedAt: this.now() });
   }
@@ -238,7 +238,7 @@ export class QueueClient extends EventTarget {
     this.#arm("resync", RESYNC_TIMEOUT_MS, () => this.#lost());
   }
 
-  /** Is the connection still real? Called on waking, on coming online and on becoming visible. */
+  /** Checks that the connection still works. Called when the device wakes, comes online or the page becomes visible. */
   check() {
     if (!this.#wanted || this.connection.status === "stopped") return;
     if (this.#socket?.readyState !== WebSocket.OPEN || Date.now() - this.#heard > SLEPT_MS) this.#lost({ delay: 0 });
@@ -262,10 +262,10 @@ export class QueueClient extends EventTarget {
     }
     let socket;
     try {
-      // With the handshake, the token costs no round trip of its own, and no picture of the anonymous viewer before.
+      // A token in the handshake saves a round trip, and the anonymous viewer's snapshot before it.
       socket = new WebSocket(url, FITS.test(this.token ?? "") ? [PROTOCOL, BEARER + this.token] : PROTOCOL);
     } catch {
-      this.#stop(4501); // the address itself is unusable, and will be at the next attempt
+      this.#stop(4501); // the address is not valid; another attempt would fail as well
       return;
     }
     this.#socket = socket;
@@ -276,7 +276,7 @@ export class QueueClient extends EventTarget {
       this.#refusals = 0;
       this.#heard = Date.now();
       if (!this.token) return;
-      // A private room whose service does not look there says nothing until it is told.
+      // A service that does not read tokens from subprotocols sends nothing in a private room until an `auth` frame.
       if (FITS.test(this.token)) this.#arm("auth", NO_WELCOME_MS, () => this.#authenticate());
       else this.#authenticate();
     };
@@ -310,19 +310,19 @@ export class QueueClient extends EventTarget {
     }
   }
 
-  /** A browser does not tell a script why a handshake failed. Whether the service can be reached at all does. */
+  /** Finds out why a handshake failed: browsers hide it from scripts, so it asks the service over HTTP. */
   async #refusedHandshake() {
     this.#refusals += 1;
     if (this.#refusals !== REFUSALS_BEFORE_ASKING) return;
     const problem = await whyRefused(this.#origin);
     if (!problem || !this.#refusals || !this.#wanted) return;
     this.problem = problem;
-    this.#tell(problem);
+    this.#report(problem);
     this.#announce({});
   }
 
-  /** For the developer of the page: in the console as well, where it is seen without a listener. */
-  #tell(problem) {
+  /** Emits "problem", and writes it to the console for developers without a listener. */
+  #report(problem) {
     if (problem.hint) console.warn(`performance-queue: ${problem.message} ${problem.hint}`);
     this.#emit("problem", problem);
   }
@@ -337,12 +337,12 @@ export class QueueClient extends EventTarget {
     this.#drop();
     const error = new QueueError("DISCONNECTED", { detail: `The service closed the connection with ${code}.` });
     error.hint = hintFor(code, this.token !== null);
-    this.#tell(error);
+    this.#report(error);
     this.#announce({ status: "stopped", code, ...this.#last() });
     this.#settleAll(new QueueError("DISCONNECTED"));
   }
 
-  /** `delay` in milliseconds; undefined: the server's jittered window; null: somebody else opens again. */
+  /** `delay` in milliseconds; undefined: random, within the server's `retrySeconds`; null: the caller reconnects. */
   #lost({ code = null, delay } = {}) {
     this.#drop();
     if (!this.#wanted) return;
@@ -359,7 +359,7 @@ export class QueueClient extends EventTarget {
     this.#arm("reconnect", delay, () => this.#open());
   }
 
-  /** The last moment at which the picture was known to be right: what was heard last, or the loss before it. */
+  /** `asOf` and `lostAt` of a connection that ends now; unchanged if it was lost before. */
   #last() {
     const { status, asOf, lostAt } = this.connection;
     if (status !== "live") return { asOf, lostAt };
@@ -418,8 +418,7 @@ export class QueueClient extends EventTarget {
       this.#authenticated = true;
       this.identity = { role: frame.role, sub: frame.sub ?? null };
       this.#planRefresh();
-      // The audience changed with the welcome: what follows must be a picture of our own, and if none comes by
-      // itself it is asked for.
+      // After the token is accepted a snapshot for this client must follow; if none comes, it is requested.
       this.#arm("auth", AFTER_AUTH_MS, () => this.resync());
     } else if (FITS.test(this.token)) {
       this.#disarm("auth");
@@ -429,7 +428,7 @@ export class QueueClient extends EventTarget {
   }
 
   #fold(frame) {
-    // Before the token is accepted the server speaks to an anonymous viewer; that picture lacks what we may see.
+    // Frames before the token is accepted are for an anonymous viewer and lack what this client may see.
     if (!this.#authenticated) return;
     const previous = this.state;
     this.state = reduce(previous, frame);
@@ -479,12 +478,11 @@ export class QueueClient extends EventTarget {
 
   #adjustClock(frame) {
     const offset = Date.parse(frame.serverTime) - this.#heard;
-    // A frame is only ever late, never early: of two readings the larger is the nearer to the truth, unless the
-    // clock itself was set.
+    // Frames come late, never early: the larger of two offsets is nearer to the true one, unless a clock was set.
     if (this.#offset === null || offset > this.#offset || this.#offset - offset > 30_000) this.#offset = offset;
   }
 
-  /** A second that took much longer was a sleep, of which no event need have told. */
+  /** Checks the connection if the last tick is long ago: the device slept, which not every browser reports. */
   #tick() {
     const gap = Date.now() - this.#lastTick;
     this.#lastTick = Date.now();
@@ -509,7 +507,7 @@ export class QueueClient extends EventTarget {
       this.token = token;
       return true;
     } catch {
-      return false; // the host page's function failed; the caller goes on as without a new token
+      return false; // the host page's function failed: as if it had no new token
     } finally {
       this.#refreshing = false;
     }

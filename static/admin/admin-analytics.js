@@ -1,5 +1,5 @@
-// How the queues do over time: waits, throughput, refunds and how wrong the promised waits were. The service counts for
-// any span; a plot is that question asked for each of its steps.
+// Analytics over time: waits, throughput, refunds and the errors of estimates. The service counts for any span; a plot
+// makes one request for each of its steps.
 import { byId, el, setAttribute, setText } from "../lib/dom.js";
 import { count, duration, featureName, share } from "../lib/format.js";
 import { locale, t } from "../lib/messages.js";
@@ -19,7 +19,7 @@ const AT_ONCE = 4;
 const hourFormat = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const dateFormat = new Intl.DateTimeFormat(locale, { day: "numeric", month: "short" });
 
-/** The service's answer for one span, every figure in one place and null where it has none. */
+/** The service's answer for one span, with null for every missing figure. */
 function read(raw) {
   const pair = (value) => ({ p50: value?.p50 ?? null, p90: value?.p90 ?? null });
   const error = raw.estimateError ?? {};
@@ -36,7 +36,7 @@ function read(raw) {
   };
 }
 
-/** "0", "2–3" or "11+": how many were ahead. */
+/** A range of items ahead: "0", "2–3" or "11+". */
 function sayPlaces({ aheadFrom, aheadTo }) {
   if (aheadTo === null) return `${count(aheadFrom)}+`;
   return aheadFrom === aheadTo ? count(aheadFrom) : `${count(aheadFrom)}–${count(aheadTo)}`;

@@ -1,4 +1,4 @@
-// One item's whole story: what it is, where its money is, every step it took and who took it; and the forced refund.
+// One item: its fields, its payment, its audit trail, and the forced refund. And the search for items.
 import { ask, toast } from "../lib/dialog.js";
 import { byId, el, setText } from "../lib/dom.js";
 import { count, dayAndTime, exactClock, inLine, tokens } from "../lib/format.js";
@@ -63,7 +63,7 @@ export function openItem(session) {
       byId("item-body").replaceChildren(el("p", { class: "card empty" }, t("itemView.hint")));
       return;
     }
-    // What is no id has been looked for once: the list would move under the pointer.
+    // A search is not repeated by itself: its list would move under the pointer.
     if (!asked && looked === itemId) return;
     const path = itemPath(itemId);
     try {
@@ -106,7 +106,7 @@ export function openItem(session) {
     );
   }
 
-  /** What the wallet was asked for, how often, and what it last said. */
+  /** A wallet operation of the item, with its attempts and its last problem. */
   function payment({ kind, status, attempts, settleTokens, refundTokens, lastProblem, nextAttemptAt }) {
     const facts = [
       [t("wallet.kind"), t(`wallet.kind.${kind}`)],
@@ -189,7 +189,7 @@ export function openItem(session) {
     );
   }
 
-  /** The trail of its status, and the wallet's word on its tokens. */
+  /** The transitions of the item, and its settlement as a step of its own. */
   function steps(item, transitions) {
     const settled = { to: "settled", at: item.settledAt, actorRole: "system", reason: item.settlementTransactionId };
     return item.settled ? [...transitions, settled].sort((a, b) => (a.at < b.at ? -1 : 1)) : transitions;
@@ -238,7 +238,7 @@ export function openItem(session) {
       toast(errorText(error), "bad");
     }
     await refresh(true, item.itemId);
-    // The button that asked is gone.
+    // The pressed button is gone.
     byId("item-body").querySelector("h3")?.focus();
   }
 

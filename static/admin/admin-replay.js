@@ -1,5 +1,5 @@
-// A slider over a room's night: who was where at any moment, what was told, what it cost, and why. What happened is the
-// room's timeline, loaded once; who was where is asked of the service for the version under the slider.
+// A slider over a room's night: the queue at any moment, and each step with its actor, reason, estimate and payment.
+// The steps are the room's timeline, loaded once; the queue is read for the version under the slider.
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { count, dayAndTime, duration, exactClock, featureName, inLine, tokens } from "../lib/format.js";
 import { errorText, t } from "../lib/messages.js";
@@ -22,15 +22,16 @@ function why({ actorRole, actorId, reason }) {
   return inLine(t(`who.${actorRole}`, { id: actorId }), text);
 }
 
-function waitWords(told) {
-  if (!told || told.seconds === null) return "–";
-  const range = told.range && t("replay.range", { from: duration(told.range[0]), to: duration(told.range[1]) });
-  return range ? `${duration(told.seconds)} (${range})` : duration(told.seconds);
+function waitWords(estimate) {
+  if (!estimate || estimate.seconds === null) return "–";
+  const { seconds, range } = estimate;
+  const words = range && t("replay.range", { from: duration(range[0]), to: duration(range[1]) });
+  return words ? `${duration(seconds)} (${words})` : duration(seconds);
 }
 
 export function openReplay(session) {
   let performer = "";
-  let night = null; // {steps, sums, told}
+  let night = null; // {steps, sums, estimates}
   let at = 0;
   const states = new Map(); // the room by version, the newest KEPT
   let timer = null;
@@ -64,7 +65,7 @@ export function openReplay(session) {
     byId(id).addEventListener("click", () => go(at + by));
 
   async function refresh(asked) {
-    if (!asked) return; // what has been does not change
+    if (!asked) return; // the past does not change
     const [, name = "", date = ""] = location.hash.slice(1).split("/").map(decodeURIComponent);
     if (!name) {
       say(t("replay.hint"));
@@ -76,7 +77,7 @@ export function openReplay(session) {
     await load();
   }
 
-  /** The day of the last night in which something happened. */
+  /** The day of the last night with an event. */
   async function lastNight(performerId) {
     const path = `/v1/performers/${encodeURIComponent(performerId)}/queue`;
     try {
@@ -117,14 +118,14 @@ export function openReplay(session) {
     go(night.steps.length - 1);
   }
 
-  /** In place of the night, or "" to show it. */
+  /** Shows `text` in place of the night; "" shows the night. */
   function say(text) {
     setText(byId("replay-message"), text);
     show(byId("replay-message"), text !== "");
     show(byId("replay-body"), text === "");
   }
 
-  /** To a step: what is known is shown at once, the line when the slider rests. */
+  /** Moves to a step. Its queue is read when the slider has rested for SETTLE_MS, unless it is known. */
   function go(index) {
     if (!night) return;
     at = Math.max(0, Math.min(night.steps.length - 1, index));
@@ -139,7 +140,7 @@ export function openReplay(session) {
     }
   }
 
-  /** One question at a time; when it is answered, the next is about where the slider is by then. */
+  /** Reads the queue at the slider's step. One request at a time; the next one is for the slider's step by then. */
   async function ask() {
     if (asking || !night) return;
     asking = true;
@@ -161,7 +162,7 @@ export function openReplay(session) {
   }
 
   function drawStep() {
-    const { steps, sums, told } = night;
+    const { steps, sums, estimates } = night;
     const step = steps[at];
     const moment = Date.parse(step.at);
     setAttribute(slider, "aria-valuetext", `${exactClock(moment)}, ${stepName(step)}`);
@@ -172,7 +173,7 @@ export function openReplay(session) {
     const facts = [
       [t("replay.why"), why(step)],
       step.userId && [t("fact.viewer"), step.userId],
-      step.event === "queue.item.created" && [t("replay.told"), waitWords(told.get(step.itemId))],
+      step.event === "queue.item.created" && [t("replay.told"), waitWords(estimates.get(step.itemId))],
       step.position > 0 && [t("replay.position"), count(step.position)],
       step.template && [t("replay.chat"), step.template],
       step.tokens !== null && [t("replay.cost"), cost(step)],
@@ -241,7 +242,7 @@ export function openReplay(session) {
     { title: t("fact.viewer"), cell: (item) => item.userId },
     { title: t("analytics.feature"), cell: (item) => featureName(item.sourceFeature) },
     { title: t("fact.tokens"), number: true, cell: (item) => count(item.tokens) },
-    { title: t("replay.toldShort"), number: true, cell: (item) => waitWords(night.told.get(item.itemId)) },
+    { title: t("replay.toldShort"), number: true, cell: (item) => waitWords(night.estimates.get(item.itemId)) },
     {
       title: t("replay.waited"),
       number: true,
@@ -268,7 +269,7 @@ export function openReplay(session) {
 
   const cursorX = () => (night.steps.length < 2 ? 0 : (at / (night.steps.length - 1)) * CURVE.width);
 
-  /** How long the line was, step by step; where it began is what the least of it allows. */
+  /** Draws the length of the queue by step. Only its changes are known: the shortest length counts as 0. */
   function drawCurve() {
     const lines = night.sums.map((sum) => sum.line);
     const least = Math.min(0, ...lines);

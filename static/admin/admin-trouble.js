@@ -1,5 +1,5 @@
-// One sentence about the payments that stick, above whatever is looked at: dead letters with the button that tries them
-// again, else those that have failed for a while and are tried again by themselves, with the way to them.
+// One sentence about failing payments, above every view: dead letters with a button that retries them, else operations
+// that have been retried for DELAYED_MS, with a button that lists them.
 import { byId, setText, show } from "../lib/dom.js";
 import { dayAndTime, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
@@ -7,7 +7,7 @@ import { t } from "../lib/messages.js";
 const MOST = 100;
 const DELAYED_MS = 60_000;
 
-/** `serverNow()`: the service's time, in milliseconds. */
+/** `serverNow()`: the service's time in ms. */
 export function openTrouble(session, serverNow) {
   const operations = (status, limit, skip = 0) =>
     session.get(`/v1/admin/wallet-operations?${new URLSearchParams({ status, limit, skip })}`);
@@ -23,7 +23,7 @@ export function openTrouble(session, serverNow) {
     setText(byId("wallet-trouble-text"), t(dead.total > 0 ? "wallet.trouble" : "wallet.delayed", words));
   }
 
-  /** The operations that are being retried, if the oldest of them has been on its way for long; else null. */
+  /** The retrying operations if the oldest of them is older than DELAYED_MS, else null. */
   async function delayed() {
     const retrying = await operations("retrying", MOST);
     if (retrying.total === 0) return null;

@@ -1,4 +1,4 @@
-// The comparison with the wallet: asked for part by part, with how far it has got, and the escrows that differ.
+// The comparison with the wallet: runs it part by part, and shows its progress and the escrows that differ.
 import { toast } from "../lib/dialog.js";
 import { byId, el, setText, show } from "../lib/dom.js";
 import { count, dayAndTime, shortId } from "../lib/format.js";
@@ -6,7 +6,7 @@ import { errorText, t } from "../lib/messages.js";
 import { drawTable } from "./table.js";
 
 const PATH = "/v1/admin/wallet-check";
-/** More rows than a person reads; the rest is in the sum. */
+/** Rows that are shown; the rest is only counted. */
 const SHOWN = 500;
 
 const COLUMNS = [
@@ -30,7 +30,7 @@ export function openWalletCheck(session) {
   table.dataset.label = t("check.title");
 
   async function run() {
-    // Not disabled meanwhile: that would take the focus away.
+    // Not disabled, because that would take the focus away.
     if (button.ariaBusy === "true") return;
     button.ariaBusy = "true";
     const found = [];

@@ -1,5 +1,5 @@
-// Administration: the state of every room and of the service, payments that need a person, numbers, and one item's
-// whole story. It asks again every few seconds while it can be seen, and says how old its answers are.
+// Administration: rooms, the service's health, failing payments, analytics, replay and single items. It reads the shown
+// view again every REFRESH_MS while the page is visible, and shows the age of its data.
 import { openAnalytics } from "./admin-analytics.js";
 import { openItem } from "./admin-item.js";
 import { openReplay } from "./admin-replay.js";
@@ -113,7 +113,7 @@ function pager(node, total, limit, skip, go) {
 
 // The service
 
-/** Words for a state that needs nobody: everything else is shown in red, also what this page does not know. */
+/** The states that are shown in green; all others, also unknown ones, are red. */
 const GOOD = new Set(["ok", "closed"]);
 
 /** One figure of the Prometheus text, or null: reading("queue_wallet_breaker", 'state="open"'). */
@@ -125,7 +125,7 @@ const reading = (text, name, label = "") => {
 };
 
 async function refreshHealth() {
-  // The metrics are those of the machine that answers; the audiences are those of all.
+  // The metrics are those of the machine that answers; the audiences include all machines.
   const [report, metrics, everywhere] = await Promise.all([
     session.get("/readyz"),
     session.text("/metrics").catch(() => ""),
@@ -160,11 +160,11 @@ async function refreshHealth() {
 
 let rooms = [];
 
-/** Of the rooms that were looked into: seconds that the first in line has waited, and the tokens of all in line. */
+/** Of the rooms whose queue was read: how long their first item has waited in seconds, and the tokens of all items. */
 const oldest = new Map();
 const tokensIn = new Map();
 
-/** Of the rooms shown: who watches each one that somebody watches; null while that cannot be had. */
+/** The sockets of the shown rooms, by performer; null if they could not be read. A room without sockets is missing. */
 let audiences = null;
 
 const watching = (room, words) =>
@@ -246,7 +246,7 @@ const ROOM_COLUMNS = [
   },
 ];
 
-/** An administrator's panel of a room, in a window of its own; the token travels in the fragment. */
+/** Opens a room's panel in a window of its own, with the administrator's token in the fragment. */
 function openPanel(performerId) {
   const query = new URLSearchParams({ performer: performerId });
   open(`/panel?${query}#${new URLSearchParams({ token: session.token })}`, "_blank", "noopener");
@@ -287,16 +287,16 @@ const STUCK_COLUMNS = [
   { title: t("stuck.since"), number: true, cell: (entry) => duration(entry.seconds) },
 ];
 
-/** The service's own time, in milliseconds: this device's clock may be wrong. To the second, which is enough here. */
+/** The service's time in ms, to the second: this device's clock may be wrong. */
 async function serverNow() {
   const response = await fetch("/healthz", { cache: "no-store" });
-  await response.text(); // an answer that nobody reads keeps its connection
+  await response.text(); // an answer that is not read keeps its connection busy
   return Date.parse(response.headers.get("Date")) || Date.now();
 }
 
 /**
- * The fullest rooms' queues: their longest waits, and items that have stood for longer than they should. In a room on a
- * break all clocks stand: nothing of it needs a look.
+ * Reads the queues of the fullest rooms: their longest waits, and items that are overdue. Rooms on a break have none,
+ * because all their clocks stand.
  */
 async function lookInside() {
   const full = rooms
@@ -333,7 +333,7 @@ async function lookInside() {
   drawTable(byId("stuck-table"), STUCK_COLUMNS, stuck.slice(0, 20), (item) => item.itemId, "");
 }
 
-/** All pages of a list, up to a bound that a spreadsheet and the service can take. */
+/** The records of all pages of a list, about EXPORT_MOST at most. */
 async function everything(path, name) {
   const all = [];
   for (;;) {
@@ -469,9 +469,9 @@ async function resolve(row, button) {
   await post(button, `${row.id}/resolve`, { resolution: answer.choice, reason: answer.note }, "wallet.resolved");
 }
 
-/** Posts to `wallet-operations/${what}`, says what came of it, and asks again. */
+/** Posts to `wallet-operations/${what}`, shows the result, and reads everything again. */
 async function post(button, what, body, said) {
-  // Not disabled meanwhile: that would take the focus away.
+  // Not disabled, because that would take the focus away.
   if (button.ariaBusy === "true") return;
   button.ariaBusy = "true";
   try {
@@ -533,7 +533,7 @@ byId("wallet-csv").addEventListener("click", () =>
   ),
 );
 
-// Who may come in
+// Start
 
 function refuse(text) {
   show(byId("desk"), false);

@@ -1,17 +1,17 @@
-// One night of a room, from its timeline: the steps with running sums, so that any of them can be shown at once.
+// Loads one night of a room from its timeline: the steps, and running sums, so that any step can be shown at once.
 
 const PAGE = 1_000;
 const MOST = 10_000;
 const NOON = 12;
 const ACTIVE = new Set(["created", "started"]);
 
-/** From noon to noon, by this device's clock: a night belongs to the day it began on. `day`: "2026-01-31". */
+/** {from, to}: noon to noon in this device's time zone; a night belongs to the day it began on. `day`: "2026-01-31". */
 export function nightOf(day) {
   const [year, month, date] = day.split("-").map(Number);
   return { from: new Date(year, month - 1, date, NOON), to: new Date(year, month - 1, date + 1, NOON) };
 }
 
-/** The day whose night holds a moment. */
+/** The day whose night contains `at`. */
 export function dayOf(at) {
   const day = new Date(at);
   if (day.getHours() < NOON) day.setDate(day.getDate() - 1);
@@ -42,12 +42,12 @@ export async function loadNight(session, performerId, day) {
 }
 
 /**
- * Sums up to each step: tokens asked for, settled and returned in this night, and by how many the line has grown. And
- * what each item was told when it came.
+ * `sums`: for each step, the tokens asked for, settled and returned in this night so far, and by how many items the
+ * queue has grown. `estimates`: by item, the wait in seconds that was sent to its owner on arrival.
  */
 export function addUp(steps) {
   const sums = [];
-  const told = new Map();
+  const estimates = new Map();
   const settled = new Map();
   const returned = new Map();
   const sum = { asked: 0, settled: 0, returned: 0, line: 0 };
@@ -60,7 +60,7 @@ export function addUp(steps) {
     const { itemId } = step;
     if (step.event === "queue.item.created") {
       sum.asked += step.tokens;
-      told.set(itemId, { seconds: step.toldWaitSeconds, range: step.toldWaitRange });
+      estimates.set(itemId, { seconds: step.toldWaitSeconds, range: step.toldWaitRange });
     }
     if (itemId !== null) {
       raise(settled, "settled", itemId, step.settledTokens);
@@ -69,5 +69,5 @@ export function addUp(steps) {
     }
     sums.push({ ...sum });
   }
-  return { sums, told };
+  return { sums, estimates };
 }

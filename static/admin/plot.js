@@ -1,4 +1,4 @@
-// Small plots over time, drawn as SVG: lines or stacked bars, one axis, a reading under the pointer or the arrow keys.
+// Small plots over time as SVG: lines or stacked bars, one axis; pointer and arrow keys show the values of a step.
 import { el, setText } from "../lib/dom.js";
 import { svg } from "../lib/icons.js";
 
@@ -7,7 +7,7 @@ const EDGE = { top: 12, right: 10, bottom: 26, left: 46 };
 
 const ROUND_SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 86_400];
 
-/** A round step that cuts the range up to `top` into about four; seconds are round in minutes and hours. */
+/** A round step that divides the range up to `top` into about four; steps of seconds are round in minutes and hours. */
 function stepFor(top, unit) {
   const rough = top / 4 || 1;
   const round = unit === "s" && ROUND_SECONDS.find((step) => step >= rough);
@@ -17,8 +17,8 @@ function stepFor(top, unit) {
 }
 
 /**
- * `kind`: "line" or "bar". `series`: [{name, tone, values}], null where there is nothing to say. `times`: the instants
- * the values belong to. `unit`: "s" for seconds, null for counts. `say(value)`, `sayTime(instant)`: how they are read out.
+ * `kind`: "line" or "bar". `series`: [{name, tone, values}], null for a missing value. `times`: the instants of the
+ * values. `unit`: "s" for seconds, null for counts. `say(value)`, `sayTime(instant)`: their texts.
  */
 export class Plot {
   #data = null;

@@ -1,4 +1,4 @@
-// What a room is set to, as tags.
+// The settings of a room as tags.
 import { el } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
 

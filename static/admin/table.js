@@ -1,12 +1,12 @@
-// Tables of records: drawn again in place, and the same records as a CSV file.
+// Tables of records, redrawn in place, and CSV files.
 import { el, setText } from "../lib/dom.js";
 import { renderList } from "../lib/lists.js";
 
 /**
- * Shows `records` in `container`. `columns`: {title, cell(record): string or node, number, wide, sort(record)}; a node is
- * replaced only when the text that `cell` stands for (`key(record)`) has changed, so that a button under the pointer stays.
- * A column with `sort` orders the table by that, numbers the largest first, at a click on its head. The focus stays: in
- * its cell while that has a button, else at the table.
+ * Shows `records` in `container`. `columns`: {title, cell(record): string or node, key(record), number, wide,
+ * sort(record)}. A node is replaced only when `key(record)` has changed, so that a button under the pointer stays. A
+ * click on the head of a column with `sort` orders the table by it, numbers in descending order first. The focus stays
+ * in its cell while the cell has a button, else it moves to the table.
  */
 export function drawTable(container, columns, records, keyOf, empty) {
   container.redraw = () => drawTable(container, columns, records, keyOf, empty);
@@ -96,7 +96,7 @@ function sortButton(container, column) {
 
 const quoted = (value) => {
   const text = value === null || value === undefined ? "" : String(value);
-  // A leading sign of a formula would be run by a spreadsheet.
+  // A spreadsheet would execute a text that begins with the sign of a formula.
   const safe = /^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
   return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 };

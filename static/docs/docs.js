@@ -1,4 +1,4 @@
-// The interface, to read: openapi.json and asyncapi.json, which the service makes from its own models, laid out.
+// The reference page: openapi.json and asyncapi.json as readable entries.
 
 import { byId, el } from "../lib/dom.js";
 import { t, translate } from "../lib/messages.js";
@@ -21,7 +21,7 @@ function prose(text) {
 
 const paragraphs = (text) => (text ?? "").split("\n\n").filter(Boolean).map((part) => el("p", {}, prose(part)));
 
-// What a value is
+// Types of values
 
 const nameOf = (schema) => schema.$ref?.split("/").at(-1);
 const schemaId = (name) => `schema-${name}`;
@@ -66,7 +66,7 @@ function fields(schema) {
 
 const block = (title, ...content) => el("div", { class: "block" }, el("h3", {}, title), ...content);
 
-// What there is
+// Entries
 
 function entry(id, head, body) {
   return el("details", { id }, el("summary", {}, head), el("div", { class: "entry" }, body));
@@ -109,7 +109,7 @@ function message(described, asyncapi) {
   );
 }
 
-/** A table of what can be tried: [name, meaning, what tries it]. */
+/** A table of [name, meaning, control to try it] rows. */
 const tried = (rows) =>
   el(
     "table",
@@ -205,7 +205,7 @@ function show(openapi, asyncapi) {
 
 let asked = "";
 
-/** Shows what holds all of the words, here and in the guides. */
+/** Shows the entries and the sections of guides that contain all words of `text`. */
 async function search(text) {
   asked = text;
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -219,7 +219,7 @@ async function search(text) {
   say(here + links.length);
 }
 
-/** Hides every entry that does not hold all of the words, and every section that is left without one. How many stay. */
+/** Hides all entries that lack one of the words, and sections without an entry left. Returns how many entries stay. */
 function filter(words) {
   let found = 0;
   for (const part of document.querySelectorAll("#sections > section")) {
@@ -236,7 +236,7 @@ function filter(words) {
   return found;
 }
 
-/** Open what the address names, so that a link into the page shows something. */
+/** Opens the entry that the address names. */
 function reveal() {
   const target = location.hash && byId(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;

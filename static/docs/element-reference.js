@@ -1,5 +1,5 @@
-// Everything that a host site may use of the element, each beside what tries it: attributes and properties on a live
-// element, the events it has sent, parts and custom properties on one that shows every part at once.
+// The element's interface for host sites, with controls to try it: attributes and properties change a live element, its
+// last events are shown, and parts and custom properties change a sample that shows every part at once.
 import { el, setText } from "../lib/dom.js";
 import { language, t } from "../lib/messages.js";
 import "../position-element.js";
@@ -22,7 +22,7 @@ const EXAMPLES = {
 const input = (name, attributes, change) =>
   el("input", { "aria-label": name, autocomplete: "off", spellcheck: "false", ...attributes, oninput: ({ target }) => change(target.value.trim()) });
 
-/** The tables of the reference: [title, rows of [name, key of its meaning, what tries it]]. */
+/** The tables of the reference: [title, rows of [name, meaning, control], node before the rows or undefined]. */
 export function elementReference(place) {
   const sample = sampleOfEveryPart();
   return [
@@ -63,7 +63,7 @@ function lastDetail(place, name) {
   return shown;
 }
 
-/** An element with no room to follow, with words in each of its parts. */
+/** An element without a performer, with a sample text in each part. */
 function sampleOfEveryPart() {
   const sample = el(TAG, { id: "element-parts", lang: language });
   const words = {

@@ -1,4 +1,4 @@
-// Finds the sections of the guides that hold all of the words. The guides are fetched when somebody first searches.
+// Searches the sections of the guides, which are fetched at the first search.
 import { el } from "../lib/dom.js";
 
 const AROUND = 70;
@@ -9,7 +9,7 @@ async function allSections() {
   const pageOf = async (address) => {
     const response = await fetch(address);
     if (!response.ok) throw new Error(`${address} answered ${response.status}`);
-    // Without its inline styles: this page's policy would complain of them.
+    // Only the article: inline styles of the page would violate the content security policy.
     const [article] = /<article[^]*<\/article>/.exec(await response.text());
     return new DOMParser().parseFromString(article, "text/html");
   };
@@ -33,7 +33,7 @@ function sectionsOf(address, page) {
   return sections;
 }
 
-/** Links to the sections that hold all of the words, each with what stands around the first of them. */
+/** Links to the sections that contain all words, each with the text around the first word. */
 export async function findInGuides(words) {
   fetched ??= allSections();
   fetched.catch(() => (fetched = null));

@@ -1,4 +1,4 @@
-// What can be tried on the page itself: short programs to copy, the element, and the overlay with its options.
+// Examples on the reference page: short programs to copy, the element, and the overlay with its options.
 import { el } from "../lib/dom.js";
 import { language, t } from "../lib/messages.js";
 import { elementReference } from "./element-reference.js";
@@ -30,7 +30,7 @@ client.connect();`,
   ],
 ];
 
-/** The element and the overlay of one performer, whom the reader may change: [element, overlay, its reference]. */
+/** [nodes of the element, nodes of the overlay, the element's reference]; the reader may change the performer. */
 export function tryouts() {
   const place = el("performance-queue-position", { performer: PERFORMER, server: location.origin, lang: language });
   const frame = el("iframe", { src: overlayOf(PERFORMER), title: t("docs.overlayPreview"), loading: "lazy", class: "overlay" });

@@ -1,4 +1,4 @@
-// The front page: the way to a performer's queue, and what the other pages are for.
+// The front page: a form that leads to a performer's queue, and the purpose of the other pages.
 import { byId, el, setText } from "../lib/dom.js";
 import { svg } from "../lib/icons.js";
 import { t, translate } from "../lib/messages.js";

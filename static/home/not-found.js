@@ -1,4 +1,4 @@
-// The page at an address that has none.
+// The page for an address without a page.
 import { translate } from "../lib/messages.js";
 
 translate(document);

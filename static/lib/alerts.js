@@ -1,4 +1,4 @@
-// A chime and a desktop notification, for when the page is not in front. Loaded once the reader has asked for them.
+// A chime, and a desktop notification while the page is hidden. Loaded once the reader has switched them on.
 
 import { browserStorage } from "./storage.js";
 import { Tones } from "./tones.js";
@@ -34,7 +34,7 @@ export class Alerts {
 
   async #show(title, details) {
     const byWorker = { ...details, data: { path: location.pathname, at: Date.now() }, renotify: true };
-    // Where the same is pushed, the worker shows it: its notifications of one tag take each other's place.
+    // With push, the same notification also comes from the worker; both have one tag, so one replaces the other.
     const worker = browserStorage.getItem(PUSH_SLOT) ? await registration() : null;
     if (worker) {
       worker.showNotification(title, byWorker);

@@ -1,4 +1,4 @@
-// Being noticed in another tab: the tab's title and icon always, sound and notifications once they were asked for.
+// Alerts a reader who looks at another tab: by the tab's title and icon always, by sound and notifications on request.
 import { setAttribute } from "./dom.js";
 import { icon } from "./icons.js";
 import { browserStorage } from "./storage.js";
@@ -10,17 +10,17 @@ export const wanted = () => browserStorage.getItem(SLOT) === "on";
 const load = async () => (alerts ??= new (await import("./alerts.js")).Alerts());
 if (wanted()) load();
 
-/** Says whether the reader wants to be told. */
+/** Alerts the reader if that is switched on; returns whether it is. */
 export function alertReader(title, body, tag) {
   if (wanted()) alerts?.alert(title, body, tag);
   return wanted();
 }
 
 /**
- * Makes a button the switch for sound and notifications. `told(outcome)`: they are on; "on" or "sound" only, or what
- * `push.on` makes of that. `push`: {on(outcome), off()}, what else is switched.
+ * Makes a button the switch for sound and notifications. `switchedOn(outcome)` is called with "on", with "sound" if
+ * only sound is possible, or with the result of `push.on`. `push`: {on(outcome), off()}, is switched as well.
  */
-export function alertSwitch(button, label, told, push = null) {
+export function alertSwitch(button, label, switchedOn, push = null) {
   const draw = () => {
     setAttribute(button, "aria-pressed", String(wanted()));
     label(wanted());
@@ -36,7 +36,7 @@ export function alertSwitch(button, label, told, push = null) {
     browserStorage.setItem(SLOT, "on");
     const outcome = await (await load()).enable();
     draw();
-    told(push ? await push.on(outcome) : outcome);
+    switchedOn(push ? await push.on(outcome) : outcome);
   });
   draw();
   return button;
@@ -44,7 +44,7 @@ export function alertSwitch(button, label, told, push = null) {
 
 let badge = null;
 
-/** The tab: "(#3) title", and the number on its icon. null: no number. */
+/** Sets the tab's title to "(#3) title", and its icon to the number. `number` null: neither has a number. */
 export function markTab(title, number) {
   const text = number === null ? title : `(#${number}) ${title}`;
   if (document.title !== text) document.title = text;

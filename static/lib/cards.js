@@ -1,4 +1,4 @@
-// What several pages show alike: the rows of the queue.
+// The rows of the queue, which several pages show.
 import { el, setAttribute, setText, show } from "./dom.js";
 import { duration, featureName, inLine, tokens } from "./format.js";
 import { t } from "./messages.js";
@@ -7,7 +7,7 @@ import { isStill } from "./stage.js";
 /** The declared length in words, if there is one. */
 export const length = (item) => item.durationSeconds && duration(item.durationSeconds);
 
-/** One row of the queue. `extra` is appended once (a menu, say); updateQueueRow keeps the rest true. */
+/** Makes a row of the queue; updateQueueRow fills it. `extra`: a node to append, such as a menu. */
 export function queueRow(item, extra = null) {
   const parts = {
     place: el("span", { class: "row-place" }),

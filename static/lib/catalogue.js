@@ -1,2 +1,2 @@
-// The messages of the page in its reader's language. The service puts them here when it assembles a page.
+// The messages of the page in its reader's language. The service fills this module in when it assembles a page.
 export default {};

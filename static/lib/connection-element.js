@@ -1,5 +1,5 @@
-// <queue-connection>: one pill that says whether what the page shows is true right now, and since when it is not.
-// It also marks the document (data-connection, data-stale), by which pages dim what may be out of date.
+// <queue-connection>: shows whether the page is up to date, and since when it is not. It also sets data-connection and
+// data-stale on the document, so that pages dim content that may be outdated.
 import { exactClock } from "./format.js";
 import { t } from "./messages.js";
 import { el, setText } from "./dom.js";
@@ -23,7 +23,7 @@ export class QueueConnection extends HTMLElement {
     this.dataset.status = "connecting";
   }
 
-  /** `describe(before, after)` says in words what an absence changed. */
+  /** `describe(before, after)` returns the changes during a loss of connection in words. */
   bind(client, describe = () => "") {
     this.#client = client;
     client.addEventListener("connection", () => this.#follow());
@@ -42,8 +42,8 @@ export class QueueConnection extends HTMLElement {
   #follow() {
     const { status, asOf, lostAt } = this.#client.connection;
     clearTimeout(this.#grace);
-    // A short loss is nobody's business: most connections are back before a reader could have noticed. A picture from
-    // before a long sleep is.
+    // A short loss is not shown, because most connections are back before a reader notices. A state from before a long
+    // sleep is shown as old at once.
     const old = lostAt - asOf > OLD_MS;
     const rest = status === "reconnecting" && !old ? GRACE_MS - (Date.now() - lostAt) : 0;
     if (rest > 0) this.#grace = setTimeout(() => this.#draw(), rest);
@@ -55,7 +55,7 @@ export class QueueConnection extends HTMLElement {
     const root = document.documentElement;
     root.dataset.connection = this.dataset.status = status;
     root.toggleAttribute("data-stale", status !== "live" && asOf !== null);
-    // Where it is narrow, its dot says enough.
+    // On a narrow page only the dot is shown.
     this.toggleAttribute("data-brief", status === "live" ? !this.#changes : status === "connecting");
     const time = asOf === null ? "" : exactClock(asOf);
     setText(
@@ -74,12 +74,12 @@ export class QueueConnection extends HTMLElement {
 
 customElements.define("queue-connection", QueueConnection);
 
-const isInVain = ({ connection, problem }) => connection.status === "stopped" || problem !== null;
+const isHopeless = ({ connection, problem }) => connection.status === "stopped" || problem !== null;
 
-/** Shows in `container` why there is no connection and will be none by itself, and what the reader can do about it. */
+/** Shows in `container`, while the client cannot connect by itself, the reason and what the reader can do. */
 export function stopNote(client, container, actions = {}) {
   client.addEventListener("connection", async () => {
-    if (isInVain(client)) (await import("./stop-note.js")).explainStop(client, container, actions);
-    container.hidden = !isInVain(client);
+    if (isHopeless(client)) (await import("./stop-note.js")).explainStop(client, container, actions);
+    container.hidden = !isHopeless(client);
   });
 }

@@ -1,12 +1,12 @@
 // Copying to the clipboard.
 
-/** Copies `text`; `near`, the control that was used, keeps the focus. Resolves to whether that worked. */
+/** Copies `text`; `near`, the pressed control, keeps the focus. Resolves to whether it was copied. */
 export async function copyText(text, near) {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // No clipboard for pages over plain http: what is selected can still be copied.
+    // Pages over plain http have no clipboard API, but can copy a selection.
     const area = document.createElement("textarea");
     area.className = "visually-hidden";
     area.value = text;

@@ -1,9 +1,9 @@
-// Speaking with the reader: one modal question at a time, and short words in the corner.
+// Messages to the reader: one modal question at a time, and short notes in the corner.
 import { el } from "./dom.js";
 
 let asking = false;
 
-/** Poses a question, see question.js; null also while another one is open. */
+/** Asks a question, see `pose` in question.js. Resolves to null also if another dialog is open. */
 export async function ask(question) {
   if (isDialogOpen()) return null;
   asking = true;
@@ -16,7 +16,7 @@ export async function ask(question) {
 
 export const isDialogOpen = () => asking || document.querySelector("dialog[open]") !== null;
 
-/** A short word about what just happened, in the corner, spoken politely. `tone`: "plain" or "bad". */
+/** Shows a short note in the corner; screen readers announce it politely. `tone`: "plain" or "bad". */
 export function toast(text, tone = "plain") {
   const region = document.getElementById("toasts");
   const note = el("p", { class: `toast ${tone}` }, text);
@@ -25,7 +25,7 @@ export function toast(text, tone = "plain") {
   note.timer = setTimeout(() => drop(note), tone === "bad" ? 9_000 : 5_000);
 }
 
-/** With its timer, which would keep it in memory: in a busy room there are many in a few seconds. */
+/** Removes a note and its timer, which would keep the node in memory. */
 function drop(note) {
   clearTimeout(note.timer);
   note.remove();

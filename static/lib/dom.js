@@ -1,6 +1,6 @@
-// Building and changing the page's elements. User text enters the document here, and only as text nodes.
+// Builds and changes elements. User text enters the document only here, and only as text nodes.
 
-/** el("p", {class: "note", onclick: f, hidden: true}, "text", child): properties that start with "on" listen. */
+/** el("p", {class: "note", onclick: f, hidden: true}, "text", child): attributes that start with "on" are listeners. */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,7 +16,7 @@ export function el(tag, attributes = {}, ...children) {
 export const button = (kind, act, ...children) =>
   el("button", { class: `button ${kind}`, type: "button", onclick: act }, ...children);
 
-/** The looks of what is loaded only when it is needed come with it. */
+/** Adds the style of a module that is loaded on demand. */
 export function addStyle(css) {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(css);
@@ -38,7 +38,7 @@ export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;
 }
 
-/** Calls `draw` at most once a frame, also in a hidden page, where frames do not come. */
+/** A function that calls `draw` at most once a frame; in a hidden page, which has no frames, every 100 ms. */
 export function oncePerFrame(draw) {
   let waiting = false;
   const run = () => {

@@ -1,4 +1,4 @@
-// The looks of <performance-queue-position>. A site changes them by custom properties and ::part(); light and dark
+// The style of <performance-queue-position>. A site changes it by custom properties and ::part(); light and dark
 // follow the color-scheme of its page.
 export const sheet = new CSSStyleSheet();
 

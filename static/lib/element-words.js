@@ -1,4 +1,4 @@
-// The element's words: both languages travel with it, and a site may put its own in their place.
+// The element's messages in all languages; a site may replace them.
 import deCore from "../messages/de-core.js";
 import dePlace from "../messages/de-place.js";
 import enCore from "../messages/en-core.js";
@@ -7,7 +7,7 @@ import { wordsOf } from "./words.js";
 
 const CATALOGUES = { en: { ...enCore, ...enPlace }, de: { ...deCore, ...dePlace } };
 
-/** `wanted`: a language tag; English where it is of none that there is. `strings`: messages in place of ours, by key. */
+/** `wanted`: a language tag; English if there are no messages in it. `strings`: the site's messages by key. */
 export function elementWords(wanted, strings) {
   const [language] = wanted.toLowerCase().split("-");
   const known = Object.hasOwn(CATALOGUES, language);

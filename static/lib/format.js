@@ -1,4 +1,4 @@
-// Times, durations and amounts as people read them, in the page's language.
+// Formats times, durations and amounts in the page's language.
 import { locale, t, words } from "./messages.js";
 import { EXACT } from "./words.js";
 
@@ -12,10 +12,10 @@ export const dayAndTime = (at) => dayFormat.format(at);
 export const tokens = (number) => t("tokens", { n: number });
 export const share = (fraction) => shareFormat.format(fraction);
 
-/** The parts that there are, in one line. */
+/** The non-empty parts in one line. */
 export const inLine = (...parts) => parts.filter(Boolean).join(" · ");
 
-/** Ids are opaque and long: enough of one to recognise it by. */
+/** The end of an id, long enough to recognise it. */
 export const shortId = (id) => (id.length > 14 ? `…${id.slice(-8)}` : id);
 
 /** sourceFeature as a label: "song_request" → "Song request" */
@@ -24,5 +24,5 @@ export function featureName(feature) {
   return words ? words[0].toUpperCase() + words.slice(1) : feature;
 }
 
-/** A text that somebody has written, for the middle of one of ours: one from right to left turns nothing around. */
+/** A user's text, isolated for use inside a sentence: a right-to-left text does not reorder the sentence. */
 export const isolated = (text) => `\u2068${text}\u2069`;

@@ -1,4 +1,4 @@
-// What the developer of a page can do about a connection that does not come to be. In English, for the console.
+// Hints for the developer of a page whose connection fails. In English, for the console.
 import { QueueError } from "./protocol.js";
 
 const HINTS = {
@@ -8,13 +8,13 @@ const HINTS = {
   4503: "The token gives no access to this room, or an administrator ended the connection.",
 };
 
-/** What a connection's end with this close code asks for; null where nothing can be done. */
+/** The hint for a close code; null if there is none. */
 export const hintFor = (code, hasToken) =>
   code === 4500 && !hasToken ? "This room is private: set a token." : (HINTS[code] ?? null);
 
 /**
- * Why the service at `origin` refuses a socket: a QueueError with a hint, or null while it cannot be reached at all. A
- * request that a browser sends but does not let this page read tells a refused origin.
+ * Finds out why the service at `origin` refuses a socket: a QueueError with a hint, or null if it cannot be reached. An
+ * origin is refused if the service answers a no-cors request, and the browser does not let the page read a cors one.
  */
 export async function whyRefused(origin) {
   const ask = (mode) =>
@@ -24,7 +24,7 @@ export async function whyRefused(origin) {
     );
   if (!(await ask("no-cors"))) return null;
   const isReadable = await ask("cors");
-  // Not the address's: a sandboxed frame has none.
+  // Not location.origin: a sandboxed frame has the origin "null".
   const here = globalThis.origin ?? "this program";
   const error = new QueueError(isReadable ? "UNAVAILABLE" : "FORBIDDEN", {
     detail: `${origin} refuses a socket from ${here}.`,

@@ -1,9 +1,12 @@
-// Requests to the service in somebody's name, from a page of ours or of a host site.
+// HTTP requests to the service with a token, from its own pages or a host site's.
 import { QueueError, newId } from "./protocol.js";
 
 const RETRY_AFTER_MS = [400, 1_200];
 
-/** The answer's JSON. Rejects with a QueueError: the service's refusal, or DISCONNECTED. `server`: an origin or "". */
+/**
+ * Resolves with the answer's JSON. Rejects with a QueueError: the service's refusal, or DISCONNECTED. `server`: an
+ * origin or "". `accepts(response)`: whether an error answer is accepted as well.
+ */
 export async function request(server, token, method, path, { body, headers = {}, accepts = () => false } = {}) {
   const sent = { ...headers };
   if (token) sent.Authorization = `Bearer ${token}`;
@@ -21,7 +24,7 @@ export async function request(server, token, method, path, { body, headers = {},
   return json;
 }
 
-/** A command. A lost answer is asked for again with the same idempotency key. */
+/** Posts a command. If the answer is lost, it is sent again with the same idempotency key. */
 export async function post(server, token, path, body = {}) {
   const headers = { "Idempotency-Key": newId() };
   for (const pause of [...RETRY_AFTER_MS, null]) {

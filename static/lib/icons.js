@@ -1,4 +1,4 @@
-// Drawings: the page's own set of icons, and other SVG.
+// Makes SVG elements, and the icons of the pages.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -9,7 +9,7 @@ export function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** An icon of the page's own set: a 20-unit grid, stroked in the text's colour, invisible to assistive technology. */
+/** An icon on a 20-unit grid, stroked in the text's colour and hidden from assistive technology. */
 export function icon(name) {
   const node = svg("svg", { viewBox: "0 0 20 20", class: `icon ${name}`, "aria-hidden": "true", focusable: "false" });
   node.append(svg("path", { d: ICONS[name] }));

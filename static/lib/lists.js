@@ -1,4 +1,4 @@
-// Lists whose rows are kept by key and glide to their new places.
+// Draws lists: keeps one node per key, and lets rows glide to their new places.
 
 const GLIDE_MOST = 20;
 const TIMING = { duration: 260, easing: "cubic-bezier(.2,.7,.2,1)" };
@@ -7,8 +7,8 @@ const glides = new WeakMap();
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
 /**
- * Makes the container's children the given entries, in order, reusing one node per key. With `mayGlide`, rows of
- * a short list that change places glide there, unless the reader asked for stillness.
+ * Makes the container's children the given entries, in order, and reuses the node of a key. With `mayGlide`, rows of
+ * a list of at most GLIDE_MOST glide to their new places, unless the reader prefers reduced motion.
  */
 export function renderList(container, entries, keyOf, create, update, mayGlide = false) {
   const known = rows.get(container) ?? new Map();
@@ -33,7 +33,7 @@ export function renderList(container, entries, keyOf, create, update, mayGlide =
   if (tops) glideFrom(tops, order);
 }
 
-/** Where in its list it is seen, also in the middle of a glide. */
+/** The visible distance from the top of the list in px, also during a glide. */
 const topOf = (node) => node.getBoundingClientRect().top - node.parentNode.getBoundingClientRect().top;
 
 function glideFrom(tops, order) {
@@ -44,7 +44,7 @@ function glideFrom(tops, order) {
   const distances = order.map((node) => [node, tops.get(node) === null ? null : tops.get(node) - topOf(node)]);
   for (const [node, distance] of distances) {
     if (distance === null) node.animate([{ opacity: 0, transform: "translateY(6px)" }, { opacity: 1 }], TIMING);
-    // A frame at the old place, then the glide: to a browser, what begins with the glide has jumped before it.
+    // One frame at the old place, then the glide: browsers would count a move within one frame as a layout shift.
     else if (distance) node.style.translate = `0 ${distance}px`;
   }
   requestAnimationFrame(() => requestAnimationFrame(() => distances.forEach(([node]) => glide(node))));
@@ -54,7 +54,7 @@ function glide(node) {
   const { translate } = node.style;
   if (!translate) return;
   node.style.translate = "";
-  // An animation would keep a row that has gone.
+  // An animation would keep a removed row in memory.
   if (!node.isConnected) return;
   glides.set(node, node.animate([{ translate }, { translate: "none" }], TIMING));
 }

@@ -1,4 +1,4 @@
-// A modal dialog and its looks, which come with the first one.
+// A modal dialog and its style. Loaded with the first dialog.
 import { addStyle, el } from "./dom.js";
 
 addStyle(`
@@ -21,7 +21,7 @@ addStyle(`
   }
 `);
 
-/** Opens one over the page, labelled by the element with the id `label`; it is gone once it is closed. */
+/** Opens a dialog, labelled by the element with the id `label`; closing removes it. */
 export function openModal(label, ...content) {
   const dialog = el("dialog", { class: "dialog", "aria-labelledby": label }, ...content);
   dialog.addEventListener("close", () => dialog.remove());

@@ -1,4 +1,4 @@
-// The line about an item's tokens, with the reference by which a payment is found.
+// The line about an item's tokens, with the reference of the payment.
 import { copyText } from "./copy.js";
 import { toast } from "./dialog.js";
 import { el, setAttribute, setText, show } from "./dom.js";
@@ -28,7 +28,7 @@ function copyButton() {
   return copy;
 }
 
-/** Makes a money line true. `brief`: enough of the reference to recognise it by; all of it is copied. */
+/** Fills a money line. `brief`: shows the end of the reference only; the button copies all of it. */
 export function showMoney(node, item, brief = false) {
   const { tone, text, reference } = moneyState(item, words);
   const [state, { children: [shown, copy] }] = node.children;

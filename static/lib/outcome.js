@@ -1,5 +1,5 @@
-// What became of an item and of its tokens, in words for its owner and its performer. `words`: see words.js. Green is
-// said only of what the wallet has confirmed.
+// The outcome of an item and the state of its tokens, in words for its owner and its performer. `words`: see words.js.
+// Only payments that the wallet has confirmed have the tone "good".
 
 /** {tone: "good" | "busy" | "warn" | "bad" | "quiet", text, reference} */
 export function moneyState(item, { t, count }) {
@@ -24,12 +24,12 @@ export function moneyState(item, { t, count }) {
   return wallet === "retrying" ? state("warn", "refundRetrying") : state("busy", "refunding");
 }
 
-const SAYS_NOTHING = { t: () => "", count: () => "" };
+const NO_WORDS = { t: () => "", count: () => "" };
 
-/** Will the money still change by itself? */
-export const isMoneyMoving = (item) => ["busy", "warn"].includes(moneyState(item, SAYS_NOTHING).tone);
+/** Whether the state of the tokens will still change by itself. */
+export const isMoneyMoving = (item) => ["busy", "warn"].includes(moneyState(item, NO_WORDS).tone);
 
-/** {headline, detail} of an item that has ended. */
+/** {headline, detail} of an ended item. */
 export function outcomeOf(item, { t }) {
   const reason = item.refundReason ?? item.abandonReason;
   const cancelled = reason === "user_cancelled";

@@ -1,27 +1,27 @@
-// What both ways to the service, the socket and HTTP, share: which items count as active, refusals, tokens.
+// Shared by socket and HTTP: active items, paths, refusals, ids and tokens.
 
 export const isActive = (item) => item.status === "created" || item.status === "started";
 
 export const itemPath = (itemId) => `/v1/queue/items/${encodeURIComponent(itemId)}`;
 
-/** A command or request the server refused, or that could not be delivered. `code` is the contract's. */
+/** A command or request that the service refused or that could not be delivered. `code`: see the API. */
 export class QueueError extends Error {
   constructor(code, problem = {}) {
     super(problem.detail || problem.title || code);
     this.name = "QueueError";
     this.code = code;
     this.problem = problem;
-    /** What the developer of the page can do about it, in English; null where that is not known. */
+    /** How the developer of the page can solve it, in English, or null. */
     this.hint = null;
   }
 }
 
-/** A new id for a command. `crypto.randomUUID` is missing where a page came over plain http, as on a local network. */
+/** A new id for a command. Not `crypto.randomUUID`, which pages over plain http do not have. */
 export function newId() {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** What a token says of itself, unverified: fit for choosing what to show, never for deciding what is allowed. */
+/** A token's claims, unverified: use them to choose what to show, never to decide what is allowed. */
 export function claims(token) {
   try {
     const payload = token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/");

@@ -1,4 +1,4 @@
-// A modal question: what is about to happen, to which item, and what has to be said for it. Loaded with the first.
+// A modal question before an action, with its form fields. Loaded with the first question.
 import { button, el } from "./dom.js";
 import { t } from "./messages.js";
 import { openModal } from "./modal.js";
@@ -6,9 +6,10 @@ import { openModal } from "./modal.js";
 let number = 0;
 
 /**
- * Resolves with the answers, or null when the reader backs out.
+ * Resolves with the answers, or null if the reader cancels.
  * `facts`: [term, text] pairs that name the item; `reasons`: reason codes to choose from; `amount`: {label, min, max,
- * value}; `choice`: {label, options}, of [value, text] pairs; `note`: {label, most}, a text that must be given; `typed`: {label, text}, which has to be typed exactly before the confirming button works.
+ * value}; `choice`: {label, options}, of [value, text] pairs; `note`: {label, most}, a required text; `typed`: {label,
+ * text}, a text that must be typed exactly before the confirming button works.
  */
 export function pose({
   title,

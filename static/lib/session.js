@@ -1,5 +1,5 @@
-// Who is looking at this page: the token from the link's fragment, kept for this window, out of the address bar.
-// And requests in that person's name.
+// The page's token, from the link's fragment: it is kept for this window and removed from the address bar. And requests
+// with that token.
 import { post, request } from "./http.js";
 import { QueueError, claims } from "./protocol.js";
 import { windowStorage } from "./storage.js";
@@ -16,7 +16,7 @@ function takeFromFragment() {
   return token;
 }
 
-// At once, not when the words have come and the page begins: by then the address may be another.
+// At once, not when the page begins: by then the address may have changed.
 const opened = takeFromFragment();
 if (opened !== null) windowStorage.setItem(SLOT, opened);
 
@@ -35,7 +35,7 @@ export class Session extends EventTarget {
     return claims(this.token ?? "");
   }
 
-  /** The site's address for a fresh link, which came with this one as `&renew=`: a URL, or null. */
+  /** The site's address for a fresh link, from `&renew=` in the link: a URL, or null. */
   get renewal() {
     const address = windowStorage.getItem(RENEWAL_SLOT);
     if (!address || !URL.canParse(address, location.href)) return null;
@@ -48,7 +48,7 @@ export class Session extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** Goes on with a newer token of the same person. */
+  /** Replaces the token by a newer one of the same person. */
   keep(token) {
     this.token = token || null;
     if (token) windowStorage.setItem(SLOT, token);
@@ -56,7 +56,7 @@ export class Session extends EventTarget {
   }
 
   get(path) {
-    // /readyz answers 503 with the very report that is wanted.
+    // The 503 of /readyz has the same report as its 200.
     return request("", this.token, "GET", path, { accepts: () => path === "/readyz" });
   }
 

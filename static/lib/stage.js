@@ -1,4 +1,4 @@
-// The time of what is on stage, the same on every screen: from the item's own clock and the server's time.
+// The item on stage and its time, which is the same on every screen: from the item's own clock and the server's time.
 
 /** Seconds in service without pauses at `now`, in milliseconds by the server's clock. 0 before it is started. */
 export function stageSeconds({ clock: { usedSeconds, runningSince } }, now) {
@@ -10,10 +10,10 @@ export const isStill = (item) => item.clock.runningSince === null;
 /** The item on stage, or null. `items` are in order. */
 export const onStage = (items) => (items[0]?.status === "started" ? items[0] : null);
 
-/** Is this item served next: the head of the queue, or right behind what is on stage? */
+/** Whether this item is served next: position 1, or 2 behind an item on stage. */
 export const isNext = (item, items) => item.status === "created" && item.position === (onStage(items) ? 2 : 1);
 
-/** Where an own item is, in words. */
+/** The place of an own item in words. */
 export function standing(item, items, { t }) {
   if (item.status === "started") return t(isStill(item) ? "hero.onBreak" : "hero.onStage");
   if (isNext(item, items)) return t(item.position === 1 ? "hero.next" : "hero.nextAfter");

@@ -1,16 +1,16 @@
-// Why a connection has ended for good, or does not come about. Loaded when that is so.
+// Explains why a connection has ended for good or is not possible. Loaded when that happens.
 import { button, el } from "./dom.js";
 import { t } from "./messages.js";
 
 const KNOWN = [4002, 4500, 4503, 4504, 4529];
 const ABOUT_THE_TOKEN = [4002, 4500, 4503];
-/** A token that has ended or is none stays so: to connect again with it would be in vain. */
+/** Codes after which the same token will never be accepted. */
 const DEAD = [4002, 4500];
 
-/** Why no connection comes about: `client.problem` in words. */
+/** The text for `client.problem`. */
 export const refusalText = ({ code }) => t(code === "FORBIDDEN" ? "refused.origin" : "refused.socket", { origin: location.origin });
 
-/** `actions.spectate`: goes on without the token, where a page can. `actions.renewal`: where a fresh link is to be had. */
+/** `spectate()`: continues without the token, on pages that can. `renewal`: the URL for a fresh link. */
 export function explainStop(client, container, { spectate, renewal }) {
   const { code, status } = client.connection;
   if (status !== "stopped") {

@@ -1,5 +1,5 @@
-// What this tab and this browser remember. A page that another site frames may be allowed no storage: it then forgets
-// with its window.
+// Storage of this window, this tab and this browser. A browser may deny storage to a page that another site frames; its
+// values then last as long as its window.
 
 function open(name) {
   try {
@@ -14,7 +14,7 @@ function open(name) {
   }
 }
 
-/** What a frame remembers is in its entry of the history, which a reload keeps: frames of one tab share its storage. */
+/** Storage of one frame, in its history entry, which survives a reload: frames of a tab share sessionStorage. */
 function openHistory() {
   const kept = { ...history.state };
   const write = () => history.replaceState(kept, "");
@@ -32,6 +32,6 @@ function openHistory() {
 }
 
 export const tabStorage = open("sessionStorage");
-/** Of this window alone. */
+/** For this window only. */
 export const windowStorage = window.parent === window ? tabStorage : openHistory();
 export const browserStorage = open("localStorage");

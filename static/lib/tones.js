@@ -1,9 +1,9 @@
-// Short tones, made by WebAudio: there is no file to load.
+// Short tones, made with WebAudio.
 export class Tones {
   #audio = null;
 
   constructor() {
-    // A browser lets a page sound only after somebody has touched it.
+    // Browsers allow sound only after a click or a key.
     for (const touch of ["pointerdown", "keydown"]) addEventListener(touch, () => this.wake(), { once: true });
   }
 
@@ -13,7 +13,7 @@ export class Tones {
     this.#audio.resume();
   }
 
-  /** `notes`: [[hertz, seconds from now]]. Silent until somebody has touched the page. */
+  /** `notes`: [[hertz, seconds from now]]. Silent before the first click or key. */
   play(notes) {
     if (this.#audio?.state !== "running") return;
     const start = this.#audio.currentTime;

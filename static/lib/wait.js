@@ -1,9 +1,9 @@
-// How long an own item will wait, in words and by the clock. `words`: see words.js.
+// The wait of an own item, in words and as a time of day. `words`: see words.js.
 import { onStage, stageSeconds } from "./stage.js";
 
 /**
- * The wait of an own item, counted down since it was sent: {low, high} in seconds from `now`, or null where nobody can
- * say. It counts down while the clock of the stage runs. `items`: the queue; `now`: by the server's clock.
+ * The wait of an own item: {low, high} in seconds from `now`, or null if it is unknown. The estimate that was sent
+ * counts down while the clock of the item on stage runs. `items`: the queue; `now`: ms on the server's clock.
  */
 export function waitOf(entry, items, now) {
   if (entry.estimatedWaitSeconds === null || entry.estimatedWaitSeconds === undefined) return null;
@@ -25,7 +25,7 @@ export function waitText(wait, { t, duration }) {
   return low < 1 ? t("wait.upto", { n: high }) : t("wait.minutes", { low, n: high });
 }
 
-/** When that is by the clock: "around 14:31", "14:29 – 14:33"; empty where the wait is unknown or too short to say. */
+/** The time of day after the wait: "around 14:31", "14:29 – 14:33"; empty if it is unknown or under a minute. */
 export function waitClock(wait, now, { t, clock }) {
   if (!wait || wait.high < 60) return "";
   const from = clock(now + wait.low * 1000);

@@ -1,11 +1,10 @@
-// One language's messages, and times, durations and amounts as its readers write them. Pure: a page makes one set for
-// itself (messages.js), the element one for each of its instances.
+// Messages, times, durations and amounts in one language. A page has one set (messages.js), each element its own.
 
 export const EXACT = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 
 const pad = (number) => String(number).padStart(2, "0");
 
-/** A stop watch's face: 4:05, 1:04:05 */
+/** A duration as 4:05 or 1:04:05. */
 export function stopwatch(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   const hours = Math.floor(whole / 3600);
@@ -42,7 +41,7 @@ export function wordsOf(locale, catalogue) {
     clock: (at) => clockFormat.format(at),
     /** HH:MM:SS */
     exactClock: (at) => exactFormat.format(at),
-    /** A length of time in words: "45 s", "6 min", "1 h 20 min" */
+    /** A duration in words: "45 s", "6 min", "1 h 20 min". */
     duration(seconds) {
       if (seconds < 60) return t("seconds", { n: Math.max(0, Math.round(seconds)) });
       const minutes = Math.round(seconds / 60);

@@ -1,5 +1,5 @@
-// The overlay for a stream: what is on stage and what comes next, on a transparent ground. It asks nothing and shows
-// nothing it cannot vouch for: after ten seconds without a connection it hides.
+// The overlay for a stream: the item on stage and the next ones, on a transparent ground. After ten seconds without a
+// connection it hides, because its content may be outdated.
 //   ?max=4 (1–10)   ?theme=dark|light|clear   ?scale=100 (50–300, percent)
 //   ?hide=now,next,tokens,feature,count,time,message,life
 import { byId, el, everySecond, oncePerFrame, setAttribute, setText, show } from "../lib/dom.js";
@@ -72,7 +72,7 @@ const draw = oncePerFrame(() => {
   const message = hidden.has("message") ? "" : room?.announcement || stateOf(room, items.length);
   show(byId("message"), message !== "");
   setText(byId("message"), message);
-  // A source that shows nothing at all looks broken to the streamer.
+  // An empty source would look broken to the streamer.
   const isIdle = ["current", "next", "message"].every((id) => byId(id).hidden);
   show(byId("life"), isIdle && !hidden.has("life"));
 });
@@ -108,7 +108,7 @@ function drawClock() {
   );
 }
 
-/** A streamer who sets it up is told why nothing comes; a stream that has shown the queue is not. */
+/** Shows why there is no connection, while the streamer sets the overlay up: only before the first state. */
 async function explain() {
   const { refusalText } = await import("../lib/stop-note.js");
   const { problem, state } = client;
@@ -118,8 +118,8 @@ async function explain() {
   byId("overlay").removeAttribute("data-away");
 }
 
-/** Vouches for the picture or hides it; also after a time in which a hidden source ran no timers at all. */
-function vouch() {
+/** Hides the overlay if its state is too old. Also called on a visibility change: hidden sources run no timers. */
+function checkAge() {
   const { status, lostAt } = client.connection;
   clearTimeout(hiding);
   if (status === "live") {
@@ -127,7 +127,7 @@ function vouch() {
   } else {
     const rest = HIDE_AFTER_MS - (Date.now() - (lostAt ?? 0));
     if (rest <= 0) setAttribute(byId("overlay"), "data-away", true);
-    else hiding = setTimeout(vouch, rest);
+    else hiding = setTimeout(checkAge, rest);
   }
   setText(
     byId("connection"),
@@ -138,9 +138,9 @@ function vouch() {
 client.addEventListener("change", draw);
 client.addEventListener("connection", () => {
   draw();
-  vouch();
+  checkAge();
   if (client.problem) explain();
 });
-document.addEventListener("visibilitychange", vouch);
+document.addEventListener("visibilitychange", checkAge);
 everySecond(drawClock);
 client.connect();

@@ -1,4 +1,4 @@
-// A sound for each request that comes in, for performers who want one.
+// An optional sound for each new request.
 import { browserStorage } from "../lib/storage.js";
 import { Tones } from "../lib/tones.js";
 
@@ -11,7 +11,7 @@ export const isSoundWanted = () => browserStorage.getItem(SLOT) === "on";
 let tones = isSoundWanted() ? new Tones() : null;
 let quietUntil = 0;
 
-/** Call from a click, which is answered with the sound. */
+/** Switches the sound on or off. Call from a click; when switched on, the sound is played once. */
 export function wantSound(on) {
   browserStorage.setItem(SLOT, on ? "on" : "off");
   if (!on) return;
@@ -20,7 +20,7 @@ export function wantSound(on) {
   tones.play(NOTES);
 }
 
-/** Requests that come at once are one sound. */
+/** Plays the sound, at most once per APART_MS. */
 export function soundArrival() {
   if (!isSoundWanted() || Date.now() < quietUntil) return;
   quietUntil = Date.now() + APART_MS;

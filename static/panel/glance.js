@@ -1,5 +1,5 @@
-// Glance mode: the whole screen for what counts during a show: the title, who asked, the time left, one button. The screen
-// stays on meanwhile, where the browser allows that.
+// Glance mode: a full screen with the title, the viewer, the time left and one button. It keeps the screen on where the
+// browser allows that.
 import { addStyle, button, el, setAttribute, setText, show } from "../lib/dom.js";
 import { inLine, stopwatch, tokens } from "../lib/format.js";
 import { icon } from "../lib/icons.js";
@@ -105,7 +105,7 @@ export async function glance({ client, isReady, acts }) {
     }
     const next = room?.paused ? "break.resume" : current ? "action.finish" : "action.start";
     if (next !== now) {
-      // The second half of a double tap is meant for what was there before.
+      // The second tap of a double tap must not trigger the new action.
       if (now) guardedUntil = Date.now() + GUARD_MS;
       now = next;
       main.firstChild.replaceWith(icon(current && !room?.paused ? "check" : "play"));

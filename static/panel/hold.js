@@ -1,4 +1,4 @@
-// A button that acts only when it is held, for performers who would rather not end a song by a slip of the thumb.
+// A button that acts only when it is held, so that a slip of the thumb ends no song.
 import { browserStorage } from "../lib/storage.js";
 
 const SLOT = "queue.hold";
@@ -7,7 +7,7 @@ const HOLD_MS = 600;
 export const isHoldWanted = () => browserStorage.getItem(SLOT) === "on";
 export const wantHold = (on) => browserStorage.setItem(SLOT, on ? "on" : "off");
 
-/** Has `button` call `act` when it is pressed or, while `isWanted`, once it has been held. */
+/** Makes `button` call `act` when it is pressed or, while `isWanted()`, when it has been held for HOLD_MS. */
 export function holdable(button, act, isWanted = isHoldWanted) {
   let timer = null;
   const end = () => {
@@ -37,7 +37,7 @@ export function holdable(button, act, isWanted = isHoldWanted) {
     end();
   });
   button.addEventListener("contextmenu", (event) => isWanted() && event.preventDefault());
-  // Assistive technology cannot hold: its click comes without a pointer.
+  // Assistive technology cannot hold a button: its click comes without a pointer.
   button.addEventListener("click", (event) => (!isWanted() || event.detail === 0) && act());
   return button;
 }

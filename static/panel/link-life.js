@@ -1,5 +1,5 @@
-// The life of the panel's link: a warning ten minutes before its token ends, and the ways to a fresh one: the site that
-// frames or has opened the panel, asked by postMessage, and the renewal address that came with the link.
+// Renews the panel's token: by postMessage from the site that frames or has opened the panel, or from the renewal
+// address in the link. Warns ten minutes before the token expires.
 import { button, el, setText, show } from "../lib/dom.js";
 import { duration } from "../lib/format.js";
 import { t } from "../lib/messages.js";
@@ -16,28 +16,28 @@ const TOKEN = "queue-token";
 const sites = () => [window.parent !== window && window.parent, window.opener].filter(Boolean);
 const isTheirs = ({ source, data }) => sites().includes(source) && data?.type === TOKEN;
 
-/** Is `token` the same person's and of a later end? */
+/** Whether `token` is for the same person as `than` and expires later. */
 function isNewer(token, than) {
   const [is, was] = [claims(token), claims(than)];
   const isSame = ["role", "sub", "performerId"].every((name) => is[name] === was[name]);
   return isSame && Number(is.exp) > Number(was.exp);
 }
 
-/** The token that the site posts as {type: "queue-token", token}; null if none comes in time. */
+/** The token that the site posts as {type: "queue-token", token}; null if none comes within ANSWER_MS. */
 function fromSite(current) {
   if (sites().length === 0) return null;
   return new Promise((resolve) => {
     const end = (token) => {
-      removeEventListener("message", hear);
+      removeEventListener("message", receive);
       clearTimeout(timer);
       resolve(token);
     };
-    const hear = (message) => {
+    const receive = (message) => {
       if (isTheirs(message) && isNewer(message.data.token, current)) end(message.data.token);
     };
     const timer = setTimeout(() => end(null), ANSWER_MS);
-    addEventListener("message", hear);
-    // To whoever that is, and without a secret.
+    addEventListener("message", receive);
+    // The origin is unknown, so the message holds no secret.
     const question = { type: NEEDED, expiresAt: new Date(claims(current).exp * 1000).toISOString() };
     for (const site of sites()) site.postMessage(question, "*");
   });
@@ -52,7 +52,7 @@ async function fromAddress(renewal, current) {
   return text.startsWith("{") ? (JSON.parse(text).token ?? null) : text;
 }
 
-/** Keeps the client's token fresh where that can be done, and says in `note` when it ends where it cannot. */
+/** Keeps the client's token fresh; shows in `note` when it expires if it could not be renewed. */
 export function watchLink(client, session, note) {
   let triedAt = null;
   let isTrying = false;
@@ -79,7 +79,7 @@ export function watchLink(client, session, note) {
     draw();
   }
 
-  // A site may hand one in at any time, also when the old one has ended.
+  // A site may post a token at any time, also when the old one has expired.
   addEventListener("message", (message) => {
     if (!isTheirs(message) || !isNewer(message.data.token, client.token)) return;
     session.keep(message.data.token);

@@ -1,4 +1,4 @@
-// A small menu of actions at a button: arrow keys, Home, End, Escape, and focus back where it was. Loaded when one opens.
+// A menu of actions at a button, with arrow keys, Home, End and Escape. Closing returns the focus to the button.
 import { addStyle, el } from "../lib/dom.js";
 
 addStyle(`

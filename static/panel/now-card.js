@@ -1,5 +1,5 @@
-// The card of what is on stage, or of what is next, with the one button that matters. On a phone that button and its
-// neighbour stand at the bottom of the screen, always at the same place; what ends a request early stands apart.
+// The card of the item on stage, or of the next one, with the main button. On a phone that button and its neighbour are
+// always at the same place at the bottom of the screen; the buttons that end a request early are apart from them.
 import { length } from "../lib/cards.js";
 import { button, el, setAttribute, setText, show } from "../lib/dom.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
@@ -12,7 +12,10 @@ const GUARD_MS = 400;
 const RED_AFTER = 0.1;
 const RED_AFTER_SECONDS = 10;
 
-/** How the time of an item on stage is to be shown at `now`: {elapsed, over, used, note}; `used` of the declared, 0 to 1. */
+/**
+ * The time of an item on stage at `now`: {elapsed, over, used, note}; `elapsed` in seconds, `over`: null, "amber" or
+ * "red", `used`: the share of the declared duration, 0 to 1, or null.
+ */
 export function stageTime(item, room, now) {
   const elapsed = stageSeconds(item, now);
   const declared = item.durationSeconds;
@@ -114,7 +117,7 @@ export function nowCard(now, desk) {
     setAttribute(parts.primary, "aria-busy", desk.isSending());
     setText(parts.primary.lastChild, t(mainWords(kind, isOnBreak)));
     parts.side.disabled = !ready || Date.now() < guardedUntil;
-    // The banner's Resume comes first: under a break there is nothing to pause.
+    // During a break there is nothing to pause; the banner has the button that ends it.
     setAttribute(parts.side, "data-away", isOnBreak);
     for (const each of parts.apart.children) each.disabled = !ready;
     if (kind === "stage") {
@@ -149,7 +152,7 @@ export function nowCard(now, desk) {
     clock.lastChild.firstChild.style.setProperty("inline-size", `${(used ?? 0) * 100}%`);
   }
 
-  /** A note that scrolls has to be reachable by keyboard. Measured last in a frame, when it costs no layout of its own. */
+  /** Makes a note that scrolls focusable. Called last in a frame, so that it forces no extra layout. */
   function measure() {
     if (!parts?.isUnmeasured) return;
     parts.isUnmeasured = false;

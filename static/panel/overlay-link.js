@@ -1,4 +1,4 @@
-// The overlay's link, as a streamer wants it: its options, each with its place in the address, over a sample picture.
+// A dialog that makes the overlay's link from its options, with a preview over a sample picture.
 import { copyText } from "../lib/copy.js";
 import { addStyle, button, el, setText } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
@@ -17,7 +17,7 @@ addStyle(`
   }
   .overlay-preview iframe {
     position: absolute; inset: 0 auto auto 0; border: 0; transform-origin: 0 0; pointer-events: none;
-    /* The overlay's own: under another scheme a browser paints a ground below a frame. */
+    /* The overlay's own scheme: with another one a browser paints a background behind the frame. */
     color-scheme: light;
   }
   .overlay-options { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 10px; }

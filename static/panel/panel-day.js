@@ -1,4 +1,4 @@
-// The day's numbers and the items that ended last, with the state of their tokens.
+// Shows the day's numbers and the items that ended last, with the state of their tokens.
 import { byId, el, setText, show } from "../lib/dom.js";
 import { renderList } from "../lib/lists.js";
 import { count, duration, inLine, tokens } from "../lib/format.js";
@@ -10,8 +10,8 @@ const sayWait = (wait) => (wait === null ? "–" : duration(wait));
 const TODAY = { served: count, settled: count, refunded: count, medianWait: sayWait };
 
 /**
- * Shows a Today. `ready`: commands can be given; `menuFor(item, now)` makes
- * the menu button of a row, `now()` is the item as it is by then.
+ * Shows a Today. `ready`: commands can be sent; `menuFor(item, now)` makes the menu button of a row, where `now()`
+ * returns the item's latest state.
  */
 export function showDay({ numbers, recent }, ready, menuFor) {
   const list = byId("today");

@@ -1,4 +1,4 @@
-// What stands in the panel's place for whoever has no link to one; an administrator says whose panel it is to be.
+// Shown in place of the panel to readers without a performer's link; an administrator can choose a performer here.
 import { el, show } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
 

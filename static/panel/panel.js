@@ -1,4 +1,4 @@
-// The performer's panel: one button that matters, what is on stage, who waits, and the money of what has ended.
+// The performer's panel: the main button, the item on stage, the queue, and the payments of ended items.
 import { alertReader, alertSwitch, markTab } from "../lib/attention.js";
 import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
@@ -32,18 +32,18 @@ const performer = { performer: sub, moderator: performerId, admin: asked }[role]
 const client = new QueueClient({ performerId: performer ?? "", token: session.token });
 const today = new Today(performer, session);
 
-/** Items this window has sent a command for: their next change is no news here. */
+/** Items for which this window has sent a command: their next change is not announced here. */
 const expected = new Set();
 /** Commands under way: the same one is not sent twice. */
 const sending = new Set();
 
 const onStage = () => stage.onStage(client.state.items);
 const waiting = () => client.state.items.filter((item) => item.status === "created");
-/** What the card is about: the item on stage, else the one that would be started next. */
+/** The card's item: the one on stage, else the one that would be started next. */
 const subject = () => client.state.items[0] ?? null;
 const usable = () => client.connection.status === "live";
 
-/** What is seldom needed is loaded when it is. */
+/** Loads the actions that are seldom needed. */
 const rare = () => import("./rare-actions.js");
 
 // Commands
@@ -70,7 +70,7 @@ async function command(type, fields = {}, item = null) {
 const change = (settings) => command("settings", settings);
 const onBreak = () => Boolean(client.state.room?.paused);
 
-/** Under a break the clock of what is started would stand: the button says that it ends the break, and does. */
+/** Starts an item. Ends a break first, because the item's clock would stand; the button says so. */
 async function start(type = "start-next", item = subject()) {
   if (onBreak()) await change({ paused: false });
   await command(type, type === "start" ? { itemId: item.itemId } : {}, item);
@@ -98,7 +98,7 @@ async function emptyQueue() {
   await (await rare()).emptyQueue(client, (itemId) => expected.add(itemId));
 }
 
-// What the server tells
+// Events of the server
 
 const drawSettings = roomSettings(byId("switches"), byId("settings"), change, emptyQueue);
 const drawBreak = breakBanner(byId("break"), change);
@@ -161,7 +161,7 @@ async function reload() {
     today.forget();
     await today.load();
   } catch {
-    // The numbers fill up from the events that follow.
+    // The numbers are then counted from the following events only.
   }
   draw();
 }
@@ -172,7 +172,7 @@ function drawQueue() {
   const { items, room } = client.state;
   setText(byId("depth"), room ? t("depth", { n: items.length, max: room.maxDepth }) : "");
   show(byId("load"), items.length > 0);
-  setText(byId("load"), showLeft(items));
+  setText(byId("load"), loadText(items));
   renderList(
     byId("queue"),
     items,
@@ -193,8 +193,8 @@ function drawQueue() {
   setText(byId("queue-empty"), t("panel.queueEmpty"));
 }
 
-/** How many tokens are in line, and how long they are by what was declared, a minute where nothing was. */
-function showLeft(items) {
+/** The tokens in the queue, and its length by the declared durations; 60 s for an item without one. */
+function loadText(items) {
   const seconds = items.reduce((sum, item) => {
     const used = item.status === "started" ? stage.stageSeconds(item, client.now()) : 0;
     return sum + Math.max(0, (item.durationSeconds ?? 60) - used);
@@ -248,7 +248,7 @@ const SHORTCUTS = {
 const lettersOn = () => browserStorage.getItem(SHORTCUT_SLOT) !== "off";
 
 addEventListener("keydown", (event) => {
-  // A field of a dialog that has just closed holds the focus for a moment longer.
+  // A field of a dialog that has just closed keeps the focus for a moment.
   const inField = event.target.closest?.("input, textarea, select, [contenteditable], [role=menu]")?.checkVisibility();
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || inField || isDialogOpen()) return;
   if (event.key === "?") {
@@ -289,7 +289,7 @@ alertSwitch(
   (outcome) => toast(t(outcome === "on" ? "panel.alertsOn" : "panel.alertsSound")),
 );
 
-// Who may come in
+// Start
 
 function describeChanges(before, after) {
   const was = new Map(before.items.map((item) => [item.itemId, item]));
@@ -301,7 +301,7 @@ function describeChanges(before, after) {
 
 setText(byId("performer"), performer ?? t("panel.title"));
 session.addEventListener("change", () => {
-  // A fresh link of the same person goes on with what is on the screen.
+  // A fresh link of the same person keeps the page as it is.
   const fresh = session.claims;
   if (performer && fresh.role === role && fresh.sub === sub && fresh.performerId === performerId) {
     client.setToken(session.token);

@@ -1,4 +1,4 @@
-// What a performer seldom needs: ending early, refunding, splitting, giving everything back, and who was faster.
+// Actions that a performer seldom needs: abandon, refund, split, empty the queue. And the text for a stale command.
 import { ask, toast } from "../lib/dialog.js";
 import { el, setText } from "../lib/dom.js";
 import { count, exactClock, tokens } from "../lib/format.js";
@@ -26,11 +26,11 @@ const askWhy = async (item, act, reasons) =>
     })
   )?.reason;
 
-/** Both resolve with the reason, or with nothing. */
+/** `askAbandon` and `askRefund` resolve with the reason, or with undefined if the reader cancels. */
 export const askAbandon = (item) => askWhy(item, "abandon", ABANDON_REASONS);
 export const askRefund = (item) => askWhy(item, "refund", REFUND_REASONS);
 
-/** Resolves with the tokens that go back to the viewer, or null. */
+/** Resolves with the tokens that go back to the viewer, or null if the reader cancels. */
 export async function askSplit(item) {
   const hint = el("p", { role: "status" });
   const answer = await ask({
@@ -56,7 +56,7 @@ export async function askSplit(item) {
   return answer && answer.amount;
 }
 
-/** Refunds every active item, one after the other, once their number has been typed. */
+/** Refunds all active items, one after the other, after the reader has typed their number. */
 export async function emptyQueue(client, announce) {
   const { items } = client.state;
   const total = items.reduce((sum, item) => sum + item.tokens, 0);
@@ -82,7 +82,7 @@ export async function emptyQueue(client, announce) {
   toast(t("emptyQueue.done", { n: done, all: items.length }), done === items.length ? "plain" : "bad");
 }
 
-/** A command that came too late is answered with who did what meanwhile. */
+/** The text for a command that came too late: who changed the item before it. */
 export async function whoWasFaster(session, { role, sub }, item, error) {
   try {
     const { transitions } = await session.get(`${itemPath(item.itemId)}/transitions`);
@@ -90,6 +90,6 @@ export async function whoWasFaster(session, { role, sub }, item, error) {
     const who = actorRole === role && actorId === sub ? t("who.you") : t(`who.${actorRole}`, { id: actorId });
     return t("stale", { title: item.title, status: t(`status.${to}`), who, time: exactClock(Date.parse(at)) });
   } catch {
-    return errorText(error); // no trail to be had: the server's own words must do
+    return errorText(error); // the audit trail could not be read
   }
 }

@@ -1,4 +1,4 @@
-// What a performer sets for the room: the switches, the places, the announcement.
+// The performer's settings of the room: switches, limits, announcement.
 import { button, el, setAttribute, setText, show } from "../lib/dom.js";
 import { icon } from "../lib/icons.js";
 import { t } from "../lib/messages.js";
@@ -9,7 +9,7 @@ const SWITCHES = [...AT_HAND, ...SELDOM];
 
 const isOn = (room, name) => (name === "mode" ? room.mode === "on" : Boolean(room[name]));
 
-/** Bounds that a performer may set or leave open, each as a person says it: the wait in minutes. */
+/** Optional limits; `unit`: seconds (or items) in one unit of the field. */
 const LIMITS = [
   { name: "maxPerUser", most: 1000, unit: 1 },
   { name: "maxWaitSeconds", most: 1440, unit: 60 },
@@ -42,7 +42,7 @@ function limitField({ name, most, unit }, change) {
   };
 }
 
-/** Fills `banner`, which says loudly that there is a break. Returns what shows a state. */
+/** Fills `banner`, which shows that there is a break. Returns the function that draws a state. */
 export function breakBanner(banner, change) {
   const resume = button("", () => change({ paused: false }), icon("play"), el("span", {}, t("break.resume")));
   banner.append(el("p", {}, el("strong", {}, t("break.title")), " ", t("break.text")), resume);
@@ -53,8 +53,8 @@ export function breakBanner(banner, change) {
 }
 
 /**
- * Fills `near` with the switches of every day, `card` with the others; `change(settings)` sends, `emptyQueue` is the way
- * to give all back. Returns what shows a state of the room; `ready`: commands can be given.
+ * Fills `near` with the frequent switches, `card` with the other settings. `change(settings)` sends them, `emptyQueue`
+ * refunds everything. Returns the function that draws a state; its `ready`: commands can be sent.
  */
 export function roomSettings(near, card, change, emptyQueue) {
   let room = null;

@@ -1,4 +1,4 @@
-// The list of keyboard shortcuts, loaded when it is asked for, and the switches of what is chosen for this browser.
+// The list of keyboard shortcuts, and switches for this browser. Loaded when it is opened.
 import { addStyle, button, el, setAttribute } from "../lib/dom.js";
 import { t } from "../lib/messages.js";
 import { openModal } from "../lib/modal.js";
@@ -28,7 +28,7 @@ function option(id, words, isOn, turn) {
   return el("div", { class: "setting" }, el("p", { class: "setting-name", id }, words), toggle);
 }
 
-/** `keys`: [[key, what it does]]; `options`: [{id, words, isOn, turn}], what is chosen for this browser. */
+/** `keys`: [[key, its action]]; `options`: [{id, words, isOn, turn}], the switches. */
 export function shortcutHelp(keys, options) {
   const dialog = openModal(
     "help-title",

@@ -1,5 +1,5 @@
-// A performer's numbers of the day and the recently ended items: read once from the room's history, then kept by the
-// events that arrive.
+// A performer's numbers of the day and the recently ended items: read from the room's history, then kept up to date by
+// events.
 import { isActive } from "../lib/protocol.js";
 
 const PAGE = 100;
@@ -9,7 +9,7 @@ const KEPT_RECENT = 12;
 const endOf = (item) => Date.parse(item.refundedAt ?? item.abandonedAt ?? item.finishedAt ?? item.updatedAt);
 
 export class Today {
-  /** By item: only what the numbers need, so that a long day stays light. */
+  /** By item: only the fields for the numbers, so that a long day takes little memory. */
   #figures = new Map();
   #recent = new Map();
   #numbers = null;
@@ -22,7 +22,7 @@ export class Today {
     this.#session = session;
   }
 
-  /** Reads back to the last midnight; at most 500 items, whatever the day was like. */
+  /** Reads the history back to the last midnight, at most MOST_PAGES pages. */
   async load() {
     const path = `/v1/performers/${encodeURIComponent(this.#performer)}/queue/history`;
     const loaded = [];
@@ -31,11 +31,11 @@ export class Today {
       loaded.push(...items);
       if (items.length < PAGE || endOf(items.at(-1)) < midnight()) break;
     }
-    // What an event told meanwhile is newer.
+    // An item that an event has brought meanwhile is newer.
     for (const item of loaded.reverse()) if (!this.#figures.has(item.itemId)) this.fold(item);
   }
 
-  /** Takes in an item that an event carried. */
+  /** Adds an ended item of an event; active ones are ignored. */
   fold(item) {
     if (isActive(item)) return;
     const { itemId, status, passThroughMode, startedAt, createdAt, settled, settledTokens, refundedTokens } = item;
@@ -61,12 +61,12 @@ export class Today {
     this.#numbers = null;
   }
 
-  /** The last to end first. */
+  /** The recently ended items, the last one first. */
   get recent() {
     return [...this.#recent.values()].sort((a, b) => endOf(b) - endOf(a)).slice(0, KEPT_RECENT);
   }
 
-  /** {served, settled, refunded, medianWait}: items, tokens, tokens, seconds (null while nobody was served). */
+  /** {served, settled, refunded, medianWait}: items, tokens, tokens, seconds (null before the first served item). */
   get numbers() {
     const day = midnight();
     if (day !== this.#day) this.#numbers = null;

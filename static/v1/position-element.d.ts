@@ -11,11 +11,11 @@ export interface PositionElementEventMap {
     estimatedWaitSeconds: number | null;
     estimatedWaitRange: number[] | null;
   }>;
-  /** Nearly the viewer's turn; `text` says so in the element's language. */
+  /** The viewer's turn is near; `text` says so in the element's language. */
   "queue-notice": CustomEvent<{ itemId: string; template: string; params: Record<string, unknown>; text: string }>;
   /** The item has left the queue. */
   "queue-ended": CustomEvent<{ itemId: string }>;
-  /** What became of the item; `text`: of its tokens, in words. */
+  /** The ended item; `text`: the state of its tokens in words. */
   "queue-outcome": CustomEvent<{ item: WholeItem; text: string }>;
   "queue-connection": CustomEvent<Connection>;
   "queue-problem": CustomEvent<{ code: string; message: string; hint: string | null }>;
@@ -23,9 +23,9 @@ export interface PositionElementEventMap {
 
 /** Attributes: performer, server, item, lang, hide. */
 export declare class PerformanceQueuePosition extends HTMLElement {
-  /** The client behind the element; null while it is in no document or names no performer. */
+  /** The client of the element; null while the element is in no document or has no performer. */
   readonly client: QueueClient | null;
-  /** Resolves with the state once the first is there. */
+  /** Resolves with the first state. */
   readonly ready: Promise<QueueState>;
   token: string | null;
   refreshToken: RefreshToken | null;

@@ -1,10 +1,10 @@
-// The types of queue-client.js. What travels over the socket is in protocol.d.ts, generated from the AsyncAPI document.
+// The types of queue-client.js. The frames of the socket are in protocol.d.ts, generated from the AsyncAPI document.
 
 import type { Command, DateTime, EventShape, Notice, Position, Problem, PublicItem, RoomShape, ServerFrame, Status, WholeItem } from "./protocol.js";
 
 export type * from "./protocol.js";
 
-/** An item as the client's token lets it be seen. */
+/** An item with the fields that the client's token may see. */
 export type Item = PublicItem | WholeItem;
 
 /** The place of an own active item. */
@@ -16,13 +16,13 @@ export interface OwnPlace {
   totalInQueue: number;
   estimatedWaitSeconds: number | null;
   estimatedWaitRange: number[] | null;
-  /** What was on stage when the wait was sent, and its seconds in service by then. */
+  /** The item on stage when the wait was sent, and its seconds in service at that time. */
   stage: { itemId: string; seconds: number } | null;
 }
 
 export interface QueueState {
   readonly epoch: string | null;
-  /** null until the first picture is there. */
+  /** null before the first snapshot. */
   readonly version: number | null;
   readonly serverTime: DateTime | null;
   readonly room: RoomShape | null;
@@ -34,11 +34,11 @@ export interface QueueState {
 
 export interface Connection {
   status: "idle" | "connecting" | "live" | "reconnecting" | "stopped";
-  /** When the picture was last known to be right, in milliseconds since 1970 on this device's clock. */
+  /** When the state was last known to be right, in milliseconds since 1970 on this device's clock. */
   asOf: number | null;
-  /** When the connection was found lost, on the same clock. */
+  /** When the loss of the connection was noticed, on the same clock. */
   lostAt: number | null;
-  /** What the connection was closed with. */
+  /** The close code of the connection. */
   code: number | null;
 }
 
@@ -52,12 +52,12 @@ export interface QueueClientEventMap {
   problem: CustomEvent<QueueError>;
 }
 
-/** What a command of this type takes beside its type and id. */
+/** The fields of a command of this type, without type and id. */
 export type CommandFields<Type extends Command["type"]> = Omit<Extract<Command, { type: Type }>, "type" | "id">;
 
 type Given<Fields> = {} extends Fields ? [fields?: Fields] : [fields: Fields];
 
-/** Asked for a fresh token before the old one ends; null where there is none. */
+/** Returns a fresh token, or null. Called before the token expires, and when the service says that it has expired. */
 export type RefreshToken = () => Promise<string | null> | string | null;
 
 export interface QueueClientOptions {
@@ -78,23 +78,23 @@ export declare class QueueClient extends EventTarget {
   refreshToken: RefreshToken | null;
   readonly state: QueueState;
   readonly identity: { role: string | null; sub: string | null };
-  /** Resolves with the state when the first picture is there. */
+  /** Resolves with the first state. */
   readonly ready: Promise<QueueState>;
-  /** Why there is no connection and, without a change of settings, will be none. */
+  /** The reason why no connection is possible until a setting changes. */
   readonly problem: QueueError | null;
   readonly connection: Readonly<Connection>;
   /** The commands that have no answer yet, oldest first. */
   readonly pending: Command[];
   connect(): void;
-  /** Lets go of the socket, the timers and the page's events. */
+  /** Closes the socket, and stops the timers and the listeners on the page's events. */
   close(): void;
   /** A new token for the running connection; null: an anonymous viewer. */
   setToken(token: string | null): void;
-  /** Starts over after a stop, or at once instead of waiting. */
+  /** Connects again at once, after a stop or instead of waiting. */
   retry(): void;
-  /** Is the connection still real? */
+  /** Checks that the connection still works. */
   check(): void;
-  /** Asks for the whole picture again. */
+  /** Requests a snapshot. */
   resync(): void;
   /** The server's clock, in milliseconds since 1970. */
   now(): number;
@@ -107,7 +107,7 @@ export declare class QueueClient extends EventTarget {
   item(itemId: string): Promise<WholeItem>;
   /** Cancels the viewer's own waiting item. Rejects with a QueueError. */
   cancel(itemId: string): Promise<WholeItem>;
-  /** Takes in a position of an own item that was asked for over HTTP. */
+  /** Applies a position of an own item that was read over HTTP. */
   adopt(position: Omit<Position, "type" | "version">): void;
   addEventListener<Name extends keyof QueueClientEventMap>(
     type: Name,
@@ -129,7 +129,7 @@ export declare class QueueError extends Error {
   /** A code of the service, DISCONNECTED or TIMEOUT. */
   readonly code: string;
   readonly problem: Partial<Problem>;
-  /** What the developer of the page can do about it; null where that is not known. */
+  /** How the developer of the page can solve it, in English, or null. */
   hint: string | null;
 }
 
@@ -141,5 +141,5 @@ export declare function isActive(item: { status: Status }): boolean;
 /** The served order: the started item, then arrival. Numbers the positions. */
 export declare function orderItems<Served extends Item>(items: readonly Served[]): Served[];
 
-/** The next state after a frame. Pure. `behind` in the result: only a snapshot can help. */
+/** The next state after a frame. Pure. `behind` in the result: a snapshot is needed. */
 export declare function reduce(state: QueueState, frame: ServerFrame): QueueState;

@@ -1,5 +1,5 @@
-// The watch page's largest card: the own place, what became of the own request, or how long the line is. It is told what
-// to show and decides nothing.
+// The watch page's largest card: the viewer's place, the outcome of their request, or the length of the queue. watch.js
+// decides which of them is shown.
 import { alertSwitch } from "../lib/attention.js";
 import { toast } from "../lib/dialog.js";
 import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
@@ -13,7 +13,7 @@ import { moneyState, outcomeOf } from "../lib/outcome.js";
 let spoken = "";
 let speaking = null;
 
-/** Says it once, politely, and only the last of what happens within a moment. */
+/** Announces a text to screen readers: once, and only the last one of a moment. */
 function say(text) {
   clearTimeout(speaking);
   if (text === spoken) return;
@@ -23,7 +23,7 @@ function say(text) {
   }, 900);
 }
 
-/** The hero is rebuilt when its kind changes and only corrected otherwise, so that focus and motion survive. */
+/** The parts of the hero. It is rebuilt only when its kind changes, so that focus and animations are kept. */
 function kindOfHero(hero, kind, build) {
   if (hero.dataset.kind === kind) return hero.parts;
   hero.dataset.kind = kind;
@@ -34,8 +34,10 @@ function kindOfHero(hero, kind, build) {
 
 const figure = (hook) => el("span", { class: "figure", "data-testid": hook });
 
-/** `standing`: where the item is, in words; `wait`: {words, clock}; `notices`: [{noticeId, text}]; `push`: see
- * `alertSwitch`. */
+/**
+ * `standing`: the item's place in words; `wait`: {words, clock}; `notices`: [{noticeId, text}]; `push`: see
+ * `alertSwitch`.
+ */
 export function placeHero(hero, item, { began, standing, wait, notices, live, cancel, push }) {
   const parts = kindOfHero(hero, "place", () => {
     const number = figure("position");
@@ -48,7 +50,7 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
       fill,
     );
     const from = el("span");
-    // In the place of the progress, so that nothing below it moves.
+    // Shown in place of the progress, so that nothing below it moves.
     const notice = el("div", { class: "hero-notices" });
     return {
       eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
@@ -110,7 +112,7 @@ export function placeHero(hero, item, { began, standing, wait, notices, live, ca
   say(t("spoken.place", { position: item.position, words }));
 }
 
-/** A changed figure is noticed by a short movement. */
+/** Sets a figure; a short movement shows that it has changed. */
 function pulse(node, text) {
   if (node.textContent === text) return;
   const first = node.textContent === "";
@@ -158,7 +160,7 @@ export function outcomeHero(hero, item, close) {
   say(`${headline.textContent}. ${refund.textContent || money.textContent}`);
 }
 
-/** What becomes of the tokens of a request that was not performed, in plain words. */
+/** The sentence about the tokens of a request that was not performed; empty for any other. */
 function refundText(item) {
   if (!["abandoned", "refunded"].includes(item.status)) return "";
   const { tone } = moneyState(item, words);
@@ -166,7 +168,7 @@ function refundText(item) {
   return key ? t(`refund.${key}`, { n: item.tokens }) : "";
 }
 
-/** `wait`: what a new request would wait, in words, or empty. */
+/** `wait`: the wait of a new request in words, or empty. */
 export function visitorHero(hero, { depth, situation, owner, wait }) {
   const parts = kindOfHero(hero, "visitor", () => ({
     eyebrow: el("h2", { class: "eyebrow", id: "hero-title" }),
@@ -196,7 +198,7 @@ export function visitorHero(hero, { depth, situation, owner, wait }) {
   say("");
 }
 
-/** Where the browser shows no notifications, a sound is all there is. */
+/** Whether the browser shows notifications; else there is only the sound. */
 function mayNotify() {
   return globalThis.Notification?.permission === "granted";
 }

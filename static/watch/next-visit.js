@@ -1,9 +1,9 @@
-// Prepares the next visit: what a browser needs to install the page, and the worker that has the page ready, with this
-// page in its cache. Only a secure context has one; elsewhere the browser asks whether the page has changed.
+// Prepares the next visit: links the manifest, with which a browser can install the page, and registers the worker that
+// serves this page from its cache. Only secure contexts have workers; elsewhere the browser revalidates the page.
 import { el } from "../lib/dom.js";
 
 export async function prepareNextVisit() {
-  // The page is the same document for every performer, so the link to what names one is made here.
+  // The page is the same document for every performer, but the manifest is not: its link is made here.
   document.head.append(el("link", { rel: "manifest", href: `${location.pathname}/manifest.webmanifest` }));
   if (!("serviceWorker" in navigator)) return;
   try {
@@ -13,6 +13,6 @@ export async function prepareNextVisit() {
     if (!(await cache.match(key))) await cache.put(key, await fetch(location.pathname + location.search));
     document.documentElement.dataset.kept = "";
   } catch {
-    // A browser may deny storage, as in a frame of another site: the page works without.
+    // A browser may deny storage, as in a frame of another site: the page works without it.
   }
 }

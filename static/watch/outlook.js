@@ -1,10 +1,10 @@
-// What a new request would wait, and how good such estimates were lately: asked for now and then while somebody looks.
+// The wait of a new request, and the accuracy of recent estimates; read every ASK_MS while the page is visible.
 import { waitText } from "../lib/wait.js";
 import { t, words } from "../lib/messages.js";
 
 const ASK_MS = 60_000;
 
-/** {current}: the service's last answer, or null. `changed()` is called when there is a new one. */
+/** Returns {current}: the service's last answer, or null. `changed()` is called after each answer. */
 export function openOutlook(session, performer, changed) {
   const outlook = { current: null };
 
@@ -21,7 +21,7 @@ export function openOutlook(session, performer, changed) {
   return outlook;
 }
 
-/** "A new request waits about 6 min"; empty while nobody can say. */
+/** "A new request waits about 6 min"; empty while that is unknown. */
 export function waitOfNew(outlook) {
   if (!outlook) return "";
   const { estimatedWaitSeconds: seconds, estimatedWaitRange: range } = outlook;
@@ -29,7 +29,7 @@ export function waitOfNew(outlook) {
   return t("visitor.wait", { wait: waitText({ low, high }, words) });
 }
 
-/** "Estimates tonight: 9 of 10 within 3 min"; empty where too little is known. */
+/** "Estimates tonight: 9 of 10 within 3 min"; empty while too little is known. */
 export function accuracyText(outlook) {
   if (!outlook?.accuracy) return "";
   const { share, withinSeconds } = outlook.accuracy;

@@ -1,4 +1,4 @@
-// The viewer's own, in rows: what waits here, and what has ended, with the state of its tokens.
+// Lists of the viewer's own items: those that wait here, and ended ones with the state of their tokens.
 import { button, byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { renderList } from "../lib/lists.js";
 import { dayAndTime, inLine, tokens } from "../lib/format.js";
@@ -10,7 +10,7 @@ const rowMain = () => {
   return el("div", { class: "row-main" }, title, detail, moneyLine());
 };
 
-/** One request is the hero's alone; several are listed. `wait(item)` is in words. */
+/** Lists the own requests if there are several; a single one is shown by the hero alone. `wait(item)`: in words. */
 export function showRequests(items, { live, wait, cancel }) {
   show(byId("requests"), items.length > 1);
   renderList(
@@ -40,7 +40,7 @@ export function showRequests(items, { live, wait, cancel }) {
   );
 }
 
-/** Ended items of any room; another performer than this one is named. */
+/** Lists ended items of all rooms; rows of other rooms name the performer. */
 export function showHistory(items, performer) {
   show(byId("history"), items.length > 0);
   renderList(

@@ -1,11 +1,11 @@
-// Push notifications: the viewer is told also while this page is closed. Nothing here asks for permission.
+// Push notifications, which reach the viewer also while this page is closed. alerts.js asks for the permission.
 import { PUSH_SLOT } from "../lib/alerts.js";
 import { language } from "../lib/messages.js";
 import { newId } from "../lib/protocol.js";
 import { browserStorage } from "../lib/storage.js";
 
 const RENEW_MS = 86_400_000;
-/** A browser that does not reach its push service goes on trying, and says nothing. */
+/** A browser that does not reach its push service tries on without an error; then this is the time limit. */
 const LATE_MS = 8_000;
 
 const pathOf = (name) => `/v1/push/subscriptions/${encodeURIComponent(name)}`;
@@ -21,7 +21,7 @@ function isFor(subscription, publicKey) {
   return text.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "") === publicKey;
 }
 
-/** This browser's subscription with the service's key, the one that it has or a new one. */
+/** This browser's subscription with the service's key: the existing one or a new one. */
 async function subscription(publicKey) {
   const { pushManager } = await navigator.serviceWorker.ready;
   const known = await pushManager.getSubscription();
@@ -30,8 +30,10 @@ async function subscription(publicKey) {
   return pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: publicKey });
 }
 
-/** Stores this browser's subscription for whoever is looking. Resolves to what that gives: "pushed", "keepOpen" where it
- * cannot be had, "on" where the service sends no notifications. */
+/**
+ * Stores this browser's subscription for the present viewer. Resolves to "pushed", to "keepOpen" if that is not
+ * possible, or to "on" if the service sends no notifications.
+ */
 async function store(session) {
   const { publicKey } = await session.get("/v1/push");
   if (publicKey === null) return "on";
@@ -46,8 +48,10 @@ async function store(session) {
   }
 }
 
-/** After a click. `allowed`: "on" or "sound", as in alerts.js. Resolves to what can be promised: that, or as `store`, or
- * "install". */
+/**
+ * Call from a click. `allowed`: "on" or "sound", as in alerts.js. Resolves to the outcome for the reader: `allowed`, a
+ * result of `store`, or "install".
+ */
 export async function subscribe(session, allowed) {
   try {
     if (allowed === "on") return await store(session);
@@ -59,7 +63,7 @@ export async function subscribe(session, allowed) {
   }
 }
 
-/** Once a day, and for another viewer at once: a push service may have replaced the subscription. */
+/** Stores the subscription again once a day, as a push service may have replaced it, and at once for another viewer. */
 export async function renew(session) {
   const { user, at } = kept() ?? {};
   if (globalThis.Notification?.permission !== "granted") return;

@@ -1,11 +1,11 @@
-// The state a room is in, as its visitors should know it.
+// The state of a room in words for its visitors.
 import { count } from "../lib/format.js";
 import { t } from "../lib/messages.js";
 import { onStage } from "../lib/stage.js";
 
 /**
- * "unknown": there never was such a room · "dark": the performer is away and nothing goes on · "break": all clocks
- * stand · "off": no line, requests are performed at once · "open".
+ * "unknown": the room does not exist · "dark": the performer is away and nothing is on stage · "break": all clocks
+ * stand · "off": no queue, requests are performed at once · "open".
  */
 export function situationOf(room, items) {
   if (room.version === 0) return "unknown";
@@ -14,14 +14,14 @@ export function situationOf(room, items) {
   return room.mode === "off" && !items.length ? "off" : "open";
 }
 
-/** The things about a room that its visitors should know, most important first: [{key, tone, text}]. */
+/** The notes about a room for its visitors, most important first: [{key, tone, text}]. */
 export function roomNotes(room, items, { performer, waiting }) {
   if (!room) return [];
   const depth = items.length;
   const notes = [];
   const add = (key, tone, params = {}) => notes.push({ key, tone, text: t(`room.${key}`, { performer, ...params }) });
   if (room.version === 0) add("unknown", "warn");
-  // The clocks of a performer who never opened a panel run on: such a room is driven from elsewhere.
+  // Without a panel the clocks may still run: such a room is controlled through the API.
   else if (!room.performerOnline) add(waiting && room.paused ? "offlineSafe" : "offline", "warn");
   else if (room.paused) add("paused", "warn");
   if (room.mode === "off") add(depth ? "modeOffServing" : "modeOff", "plain");

@@ -1,5 +1,5 @@
-// The card that says what is on stage, or why nothing is. Its height is the same either way, so that what stands below
-// it keeps its place.
+// The card that shows the item on stage, or why there is none. Its height is always the same, so that nothing below it
+// moves.
 import { byId, el, setAttribute, setText, show } from "../lib/dom.js";
 import { featureName, inLine, stopwatch, tokens } from "../lib/format.js";
 import { t } from "../lib/messages.js";
@@ -24,20 +24,20 @@ export function drawStage({ room, items }, performer, now) {
   setText(title, item ? item.title : t("stage.free"));
   setText(
     detail,
-    item ? inLine(featureName(item.sourceFeature), tokens(item.tokens)) : whatIsNext(room, items, performer),
+    item ? inLine(featureName(item.sourceFeature), tokens(item.tokens)) : nextStep(room, items, performer),
   );
   drawClock(items, now);
 }
 
-/** What happens next, where that can be said. */
-function whatIsNext(room, items, performer) {
+/** The sentence about the next step on stage; empty if it is unknown. */
+function nextStep(room, items, performer) {
   const situation = situationOf(room, items);
   if (situation === "dark" && items.length) return t("stage.dark", { performer });
   if (situation === "open" && items.length) return t("stage.soon");
   return situation === "open" && room.accepting ? t("stage.empty") : "";
 }
 
-/** `now`: by the server's clock. */
+/** `now`: ms on the server's clock. */
 export function drawClock(items, now) {
   const card = byId("now");
   const item = onStage(items);

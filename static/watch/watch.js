@@ -1,4 +1,4 @@
-// The watch page: a viewer's own place first, then the stage and the queue. Renders what queue-client.js knows.
+// The watch page: a viewer's own place first, then the stage and the queue. Renders the state of queue-client.js.
 import { alertReader, markTab } from "../lib/attention.js";
 import { queueRow, updateQueueRow } from "../lib/cards.js";
 import { stopNote } from "../lib/connection-element.js";
@@ -27,7 +27,7 @@ const REFINE_MS = 30_000;
 const MONEY_POLL_MS = 3_000;
 const BEGAN_SLOT = "queue.began";
 const SEEN_SLOT = "queue.notices";
-/** The milestones: the position that a room's `notifyPositions` names them by, and whether an item is there. */
+/** The milestones: their position in a room's `notifyPositions`, and whether an item has reached them. */
 const MILESTONES = {
   "queue.item.third_position_notice": { named: 3, holds: (item) => item.position === 3 },
   "queue.item.next_up_notice": { named: 1, holds: isNext },
@@ -42,7 +42,7 @@ translate(document);
 setText(byId("performer"), performer);
 markTab(performer, null);
 
-/** The viewer's own items by id, whole, as the service last told them: those here and those that have ended. */
+/** The viewer's own items by id, with all fields, as last received: active and ended ones. */
 const own = new Map();
 const history = { items: [], total: 0, loaded: false };
 let notices = [];
@@ -51,7 +51,7 @@ let outlook = null;
 
 const isOwner = () => client.identity.role === "viewer" && client.identity.sub !== null;
 
-/** Own active items in queue order, the wait joined to what the room shows. */
+/** Own active items in queue order, with all fields and their waits. */
 function mine() {
   const waits = new Map(client.state.mine.map((entry) => [entry.itemId, entry]));
   return client.state.items
@@ -59,7 +59,7 @@ function mine() {
     .map((item) => ({ ...own.get(item.itemId), ...waits.get(item.itemId), ...item }));
 }
 
-// What the server tells
+// Events of the server
 
 const draw = oncePerFrame(() => {
   if (client.state.version === null) return;
@@ -91,7 +91,7 @@ client.addEventListener("connection", () => {
 });
 
 client.addEventListener("recovered", ({ detail: { before, after } }) => {
-  // What was missed is worth a word only if it is still true: a milestone reached meanwhile, not one passed.
+  // Of the missed milestones only those are noted that an item has not left again.
   const watched = after.room?.notifyPositions ?? [3, 1];
   for (const item of mine()) {
     const was = before.items.find(({ itemId }) => itemId === item.itemId);
@@ -123,7 +123,7 @@ function noticeText({ template, params, position, itemId }) {
   return first && first.itemId !== itemId ? `${params.title ?? ""}: ${text}` : text;
 }
 
-/** For a lock screen: "You’re next after “Jolene”, about 2:40"; empty while that cannot be said. */
+/** For a lock screen: "You’re next after “Jolene”, about 2:40"; empty while no time can be named. */
 function whenNext(item) {
   const current = onStage(client.state.items);
   const wait = waitFor(item);
@@ -131,7 +131,7 @@ function whenNext(item) {
   return t("notice.outlook", { title: current.title, time: stopwatch((wait.low + wait.high) / 2) });
 }
 
-/** A notice holds as long as its item waits where it says. */
+/** Whether a notice is still true: its item waits at the position that it names. */
 function holds({ template, itemId, position }) {
   const item = client.state.items.find((own) => own.itemId === itemId);
   if (item?.status !== "created") return false;
@@ -140,14 +140,14 @@ function holds({ template, itemId, position }) {
 
 const fetching = new Map();
 
-/** Reads an own item anew; one that has ended becomes the outcome on show, and is followed until its money rests. */
+/** Reads an own item again. An ended one becomes the shown outcome, and is read again until its payment is final. */
 async function learn(itemId) {
   if (!isOwner() || fetching.has(itemId)) {
     if (fetching.has(itemId)) fetching.set(itemId, true);
     return;
   }
   fetching.set(itemId, false);
-  // As it was when its end was heard of: the history may come meanwhile and know it already.
+  // Read before the request: the history may add the ended item meanwhile.
   const before = own.get(itemId);
   try {
     const item = await session.get(itemPath(itemId));
@@ -180,13 +180,13 @@ async function loadHistory() {
     history.items.push(...page.items.filter((item) => !known.has(item.itemId)));
     history.total = page.total;
     for (const item of page.items) {
-      // Of one that has ended and is still shown in line the end is about to be heard of: it is the outcome, then.
+      // The event of an ended item that is still in the queue has not arrived: `learn` will make it the outcome.
       if (isActive(item) || !here.has(item.itemId)) own.set(item.itemId, item);
       const moving = item.performerId === performer && !isActive(item) && isMoneyMoving(item);
       if (moving) setTimeout(() => learn(item.itemId), MONEY_POLL_MS);
     }
   } catch {
-    history.loaded = false; // asked for again on the next connection
+    history.loaded = false; // loaded again on the next connection
   }
   draw();
 }
@@ -232,12 +232,12 @@ function drawHero(items) {
           words: t("hero.wait", { wait: waitWords(item) }),
           clock: stands() ? "" : waitClock(waitFor(item), Date.now(), words),
         };
-    const told = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
+    const written = notices.map((notice) => ({ ...notice, text: noticeText(notice) }));
     placeHero(hero, item, {
       began: Math.max(beginning(item.itemId), item.position),
       standing: standing(item, queue, words),
       wait,
-      notices: told,
+      notices: written,
       live,
       cancel,
       push,
@@ -259,9 +259,9 @@ function drawHero(items) {
   }
 }
 
+/** Whether no wait can be estimated: all clocks stand, or the performer is away. */
 const stands = () => ["dark", "break"].includes(situationOf(client.state.room, client.state.items));
 
-/** Nobody can promise a time while all clocks stand or the performer is away. */
 function waitWords(item) {
   if (!stands()) return waitText(waitFor(item), words);
   return t(client.state.room.performerOnline ? "wait.standing" : "wait.dark", { performer });
@@ -269,7 +269,7 @@ function waitWords(item) {
 
 const waitFor = (item) => waitOf(item, client.state.items, client.now());
 
-/** A stage that overruns sends no word: while somebody looks, the wait is asked for anew now and then. */
+/** Reads the waits of own items again: an item on stage that overruns makes no event. */
 async function refine() {
   if (document.visibilityState !== "visible" || client.connection.status !== "live") return;
   for (const { itemId } of mine().filter((item) => item.status === "created")) {
@@ -309,7 +309,7 @@ async function cancel(item) {
   keepFocus();
 }
 
-/** The button that was pressed is gone with its request: the keyboard goes on at the card that tells the outcome. */
+/** Moves the focus from the button that has disappeared with its request to the card with the outcome. */
 function keepFocus() {
   setTimeout(() => {
     if (document.activeElement === document.body || !document.activeElement?.isConnected) byId("hero").focus();
@@ -351,7 +351,7 @@ function drawRequests(items) {
 
 byId("history-more").addEventListener("click", loadHistory);
 
-// What changed while away
+// Changes during a loss of connection
 
 function describeChanges(before, after) {
   const words = [];

@@ -1,6 +1,6 @@
-// Keeps the watch page for the next visit: it is one document, the same for every performer, so it can be there before
-// the network is asked, and the live socket is the only round trip left. A newer release is fetched meanwhile and shown
-// from the visit after. Nothing of a queue is kept here. Also shows the push notifications that viewers ask for.
+// The service worker of the watch page. It caches the page, which is one document for all performers, and answers from
+// the cache, so that only the live socket takes a round trip. A newer release is fetched in the background and shown at
+// the next visit. No data of a queue is cached. The worker also shows push notifications.
 const CACHE = "queue-watch";
 
 self.addEventListener("install", () => self.skipWaiting());
@@ -24,24 +24,24 @@ async function answer(event, key) {
   return kept;
 }
 
-// Push notifications: shows what the service says, and leads back to the page.
+// Push notifications
 
-// WebKit ends a subscription whose messages are not shown, whatever the reader is looking at.
+// WebKit ends a subscription if a message is not shown, even while the page is visible.
 const MAY_STAY_SILENT = !/AppleWebKit/.test(navigator.userAgent) || /Chrome\//.test(navigator.userAgent);
-/** A page that is covered has shown the same a moment ago. */
+/** Within this time a hidden page may have shown the same notification itself. */
 const SAME_MS = 20_000;
 
-self.addEventListener("push", (event) => event.waitUntil(tell(event.data.json())));
+self.addEventListener("push", (event) => event.waitUntil(notify(event.data.json())));
 
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
-  event.waitUntil(lead(event.notification.data.path));
+  event.waitUntil(openPage(event.notification.data.path));
 });
 
-async function tell({ title, body, tag, moment, performerId }) {
+async function notify({ title, body, tag, moment, performerId }) {
   const path = `/watch/${encodeURIComponent(performerId)}`;
-  const looked = (await windowsAt(path)).some((window) => window.visibilityState === "visible");
-  if (looked && MAY_STAY_SILENT) return;
+  const isVisible = (await windowsAt(path)).some((window) => window.visibilityState === "visible");
+  if (isVisible && MAY_STAY_SILENT) return;
   const [shown] = await self.registration.getNotifications({ tag });
   const isSame = shown?.data.moment === moment || (shown && Date.now() - shown.data.at < SAME_MS);
   const data = { path, moment, at: Date.now() };
@@ -49,7 +49,7 @@ async function tell({ title, body, tag, moment, performerId }) {
   await self.registration.showNotification(title, { body, tag, icon, data, renotify: !isSame });
 }
 
-async function lead(path) {
+async function openPage(path) {
   const [window] = await windowsAt(path);
   return window ? window.focus() : self.clients.openWindow(path);
 }
