@@ -4,7 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
@@ -61,28 +61,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 results.append(pool.apply(run, (path, tests)))
         if _is_wanted(client.MODULE, chosen):
             results.append(client.run())
-    return report(results)
+    return report(results, explained())
 
 
-def report(results: Sequence[Result]) -> int:
-    """Print a line a module; 1 if too many survive or one that nobody has explained."""
-    reasons = explained()
+def report(results: Sequence[Result], reasons: Mapping[str, str]) -> int:
+    """Print a line a module; 1 if too many survive, one survives unexplained, or a reason is given for none."""
     count = killed = 0
-    unexplained = []
+    complaints = []
     print(f"{'module':32} mutants killed survive explained")
     for result in results:
         names = [f"{result.module} {survivor}" for survivor in result.survivors]
         left = [name for name in names if name not in reasons]
-        unexplained += left
+        complaints += [f"not explained: {name}" for name in left]
+        given = [name for name in reasons if name.startswith(f"{result.module} ")]
+        complaints += [f"explained, but does not survive: {name}" for name in given if name not in names]
         count, killed = count + result.count, killed + result.count - len(names)
         print(
             f"{result.module!s:32} {result.count:7} {result.count - len(names):6} {len(names):7}"
             f" {len(names) - len(left):9}"
         )
     share = killed / count if count else 1.0
-    print(f"{killed} of {count} killed: {share:.1%}")
-    print(*(f"not explained: {name}" for name in unexplained), sep="\n")
-    return int(bool(unexplained) or share < WANTED_SHARE)
+    print(f"{killed} of {count} killed: {share:.1%}", *complaints, sep="\n")
+    return int(bool(complaints) or share < WANTED_SHARE)
 
 
 def _is_wanted(path: Path, chosen: argparse.Namespace) -> bool:

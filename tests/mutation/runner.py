@@ -1,7 +1,7 @@
 """Runs the tests of a module against each of its mutants, in processes forked after everything has been imported.
 
 A mutant within a function replaces the code of the imported function. One that takes effect at import (a constant, a
-class body, a default value) and one that survived so are tried once more by a process that imports the changed module.
+class body, a default value) is tried by a process that imports the changed module, and everything of ours with it.
 """
 
 import ast

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.mutation.__main__ import report
+from tests.mutation.runner import Result
+
 ROOT = Path(__file__).parents[2]
 
 PLANTED = """
@@ -61,3 +66,27 @@ def test_planted_mutants_are_killed_where_a_test_looks_and_survive_where_none_do
         "is_empty: count > 0 -> count >= 0",
         "is_empty: return count == 0 -> return None",
     ]
+
+
+@pytest.mark.parametrize(
+    ("survivors", "complaints"),
+    [
+        (["f: 1 -> 2"], []),
+        (["f: 1 -> 2", "f: 3 -> 4"], ["not explained: app/one.py f: 3 -> 4"]),
+        ([], ["explained, but does not survive: app/one.py f: 1 -> 2"]),
+    ],
+)
+def test_each_survivor_needs_its_reason_and_each_reason_its_survivor(
+    survivors: list[str], complaints: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = {"app/one.py f: 1 -> 2": "either is as good", "app/other.py f: 1 -> 2": "another module's"}
+    assert report([Result(Path("app/one.py"), 100, survivors)], reasons) == int(bool(complaints))
+    assert capsys.readouterr().out.splitlines()[3:] == complaints
+
+
+def test_too_many_survivors_are_too_many_though_each_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    survivors = [f"f: {number} -> {number + 1}" for number in range(6)]
+    reasons = {f"app/one.py {survivor}": "either is as good" for survivor in survivors}
+    assert report([Result(Path("app/one.py"), 100, survivors)], reasons) == 1
+    assert "94 of 100 killed: 94.0%" in capsys.readouterr().out
+    assert report([Result(Path("app/one.py"), 120, survivors)], reasons) == 0
