@@ -14,7 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ from _pytest.runner import runtestprotocol
 from sqlmodel import SQLModel
 
 from tests.mutation.mutants import Mutant, mutants
+
+Line = tuple[str, int]
+"""File and number."""
 
 KILLED, SURVIVED = 1, 0
 PYTEST_OPTIONS = (
@@ -48,73 +52,94 @@ class Result:
     survivors: list[str] = field(default_factory=list)
 
 
-def run(module: Path, tests: Sequence[str]) -> Result:
-    """Try every mutant of `module` on the tests that execute its lines. Raises RuntimeError if these fail unchanged."""
+def run(modules: Sequence[Path], tests: Sequence[str]) -> list[Result]:
+    """Try every mutant of `modules` on those tests that execute its lines; `tests` are arguments of pytest.
+
+    Raises RuntimeError if these tests fail without a mutant.
+    """
     with open(os.dup(1), "w", buffering=1) as shown, _quiet():
-        session = _Session(module, lambda line: print(line, file=shown))
+        session = _Session(modules, lambda line: print(line, file=shown))
         status = pytest.main(_arguments(tests), plugins=[session])
     if session.failed or status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise RuntimeError(f"the tests fail without a mutant: {session.failed or status}")
-    return session.result
+    return session.results
 
 
 class _Session:
     """A pytest plugin in place of the loop that runs tests: once to see which lines each executes, then for mutants."""
 
-    def __init__(self, module: Path, say: Callable[[str], None]) -> None:
-        self.module, self.say = module, say
-        self.result = Result(module)
+    def __init__(self, modules: Sequence[Path], say: Callable[[str], None]) -> None:
+        self.modules, self.say = modules, say
+        self.results: list[Result] = []
         self.failed = ""
-        self.lines: dict[pytest.Item, set[int]] = {}
+        self.lines: dict[pytest.Item, set[Line]] = {}
         self.seconds: dict[pytest.Item, float] = {}
+        self.functions: defaultdict[tuple[str, str], list[FunctionType]] = defaultdict(list)
+        """By file and qualified name."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = session.items
+        paths = {str(module.resolve()) for module in self.modules}
         for item in items:
             began = time.perf_counter()
-            with _recorded(self.module) as self.lines[item]:
+            with _recorded(paths) as self.lines[item]:
                 passed = _passes(item)
             self.seconds[item] = time.perf_counter() - began
             if not passed:
                 self.failed = item.nodeid
                 return True
-        path = str(self.module.resolve())
-        tree = ast.parse(self.module.read_text(), path)
+        for found in gc.get_objects():
+            if isinstance(found, FunctionType) and found.__code__.co_filename in paths:
+                self.functions[found.__code__.co_filename, found.__code__.co_qualname].append(found)
+        # The children's collector writes to none of these objects, so that their memory stays shared.
+        gc.freeze()
         # Unchanged code passes in a child, too: what fails there later is the mutant's doing.
+        module = self.modules[0]
+        unchanged = compile(module.read_text(), str(module.resolve()), "exec")
         for at_import in (False, True):
-            if self._is_killed("", at_import, compile(tree, path, "exec"), items):
+            if self._is_killed(module, "", at_import, unchanged, items):
                 self.failed = f"in a forked process ({'with' if at_import else 'without'} imports)"
                 return True
-        for mutant in mutants(tree):
-            self.result.count += 1
-            code = compile(ast.fix_missing_locations(tree), path, "exec")
-            if not self._is_killed(mutant.function, not mutant.function, code, self._touching(mutant)):
-                self.result.survivors.append(mutant.key)
-                self.say(f"  survives, line {mutant.lines[0]}: {mutant.key}")
+        self.results = [self._tried(module) for module in self.modules]
         return True
 
-    def _touching(self, mutant: Mutant) -> list[pytest.Item]:
+    def _tried(self, module: Path) -> Result:
+        self.say(str(module))
+        result = Result(module)
+        path = str(module.resolve())
+        tree = ast.parse(module.read_text(), path)
+        for mutant in mutants(tree):
+            result.count += 1
+            code = compile(ast.fix_missing_locations(tree), path, "exec")
+            if not self._is_killed(module, mutant.function, not mutant.function, code, self._touching(path, mutant)):
+                result.survivors.append(mutant.key)
+                self.say(f"  survives, line {mutant.lines[0]}: {mutant.key}")
+        return result
+
+    def _touching(self, path: str, mutant: Mutant) -> list[pytest.Item]:
         """The tests that execute the mutant, the fastest first. What takes effect at import, all execute."""
-        wanted = range(mutant.lines[0], mutant.lines[1] + 1)
-        touching = [item for item, lines in self.lines.items() if not mutant.function or lines.intersection(wanted)]
+        wanted = {(path, line) for line in range(mutant.lines[0], mutant.lines[1] + 1)}
+        touching = [item for item, lines in self.lines.items() if not mutant.function or lines & wanted]
         return sorted(touching, key=self.seconds.__getitem__)
 
-    def _is_killed(self, function: str, at_import: bool, code: CodeType, items: Sequence[pytest.Item]) -> bool:
+    def _is_killed(
+        self, module: Path, function: str, at_import: bool, code: CodeType, items: Sequence[pytest.Item]
+    ) -> bool:
         if not items:
             return False
         limit = SLOWEST_SECONDS + SLOWEST_FACTOR * sum(self.seconds[item] for item in items)
         if at_import:
-            return _in_a_child(lambda: _run_imported(self.module, code, items), limit)
-        return _in_a_child(lambda: _run_in_place(function, code, items), limit)
+            return _in_a_child(lambda: _run_imported(module, code, items), limit)
+        functions = self.functions[str(module.resolve()), function]
+        return _in_a_child(lambda: _run_in_place(functions, code, items), limit)
 
 
-def _run_in_place(function: str, code: CodeType, items: Sequence[pytest.Item]) -> int:
-    changed = {(new.co_filename, new.co_qualname, new.co_firstlineno): new for new in _functions_in(code)}
-    for found in gc.get_objects():
-        if isinstance(found, FunctionType) and found.__code__.co_qualname == function:
-            old = found.__code__
-            found.__code__ = changed.get((old.co_filename, old.co_qualname, old.co_firstlineno), old)
+def _run_in_place(functions: Sequence[FunctionType], code: CodeType, items: Sequence[pytest.Item]) -> int:
+    changed = {(new.co_qualname, new.co_firstlineno): new for new in _functions_in(code)}
+    for function in functions:
+        old = function.__code__
+        function.__code__ = changed.get((old.co_qualname, old.co_firstlineno), old)
     return SURVIVED if all(map(_passes, items)) else KILLED
 
 
@@ -129,7 +154,8 @@ def _run_imported(module: Path, code: CodeType, items: Sequence[pytest.Item]) ->
     name = ".".join(module.with_suffix("").parts)
     sys.meta_path.insert(0, _Changed(name, code))
     files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
-    status = pytest.main(_arguments(["-x", *files]))
+    options = ["--noconftest"] if items[0].config.getoption("noconftest") else []
+    status = pytest.main(_arguments(["-x", *options, *files]))
     return SURVIVED if status == pytest.ExitCode.OK else KILLED
 
 
@@ -175,16 +201,16 @@ def _passes(item: pytest.Item) -> bool:
 
 
 @contextmanager
-def _recorded(module: Path) -> Iterator[set[int]]:
-    """The lines of `module` that are executed meanwhile, in any thread."""
-    path, lines = str(module.resolve()), set[int]()
+def _recorded(paths: Collection[str]) -> Iterator[set[Line]]:
+    """The lines of these files that are executed meanwhile, in any thread."""
+    lines = set[Line]()
 
     def within(frame: FrameType, event: str, _: Any) -> Any:
-        lines.add(frame.f_lineno)
+        lines.add((frame.f_code.co_filename, frame.f_lineno))
         return within
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        return within(frame, event, argument) if frame.f_code.co_filename == path else None
+        return within(frame, event, argument) if frame.f_code.co_filename in paths else None
 
     before = sys.gettrace()
     threading.settrace(trace)
