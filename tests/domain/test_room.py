@@ -391,7 +391,9 @@ class TestRestartOfTheClocks:
             (-1800, 1800),  # before the clock was set back
             (-3600, 3600),
             (-3700, 3700),
-            (-3596.0, 3.0),  # by its time within the last seconds, as if it had been started since
+            (-3598, 5),  # by its time within the last seconds, as if it had been started since
+            (-3596.0, 3.0),
+            (-3593, 0),
         ],
     )
     def test_a_clock_set_back_has_counted_what_was_counted_before(self, began: float, used: float) -> None:
@@ -401,6 +403,7 @@ class TestRestartOfTheClocks:
         assert clock.restart(stopped_at, now, now - timedelta(seconds=5)) == Clock(used_seconds=used, since=now)
 
     def test_clocks_that_stand_already_are_left_alone(self) -> None:
+        assert Clock(used_seconds=3).restart(NOON, moment(10)) == Clock(used_seconds=3)
         stage, items = stage_of(1, ROPE)
         stage.start(items[0])
         stage.pause(items[0])

@@ -15,7 +15,7 @@ from tests.support import environment
 
 TESTS: dict[str, tuple[str, ...]] = {
     "app/domain/*.py": ("--noconftest", "tests/domain"),
-    "app/domain/activity.py": ("tests/store/test_activity.py", "tests/api/test_analytics.py"),
+    "app/domain/activity.py": ("tests/store/test_activity.py", "tests/api/test_figures.py"),
     "app/wallet/answers.py": ("tests/wallet/test_answers.py", "tests/wallet/test_client.py"),
     "app/wallet/outbox.py": ("tests/wallet/test_outbox.py",),
     "app/engine/writer.py": (

@@ -137,6 +137,70 @@ class Night:
         send(self.writer, do.Confirm(item_id=item.item_id, operation=done, receipt=receipt))
 
 
+STORED = {
+    # kind, number: value
+    ("created", 0): 90,
+    ("started", 0): 80,
+    ("finished", 0): 70,
+    ("abandoned", 0): 9,
+    ("refunded", 0): 14,
+    ("settled", 0): 65,
+    ("left_finished", 0): 60,
+    ("left_abandoned", 0): 25,
+    ("left_refunded", 0): 15,
+    ("settled_tokens", 0): 6500,
+    ("refunded_tokens", 0): 1400,
+    ("estimates", -1): 10,
+    ("estimate_error", -1): 0,
+    ("estimate_error_size", -1): 0,
+    ("estimates", 2): 30,
+    ("estimate_error", 2): -60_000,
+    ("estimate_error_size", 2): 120_000,
+    ("ranged", 2): 20,
+    ("inside", 2): 15,
+    ("wait", 242): 80,
+    ("service", 0): 70,
+}
+"""Rows as every release since the first that counted has left them in databases."""
+
+
+def test_figures_that_an_earlier_release_has_counted_are_still_reported(database: Database) -> None:
+    store = database.open()
+    Night(store).arrive()
+    count(store)
+    span = milliseconds(moment(6 * SPAN)) // activity.SPAN_MS
+    names = ("kind", "number", "value")
+    rows = [dict(zip(names, (*key, value), strict=True)) for key, value in STORED.items()]
+    with store.writing() as connection:
+        connection.execute(
+            text(f"INSERT INTO activity VALUES ({span}, 'wheel', :kind, :number, :value)"),
+            rows,
+        )
+    figures = counted(store, 6 * SPAN, 7 * SPAN)
+    assert figures["counts"] == {
+        "created": 90,
+        "started": 80,
+        "finished": 70,
+        "abandoned": 9,
+        "refunded": 14,
+        "settled": 65,
+    }
+    assert (figures["abandonRate"], figures["refundRate"]) == (0.25, 0.15)
+    assert figures["tokens"] == {"settled": 6500, "refunded": 1400}
+    assert figures["waitSeconds"] == {"p50": 60.385, "p90": 60.385}
+    assert figures["serviceSeconds"] == {"p50": 0.005, "p90": 0.005}
+    assert figures["estimateError"] == {"count": 40, "meanAbsoluteSeconds": 3, "biasSeconds": -1.5}
+    assert figures["estimateByAhead"][2] == {
+        "aheadFrom": 2,
+        "aheadTo": 3,
+        "count": 30,
+        "meanAbsoluteSeconds": 4,
+        "biasSeconds": -2,
+        "rangeRate": 2 / 3,
+        "insideRate": 3 / 4,
+    }
+
+
 @pytest.mark.parametrize("at_once", [7, 5000])
 def test_the_counted_log_comes_to_what_the_items_come_to(database: Database, at_once: int) -> None:
     store = database.open()
@@ -231,67 +295,3 @@ def test_a_log_that_has_hardly_been_counted_is_not_answered_from(database: Datab
 @pytest.mark.parametrize("at", [0, 1, 12, 499, 1000, 60_000, 3_599_999, 86_400_000])
 def test_a_duration_is_kept_to_one_per_cent_and_five_milliseconds(at: int) -> None:
     assert duration(bucket(at)) == pytest.approx(at, rel=0.01, abs=5.5 + 0.01 * at)
-
-
-STORED = {
-    # kind, number: value
-    ("created", 0): 90,
-    ("started", 0): 80,
-    ("finished", 0): 70,
-    ("abandoned", 0): 9,
-    ("refunded", 0): 14,
-    ("settled", 0): 65,
-    ("left_finished", 0): 60,
-    ("left_abandoned", 0): 25,
-    ("left_refunded", 0): 15,
-    ("settled_tokens", 0): 6500,
-    ("refunded_tokens", 0): 1400,
-    ("estimates", -1): 10,
-    ("estimate_error", -1): 0,
-    ("estimate_error_size", -1): 0,
-    ("estimates", 2): 30,
-    ("estimate_error", 2): -60_000,
-    ("estimate_error_size", 2): 120_000,
-    ("ranged", 2): 20,
-    ("inside", 2): 15,
-    ("wait", 242): 80,
-    ("service", 0): 70,
-}
-"""Rows as every release since the first that counted has left them in databases."""
-
-
-def test_figures_that_an_earlier_release_has_counted_are_still_reported(database: Database) -> None:
-    store = database.open()
-    Night(store).arrive()
-    count(store)
-    span = milliseconds(moment(6 * SPAN)) // activity.SPAN_MS
-    names = ("kind", "number", "value")
-    rows = [dict(zip(names, (*key, value), strict=True)) for key, value in STORED.items()]
-    with store.writing() as connection:
-        connection.execute(
-            text(f"INSERT INTO activity VALUES ({span}, 'wheel', :kind, :number, :value)"),
-            rows,
-        )
-    figures = counted(store, 6 * SPAN, 7 * SPAN)
-    assert figures["counts"] == {
-        "created": 90,
-        "started": 80,
-        "finished": 70,
-        "abandoned": 9,
-        "refunded": 14,
-        "settled": 65,
-    }
-    assert (figures["abandonRate"], figures["refundRate"]) == (0.25, 0.15)
-    assert figures["tokens"] == {"settled": 6500, "refunded": 1400}
-    assert figures["waitSeconds"] == {"p50": 60.385, "p90": 60.385}
-    assert figures["serviceSeconds"] == {"p50": 0.005, "p90": 0.005}
-    assert figures["estimateError"] == {"count": 40, "meanAbsoluteSeconds": 3, "biasSeconds": -1.5}
-    assert figures["estimateByAhead"][2] == {
-        "aheadFrom": 2,
-        "aheadTo": 3,
-        "count": 30,
-        "meanAbsoluteSeconds": 4,
-        "biasSeconds": -2,
-        "rangeRate": 2 / 3,
-        "insideRate": 3 / 4,
-    }
