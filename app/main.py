@@ -28,7 +28,7 @@ from app.api.items import Items
 from app.api.outlook import Outlook
 from app.api.push import Push
 from app.api.reports import Reports
-from app.api.responses import Refusals
+from app.api.responses import ErrorResponses
 from app.api.rooms import Rooms
 from app.api.timeline import Timeline
 from app.api.users import Users
@@ -229,7 +229,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         actions=actions,
         queries=queries,
         store=store,
-        watched_rooms=parts.live.audiences.everywhere,
+        all_audiences=parts.live.audiences.everywhere,
         disconnect=parts.live.disconnects.everywhere,
     )
     site = pages.current_site(reload=parts.base.settings.environment is Environment.DEVELOPMENT)
@@ -278,7 +278,7 @@ def _middleware(parts: Parts) -> list[Middleware]:
     errors = Middleware(
         ErrorMiddleware,
         observe=parts.base.metrics.request,
-        refuse=Refusals(parts.actions).response,
+        refuse=ErrorResponses(parts.actions).response,
         admit=parts.admission.request,
         tracer=parts.base.tracer,
     )

@@ -40,7 +40,7 @@ OPERATIONS_PATH = "/v1/admin/wallet-operations"
 log = logging.getLogger(__name__)
 
 
-class WatchedRoom(Protocol):
+class Audience(Protocol):
     """The sockets of one room, over all processes."""
 
     @property
@@ -59,11 +59,11 @@ class Admin:
     actions: Actions
     queries: Queries
     store: Store
-    watched_rooms: Callable[[], Awaitable[tuple[Sequence[WatchedRoom], int]]]
-    """The rooms that sockets watch, the most watched first, and of how many processes."""
-
+    all_audiences: Callable[[], Awaitable[tuple[Sequence[Audience], int]]]
+    """Returns the audience of every watched room, the most watched first, and the number of processes counted."""
     disconnect: Callable[[str | None, str | None], Awaitable[tuple[int, int]]]
-    """Ends the sockets and event streams of a `sub` or of a performer's room in all processes."""
+    """Ends the sockets and event streams of a `sub` or of a performer's room in all processes; returns the number that
+    this process has ended, and the number of processes that got the order."""
 
     async def disconnect_sockets(self, request: Request) -> Response:
         principal = await self.callers.principal(request)
@@ -105,8 +105,8 @@ class Admin:
         rights.may_administer(await self.callers.principal(request))
         limit, skip = paging_of(request)
         wanted = set(performer_ids_of(request))
-        everywhere, processes = await self.watched_rooms()
-        found = [room for room in everywhere if not wanted or room.performer_id in wanted]
+        audiences, processes = await self.all_audiences()
+        found = [room for room in audiences if not wanted or room.performer_id in wanted]
         page: admin_shapes.AudiencesPage = {
             "audiences": [
                 {

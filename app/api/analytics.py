@@ -1,7 +1,7 @@
-"""Figures over a span of time, for one performer or for all: intakes, endings and durations.
+"""Analytics of a span of time, for one performer or for all: intakes, endings and durations.
 
-A moment counts where it lies: an item that came before the span and ended in it counts as an end only. Pure arithmetic
-over what `store.activity` has read; reads nothing itself and changes nothing.
+Each moment of an item's life counts in the span in which it lies: an item that was created before the span and ended in
+it counts as ended only. Pure arithmetic over the values that `store.activity` has read.
 """
 
 from bisect import bisect_right
@@ -37,7 +37,7 @@ def report(total: Mapping[Key, int], start: datetime, end: datetime, performer_i
     by_place: defaultdict[int, Counter[str]] = defaultdict(Counter)
     features: Counter[str] = Counter()
     durations: defaultdict[str, defaultdict[str, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
-    """By kind and feature, how many items had each."""
+    """By kind and feature: the number of items with each duration in milliseconds."""
     overall: defaultdict[str, Counter[int]] = defaultdict(Counter)
     for (feature, kind, number), value in total.items():
         if kind in activity.DURATIONS:
@@ -90,7 +90,7 @@ def _feature(name: str, count: int, waits: Counter[int], services: Counter[int])
 
 
 def _percentiles(durations: Counter[int]) -> Percentiles:
-    """Of durations in milliseconds, of each of which there are so many: between two of them, in proportion."""
+    """The percentiles, in seconds, of durations in milliseconds with their counts; interpolated linearly."""
     if not durations:
         return {"p50": None, "p90": None}
     values = sorted(durations)
@@ -106,7 +106,7 @@ def _percentiles(durations: Counter[int]) -> Percentiles:
 
 
 def _estimate_error(counts: Mapping[str, int]) -> EstimateError:
-    """The error of the waits told on arrival: positive means longer than told."""
+    """The error of the waits quoted on arrival: positive means that the actual wait was longer."""
     count = counts[activity.ESTIMATES]
     if not count:
         return {"count": 0, "meanAbsoluteSeconds": None, "biasSeconds": None}
@@ -118,14 +118,14 @@ def _estimate_error(counts: Mapping[str, int]) -> EstimateError:
 
 
 def _by_ahead(ahead_from: int, ahead_to: int | None, counts: Mapping[str, int]) -> EstimateByAhead:
-    told, ranged = counts[activity.ESTIMATES], counts[activity.RANGED]
+    quoted, ranged = counts[activity.ESTIMATES], counts[activity.RANGED]
     error = _estimate_error(counts)
     return {
         "aheadFrom": ahead_from,
         "aheadTo": ahead_to,
-        "count": told,
+        "count": quoted,
         "meanAbsoluteSeconds": error["meanAbsoluteSeconds"],
         "biasSeconds": error["biasSeconds"],
-        "rangeRate": ranged / told if told else None,
+        "rangeRate": ranged / quoted if quoted else None,
         "insideRate": counts[activity.INSIDE] / ranged if ranged else None,
     }

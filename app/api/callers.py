@@ -1,4 +1,4 @@
-"""The caller of a request: its token checked, and kept in the request's scope for a refusal that shows an item."""
+"""Finds the caller of a request by its token, and keeps it in the request's scope for an error that shows an item."""
 
 from hmac import compare_digest
 
@@ -16,13 +16,13 @@ FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
 
 class Callers:
     def __init__(self, authenticator: Authenticator, *, public_rooms: bool, metrics_token: str | None = None) -> None:
-        """`metrics_token`: a bearer token that is accepted where operators look."""
+        """`metrics_token`: a bearer token that `check_operator` accepts."""
         self._authenticator = authenticator
         self._public_rooms = public_rooms
         self._metrics_token = metrics_token
 
     async def principal(self, request: Request) -> Principal:
-        """The caller, who must have a valid token. Raises Unauthorized, or Unavailable if keys cannot be had."""
+        """The caller, who must have a valid token. Raises Unauthorized, or Unavailable if its key cannot be fetched."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
@@ -31,7 +31,7 @@ class Callers:
         return principal
 
     async def viewer(self, request: Request) -> Principal | None:
-        """The caller who reads a room; None without a token, which public rooms allow."""
+        """The caller who reads a room; None for one without a token in public rooms. Raises as `principal`."""
         if self._public_rooms and "authorization" not in request.headers:
             return None
         return await self.principal(request)
@@ -49,6 +49,6 @@ class Callers:
 
 
 def known_principal(scope: Scope) -> Principal | None:
-    """The caller of a request, if its token has been checked already."""
+    """The caller of a request, if its token has been verified already."""
     principal: Principal | None = scope["state"].get("principal")
     return principal

@@ -1,4 +1,4 @@
-"""The endpoints by which the service tells about itself: its interfaces, and its figures for Prometheus."""
+"""The endpoints that describe the service: its API documents, and its metrics for Prometheus."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
@@ -14,20 +14,22 @@ from app.specs import asyncapi, openapi, typescript
 from app.wire.encoding import encode
 
 NO_HEADERS: Mapping[str, str] = {}
-OPEN = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
+TO_ANY_ORIGIN = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
 
 
 def routes(metrics: Metrics, callers: Callers) -> list[BaseRoute]:
-    async def figures(request: Request) -> Response:
+    async def scrape(request: Request) -> Response:
         await callers.check_operator(request)
         return Response(await metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return [
-        Route("/metrics", Endpoint(figures), methods=["GET"]),
+        Route("/metrics", Endpoint(scrape), methods=["GET"]),
         Route("/openapi.json", _answers(openapi.document), methods=["GET"]),
         Route("/asyncapi.json", _answers(asyncapi.document), methods=["GET"]),
-        # Beside the hand-written declarations of static/v1/, which import it: on another origin, too.
-        Route("/static/v1/protocol.d.ts", _answers(typescript.declarations, "text/plain", OPEN), methods=["GET"]),
+        # The hand-written declarations of static/v1/ import it from there, also for pages of other origins.
+        Route(
+            "/static/v1/protocol.d.ts", _answers(typescript.declarations, "text/plain", TO_ANY_ORIGIN), methods=["GET"]
+        ),
     ]
 
 
@@ -44,7 +46,7 @@ def _answers(
 
 @cache
 def made(document: Callable[[], object]) -> bytes:
-    """The document as JSON, or as the text that it is. Made when the service starts: it takes 0.1 to 0.2 s, in which
-    the first reader would hold up everybody, in a thread as well."""
+    """The document as bytes: a text as it is, anything else as JSON. Made when the service starts: it takes 0.1 to
+    0.2 s of CPU, which would delay all requests at that moment, even in a thread."""
     described = document()
     return described.encode() if isinstance(described, str) else encode(described)

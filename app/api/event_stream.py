@@ -1,9 +1,9 @@
 """The event log as it grows: live readers over HTTP (server-sent events), each from its own cursor in the database.
 
-A stream reads pages of the durable log and sends them on; what it has not sent it does not hold. Being woken is only a
-hint that there may be more: a slow poll finds what no hint was given for. So nothing is skipped, nothing is repeated,
-and a slow reader costs one page. A stream ends when its token does, when its reader takes nothing for long, and at once
-when the process stops; the reader comes back with the cursor of the last event it saw.
+A stream reads one page of the durable log, sends it, and reads the next from its cursor. A commit that this process
+makes, or hears of over the bus, wakes it; a slow poll finds any other. So no event is skipped or repeated, and a slow
+reader costs the memory of one page. A stream ends when its token expires, when its reader takes nothing for long, and
+at once when the process stops; the reader comes back with the cursor of the last event that it got.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from app.wire.shapes import logged_event
 PAGE = 100
 MOST_STREAMS = 200
 STREAMS_A_READER = 20
-"""Of one feature, performer, moderator or administrator: one that opens ever more keeps nobody else from theirs."""
+"""The streams of one feature, performer, moderator or administrator, so that none can use up MOST_STREAMS."""
 READS_AT_ONCE = 2
-"""Of the reader's threads, how many all streams together may keep busy."""
+"""The threads of the database readers that all streams together may keep busy."""
 
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 2.0
 SOON_SECONDS = 0.05
-"""The first of the pauses, which double up to the poll: on a shared database a commit that was hinted at is shown only
-once all older transactions have ended."""
+"""The first pause before another read; the pauses double up to POLL_SECONDS. On a shared database a commit's events can
+be read only once all older transactions have ended, which may be after the first read."""
 LAST_MOMENT_SECONDS = 0.5
 """Seconds that a reader has to take its last page when the process stops."""
 RETRY_MILLISECONDS = 2000
@@ -61,7 +61,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The part of the log that somebody reads; None does not narrow."""
+    """The part of the log that a reader gets; None does not narrow it."""
 
     performer_id: str | None
     source_feature: str | None
@@ -81,7 +81,7 @@ class EventLog:
         self._clock = clock
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._streams: dict[_Stream, asyncio.Task[Any]] = {}
-        """With the task that sends it, until its last byte has been taken."""
+        """Each stream with the task that sends it, until its last byte has been taken."""
         self._beginning: Counter[str | None] = Counter()
         """By reader, streams whose first page is being read."""
         self._stopping = False
@@ -91,7 +91,7 @@ class EventLog:
         return len(self._streams)
 
     def wake(self, events: Sequence[Event]) -> None:
-        """A hint that these have been committed."""
+        """Wake the streams that these events, just committed, belong to."""
         for stream in self._streams:
             if any(stream.selection.takes(event) for event in events):
                 stream.wake.set()
@@ -122,11 +122,11 @@ class EventLog:
         sub: str | None = None,
         abort: Abort | None = None,
     ) -> Response:
-        """The events after a cursor and those yet to come, until a moment. `sub`: who reads it. `abort` drops the
-        connection.
+        """The events after a cursor and the later ones as they come. `until`: the end of the stream. `sub`: its reader.
+        `abort` drops the connection.
 
-        Raises ValueError as `page` does, RateLimitExceeded when its reader has too many streams, and Unavailable when
-        all have or the process stops.
+        Raises ValueError as `page` does, RateLimitExceeded if the reader has too many streams, and Unavailable if there
+        are too many in all, or the process stops.
         """
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
@@ -163,7 +163,7 @@ class EventLog:
                 async with self._reads:
                     page, stream.after = await self._read(stream.selection, stream.after, self._pace.page)
         except Exception:
-            # On any failure, say of the database, the reader comes back and goes on from its last event.
+            # After any failure, perhaps of the database, the reader comes back and goes on from its last event.
             log.warning("a stream of the event log ended early", exc_info=True)
 
     def disconnect(self, sub: str | None, performer_id: str | None) -> int:
@@ -188,14 +188,14 @@ class EventLog:
 class _Stream:
     selection: Selection
     after: str | None
-    """Where the next page begins: behind all that has been looked at, perhaps further than the client has heard."""
+    """The cursor after which the next page begins: the last event that was read, of this selection or not."""
     until: datetime
     sub: str | None
     abort: Abort | None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def rest(self, seconds: float) -> bool:
-        """Whether a hint came within these seconds."""
+        """Wait until woken, for at most these seconds; returns whether it was woken."""
         try:
             async with asyncio.timeout(seconds):
                 await self.wake.wait()
@@ -223,8 +223,8 @@ class _StreamResponse(StreamingResponse):
         streams: "dict[_Stream, asyncio.Task[Any]]",
         stalled_seconds: float,
     ) -> None:
-        """It is one of `streams` while it is being sent."""
-        # Nothing on the way may keep events back until there are more of them.
+        """`streams` holds the stream while it is being sent."""
+        # No proxy on the way may buffer events until there are more of them.
         super().__init__(chunks, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         self._stream = stream
         self._chunks = chunks

@@ -49,7 +49,7 @@ class Events:
 
     async def _stream(self, request: Request, principal: Principal, selection: Selection) -> Response:
         abort = request.scope.get("extensions", {}).get(EXTENSION)
-        # A reader that comes back repeats its address; the header says how far it has got.
+        # A browser that comes back repeats the URL, `after` included; the header has the last event that it got.
         seen = request.headers.get("last-event-id")
         after = seen or request.query_params.get("after")
         try:

@@ -1,8 +1,8 @@
 """The guides: Markdown files of static/docs/guides/, rendered to pages at /docs/guides/NAME in their reader's language.
 
 The same files are read in the repository, so links between them are relative (`operate.md#backups`); here they are
-rewritten to the pages' own addresses. A translation, in a folder by its language, has the English guide's headings in
-their order, each at the English one's address, and `<!-- code -->` where its next program stands.
+rewritten to the pages' own addresses. A translation lies in a folder named after its language. It has the headings of
+the English guide in the same order, which get the same ids, and `<!-- code -->` in place of each of its programs.
 """
 
 import html
@@ -57,6 +57,7 @@ WORDS = {
 """The words of the page around a guide, by language."""
 
 CODE = "<!-- code -->"
+"""The place of the English guide's next program in a translation."""
 FENCED = re.compile(r"(?:^<!-- [^\n]* -->\n)?^```.*?^```$", re.MULTILINE | re.DOTALL)
 """A program with the comment above it that names it."""
 
@@ -69,7 +70,7 @@ class Guide:
 
     name: str
     language: str
-    """That it is written in: the reader's, or English where there is no translation."""
+    """The language of its text: the reader's, or English if there is no translation."""
     title: str
     body: str
     sections: tuple[tuple[str, str], ...]
@@ -103,7 +104,7 @@ def routes(site: CurrentSite) -> list[BaseRoute]:
 
 
 def text_of(name: str, language: str) -> tuple[str, str]:
-    """The Markdown of the guide of this name, and the language that it is in: `language` if there is a translation."""
+    """The Markdown of a guide, and the language of its text: `language`, or English if there is no translation."""
     original = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     translation = FOLDER / language / f"{name}.md"
     if language == ORIGINAL or not translation.exists():
@@ -127,9 +128,9 @@ def guide(name: str, language: str = ORIGINAL) -> Guide:
         id = next(ids)
         heading.attrSet("id", id)
         if heading.tag == "h1":
-            title = _text_of(inline)
+            title = _plain_text(inline)
         elif heading.tag == "h2":
-            sections.append((id, _text_of(inline)))
+            sections.append((id, _plain_text(inline)))
     for token in tokens:
         for child in token.children or ():
             if child.type == "link_open":
@@ -141,7 +142,7 @@ def guide(name: str, language: str = ORIGINAL) -> Guide:
 
 def _heading_ids(text: str) -> list[str]:
     tokens = MarkdownIt("commonmark").parse(text)
-    return [slug(_text_of(inline)) for heading, inline in pairwise(tokens) if heading.type == "heading_open"]
+    return [slug(_plain_text(inline)) for heading, inline in pairwise(tokens) if heading.type == "heading_open"]
 
 
 def slug(heading: str) -> str:
@@ -149,7 +150,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def _text_of(inline: Token) -> str:
+def _plain_text(inline: Token) -> str:
     return "".join(child.content for child in inline.children or ())
 
 
@@ -170,7 +171,7 @@ def _link_to(name: str, language: str, attributes: str = "") -> str:
 
 
 def _contents(shown: Guide | None, language: str) -> str:
-    """The navigation: every guide, and below the one that is shown its sections."""
+    """The navigation: all guides, with the sections of the one that is shown."""
     lines = []
     for name in ORDER:
         is_shown = shown is not None and name == shown.name

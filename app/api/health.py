@@ -27,9 +27,9 @@ class Health:
     callers: Callers
     queries: Queries
     can_write: Callable[[], bool]
-    """Whether the database has taken a heartbeat lately, and all else."""
+    """Whether the database has taken a heartbeat lately and its disk is not full."""
     dependencies: Mapping[str, Callable[[], bool]]
-    """By name: whether a dependency is well that the service can do without for a while."""
+    """The dependencies that the service can do without for a while, by name: whether each is well."""
 
     async def healthz(self, request: Request) -> Response:
         alive: shapes.HealthShape = {"status": "ok"}
@@ -41,14 +41,14 @@ class Health:
             async with asyncio.timeout(LONGEST_CHECK_SECONDS):
                 await self.queries.run(reading.epoch)
         except Exception:
-            # Without an answer of the database this process is not ready, for any reason.
+            # Whatever the failure is: without an answer of the database this process is not ready.
             checks["database"] = "unreachable"
         if checks["database"] == "ok" and not self.can_write():
             checks["database"] = "not writable"
         for name, is_well in self.dependencies.items():
             checks[name] = "ok" if is_well() else "degraded"
         body: shapes.ReadinessShape = {"status": _readiness(checks)}
-        # A probe needs the status alone; the rest says too much about the inside.
+        # A probe needs only the status; the checks tell a stranger too much about the service's inside.
         with suppress(QueueError):
             await self.callers.check_operator(request)
             body["checks"] = checks

@@ -35,7 +35,7 @@ class Items:
     store: Store
     clock: Callable[[], datetime]
     intakes: Counter[str]
-    """Counted into, by result: queued, replayed or the code of the refusal."""
+    """The number of intakes by result: queued, replayed, or the code of the error."""
 
     async def intake(self, request: Request) -> Response:
         principal = await self.callers.principal(request)

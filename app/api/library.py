@@ -1,8 +1,7 @@
-"""The modules that host sites load: one file each and as small as it gets without a build tool.
+"""Joins a module that host sites load, and all that it imports, in one small file, without a build tool.
 
-All the modules of one share a scope, each after those that it imports, so their names at top level must differ. What
-goes besides: functions that nobody calls, comments, indentation and the length of private names. Nothing is imported
-later.
+The joined modules share one scope, each after those that it imports, so their names at top level must differ. Functions
+that are never called, comments and indentation are left out; private names are shortened. `import()` is refused.
 """
 
 import re
@@ -72,8 +71,8 @@ def _in_order(name: str, read: Read, way: tuple[str, ...]) -> dict[str, str]:
 
 
 def _joined(name: str, source: str, exports: dict[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
-    """A module for the common scope, and its own name there of everything that it exports. An import is nothing, or
-    another name for what is there."""
+    """A module's text for the common scope, and the names there of its exports. An import is left out, or becomes a
+    constant if it gives the value another name."""
     if nested := _NESTED_TEMPLATE.search(source):
         raise LinkError(f"{name}: cannot make a template in a template smaller: {nested[0]!r}")
     text, own = exported(source)
@@ -102,7 +101,7 @@ def _without_unused(text: str, wanted: set[str]) -> str:
 
     def kept(match: re.Match[str]) -> str:
         name = match["name"] or match["arrow"]
-        # One that ends in the middle of a template was not read to its end.
+        # An odd number of backticks: the match ends inside a template, before the function's end.
         is_used = name in wanted or len(re.findall(rf"\b{name}\b", text)) > 1 or match[0].count("`") % 2
         return match[0] if is_used else ""
 

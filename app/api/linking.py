@@ -1,7 +1,7 @@
-"""Several ES modules as one: a page loads one file, assembled without a build tool.
+"""Joins a page's ES modules in one, without a build tool, so that the page loads one file.
 
 Every module becomes a function that returns its exports and runs once, when it is first used; `import` becomes a call.
-There are no circles, and no `await` at top level but in the entry.
+Modules that import each other in a circle are refused; only the entry may have `await` at top level.
 """
 
 import re
@@ -36,7 +36,7 @@ def link(entry: str, read: Read) -> str:
     _collect(entry, source, read, modules, (entry,))
     functions = "".join(f"{_quoted(name)}() {{\n{body}}},\n" for name, body in modules.items())
     prelude = f"{_PRELUDE}{functions}}};\n" if functions else ""
-    # In a block: its names are nobody else's, and it may await.
+    # In a block, which keeps its names apart, and in which, unlike in a function, it may await.
     return f"{prelude}{{\n{checked(entry, stripped(_uses(entry, source)))}}}\n"
 
 
@@ -48,7 +48,7 @@ def _collect(name: str, source: str, read: Read, bodies: dict[str, str], way: tu
         if path in bodies or path in way:
             continue
         source_there = read_module(path, read)
-        # Before its own imports, so that a circle through a later import ends; order does not matter, each runs on use.
+        # Before its own imports, so that a circle through `import()` ends. The order does not matter: each runs on use.
         bodies[path] = _body(path, source_there)
         _collect(path, source_there, read, bodies, (*way, path) if path in now else (path,))
 

@@ -1,7 +1,7 @@
 """The module syntax that static/ is written in, and what a linker needs to know of a module.
 
-Statements begin a line, paths are relative and in double quotes; no exported `let`. Whatever else a linker meets it
-refuses.
+Statements begin a line, paths are relative and in double quotes; no exported `let`. A linker refuses any other import
+or export.
 """
 
 import posixpath
@@ -39,7 +39,7 @@ def read_module(name: str, read: Read) -> str:
 
 @lru_cache(maxsize=512)
 def imports_of(name: str, source: str) -> tuple[frozenset[str], frozenset[str]]:
-    """The paths that a module imports at once, and those it imports later."""
+    """The paths that a module imports at once, and those that it imports later, by `import()`."""
 
     def found(pattern: re.Pattern[str]) -> frozenset[str]:
         return frozenset(resolved(name, match["path"]) for match in pattern.finditer(source))
@@ -50,8 +50,8 @@ def imports_of(name: str, source: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def exported(source: str) -> tuple[str, dict[str, str]]:
-    """The source without the word `export`, and its own name of everything that it exports. The default is `$default`;
-    what it passes on from another module it imports by name."""
+    """The source without `export`, and the local name of each of its exports. The default export is `$default`; a value
+    of another module that it only passes on becomes an import, named with PASSED_ON."""
     exports: dict[str, str] = {}
 
     def declared(match: re.Match[str]) -> str:
@@ -81,14 +81,14 @@ def exported(source: str) -> tuple[str, dict[str, str]]:
 
 
 def imported(clause: str) -> list[tuple[str, str]]:
-    """The clause of an import as pairs: the name in the other module, the name here. Not of `* as name`."""
+    """The clause of an import as pairs: the name in the other module, the name here. Does not read `* as name`."""
     default, _, names = clause.partition("{")
     own = default.strip(" ,")
     return [("default", own)] * bool(own) + pairs(names, word=" as ")
 
 
 def checked(name: str, text: str) -> str:
-    """The text, in which every import and export has been read. Raises LinkError if one is left."""
+    """The text. Raises LinkError if it still has an import or an export, which no pattern has matched."""
     if left := _LEFT_OVER.search(text):
         raise LinkError(f"{name}: cannot read {left[0]!r}")
     return text

@@ -1,4 +1,4 @@
-"""The wait of a new request, and how good such estimates have been lately: for anybody who may watch a room."""
+"""The estimated wait of a new item, and the recent accuracy of such estimates, for anybody who may watch the room."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +25,7 @@ LEAST_ITEMS = 10
 """With fewer, a share of them says little."""
 MOST_ITEMS = 100
 SHARE = 0.9
+"""The share of the waits that `withinSeconds` covers."""
 KEPT = timedelta(minutes=1)
 KEPT_ROOMS = 1_000
 
@@ -87,7 +88,7 @@ class Outlook:
 
 
 def accuracy(errors: list[float], since: datetime) -> EstimateAccuracy | None:
-    """None: there are too few."""
+    """The accuracy of estimates by their errors in seconds; None if there are fewer than LEAST_ITEMS."""
     if len(errors) < LEAST_ITEMS:
         return None
     sizes = sorted(abs(error) for error in errors)

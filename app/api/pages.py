@@ -1,4 +1,4 @@
-"""The pages and the files of static/, under a strict Content-Security-Policy. Their content comes over the API."""
+"""The pages and the files of static/, under a strict Content-Security-Policy. The pages get their data over the API."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -31,16 +31,17 @@ PAGES = {
 }
 
 FRAMED = frozenset({"watch/watch.html", "overlay/overlay.html"})
-"""Pages that any site may show in a frame. In a foreign frame a click on any other could mean another thing."""
+"""Pages that any site may show in a frame. On any other page a foreign site could steer a person's clicks."""
 
 FRAMED_BY_SITES = frozenset({"panel/panel.html"})
 """Pages that the origins of ALLOWED_ORIGINS may show in a frame: they embed the panel and renew its token."""
 
 NOT_FOUND = "home/not-found.html"
 NO_PAGES = ("/v1/", "/static/", "/sandbox/")
+"""Paths below these are for programs: a browser, too, gets a problem document for one that does not exist."""
 
 WORKERS = {"watch/worker.js": "/watch/"}
-"""Service workers, each with the addresses that it may answer for."""
+"""Service workers, each with its scope: the addresses that it may answer for."""
 
 MANIFEST_PATH = "/watch/{performerId}/manifest.webmanifest"
 ICONS = (("icon-192", 192, "any"), ("icon-512", 512, "any"), ("maskable-512", 512, "maskable"))
@@ -48,7 +49,7 @@ ICONS = (("icon-192", 192, "any"), ("icon-512", 512, "any"), ("maskable-512", 51
 ALWAYS_ASK = "no-cache"
 FOR_EVER = "public, max-age=31536000, immutable"
 FOR_HOST_SITES = "public, max-age=600, stale-while-revalidate=604800"
-"""A host site's page has the module at once from its cache, which renews it meanwhile."""
+"""A browser uses the module of its cache at once, and renews that in the background."""
 
 _HASHED = re.compile(rf"([0-9a-f]{{{HASH_LENGTH}}})/(.+)")
 _OWN_ONLY = "script-src 'self'; style-src 'self'"
@@ -62,12 +63,12 @@ CurrentSite = Callable[[], Site]
 
 
 def current_site(*, reload: bool) -> CurrentSite:
-    """Gives the site: read now and once, or with `reload` again whenever a file of it has changed."""
+    """A function that returns the site, which is read now; with `reload` it is read again after a file has changed."""
 
     def site() -> Site:
         return site_of(_newest_change() if reload else 0)
 
-    # To compress every file takes a second, in which the first reader of a page would hold up everybody.
+    # Now: to compress every file takes a second of CPU, which at the first request would delay all others.
     site()
     return site
 
@@ -100,7 +101,7 @@ def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
 
 
 class _MissingPage(Route):
-    """Matches requests of a person's browser for a page that does not exist. Programs get a problem document."""
+    """Matches a browser's requests for a page that does not exist. Programs get a problem document."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"].startswith(NO_PAGES):
@@ -113,7 +114,7 @@ class _MissingPage(Route):
 def page_response(
     request: Request, site: Site, name: str, origins: Sequence[str] = (), *, status: int = 200
 ) -> Response:
-    """A page in its reader's language."""
+    """The response with a page in its reader's language."""
     response = respond(
         request, site.pages[name, asked_language(request, site)], ALWAYS_ASK, status, framing=_framing(name, origins)
     )
@@ -130,8 +131,8 @@ def asked_language(request: Request, site: Site) -> str:
 def respond(
     request: Request, content: Content, cache_control: str, status: int = 200, *, framing: str = "'none'"
 ) -> Response:
-    """The content, compressed where the client takes that; 304 without it where the client has it. `framing`: who may
-    show it in a frame."""
+    """The response with a content, compressed if the client takes that; a 304 if the client has it already. `framing`:
+    the sources that may show it in a frame (CSP `frame-ancestors`)."""
     headers = {
         "content-security-policy": _POLICY.format(own=content.policy or _OWN_ONLY, framing=framing),
         "referrer-policy": "no-referrer",
@@ -162,7 +163,7 @@ def _file_response(request: Request, site: Site) -> Response:
     hashed = _HASHED.fullmatch(path)
     name = hashed[2] if hashed else path
     content = site.files.get(name)
-    # An address of another release is none of this one's: two releases never meet in a page.
+    # An address with another release's hash is not found, so that no page gets files of two releases.
     if content is None or (hashed and hashed[1] != content.tag):
         raise HTTPException(404)
     for_host_sites = name.removeprefix("v1/") in MODULES
@@ -209,7 +210,7 @@ def _takes(request: Request, coding: str) -> bool:
 
 @lru_cache(maxsize=1)
 def site_of(change: int) -> Site:
-    """The site as its files are since `change`, in nanoseconds; read once for all applications of the process."""
+    """The site; read once for all applications of the process, and again for a later `change` of its files."""
     return Site(STATIC)
 
 

@@ -21,7 +21,7 @@ def performer_id_of(request: Request) -> str:
 
 
 def performer_ids_of(request: Request) -> list[str]:
-    """The performers that a query is limited to; none if it is not."""
+    """The performers that a query names; an empty list if it names none."""
     performer_ids = request.query_params.getlist("performerId")
     if len(performer_ids) > MOST_PERFORMERS:
         raise bad_parameter("performerId", f"may be there at most {MOST_PERFORMERS} times")
@@ -46,7 +46,7 @@ def source_feature_of(request: Request) -> str | None:
 
 
 def wants_stream(request: Request) -> bool:
-    """Whether the caller asks for events as they come, by name: */* is no wish for a stream."""
+    """Whether the caller asks for a stream: by the name of its media type, for which `*/*` does not stand."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in request.headers.get("accept", "").split(",")]
     return EVENT_STREAM in kinds and request.method == "GET"
 
@@ -84,7 +84,7 @@ def instant_of(request: Request, name: str) -> datetime | None:
 
 
 def span_of(request: Request, now: datetime) -> tuple[datetime, datetime]:
-    """`from` and `to`: by default the last day."""
+    """The parameters `from` and `to`. By default `to` is now, and `from` a day before `to`."""
     end = instant_of(request, "to") or now
     start = instant_of(request, "from") or end - DEFAULT_SPAN
     if not start < end <= start + LONGEST_SPAN:

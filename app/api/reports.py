@@ -1,4 +1,4 @@
-"""Analytics over HTTP: the figures of a span of time, for one room or for all."""
+"""Analytics of a span of time over HTTP, for one room or for all."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Responses: JSON, the outcome of a command, and refusals with the item that they are about."""
+"""Responses: JSON, the outcome of a command, and errors with the item that they are about."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,19 +25,19 @@ def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] |
 def outcome_response(
     outcome: Outcome, epoch: str, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The item that a command was about as it is after it; the room if it was about no item."""
+    """The response to a command: its item as it is afterwards, or the room if it was about no item."""
     if outcome.item is None:
         return json_response(shapes.room_shape(outcome.room, epoch), status=status)
     item = shapes.whole_item(outcome.item, outcome.position)
     return json_response(item, status=status, headers={**(headers or {}), **(REPLAYED if outcome.replayed else {})})
 
 
-class Refusals:
-    """Responses to a QueueError."""
+class ErrorResponses:
+    """Responses to requests that a QueueError has ended."""
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
 
     async def response(self, scope: Scope, refusal: QueueError) -> Response:
-        """A problem document, with the item that the refusal is about where the caller may see that."""
+        """A problem document, with the item that the refusal is about if the caller may see it."""
         return problem_response(refusal, await self._actions.item_of(known_principal(scope), refusal))

@@ -43,7 +43,8 @@ class Rooms:
         return json_response(queue)
 
     async def _earlier_queue(self, request: Request) -> Response:
-        """From the log, and with its rights: a feature is shown its own items only, in their true places."""
+        """The room at an earlier version, with the rights of the event log: a feature gets only its own items, at their
+        positions in the whole queue."""
         principal = await self.callers.principal(request)
         performer_id = performer_id_of(request)
         _, feature = rights.events_scope(principal, performer_id)

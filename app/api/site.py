@@ -1,8 +1,8 @@
 """The pages and files of static/, made ready to be sent: assembled, hashed and compressed once.
 
 A page is one document: its modules, styles and messages are inside, so it is live one round trip after it has come, and
-two releases never meet in it. Its inline scripts and styles are allowed by their hashes in its Content-Security-Policy.
-A file is served at its own address, where a client asks whether it has changed, and at /static/HASH/NAME, which never
+it never has parts of two releases. Its Content-Security-Policy allows its inline scripts and styles by their hashes. A
+file is served at its own address, where a client asks whether it has changed, and at /static/HASH/NAME, where it never
 changes. The two modules that host sites load are each one file as well.
 """
 
@@ -22,7 +22,7 @@ from app.api.linking import link
 from app.api.module_syntax import stripped
 
 MODULES = ("queue-client.js", "position-element.js")
-"""The files that host sites load, at /static/NAME and, as a promise, at /static/v1/NAME."""
+"""The files that host sites load: at /static/NAME, and at /static/v1/NAME, where their interface stays."""
 
 HASH_LENGTH = 16
 LEAST_COMPRESSED = 300
@@ -51,7 +51,7 @@ _ADDRESS = re.compile(r'(?<=["(])/static/([\w./-]+)(?<!\.js)(?=[")])')
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Bytes ready to be sent, compressed as well where that makes them fewer."""
+    """Bytes ready to be sent, of a text also in compressed form."""
 
     body: bytes
     type: str
@@ -113,7 +113,7 @@ class Site:
             return catalogue if path == "lib/catalogue.js" else self._text(path)
 
         def script(kind: str, source: str) -> str:
-            # The same text to JavaScript, in strings and templates; to HTML it would be the end of the script.
+            # To JavaScript it is the same in strings and templates; to HTML it would be the end of the script.
             text = "\n" + self._with_addresses(source.replace("</script", "<\\/script"))
             scripts.append(_digest(text))
             return f"<script{kind}>{text}</script>"
@@ -143,7 +143,7 @@ class Site:
 
 
 def _catalogue(parts: list[str], language: str) -> str:
-    """A module that joins the messages a page names: `core`, `watch`; `shared` holds those of several pages."""
+    """A module that joins the messages a page names, as `core` and `watch`; `shared` are those of several pages."""
     names = [
         f"../messages/{language}.js" if part == "shared" else f"../messages/{language}-{part}.js" for part in parts
     ]
@@ -153,7 +153,7 @@ def _catalogue(parts: list[str], language: str) -> str:
 
 
 def language_of(accepted: str, wanted: str | None, languages: list[str]) -> str:
-    """The language to serve: the one asked for by name, else the first of an Accept-Language header that there is."""
+    """The language to serve: `wanted`, or without it the first of an Accept-Language header; else English."""
     asked = [wanted] if wanted else [tag for tag, _ in sorted(_weighed(accepted), key=lambda pair: -pair[1])]
     known = (tag.strip().lower().split("-")[0] for tag in asked)
     return next((language for language in known if language in languages), "en")

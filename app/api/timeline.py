@@ -1,4 +1,4 @@
-"""A room's timeline over HTTP: the events of a span with actor, reason, told wait and moved tokens."""
+"""A room's timeline over HTTP: the events of a span with actor, reason, quoted wait and moved tokens."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class Webhooks:
         return Response(status_code=204)
 
     async def webhooks(self, request: Request) -> Response:
-        """A feature's own; for an administrator everybody's, or those of the feature that the query names."""
+        """A feature's own endpoints; for an administrator everybody's, or those of the feature that the query names."""
         principal = await self.callers.principal(request)
         owner = rights.webhook_owner(principal, source_feature_of(request), everybody=True)
         listing: shapes.WebhooksShape = {
