@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Origins:
+    """The origins whose pages may connect; logs the refused ones."""
+
     def __init__(self, allowed: Sequence[str] = (), *, clock: Callable[[], float] = time.monotonic) -> None:
         """`allowed`: origins exactly as a browser sends them."""
         self._allowed = frozenset(allowed)

@@ -141,6 +141,7 @@ class Window:
         return now, 0.0
 
     def give_back(self, user_id: str, at: float) -> None:
+        """Uncount the intake that was counted at this time."""
         times = self._users.get(user_id, [])
         if at in times:
             times.remove(at)

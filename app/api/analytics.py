@@ -33,6 +33,7 @@ def total_of(lives: Iterable[Life], start: datetime, end: datetime) -> Counter[K
 
 
 def report(total: Mapping[Key, int], start: datetime, end: datetime, performer_id: str | None) -> Analytics:
+    """The analytics from `start` to `end`, made of the numbers in `total`. `performer_id`: None for all performers."""
     counts: Counter[str] = Counter()
     by_place: defaultdict[int, Counter[str]] = defaultdict(Counter)
     features: Counter[str] = Counter()

@@ -67,6 +67,7 @@ class Selection:
     source_feature: str | None
 
     def takes(self, event: Event) -> bool:
+        """Whether an event is in this part of the log."""
         return self.performer_id in (None, event.performer_id) and (
             self.source_feature is None or (event.item is not None and event.item.source_feature == self.source_feature)
         )

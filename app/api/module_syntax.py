@@ -31,6 +31,7 @@ class LinkError(ValueError):
 
 
 def read_module(name: str, read: Read) -> str:
+    """The source of a module. Raises LinkError if there is none."""
     source = read(name)
     if source is None:
         raise LinkError(f"there is no module {name}")

@@ -59,11 +59,13 @@ def search_words_of(request: Request) -> str:
 
 
 def paging_of(request: Request) -> tuple[int, int]:
+    """The parameters `limit` and `skip`."""
     limit = whole_number(request, "limit", DEFAULT_LIMIT, 1, LARGEST_LIMIT)
     return limit, whole_number(request, "skip", 0, 0, DEEPEST_SKIP)
 
 
 def whole_number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """A parameter that is an integer from `least` to `most`; `default` if it is not there."""
     text = request.query_params.get(name)
     if text is None:
         return default
@@ -73,6 +75,7 @@ def whole_number(request: Request, name: str, default: int, least: int, most: in
 
 
 def instant_of(request: Request, name: str) -> datetime | None:
+    """A parameter that is a time, in UTC unless it names an offset; None if it is not there."""
     text = request.query_params.get(name)
     if text is None:
         return None

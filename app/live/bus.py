@@ -114,6 +114,7 @@ class Bus:
         await self._change(performer_id, subscribe=True)
 
     async def unwatch(self, performer_id: str) -> None:
+        """Receive a room's events no longer."""
         self._watched.discard(performer_id)
         await self._change(performer_id, subscribe=False)
 

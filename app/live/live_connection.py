@@ -67,6 +67,8 @@ class SocketContext:
 
 
 class LiveConnection:
+    """The socket of one client in one room."""
+
     def __init__(
         self, shared: SocketContext, websocket: WebSocket, connection: QueueSocketProtocol, performer_id: str
     ) -> None:

@@ -31,6 +31,8 @@ CORRECTIONS_AT_ONCE = 200
 
 
 class Presence:
+    """The panels that are connected to this process, by performer, and their leases."""
+
     def __init__(
         self,
         lanes: Lanes,

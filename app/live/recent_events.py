@@ -18,6 +18,7 @@ class RecentEvents:
         self._events.extend(events)
 
     def last(self, count: int) -> list[Event]:
+        """The latest `count` events, the oldest first."""
         return [self._events[at] for at in range(-count, 0)]
 
     def reach_back_to(self, version: int) -> bool:
@@ -37,4 +38,5 @@ class RecentEvents:
 
     @property
     def are_many(self) -> bool:
+        """Whether there are more than `kept`."""
         return len(self._events) > self.kept

@@ -19,6 +19,7 @@ def visible(events: Sequence[Event], view: View) -> list[Event]:
 
 
 def as_frame(payload: bytes, *, deflates: bool) -> bytes:
+    """A JSON payload as a text frame, compressed or not."""
     return compressed_frame(deflated(payload)) if deflates else text_frame(payload)
 
 

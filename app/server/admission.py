@@ -55,6 +55,8 @@ class Cause(StrEnum):
 
 
 class Connection(Protocol):
+    """An open TCP connection, of HTTP or a WebSocket."""
+
     def abort(self) -> None:
         """End the connection at once, without a response or a close frame."""
 

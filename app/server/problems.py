@@ -29,6 +29,7 @@ def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def problem_response(error: QueueError, item: WholeItem | None = None) -> Response:
+    """The response to an error, with its headers. `item`: the one that the error is about, as its caller may see it."""
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)

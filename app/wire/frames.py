@@ -203,6 +203,7 @@ def position(room: Room, item: Item, waits: Waits, version: int) -> bytes:
 
 
 def notice(room: Room, item: Item, milestone: int, waits: Waits) -> bytes:
+    """The owner's frame that says that an item has reached a milestone: one of the room's `notify_positions`."""
     shape = position_shape(room, item, waits)
     # The next to be served is at position 2 while somebody is on stage.
     place = max(milestone, shape["position"]) if milestone == NEXT_UP else milestone

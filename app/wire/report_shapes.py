@@ -26,6 +26,8 @@ class Tokens(TypedDict):
 
 
 class EstimateError(TypedDict):
+    """The error of the waits quoted on arrival; a positive bias means that the actual waits were longer."""
+
     count: int
     meanAbsoluteSeconds: float | None
     biasSeconds: float | None

@@ -218,6 +218,7 @@ class SettingsRequest(Request):
         return given
 
     def body(self) -> dict[str, Any]:
+        """The settings that are given, as a JSON value."""
         return self.model_dump(mode="json", exclude=set(self.envelope), exclude_unset=True)
 
 

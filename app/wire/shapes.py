@@ -362,6 +362,7 @@ class Problem(TypedDict):
 
 
 def problem(error: QueueError, item: WholeItem | None = None) -> Problem:
+    """An error as a problem document. `item`: the one that the error is about, as the caller may see it."""
     document: Problem = {
         "type": f"urn:performance-queue:{error.code.lower().replace('_', '-')}",
         "title": error.title,
