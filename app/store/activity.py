@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Connection, Select, case, func, select, type_coerce
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.activity import (
     CONFIRMING_EVENTS,
@@ -28,6 +27,8 @@ from app.domain.activity import (
 )
 from app.domain.event import EventName
 from app.store import event_log, reading, records
+from app.store.engines import upsert
+from app.store.facts import fact
 from app.store.tables import EVENTS, ITEMS, META, ActivityRow, ActivitySpanRow, moment, table_of
 
 ACTIVITY = table_of(ActivityRow)
@@ -60,7 +61,7 @@ class Batch:
 
 
 def _counted(connection: Connection) -> str | None:
-    return connection.execute(select(META.c.value).where(META.c.name == CURSOR)).scalar_one_or_none()
+    return fact(connection, CURSOR)
 
 
 def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch | None:
@@ -82,9 +83,8 @@ def next_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> Batch |
 
 def add(connection: Connection, batch: Batch) -> bool:
     """Add a batch to the stored counts; returns False, and adds nothing, if it has been counted already."""
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     if batch.after is None:
-        first = upsert(META).values(name=CURSOR, value=batch.through).on_conflict_do_nothing()
+        first = upsert(connection, META).values(name=CURSOR, value=batch.through).on_conflict_do_nothing()
         moved = connection.execute(first.returning(META.c.name)).first()
     else:
         this = (META.c.name == CURSOR) & (META.c.value == batch.after)
@@ -93,7 +93,7 @@ def add(connection: Connection, batch: Batch) -> bool:
     if moved is None:
         return False
     if batch.amounts:
-        added = upsert(ACTIVITY)
+        added = upsert(connection, ACTIVITY)
         added = added.on_conflict_do_update(
             index_elements=list(ACTIVITY.primary_key), set_={"value": ACTIVITY.c.value + added.excluded.value}
         )
@@ -102,7 +102,7 @@ def add(connection: Connection, batch: Batch) -> bool:
             added, [dict(zip(names, key, strict=True), value=value) for key, value in sorted(batch.amounts.items())]
         )
     if batch.spans:
-        begun = upsert(SPANS).on_conflict_do_nothing()
+        begun = upsert(connection, SPANS).on_conflict_do_nothing()
         connection.execute(begun, [{"span": span, "cursor": cursor} for span, cursor in sorted(batch.spans.items())])
     return True
 

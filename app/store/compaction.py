@@ -6,13 +6,14 @@ continues. At the end the index that only the earlier layout needed is dropped.
 
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, text, update
+from sqlalchemy import Connection, Engine, bindparam, delete, select, text, update
 
 from app.domain.event import Event, EventName
 from app.domain.item import Item
 from app.store import compact, records
 from app.store.event_log import EVENT_ROWS
-from app.store.tables import ANSWERS, EVENTS, ITEMS, META
+from app.store.facts import fact, set_fact
+from app.store.tables import ANSWERS, EVENTS, ITEMS
 
 EVENTS_AT_ONCE = 100
 PROGRESS = "compacted_through"
@@ -34,17 +35,18 @@ _FINGERPRINT = update(ITEMS).where(ITEMS.c.item_id == bindparam("key")).values(f
 
 
 def is_done(connection: Connection) -> bool:
-    return connection.execute(_PROGRESS).scalar_one_or_none() == DONE
+    return fact(connection, PROGRESS) == DONE
 
 
 def mark_done(connection: Connection) -> None:
     """Record that compaction is complete, after `finish`."""
-    _set_progress(connection, DONE)
+    set_fact(connection, PROGRESS, DONE)
 
 
 def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool:
     """Examine and rewrite the next events of the log; returns whether there are more."""
-    progress = _progress(connection)
+    # A second process waits here until this one has committed its batch.
+    progress = fact(connection, PROGRESS, lock=True) or "0"
     if progress == DONE:
         return False
     rows = connection.execute(_BATCH, {"after": int(progress), "at_most": at_most}).mappings().all()
@@ -63,7 +65,7 @@ def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool
         connection.execute(_REWRITE, rewritten)
     _file_intakes(connection, created)
     if rows:
-        _set_progress(connection, str(rows[-1]["cursor"]))
+        set_fact(connection, PROGRESS, str(rows[-1]["cursor"]))
     return len(rows) == at_most
 
 
@@ -94,18 +96,3 @@ def finish(engine: Engine) -> None:
     else:
         with engine.begin() as connection:
             connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
-
-
-_PROGRESS = select(META.c.value).where(META.c.name == PROGRESS)
-_LOCKED_PROGRESS = _PROGRESS.with_for_update()
-
-
-def _progress(connection: Connection) -> str:
-    """The progress, locked: a second process waits here until this one has committed its batch."""
-    return str(connection.execute(_LOCKED_PROGRESS).scalar_one_or_none() or 0)
-
-
-def _set_progress(connection: Connection, value: str) -> None:
-    known = connection.execute(update(META).where(META.c.name == PROGRESS).values(value=value))
-    if not known.rowcount:
-        connection.execute(insert(META).values(name=PROGRESS, value=value))

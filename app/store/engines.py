@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -227,6 +228,12 @@ def _make_private(url: URL) -> None:
             # A folder that is named by mistake keeps its mode: 0600 would make its files inaccessible.
             if path.is_file():
                 path.chmod(OWNER_ONLY)
+
+
+def upsert(connection: Connection, table: Table) -> Any:
+    """The INSERT of the connection's dialect, which has ON CONFLICT."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    return insert(table)
 
 
 def driver_rows(connection: Connection, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -9,6 +9,7 @@ from sqlalchemy import cast as sql_cast
 
 from app.domain.event import Event, Logged
 from app.store import compact, records
+from app.store.facts import fact, set_fact
 from app.store.tables import EVENTS, ITEMS, META
 
 _FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
@@ -118,11 +119,9 @@ def keep_numbering(connection: Connection) -> None:
     if connection.dialect.name != "sqlite":
         return
     newest = connection.execute(select(func.max(EVENTS.c.cursor))).scalar_one() or 0
-    leap = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
-    if leap is None:
-        connection.execute(META.insert().values(name=LOG_LEAP, value=str(newest)))
-    elif int(leap) < newest:
-        connection.execute(META.update().where(META.c.name == LOG_LEAP).values(value=str(newest)))
+    leap = fact(connection, LOG_LEAP)
+    if leap is None or int(leap) < newest:
+        set_fact(connection, LOG_LEAP, str(newest))
 
 
 THIS_TRANSACTION: Any = literal_column("pg_current_xact_id()::text::bigint") + _LEAP

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
+from app.domain.operation import OperationStatus
 from app.store import compact, event_log
 from app.store.reading import ACTIVE_ITEMS
 from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS
@@ -32,7 +33,7 @@ def open_items(connection: Connection, user_id: str) -> int:
     unresolved = (
         select(func.count())
         .select_from(ITEMS.join(OPERATIONS, OPERATIONS.c.item_id == ITEMS.c.item_id))
-        .where(mine, text("wallet_operations.status NOT IN ('done', 'written_off')"))
+        .where(mine, OPERATIONS.c.status != OperationStatus.DONE.value)
     )
     return int(connection.execute(waiting).scalar_one()) + int(connection.execute(unresolved).scalar_one())
 

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, and_, bindparam, func, or_, select, true, type_coerce, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from app.store.facts import fact, set_fact
 from app.store.push_tables import PUSH_PROGRESS
 from app.store.reading import ACTIVE_ITEMS
-from app.store.tables import EVENTS, ITEMS, META, OPERATIONS, ROOMS, milliseconds, moment
+from app.store.tables import EVENTS, ITEMS, OPERATIONS, ROOMS, milliseconds, moment
 from app.store.wallet_operations import OPEN_OPERATIONS
 from app.store.webhooks import ENDPOINTS
 
@@ -24,8 +24,8 @@ _LEASES = (
 """The columns of leases, each with the condition for rows whose lease matters."""
 
 HEARTBEAT = "heartbeat"
+"""In META: the time of the last heartbeat, in milliseconds since 1970."""
 _WRITTEN_BY_COMMANDS = ", ".join(table.name for table in (ROOMS, ITEMS, EVENTS, OPERATIONS))
-_LAST = select(META.c.value).where(META.c.name == HEARTBEAT)
 
 
 def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetime | None:
@@ -37,7 +37,7 @@ def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetim
     """
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"LOCK TABLE {_WRITTEN_BY_COMMANDS} IN ROW EXCLUSIVE MODE")
-    value = connection.execute(_LAST).scalar_one_or_none()
+    value = fact(connection, HEARTBEAT)
     if value is not None:
         last = moment(int(value))
         if abs(now - last) > tolerance:
@@ -48,11 +48,7 @@ def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetim
 
 
 def write(connection: Connection, now: datetime) -> None:
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = upsert(META).values(name=HEARTBEAT, value=str(milliseconds(now)))
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
-    )
+    set_fact(connection, HEARTBEAT, str(milliseconds(now)))
 
 
 def database_time(connection: Connection) -> datetime:

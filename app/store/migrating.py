@@ -10,15 +10,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from app.store import indexes, pooling
 from app.store.compaction import DONE, PROGRESS
 from app.store.engines import DatabaseRefusedError
 from app.store.event_log import LOG_LEAP
-from app.store.reading import COMPACT, EVENT_FORM, is_compact
-from app.store.tables import EVENTS, META
+from app.store.facts import fact, set_fact
+from app.store.reading import COMPACT, EPOCH, EVENT_FORM, is_compact
+from app.store.tables import EVENTS
 
 MIGRATION_LOCK = 0x5155455545  # an arbitrary number that no other program on the server is likely to use
 MIGRATION_LOCK_TIMEOUT_MS = 60_000
@@ -78,22 +79,21 @@ def _upgrade(connection: Connection, *, restored: bool, contract: bool) -> None:
         if is_new or contract or connection.dialect.name == "sqlite":
             _contract(connection, is_new=is_new)
         elif not is_compact(connection):
-            _set(connection, OLDEST_RELEASE, PREVIOUS_HEAD)
+            set_fact(connection, OLDEST_RELEASE, PREVIOUS_HEAD)
     if restored:
-        connection.execute(delete(META).where(META.c.name == "epoch"))
         _leap(connection)
-    if connection.execute(select(META.c.value).where(META.c.name == "epoch")).first() is None:
-        connection.execute(insert(META).values(name="epoch", value=secrets.token_hex(8)))
+    if restored or fact(connection, EPOCH) is None:
+        set_fact(connection, EPOCH, secrets.token_hex(8))
 
 
 def _contract(connection: Connection, *, is_new: bool) -> None:
     if not is_compact(connection):
-        connection.execute(insert(META).values(name=EVENT_FORM, value=COMPACT))
-    _set(connection, OLDEST_RELEASE, str(_revision(connection)))
+        set_fact(connection, EVENT_FORM, COMPACT)
+    set_fact(connection, OLDEST_RELEASE, str(_revision(connection)))
     if is_new:
         # In other databases `compaction` drops it at its end; until then it is needed to find some items' events.
         connection.execute(text("DROP INDEX IF EXISTS ix_event_item"))
-        connection.execute(insert(META).values(name=PROGRESS, value=DONE))
+        set_fact(connection, PROGRESS, DONE)
 
 
 def _leap(connection: Connection) -> None:
@@ -101,13 +101,8 @@ def _leap(connection: Connection) -> None:
     reader whose cursor is a lost event's would miss new events with lower cursors."""
     place = EVENTS.c.transaction_id if connection.dialect.name == "postgresql" else EVENTS.c.cursor
     newest = connection.execute(select(func.coalesce(func.max(place), 0))).scalar_one()
-    known = connection.execute(select(META.c.value).where(META.c.name == LOG_LEAP)).scalar_one_or_none()
-    _set(connection, LOG_LEAP, str(max(newest, int(known or 0)) + LEAP))
-
-
-def _set(connection: Connection, name: str, value: str) -> None:
-    connection.execute(delete(META).where(META.c.name == name))
-    connection.execute(insert(META).values(name=name, value=value))
+    known = fact(connection, LOG_LEAP)
+    set_fact(connection, LOG_LEAP, str(max(newest, int(known or 0)) + LEAP))
 
 
 def refuse_unknown_schema(engine: Engine) -> None:
@@ -163,7 +158,7 @@ def _is_newer(connection: Connection, config: Config) -> bool:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if (revision := _revision(connection)) is None or revision in known:
         return False
-    oldest = connection.execute(select(META.c.value).where(META.c.name == OLDEST_RELEASE)).scalar_one_or_none()
+    oldest = fact(connection, OLDEST_RELEASE)
     if oldest not in known:
         raise DatabaseRefusedError(
             "The database has a newer schema than this version of the program; install the newer version."

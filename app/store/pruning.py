@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, func, select, tuple_, upda
 
 from app.domain.event import Logged
 from app.domain.item import Item
-from app.domain.operation import Operation
+from app.domain.operation import Operation, OperationStatus
 from app.store import event_log, reading, records, wallet_operations, webhooks
 from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS, ROOMS
 
@@ -22,8 +22,6 @@ ITEMS_AT_ONCE = 25
 ANSWERS_AT_ONCE = 500
 LONGEST_HOLD = timedelta(days=30)
 """How much longer events are kept for webhook endpoints to which they have not been delivered."""
-RESOLVED = ("done", "written_off")
-"""The statuses of an operation after which nothing more happens to its escrow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ _ITEMS = (
         select(OPERATIONS.c.item_id)
         .where(
             OPERATIONS.c.item_id == ITEMS.c.item_id,
-            OPERATIONS.c.status.in_(RESOLVED),
+            OPERATIONS.c.status == OperationStatus.DONE.value,
             OPERATIONS.c.updated_at < bindparam("cutoff"),
         )
         .exists(),

@@ -7,7 +7,6 @@ from typing import Any
 
 from msgspec.structs import asdict
 from sqlalchemy import Connection, RowMapping, and_, delete, exists, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.command import Role
 from app.domain.event import EventName
@@ -15,6 +14,7 @@ from app.domain.item import Status
 from app.domain.push import LONGEST_NEWS, SUBSCRIPTIONS_OF_A_USER, Language, Moment, Notice, Subscription
 from app.domain.room import NEXT_UP
 from app.store import event_log
+from app.store.engines import upsert
 from app.store.push_tables import PUSH_NOTICES, PUSH_PROGRESS, PUSH_SUBSCRIPTIONS
 from app.store.reading import ACTIVE_ITEMS
 from app.store.tables import EVENTS, ITEMS
@@ -50,8 +50,7 @@ def save_subscription(connection: Connection, subscription: Subscription) -> boo
     if before is not None:
         values["created_at"] = before.created_at
     # Two tabs of a browser may do this at the same time in two processes: the first insert wins.
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    connection.execute(upsert(PUSH_SUBSCRIPTIONS).on_conflict_do_nothing(), values)
+    connection.execute(upsert(connection, PUSH_SUBSCRIPTIONS).on_conflict_do_nothing(), values)
     newest_first = (
         select(PUSH_SUBSCRIPTIONS.c.name)
         .where(PUSH_SUBSCRIPTIONS.c.user_id == subscription.user_id)
@@ -110,9 +109,8 @@ def claim(connection: Connection, holder: str, now: datetime, until: datetime) -
 
     The first claim ever, and the first after more than LONGEST_NEWS without a lease, begin at the end of the log.
     """
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     connection.execute(
-        upsert(PUSH_PROGRESS)
+        upsert(connection, PUSH_PROGRESS)
         .values(name=LOG, cursor=event_log.log_end(connection), holder="", lease_until=now)
         .on_conflict_do_nothing()
     )
@@ -134,9 +132,8 @@ def advance(
     if not connection.execute(update(PUSH_PROGRESS).where(held).values(cursor=cursor, lease_until=until)).rowcount:
         return False
     if notices:
-        upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         rows = [{**asdict(notice), "moment": str(notice.moment), "next_attempt_at": now} for notice in notices]
-        connection.execute(upsert(PUSH_NOTICES).on_conflict_do_nothing(), rows)
+        connection.execute(upsert(connection, PUSH_NOTICES).on_conflict_do_nothing(), rows)
     return True
 
 

@@ -19,9 +19,10 @@ from app.domain.item import Item
 from app.domain.room import Policy, Room
 from app.store import records
 from app.store.engines import rows_with
+from app.store.facts import fact
 from app.store.histories import histories
 from app.store.records import Answer
-from app.store.tables import ITEMS, META, ROOMS, any_of
+from app.store.tables import ITEMS, ROOMS, any_of
 
 T = TypeVar("T")
 
@@ -40,8 +41,14 @@ class Page(Generic[T]):
     """The number of rows on all pages."""
 
 
+EPOCH = "epoch"
+"""In META: a random text that changes only when history is lost."""
+
+
 def epoch(connection: Connection) -> str:
-    return str(connection.execute(select(META.c.value).where(META.c.name == "epoch")).scalar_one())
+    found = fact(connection, EPOCH)
+    assert found is not None  # noqa: S101 - `migrate` has set it
+    return found
 
 
 EVENT_FORM = "event_form"
@@ -50,7 +57,7 @@ COMPACT = "compact"
 
 
 def is_compact(connection: Connection) -> bool:
-    return connection.execute(select(META.c.value).where(META.c.name == EVENT_FORM)).scalar_one_or_none() == COMPACT
+    return fact(connection, EVENT_FORM) == COMPACT
 
 
 # Frequent statements are built once: building one takes longer than running it.

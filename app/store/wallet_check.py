@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import orjson
-from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection
 
-from app.store.tables import META, milliseconds, moment
+from app.store.facts import fact, set_fact
+from app.store.tables import milliseconds, moment
 
 NAME = "wallet_check"
 """In META: the result of the last complete comparison, as JSON."""
@@ -25,7 +25,7 @@ class WalletCheck:
 
 def last(connection: Connection) -> WalletCheck | None:
     """The result of the last complete comparison; None: there has been none."""
-    value = connection.execute(select(META.c.value).where(META.c.name == NAME)).scalar_one_or_none()
+    value = fact(connection, NAME)
     if value is None:
         return None
     known = orjson.loads(value)
@@ -38,8 +38,4 @@ def record(connection: Connection, check: WalletCheck) -> None:
     if known is not None and known.at > check.at:
         return
     value = {"at": milliseconds(check.at), "examined": check.examined, "different": check.different}
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = upsert(META).values(name=NAME, value=orjson.dumps(value).decode())
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
-    )
+    set_fact(connection, NAME, orjson.dumps(value).decode())

@@ -34,13 +34,14 @@ from app.domain.item import Item
 from app.domain.operation import Operation
 from app.domain.room import Policy, Room
 from app.store import records
-from app.store.engines import driver_many
+from app.store.engines import driver_many, upsert
 from app.store.event_log import NEXT_CURSOR, THIS_TRANSACTION
+from app.store.facts import fact, set_fact
 from app.store.histories import HISTORIES, history_values
 from app.store.push_tables import PUSH_PROGRESS
 from app.store.reading import ACTIVE_ITEMS
 from app.store.records import Answer
-from app.store.tables import ANSWERS, EVENTS, ITEMS, META, OPERATIONS, PRESENCE, ROOMS, milliseconds
+from app.store.tables import ANSWERS, EVENTS, ITEMS, OPERATIONS, PRESENCE, ROOMS, milliseconds
 from app.store.wallet_operations import OPEN_OPERATIONS
 from app.store.webhooks import ENDPOINTS
 
@@ -265,20 +266,19 @@ def claim_operations(connection: Connection, *, now: datetime, lease_until: date
     return [replace(operation, lease_until=lease_until) for operation in operations]
 
 
+POLICY = "policy"
+"""In META: the policy under which the deadlines of the rows were written."""
+
+
 def review_deadlines(connection: Connection, policy: Policy, now: datetime) -> bool:
     """Make every active item due now if the policy is not the stored one; returns whether it has changed.
 
     A row's deadline follows from the policy under which it was written. The sweep corrects the deadline of an item that
     is due but not overdue.
     """
-    known = connection.execute(select(META.c.value).where(META.c.name == "policy")).scalar_one_or_none()
-    if known == repr(policy):
+    if fact(connection, POLICY) == repr(policy):
         return False
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = upsert(META).values(name="policy", value=repr(policy))
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=["name"], set_={"value": statement.excluded.value})
-    )
+    set_fact(connection, POLICY, repr(policy))
     connection.execute(update(ITEMS).where(ACTIVE_ITEMS).values(due_at=now))
     return True
 
@@ -302,8 +302,7 @@ def renew_presence(
     """Renew the leases that say that this process has panels of these performers."""
     if not performer_ids:
         return
-    upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = upsert(PRESENCE)
+    statement = upsert(connection, PRESENCE)
     rows: list[dict[str, Any]] = [
         {"process_id": process_id, "performer_id": performer_id, "expires_at": expires_at}
         for performer_id in sorted(performer_ids)

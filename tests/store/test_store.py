@@ -22,6 +22,7 @@ from app.domain.operation import OperationStatus
 from app.domain.room import Room
 from app.engine.writer import Writer
 from app.store import Store, event_log, reading, wallet_operations
+from app.store.facts import fact, set_fact
 from app.store.histories import HISTORIES
 from app.store.migrating import migrate
 from app.store.writing import Changes, save
@@ -44,6 +45,17 @@ from tests.support.stores import database_fixture as database_fixture
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture
 from tests.support.stores import sqlite_database_fixture as sqlite_database_fixture
 from tests.support.stores import store_fixture as store_fixture
+
+# Facts
+
+
+def test_a_fact_is_set_then_replaced(store: Store) -> None:
+    with store.writing() as connection:
+        assert fact(connection, "colour") is None
+        for value in ("green", "blue"):
+            set_fact(connection, "colour", value)
+            assert fact(connection, "colour", lock=True) == value
+
 
 # Rooms
 
