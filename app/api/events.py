@@ -12,7 +12,7 @@ from app.api.callers import Callers
 from app.api.event_stream import EventLog, Selection
 from app.api.parameters import bad_parameter, wants_stream, whole_number
 from app.api.responses import json_response
-from app.server.http_protocol import EXTENSION
+from app.server.http_protocol import ABORT_EXTENSION
 from app.server.middleware import Endpoint
 from app.wire import shapes
 from app.wire.paging import DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT
@@ -48,7 +48,7 @@ class Events:
         return json_response(page)
 
     async def _stream(self, request: Request, principal: Principal, selection: Selection) -> Response:
-        abort = request.scope.get("extensions", {}).get(EXTENSION)
+        abort = request.scope.get("extensions", {}).get(ABORT_EXTENSION)
         # A browser that comes back repeats the URL, `after` included; the header has the last event that it got.
         seen = request.headers.get("last-event-id")
         after = seen or request.query_params.get("after")

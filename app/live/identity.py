@@ -8,7 +8,7 @@ from datetime import datetime
 from app.access.auth import Authenticator, Principal
 from app.domain.command import Role
 from app.domain.errors import QueueError, TokenExpired, Unauthorized
-from app.live.client_frames import CloseConnection
+from app.live.frame_reader import CloseConnection
 from app.wire.websocket import CloseCode
 
 

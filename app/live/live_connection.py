@@ -17,7 +17,7 @@ from app.access import rights
 from app.access.auth import Authenticator, Principal
 from app.actions import Actions
 from app.domain.errors import Internal, InvalidRequest, QueueError, Unauthorized
-from app.live.client_frames import CloseConnection, Disconnected, FrameReader
+from app.live.frame_reader import CloseConnection, Disconnected, FrameReader
 from app.live.hub import Hub
 from app.live.identity import Identity
 from app.live.presence import Presence

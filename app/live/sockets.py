@@ -11,7 +11,7 @@ from app.access.origins import Origins
 from app.domain.errors import Forbidden, NotFound, PerformerNotFound, QueueError, Unavailable
 from app.live.live_connection import LiveConnection, SocketContext
 from app.server.problems import REQUEST_ID, REQUEST_ID_HEADER, problem_response, request_id_of
-from app.server.websocket_protocol import EXTENSION
+from app.server.websocket_protocol import CONNECTION_EXTENSION
 from app.wire import frames
 from app.wire.requests import is_identifier
 from app.wire.websocket import CloseCode
@@ -40,7 +40,7 @@ class Sockets(SocketContext):
         if not is_identifier(performer_id):
             await _refuse(websocket, PerformerNotFound("There is no such performer."))
             return
-        connection = websocket.scope["extensions"].get(EXTENSION)
+        connection = websocket.scope["extensions"].get(CONNECTION_EXTENSION)
         if connection is None:
             await _refuse(websocket, Unavailable("Live sockets are served by the service's own server only."))
             return

@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with limits: bounded heads and bodies, deadlines, and input parsed in slices.
 
 A refusal from here has the shape of every other error and a request id, and is counted by cause. The function under
-`EXTENSION` in `scope["extensions"]` drops the connection of a peer that does not read: ASGI itself can only close, and
-a close waits until the peer has read everything.
+`ABORT_EXTENSION` in `scope["extensions"]` drops the connection of a peer that does not read: ASGI itself can only
+close, and a close waits until the peer has read everything.
 
 Each override says what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when that one has changed.
 """
@@ -35,7 +35,7 @@ from app.server.refusals import response_bytes
 from app.server.response_transport import ResponseTransport
 from app.server.websocket_protocol import QueueSocketProtocol
 
-EXTENSION = "performance_queue.abort"
+ABORT_EXTENSION = "performance_queue.abort"
 
 Abort = Callable[[], None]
 T = TypeVar("T")
@@ -262,7 +262,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._current = None
         super().on_message_begin()
         scope = cast(dict[str, Any], self.scope)
-        scope.setdefault("extensions", {})[EXTENSION] = self.transport.abort
+        scope.setdefault("extensions", {})[ABORT_EXTENSION] = self.transport.abort
 
     def on_headers_complete(self) -> None:
         """uvicorn's, once the head is checked and the client found. A head with an offer of another protocol that we do

@@ -1,7 +1,7 @@
 """uvicorn's WebSocket protocol, with limits, and open to frames that are made once and written to many connections.
 
-The application finds the connection under `EXTENSION` in `scope["extensions"]`. A write to it bypasses ASGI's work for
-each message; everything else (handshake, reading, closing) stays uvicorn's.
+The application finds the connection under `CONNECTION_EXTENSION` in `scope["extensions"]`. A write to it bypasses
+ASGI's work for each message; everything else (handshake, reading, closing) stays uvicorn's.
 
 Added: our close codes; a small write buffer of known size; budgets for frames and bytes (`admission`); input parsed in
 slices, and not at all while the peer does not read; a close in bounded time, whatever the peer does. Each override says
@@ -32,7 +32,7 @@ from app.server.read_gate import Hold
 from app.server.refusals import response_bytes
 from app.wire.websocket import CloseCode
 
-EXTENSION = "performance_queue.connection"
+CONNECTION_EXTENSION = "performance_queue.connection"
 
 LARGEST_FRAME = 64 * 1024
 HIGH_WATER = 64 * 1024
@@ -166,7 +166,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
             return
         self._direct.reading.hold(Hold.HANDSHAKE)
         extensions: dict[str, Any] = self.scope["extensions"]
-        extensions[EXTENSION] = self
+        extensions[CONNECTION_EXTENSION] = self
 
     def _count(self, address: Address, request: Request) -> bool:
         is_forwarded = "X-Forwarded-For" in request.headers and not self._is_proxied
