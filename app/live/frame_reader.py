@@ -6,7 +6,6 @@ from typing import Any
 from starlette.websockets import WebSocket
 
 from app.domain.errors import InvalidRequest
-from app.server.websocket_protocol import LARGEST_FRAME
 from app.wire.encoding import decode
 from app.wire.websocket import CloseCode
 
@@ -56,8 +55,6 @@ class FrameReader:
         text = message.get("text")
         if text is None:
             raise CloseConnection(CloseCode.BAD_FRAME, "text frames only")
-        if len(text) > LARGEST_FRAME or len(text.encode()) > LARGEST_FRAME:
-            raise CloseConnection(CloseCode.BAD_FRAME, "frame too large")
         try:
             return decode(text)
         except InvalidRequest:
