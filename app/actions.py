@@ -1,7 +1,7 @@
-"""The actions of callers: rights, idempotency and limits are checked, then one command is sent to a lane.
+"""The actions of callers: each checks rights, idempotency and limits, then sends one command to a lane.
 
-HTTP and the socket both come through here, so that the same request has the same rights, codes and effect on either.
-Nothing is decided about the state of a room; that is `decision`'s.
+HTTP and sockets both use it, so that the same request has the same rights, codes and effect on either. `decision`, not
+this module, decides by the state of a room.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ from app.wire.requests import IntakeRequest, RefundRequest, Request, ResolveRequ
 from app.wire.shapes import WholeItem, whole_item
 
 MOST_PROCESSES = 65_536
-"""Processes that an order to disconnect can have reached: its answer keeps two numbers in one."""
+"""More processes than an order to disconnect can reach: its stored answer packs two numbers into one."""
 
 
 class Actions:
@@ -59,8 +59,8 @@ class Actions:
         quota: Quota | None,
         hold_checks: HoldChecks | None = None,
     ) -> None:
-        """`quota`: of every user; None: nobody is held back. `hold_checks`: ask the wallet at intake whether it holds
-        the escrow; None: it is not asked."""
+        """`quota`: limits each user's intakes; None: no limit. `hold_checks`: asks the wallet at intake whether it
+        holds the escrow; None: no check."""
         self._lanes = lanes
         self._queries = queries
         self._outbox = outbox
@@ -71,7 +71,7 @@ class Actions:
         self._quota = quota
 
     async def intake(self, principal: Principal, request: IntakeRequest, header_key: str | None) -> Outcome:
-        """Queue an item, or give the first answer again for a key that is known."""
+        """Queue an item, or return the first outcome again for a known key."""
         deadline = self._deadline()
         rights.may_intake(principal, request.source_feature)
         key = _one_key(request.idempotency_key, header_key)
@@ -100,11 +100,11 @@ class Actions:
         return outcome
 
     def _deadline(self) -> Deadline:
-        """Of a command that begins now."""
+        """The deadline of a command that begins now."""
         return Deadline(self._lanes.seconds)
 
     def _wallet_seconds(self, deadline: Deadline) -> float:
-        """How long a command that is to be committed in time can wait for the wallet."""
+        """The seconds for which a command can wait for the wallet and still be committed in time."""
         return deadline.left(keep=self._lanes.commit_seconds)
 
     async def _take_from_quota(self, user_id: str, idempotency: Idempotency, deadline: Deadline) -> Taken | None:
@@ -113,7 +113,7 @@ class Actions:
         try:
             return await self._quota.take(user_id)
         except RateLimitExceeded:
-            # A repeated request is answered as before even now: it queues nothing.
+            # A repeated request gets its first answer even now: it queues nothing.
             if await self._is_known(idempotency, deadline):
                 return None
             raise
@@ -123,7 +123,7 @@ class Actions:
             await self._quota.give_back(taken)
 
     async def _is_known(self, idempotency: Idempotency | None, deadline: Deadline) -> bool:
-        """Whether this key has been answered before."""
+        """Whether the key has a stored answer."""
         return idempotency is not None and await self._answer_to(idempotency, deadline) is not None
 
     async def _answer_to(self, idempotency: Idempotency, deadline: Deadline) -> Answer | None:
@@ -134,9 +134,9 @@ class Actions:
     async def command(
         self, principal: Principal, name: str, target: str, request: Request, key: str | None = None
     ) -> Outcome:
-        """Send one of COMMANDS. `target` is the id of its item, or of the performer for a room's command.
+        """Send one of COMMANDS. `target`: the id of the item, or of the performer for a command about the room.
 
-        A known `key` gets the first outcome again; another request under it is refused.
+        A known `key` gets the first outcome again; a different request with that key is refused.
         """
         spec, deadline = COMMANDS[name], self._deadline()
         item = (await self._queries.item(target, deadline))[0] if spec.is_about_item else None
@@ -151,8 +151,8 @@ class Actions:
         return await self._lanes.send(performer_id, command, idempotency, deadline=deadline)
 
     async def item_of(self, principal: Principal | None, refusal: QueueError) -> WholeItem | None:
-        """The item a refusal is about, where the caller may see that. Unavailable has taken the command's time, and
-        does not depend on the item."""
+        """The item that a refusal is about, if the caller may see it. None for Unavailable: the command's time is used
+        up, and the item is not the reason."""
         if refusal.item_id is None or principal is None or isinstance(refusal, Unavailable):
             return None
         try:
@@ -165,7 +165,7 @@ class Actions:
     async def retry_operation(self, principal: Principal, operation_id: str, key: str | None) -> tuple[Operation, bool]:
         """Try a dead operation again, or a retrying one now; returns it and whether the key had been used before.
 
-        About a dead one the wallet is asked first: its escrow may have been resolved since, one way or the other.
+        For a dead operation the wallet is asked first: its escrow may have been resolved since.
         """
         rights.may_administer(principal)
         deadline = self._deadline()
@@ -184,7 +184,7 @@ class Actions:
         return await self._sent(operation, command, idempotency, deadline)
 
     async def retry_dead_operations(self, principal: Principal, key: str | None) -> tuple[int, bool]:
-        """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns how many, and whether the key
+        """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns their number, and whether the key
         had been used before."""
         rights.may_administer(principal)
         deadline = self._deadline()
@@ -204,8 +204,9 @@ class Actions:
         key: str | None,
         carry_out: Callable[[str | None, str | None], Awaitable[tuple[int, int]]],
     ) -> tuple[int, int, bool]:
-        """End the sockets of a `sub` or of a performer's room by `carry_out`; returns its result, the connections
-        that it has ended here and the processes that it has told, and whether the key had been used before."""
+        """Close the connections of a `sub` or of a performer's room with `carry_out`. Returns its result, the numbers
+        of connections closed in this process and of other processes that were sent the order, and whether the key had
+        been used before."""
         rights.may_administer(principal)
         body = {"sub": sub, "performerId": performer_id}
 
@@ -220,8 +221,8 @@ class Actions:
     async def _once(
         self, idempotency: Idempotency | None, work: Callable[[], Awaitable[int]], deadline: Deadline
     ) -> tuple[int, bool]:
-        """Do work that belongs to no room and whose whole answer is a number; returns it, and whether the key had been
-        used before, in which case nothing is done."""
+        """Do work that belongs to no room and has a number as its answer. Returns the number, and whether the key had
+        been used before; then the work is not done again."""
         if idempotency is None:
             return await work(), False
         if (known := await self._answer_to(idempotency, deadline)) is not None:
@@ -231,7 +232,7 @@ class Actions:
                 )
             return known.version, True
         number = await work()
-        # No room has an event for this: the number stands where another answer has its room's version.
+        # There is no room's event to point to, so the number is stored in the column of the version.
         answer = Answer(
             scope=idempotency.scope,
             key=idempotency.key,
@@ -247,8 +248,8 @@ class Actions:
     async def resolve_operation(
         self, principal: Principal, operation_id: str, request: ResolveRequest, key: str | None
     ) -> tuple[Operation, bool]:
-        """End a dead or retrying operation as an administrator wishes; the wallet is asked first. Returns the operation
-        and whether the key had been used before."""
+        """Resolve a dead or retrying operation by hand, after asking the wallet; returns it and whether the key had
+        been used before."""
         rights.may_administer(principal)
         deadline = self._deadline()
         operation = await self._operation(operation_id, deadline)
@@ -257,7 +258,7 @@ class Actions:
             actor=principal.actor, item_id=operation.item_id, resolution=request.resolution, reason=request.reason
         )
         is_open = payment.is_resolvable(operation) and not operation.is_under_way(self._clock())
-        # One that is not will be refused by the room, unless the key is known.
+        # The room refuses an operation that is not open, unless the key is known.
         if is_open and not await self._is_known(idempotency, deadline):
             command = resolution_command(
                 operation,
@@ -289,7 +290,8 @@ class Actions:
 
 
 def _one_key(in_body: str | None, in_header: str | None) -> str:
-    """The idempotency key of an intake, which may come either way."""
+    """The idempotency key of an intake, from its body or its header. Raises InvalidRequest if both differ or neither
+    is there."""
     if in_body is not None and in_header is not None and in_body != in_header:
         raise _invalid("idempotencyKey", "differs from the Idempotency-Key header")
     key = in_body or in_header

@@ -1,7 +1,7 @@
-"""The spans of a batch: each traced command's time in its lane, and the transaction that it shares with others.
+"""Makes the spans of a batch: one for each traced command's time in its lane, and one for the shared transaction.
 
-Made once the batch is over, from the times that it took, so that without a tracer nothing is noted down meanwhile. The
-span of the batch belongs to the trace of its first traced command and is linked to all of them.
+They are made after the batch, from its times, so that nothing is recorded without a tracer. The span of the batch
+belongs to the trace of its first traced command, and is linked to the others.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class Times:
 def trace_batch(
     tracer: Tracer, batch: Sequence[Job], results: Sequence[Any], posted: Sequence[int], times: Times
 ) -> list[Any]:
-    """Makes the spans of the jobs that are done; `posted` says when each came. Returns the results; the outcomes among
-    them know the trace that they belong to."""
+    """Makes the spans of the jobs that are done. `posted`: when each job was posted, in nanoseconds since 1970. Returns
+    the results; outcomes of traced commands then have their traceparent."""
     done = [
         (job, result, at)
         for job, result, at in zip(batch, results, posted, strict=True)

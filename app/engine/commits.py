@@ -1,4 +1,4 @@
-"""The way of committed outcomes from the lanes to all that act on them in this process."""
+"""Passes committed outcomes from the lanes to the parts of this process that act on them."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from app.tracing import within
 
 
 class Commits:
-    """Passes each outcome to every subscriber, in the order in which they subscribed. Runs on the event loop."""
+    """The subscribers to committed outcomes. Used on the event loop only."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[Outcome], None]] = []
@@ -16,6 +16,7 @@ class Commits:
         self._subscribers.append(subscriber)
 
     def publish(self, outcomes: Sequence[Outcome]) -> None:
+        """Pass each outcome to every subscriber, in the order in which they subscribed."""
         for outcome in outcomes:
             if outcome.traceparent is None:
                 self._pass_on(outcome)

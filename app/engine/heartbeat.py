@@ -1,9 +1,9 @@
-"""The heartbeat: notices that nobody served the rooms for a while, or that the clock was set, and restarts the clocks.
+"""The heartbeat: detects that the service did not run for a while, or that its clock was set, and restarts the clocks.
 
-While the service is at work it writes the time into the database every BEAT. A last heartbeat that is further
-away than that means that the service stood still (stopped, killed, suspended, without its database) or that the clock
-jumped. Either way the running clocks of all rooms are treated as stopped at the last heartbeat and started again now,
-before any deadline is looked at: nobody loses a place by it.
+The service writes the time into the database every BEAT. If the last heartbeat is further away, the service did not run
+(stopped, killed, suspended, without its database) or its clock was set. Then the running clocks of all rooms are
+treated as stopped at the last heartbeat and started again now, before any deadline is checked, so that no item becomes
+overdue by it.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 BEAT = timedelta(seconds=1)
 """Between two heartbeats."""
 STANDSTILL_SECONDS = 5.0
-"""A gap between heartbeats that is no longer taken for a busy moment."""
+"""The longest gap between two heartbeats of a process that is only busy."""
 STANDSTILL = timedelta(seconds=STANDSTILL_SECONDS)
 STANDSTILL_AT_START = timedelta(seconds=1.5)
-"""The same when a process starts: if others are at work, one of them has written within BEAT."""
+"""The longest gap when a process starts: if another process runs, it has written within BEAT."""
 WRONG_CLOCK = timedelta(minutes=1)
-"""A time in the database that lies further ahead was written by a clock that was wrong."""
+"""A time in the database that is further ahead was written by a clock that was wrong."""
 LONGEST_LEASE = timedelta(minutes=1)
-"""Of the leases on webhooks' endpoints and on push notifications, and of most wallets' operations."""
+"""The longest lease on webhook endpoints and push notifications, and usually on wallet operations."""
 CORRECTION_SECONDS = 5.0
-"""Between two looks for such times."""
+"""Between two searches for times that are too far ahead."""
 ROOMS_AT_ONCE = 200
 STALE_SECONDS = 4.0
-"""A heartbeat older than this means that nothing can be written at present."""
+"""A heartbeat older than this means that the database cannot be written at present."""
 
 
 class Heartbeat:
@@ -51,8 +51,9 @@ class Heartbeat:
         longest_lease: timedelta = LONGEST_LEASE,
         elapsed: Callable[[], float] = monotonic,
     ) -> None:
-        """`database_time`: the time of a database that several processes share; None if this process is the only one.
-        `longest_lease`: that a process takes on anything. `elapsed`: seconds that no setting of the clock moves."""
+        """`database_time`: reads the clock of a database that several processes share; None if this process is the only
+        one. `longest_lease`: the longest lease that a process takes on anything. `elapsed`: seconds by a clock that
+        cannot be set."""
         self._longest_lease = longest_lease
         self._lanes = lanes
         self._queries = queries
@@ -70,7 +71,7 @@ class Heartbeat:
 
     @property
     def skew_seconds(self) -> float:
-        """How far the database's clock and this process's differ; 0 on SQLite, which has no other clock."""
+        """Seconds by which the database's clock and this process's differ; 0 on SQLite, which has no clock."""
         return abs(self._clock.skew.total_seconds())
 
     @property
@@ -79,15 +80,15 @@ class Heartbeat:
         return self.age_seconds < STALE_SECONDS
 
     async def start(self) -> None:
-        """The first heartbeat of a process, before it serves anybody."""
+        """Write the first heartbeat of a process, before it answers requests."""
         await self._beat(STANDSTILL_AT_START)
 
     async def keep(self, standstill: timedelta = STANDSTILL) -> datetime:
-        """Write the heartbeat if it is time. Called before every look at deadlines. After a gap longer than
-        `standstill` the clocks restart.
+        """Write the heartbeat if it is due, and restart the clocks after a gap longer than `standstill`. To be called
+        before every sweep for deadlines.
 
-        Returns the time that it has compared with the last heartbeat: by this one deadlines are looked for, for the
-        clock may be set while a heartbeat is written. Raises Unavailable while the database takes no heartbeat.
+        Returns the time that was compared with the last heartbeat. The sweep must use this time, as the clock may be
+        set while a heartbeat is written. Raises Unavailable while no heartbeat can be written.
         """
         now = self._clock()
         since = BEAT if self._last is None else now - self._last
@@ -107,7 +108,7 @@ class Heartbeat:
         if stopped_at is not None:
             log.warning("the clocks of all rooms restart: the last heartbeat was %.1f s away", _away(now, stopped_at))
             await self._restart_all(RestartClocks(stopped_at=stopped_at, set_after=self._earliest_setting(now)))
-            # Only now: a process that dies on the way leaves the rest to the next one.
+            # Written last: if this process dies before, the next one restarts the remaining clocks.
             now = self._clock()
             await self._lanes.run(lambda connection: rows.write(connection, now))
         self._last = now
@@ -115,8 +116,8 @@ class Heartbeat:
         return checked
 
     def _earliest_setting(self, now: datetime) -> datetime | None:
-        """The clock cannot have been set before that, by the time as it is now: at the last heartbeat it was right.
-        None for a process that has just started, in which nothing can have been started since."""
+        """The earliest time, by the clock as it is now, at which it can have been set: just before the last heartbeat.
+        None for a process that has just started and so cannot have started an item since."""
         return None if self._last is None else now - timedelta(seconds=self.age_seconds) - BEAT
 
     async def _restart_all(self, command: RestartClocks) -> None:
@@ -134,7 +135,7 @@ class Heartbeat:
         await asyncio.gather(*(self._lanes.send(performer_id, command) for performer_id in performer_ids))
 
     async def _correct(self, now: datetime) -> None:
-        """Sets times that lie far ahead to now, and ends leases there no later than any would that began now."""
+        """Sets times that are too far ahead to now, and shortens leases to the longest that could begin now."""
         latest = now + self._longest_lease
 
         def correct(connection: Connection) -> int:
@@ -148,9 +149,9 @@ class Heartbeat:
         )
         await self._restart(list(ahead), RestartClocks(stopped_at=now))
         if await self._queries.run(lambda connection: rows.are_operations_ahead(connection, now + WRONG_CLOCK)):
-            log.warning("%s wallet operations were due by a clock that was wrong", await self._lanes.run(correct))
+            log.warning("the due times of %s wallet operations came from a wrong clock", await self._lanes.run(correct))
         if await self._queries.run(lambda connection: rows.are_leases_ahead(connection, latest + WRONG_CLOCK)):
-            log.warning("leases that a wrong clock has given are shortened")
+            log.warning("leases whose end came from a wrong clock are shortened")
             await self._lanes.run(shorten)
 
 

@@ -1,4 +1,4 @@
-"""How many items there are in the queues, counted now and then: a scrape of the metrics must not wait for it."""
+"""The numbers of items in the queues, counted periodically so that no scrape of the metrics waits for the count."""
 
 from collections.abc import Mapping
 from math import nan
@@ -14,5 +14,5 @@ class ItemCounts:
         """NaN before the first count."""
 
     async def refresh(self) -> None:
-        """Count again. Called regularly. Raises Unavailable as Queries.run_slow does."""
+        """Count again. Raises Unavailable as Queries.run_slow does."""
         self.by_status = await self._queries.run_slow(reading.active_item_counts)

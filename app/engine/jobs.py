@@ -35,42 +35,42 @@ class Outcome:
     item: Item | None = None
     position: int = 0
     replayed: bool = False
-    """The answer is the one given to the same key before; nothing was done now."""
+    """The key was used before: this is the first answer again, and nothing was done now."""
     operation: Operation | None = None
     traceparent: str | None = None
-    """The span that the command belongs to, where it is traced."""
+    """The span of the command; None if it is not traced."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Posted:
-    """A job of a lane: until when it may be begun, and who has it."""
+    """The deadline of a job, and its claim."""
 
     posted_at: float = -inf
     deadline: float = inf
-    """Both by `time.monotonic`. A job that has not been committed by its deadline is given up."""
+    """`posted_at` and `deadline` are by `time.monotonic`. A job that is not committed by its deadline is given up."""
     _claim: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def claim(self) -> bool:
-        """Take the job, once: the lane does so to begin it, or the caller's side to withdraw it. Safe from any
-        thread."""
+        """Take the job; True only for the first call. The lane's thread claims it to begin it, the event loop to
+        withdraw it. Safe from any thread."""
         return self._claim.acquire(blocking=False)
 
 
 @dataclass(slots=True, kw_only=True)
 class Envelope(_Posted):
-    """A command with the future that its outcome resolves."""
+    """A command, with the future that gets its outcome."""
 
     performer_id: str
     command: Command
     idempotency: Idempotency | None = None
     future: "asyncio.Future[Outcome] | None" = None
     traceparent: str | None = None
-    """The span that it belongs to, where it is traced."""
+    """The span of the caller; None if it is not traced."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DatabaseTask(_Posted):
-    """Work on the lane's connection that is not a room's command: claims and leases."""
+    """Work in a lane's transaction that is not a command to a room, such as a claim or a lease."""
 
     run: Callable[[Connection], Any]
     future: "asyncio.Future[Any] | None" = None
@@ -80,14 +80,17 @@ Job = Envelope | DatabaseTask
 
 
 def database_in_trouble() -> Unavailable:
+    """For a query or command that the database failed."""
     return Unavailable("The database cannot be used right now; try again shortly.", retry_after_seconds=1)
 
 
 def not_carried_out() -> Unavailable:
+    """For a command that was not begun by its deadline, or had not been committed and is given up."""
     return Unavailable("The database could not take this in time; nothing was done. Try again.", retry_after_seconds=1)
 
 
 def perhaps_carried_out() -> Unavailable:
+    """For a command that is begun, and not answered by its deadline."""
     return Unavailable(
         "The database has not confirmed this in time; it may still be carried out. "
         "Repeat it with the same Idempotency-Key to learn what came of it.",

@@ -1,9 +1,9 @@
-"""The lanes: commands wait in a lane's mailbox, are decided in memory and committed together by its writer.
+"""The lanes: commands wait in a lane's mailbox; its writer decides them in memory and commits them together.
 
-A room belongs to one lane, by hash. A lane is one thread with one connection: it drains whatever is waiting, has it
-decided and written in one transaction (group commit: under load one fsync serves hundreds of commands, idle a command
-waits for nobody), then answers every caller and hands the events on. What is in the mailbox runs, whether or not its
-caller still waits.
+A room belongs to one lane, by the hash of its id. A lane is one thread with one connection. It takes all waiting
+commands, has them decided and written in one transaction (group commit: one fsync serves up to LARGEST_BATCH commands,
+and a single command does not wait for more), answers the callers and publishes the outcomes. A command in the mailbox
+runs even if its caller has gone.
 """
 
 import asyncio
@@ -35,28 +35,29 @@ log = logging.getLogger(__name__)
 
 LARGEST_BATCH = 256
 COMMAND_SECONDS = 5.0
+"""The time within which a command is answered."""
 HURRIED_SECONDS = 1.5
-"""The same once the process ends."""
+"""The same once the process is stopping."""
 LONGEST_ATTEMPT_SECONDS = 1.0
-"""How long before its deadline a job is not begun any more while the database is in trouble. One attempt waits half a
-second for a lock."""
+"""While the database is in trouble, a job is not begun in this last part of its time. One attempt waits half a second
+for a lock."""
 ANSWER_SECONDS = 0.3
-"""How long before its deadline a caller is answered who has not been yet, so that the answer arrives in time."""
+"""A caller without an answer is refused this long before the deadline, so that the refusal arrives in time."""
 COMMIT_SECONDS = 0.5
-"""How long before its deadline a command should come to its lane, if the database is well."""
+"""The time that a commit takes, with a margin, while the database works normally."""
 LOOK_SECONDS = 0.1
 """Between two looks for callers whose time is up."""
 SHORTEST_PAUSE_SECONDS = 0.005
 LONGEST_PAUSE_SECONDS = 0.1
-"""Before jobs that could not be committed are tried again."""
+"""The pause doubles between these, before jobs that could not be committed are tried again."""
 MAILBOX_LIMIT = 10_000
-"""Commands waiting in one lane; beyond it a caller is told to come back, so that memory stays bounded."""
+"""The most jobs that wait in one lane, so that memory stays bounded; further commands are refused."""
 
 T = TypeVar("T")
 
 Publish = Callable[[Sequence[Outcome]], None]
 Measure = Callable[[int, float, Sequence[tuple[str, str]]], None]
-"""Called once a batch with the number of jobs, the seconds it took, and each command's kind and result."""
+"""Called once for each batch with the number of jobs, its seconds, and each command's kind and result."""
 
 
 class Lane:
@@ -74,8 +75,8 @@ class Lane:
         largest_batch: int = LARGEST_BATCH,
         tracer: Tracer | None = None,
     ) -> None:
-        """`seconds`: within which every job is answered. `limit`: how many jobs may wait. `largest_batch`: how many are
-        committed together at most."""
+        """`seconds`: the time within which every job is answered. `limit`: the most jobs that may wait.
+        `largest_batch`: the most jobs that are committed together."""
         self.writer = writer
         self._publish = publish
         self._measure = measure
@@ -85,16 +86,16 @@ class Lane:
         self._tracer = tracer
         self._mailbox: SimpleQueue[Job | None] = SimpleQueue()
         self._later: list[Job] = []
-        """Begun, and to be tried again. Only the thread changes it."""
+        """Jobs that were begun and are to be tried again. Only the thread changes it."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self._ended = asyncio.Event()
         self._unanswered: deque[Job] = deque()
-        """In order of their deadlines; answered ones stay until the next look."""
+        """In order of their deadlines. Answered jobs stay until the next look."""
         self._look: asyncio.TimerHandle | None = None
         self._busy_since = inf
-        """By `monotonic`, since when the thread is at work on a batch."""
+        """When the thread began its batch, by `monotonic`; infinite between batches."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -103,8 +104,8 @@ class Lane:
     # On the event loop
 
     def post(self, job: Job, deadline: Deadline | None = None) -> None:
-        """`deadline`: one that has begun before, and may be sooner than the lane's own. Raises Unavailable if the job
-        cannot wait here."""
+        """Put a job into the mailbox. `deadline`: the caller's, used if it is earlier than the lane's own. Raises
+        Unavailable if the lane is full or stopping."""
         if self._stopping:
             raise Unavailable("This process is shutting down; try again.", retry_after_seconds=1)
         if self.waiting >= self._limit():
@@ -128,33 +129,33 @@ class Lane:
 
     @property
     def wait_seconds(self) -> float:
-        """How long the oldest job has waited that is not answered yet; 0 if there is none."""
-        # Their order is that of their deadlines, which may have begun before they were posted.
+        """Seconds since the oldest unanswered job was posted; 0 if there is none."""
+        # Jobs are in order of their deadlines, which is not the order in which they were posted.
         posted = (job.posted_at for job in self._unanswered if job.future is not None and not job.future.done())
         return max(0.0, monotonic() - min(posted, default=inf))
 
     def hurry(self) -> None:
-        """The process ends: from now on nothing waits long for the database."""
+        """Limit all deadlines, also of later jobs, to HURRIED_SECONDS, because the process is stopping."""
         self._seconds = min(self._seconds, HURRIED_SECONDS)
         latest = monotonic() + self._seconds
         for job in self._unanswered:
             job.deadline = min(job.deadline, latest)
 
     def close(self) -> None:
-        """Take nothing more; the jobs in the mailbox are finished."""
+        """Refuse new jobs, and let the thread end once those in the mailbox are done."""
         self._stopping = True
         self.hurry()
         self._mailbox.put(None)
 
     async def stop(self) -> None:
-        """Wait for the end of the thread, after `close`; a few seconds at most, even if the database hangs."""
+        """Wait for the end of the thread, after `close`: 2 * HURRIED_SECONDS at most, even if the database hangs."""
         for _ in range(2):
             try:
                 async with asyncio.timeout(HURRIED_SECONDS):
                     await self._ended.wait()
                 break
             except TimeoutError:
-                # Its thread waits for a database that does not answer.
+                # The thread waits for a database that does not answer.
                 self.writer.store.engines.interrupt()
         else:
             log.error("a lane has not ended: the database does not answer")
@@ -164,13 +165,14 @@ class Lane:
             self._refuse(job)
 
     def _answer_overdue(self) -> None:
-        """Answer the callers whose time is up; the thread may be stuck in the database."""
+        """Refuse the callers whose time is up. This runs on the event loop, as the thread may be stuck in the
+        database."""
         now, jobs = monotonic(), self._unanswered
         latest = now + min(ANSWER_SECONDS, self._seconds / 4)
         while jobs and (jobs[0].future is None or jobs[0].future.done() or jobs[0].deadline <= latest):
             self._refuse(jobs.popleft())
         if now - self._busy_since > self._seconds:
-            log.error("a lane is stuck: the database does not answer and is disconnected")
+            log.error("a lane is stuck: the database does not answer; its connections are cut")
             self._busy_since = now
             self.writer.store.engines.interrupt()
         self._look = None
@@ -207,9 +209,9 @@ class Lane:
         self._loop.call_soon_threadsafe(self._ended.set)
 
     def _next_batch(self, pause: float, is_open: bool) -> tuple[list[Job], bool]:
-        """The jobs to try again, then the new ones, as many together as a batch may have; and whether more can come.
+        """The jobs of the next batch, those to try again first; and whether the mailbox is still open.
 
-        Waits until something comes; `pause` seconds at most if something is to be tried again.
+        Waits for a job, but only `pause` seconds if there are jobs to try again.
         """
         batch = list(self._later)
         timeout = pause if batch else None
@@ -226,7 +228,7 @@ class Lane:
         return batch, is_open
 
     def _results_of(self, batch: Sequence[Job]) -> list[Any]:
-        """One result a job. Overdue jobs are given up: an attempt that began now could end too late."""
+        """One result for each job. Overdue jobs are given up: an attempt that began now could end too late."""
         longest = LONGEST_ATTEMPT_SECONDS if self.writer.in_trouble else ANSWER_SECONDS
         latest = monotonic() + min(longest, self._seconds / 4)
         is_due = [job.deadline <= latest for job in batch]
@@ -240,7 +242,7 @@ class Lane:
         return trace_batch(tracer, batch, results, posted, times)
 
     def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> None:
-        """On the event loop: answer the callers, then let everybody else know."""
+        """On the event loop: answer the callers, then publish the outcomes."""
         for job, result in zip(batch, results, strict=True):
             future = job.future
             if future is None or future.done():
@@ -283,8 +285,8 @@ class Lanes:
         largest_batch: int = LARGEST_BATCH,
         tracer: Tracer | None = None,
     ) -> None:
-        """`seconds`: within which every command is answered. `limit`: how many jobs may wait in one lane.
-        `largest_batch`: how many are committed together at most."""
+        """`seconds`: the time within which every command is answered. `limit`: the most jobs that wait in one lane.
+        `largest_batch`: the most jobs that are committed together."""
         self.limit = limit
         self.seconds = seconds
         self._tracer = tracer
@@ -315,7 +317,7 @@ class Lanes:
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
     def hurry(self) -> None:
-        """The process ends: from now on no command waits long for the database."""
+        """Limit all deadlines, also of later jobs, to HURRIED_SECONDS, because the process is stopping."""
         for lane in self._lanes:
             lane.hurry()
 
@@ -323,26 +325,28 @@ class Lanes:
         return self._lanes[crc32(performer_id.encode()) % len(self._lanes)]
 
     def peek(self, performer_id: str) -> Room | None:
+        """The room as last committed by this process, if it is cached."""
         return self._lane(performer_id).writer.peek(performer_id)
 
     @property
     def waiting(self) -> int:
+        """The number of jobs that wait in all lanes."""
         return sum(lane.waiting for lane in self._lanes)
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether the database's disk lately had no room for a command."""
+        """Whether the database's disk was full for a command in the last seconds."""
         return any(lane.writer.is_disk_full for lane in self._lanes)
 
     @property
     def wait_seconds(self) -> float:
-        """How long the oldest command or database task has waited that is not answered yet."""
+        """Seconds since the oldest unanswered command or database task was posted; 0 if there is none."""
         return max(lane.wait_seconds for lane in self._lanes)
 
     @property
     def commit_seconds(self) -> float:
-        """How long before its deadline a command should be sent: what comes before it, say a question to the wallet,
-        may take the rest."""
+        """The seconds before its deadline at which a command should be sent. Earlier steps, such as a request to the
+        wallet, may take the rest."""
         return min(COMMIT_SECONDS, self.seconds / 4)
 
     async def send(
@@ -353,12 +357,12 @@ class Lanes:
         *,
         deadline: Deadline | None = None,
     ) -> Outcome:
-        """Have a command decided and committed. Raises its refusal; cancelling the caller does not cancel it.
+        """Have a command decided and committed. Raises its refusal. Cancelling the caller does not cancel the command.
 
-        `deadline`: that of the caller, who has done something else before.
+        `deadline`: the caller's, if earlier steps have used a part of its time.
 
-        Raises Unavailable if it could not be committed in time. Its detail says whether it may be committed later: if
-        so, the same command with the same idempotency key is answered with its outcome.
+        Raises Unavailable if it could not be committed in time. The detail says whether it may be committed later; the
+        same command with the same idempotency key then gets its outcome.
         """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         envelope = Envelope(performer_id=performer_id, command=command, idempotency=idempotency, future=future)
@@ -368,7 +372,7 @@ class Lanes:
         return await future
 
     async def run(self, task: Callable[[Connection], T], *, deadline: Deadline | None = None) -> T:
-        """Run other writing work in a lane's transaction, between commands; `deadline` as of `send`."""
+        """Run other writing work in a lane's transaction, between commands; `deadline` as in `send`."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._lanes[0].post(DatabaseTask(run=task, future=future), deadline)
         return await future

@@ -1,6 +1,6 @@
-"""Reads: rooms and items as they are now, from memory where memory is current, else from the database.
+"""Reads rooms and items as they are now: from the lanes' cached rooms if those are current, else from the database.
 
-Blocking queries run in two small pools of threads, short ones and slow ones apart. Changes nothing.
+Queries run in two small pools of threads, one for short queries and one for slow ones. Changes nothing.
 """
 
 from collections import OrderedDict
@@ -23,12 +23,12 @@ READER_THREADS = 4
 QUERY_SECONDS = 5.0
 QUERIES_LIMIT = 1000
 REPORT_THREADS = 1
-"""One: a report computes in Python, and two would only share the interpreter's lock with everything else."""
+"""One: a report computes in Python, and a second one would only compete for the interpreter's lock."""
 REPORTS_LIMIT = 8
 REMEMBERED_ITEMS = 100_000
-"""Items whose room is remembered; on a shared database some end in another process, without notice here."""
+"""The most items whose room is remembered. On a shared database some end in another process and are not removed."""
 LONGEST_CATCH_UP = 500
-"""Events read at once for a room that has fallen behind."""
+"""The most events that are read at once for a room that has missed some."""
 
 T = TypeVar("T")
 
@@ -43,8 +43,8 @@ class Queries:
         limit: int = QUERIES_LIMIT,
         remembered_items: int = REMEMBERED_ITEMS,
     ) -> None:
-        """`seconds`: within which everything is answered that is given no deadline. `limit`: queries under way and
-        waiting. `remembered_items`: active items whose room is remembered."""
+        """`seconds`: the time limit of a query without a deadline. `limit`: the most queries under way and waiting.
+        `remembered_items`: the most items whose room is remembered."""
         self._store = store
         self._lanes = lanes
         self._seconds = seconds
@@ -52,11 +52,11 @@ class Queries:
         self._pool = ReaderPool(store, threads=READER_THREADS, seconds=seconds, limit=limit, name="reader")
         self._reports = ReaderPool(store, threads=REPORT_THREADS, seconds=seconds, limit=REPORTS_LIMIT, name="report")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
-        """By item id, the performer id of active items committed here: saves a query. An OrderedDict, because finding
+        """The performer ids of active items committed here, by item id; saves a query. An OrderedDict, because finding
         the first key of a plain dict that has lost its first keys takes time in proportion to their number."""
 
     def close(self) -> None:
-        """Drop the queries that wait; free the threads of those whose database does not answer."""
+        """Drop the queries that wait, and free the threads that are stuck in the database."""
         self._pool.close()
         self._reports.close()
         self._store.engines.interrupt()
@@ -66,11 +66,12 @@ class Queries:
         return await self._pool.run(query, deadline)
 
     async def run_slow(self, query: Callable[[Connection], T]) -> T:
-        """The result of a query over many rows, in threads of its own. Raises Unavailable as ReaderPool.run does."""
+        """The result of a query over many rows, in the pool for slow queries. Raises Unavailable as ReaderPool.run
+        does."""
         return await self._reports.run(query)
 
     async def room(self, performer_id: str, deadline: Deadline | None = None) -> Room:
-        """The room as last committed; version 0 if it never was."""
+        """The room as last committed; one that does not exist yet is empty and has version 0."""
         cached = self._lanes.peek(performer_id)
         if cached is not None and not self._store.shared:
             return cached
@@ -85,7 +86,7 @@ class Queries:
         return await self.run(read, deadline)
 
     async def versions(self, performer_ids: Collection[str]) -> dict[str, int]:
-        """The committed version of each of these rooms that exists."""
+        """The committed versions of those of these rooms that exist."""
         known: dict[str, int] = {}
         if not self._store.shared:
             cached = [self._lanes.peek(performer_id) for performer_id in performer_ids]
@@ -95,14 +96,14 @@ class Queries:
         return {performer_id: version for performer_id, version in known.items() if version}
 
     async def existing_room(self, performer_id: str) -> Room:
-        """Raises PerformerNotFound for a room that never was."""
+        """The room as last committed. Raises PerformerNotFound if it does not exist."""
         room = await self.room(performer_id)
         if room.version == 0:
             raise PerformerNotFound("This performer has no queue yet.")
         return room
 
     async def item(self, item_id: str, deadline: Deadline | None = None) -> tuple[Item, Room]:
-        """An item and the room it belongs to: several queries, which share the deadline. Raises ItemNotFound."""
+        """An item and its room, by several queries that share the deadline. Raises ItemNotFound."""
         deadline = deadline or Deadline(self._seconds)
         performer_id = self._room_of_item.get(item_id)
         if performer_id is not None:
@@ -120,18 +121,17 @@ class Queries:
                 return item, room
             if (active := room.find(item_id)) is not None:
                 return active, room
-            # It ended between the two reads; the row has its end by now.
+            # The item ended between the two reads; its row now has the end.
 
     async def position(self, item: Item) -> tuple[Item, int]:
-        """The item as it is now, and its position: an active item's is its room's to say, and the item may have ended
-        since its row was read."""
+        """The item as it is now, and its position. An active item is read again, together with its room."""
         if not item.is_active:
             return item, 0
         item, room = await self.item(item.item_id)
         return item, room.position(item.item_id)
 
     def observe(self, events: Sequence[Event]) -> None:
-        """Remember from committed events which room each active item is in."""
+        """Remember the room of each active item from committed events."""
         for event in events:
             if event.item is None:
                 continue
@@ -143,5 +143,5 @@ class Queries:
                 self._room_of_item.pop(event.item.item_id, None)
 
     async def missed(self, performer_id: str, after: int, *, limit: int = LONGEST_CATCH_UP) -> Sequence[Event]:
-        """A room's events after a version, `limit` at most."""
+        """A room's events after a version, in order, at most `limit`."""
         return await self.run(lambda connection: event_log.room_events(connection, performer_id, after, limit))

@@ -1,6 +1,6 @@
 """A bounded pool of threads for blocking queries, each with a read-only connection for one query.
 
-Short queries and slow ones have pools of their own: however many reports are asked for, a room is read in time.
+Slow queries have a pool of their own, so that no number of reports delays the read of a room.
 """
 
 import asyncio
@@ -24,8 +24,7 @@ T = TypeVar("T")
 
 class ReaderPool:
     def __init__(self, store: Store, *, threads: int, seconds: float, limit: int, name: str) -> None:
-        """`seconds`: within which a query is answered that has no other deadline. `limit`: queries under way and
-        waiting."""
+        """`seconds`: the time limit of a query without a deadline. `limit`: the most queries under way and waiting."""
         self._store = store
         self._seconds = seconds
         self._places = BoundedSemaphore(limit)
@@ -36,9 +35,9 @@ class ReaderPool:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, query: Callable[[Connection], T], deadline: Deadline | None = None) -> T:
-        """The result of a function over a read-only connection.
+        """The result of a function that is given a read-only connection.
 
-        Raises Unavailable while the database is in trouble, when too many queries wait, and when the time is up.
+        Raises Unavailable if the database is in trouble, too many queries wait, or the time is up.
         """
         if not self._places.acquire(blocking=False):
             raise Unavailable("Too many queries are waiting; try again shortly.", retry_after_seconds=1)
@@ -46,7 +45,7 @@ class ReaderPool:
 
         def execute() -> T:
             if not begun.acquire(blocking=False):
-                raise database_in_trouble()  # nobody waits for it any more
+                raise database_in_trouble()  # the caller has stopped waiting
             try:
                 with self._store.reading() as connection:
                     return query(connection)
@@ -66,6 +65,6 @@ class ReaderPool:
             log.error("a query was not answered in time")
             raise database_in_trouble() from None
         except TROUBLE as error:
-            # A line for each: while the database is away there are hundreds a minute.
+            # One line without a traceback: while the database is away there are hundreds a minute.
             log.error("a query failed: %s", str(getattr(error, "orig", None) or error).partition("\n")[0])
             raise database_in_trouble() from None

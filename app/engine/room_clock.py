@@ -1,46 +1,46 @@
-"""The clock by which rooms are timed: this process's own, or the database's where several processes share one."""
+"""The clock of the rooms: this process's own, or the database's where several processes share it."""
 
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 AGREEMENT = timedelta(seconds=2)
-"""Clocks that differ by less count as one: two processes then order a room's events by their commits."""
+"""A smaller difference between two clocks is ignored: the order of a room's events is that of their commits anyway."""
 MILLISECOND = timedelta(milliseconds=1)
 
 
 def seconds_since_boot() -> float:
-    """A clock that setting the time does not move; it counts the machine's sleep where the system can tell."""
+    """Seconds by a clock that cannot be set. It includes the machine's sleep if the system has CLOCK_BOOTTIME."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 class RoomClock:
     def __init__(self, source: Callable[[], datetime], *, elapsed: Callable[[], float] = seconds_since_boot) -> None:
-        """`elapsed`: seconds that no setting of the clock moves."""
+        """`source`: this process's clock. `elapsed`: seconds by a clock that cannot be set."""
         self._source = source
         self._elapsed = elapsed
         self._compared: tuple[datetime, float] | None = None
-        """The right time when the clocks were last compared, and the value of `elapsed` then; None: they never were."""
+        """The right time at the last comparison of the clocks, and the value of `elapsed` then; None: none yet."""
         self.skew = timedelta()
         """How far the database's clock is ahead of this process's, when last compared. Zero on SQLite."""
 
     def __call__(self) -> datetime:
-        """The own clock may be set between two comparisons: from one to the next only elapsed time counts."""
+        """The current time. Between two comparisons only elapsed time counts, as this process's clock may be set."""
         if self._compared is None:
             return self._source()
         then, at = self._compared
         return then + _whole(timedelta(seconds=self._elapsed() - at))
 
     def asked(self) -> float:
-        """The moment at which the database is asked for its time, to be given to `compare`."""
+        """The current moment by `elapsed`. Call it just before reading the database's time, for `compare`."""
         return self._elapsed()
 
     def compare(self, asked: float, database_time: datetime) -> None:
-        """Take the database's time, which was asked for at `asked` and has come just now. The way there and back is
-        measured by elapsed time: the own clock may be set meanwhile.
+        """Compare with the database's time, which was requested at `asked` and has just arrived. The round trip is
+        measured by elapsed time, as this process's clock may be set meanwhile.
 
-        All processes of a cluster then agree, even if the clock of one of them has jumped.
+        All processes of a cluster then agree, even if the clock of one of them is wrong.
         """
         answered_at, elapsed = self._source(), self._elapsed()
         uncertainty = timedelta(seconds=(elapsed - asked) / 2)

@@ -9,7 +9,7 @@ from app.engine.queries import Queries
 from app.store import Store, activity, compaction, pruning
 
 PAUSE_SECONDS = 0.1
-"""Between two batches: most of the time is the commands'."""
+"""The pause between two batches, which leaves most of the time to commands."""
 
 
 async def compact_log(lanes: Lanes, store: Store, pause_seconds: float = PAUSE_SECONDS) -> None:
@@ -38,7 +38,7 @@ async def prune(lanes: Lanes, cutoff: datetime, pause_seconds: float = PAUSE_SEC
 
 
 async def count_activity(queries: Queries, lanes: Lanes, pause_seconds: float = PAUSE_SECONDS) -> None:
-    """Count the log's new events. The lane only writes: reading and adding up is a report's work."""
+    """Count the log's new events. The pool for slow queries reads and adds up; the lane only writes the sums."""
     while (batch := await queries.run_slow(activity.next_batch)) is not None:
         await lanes.run(partial(activity.add, batch=batch))
         if batch.is_last:

@@ -1,7 +1,7 @@
-"""The writer: decides commands against its cached rooms and commits them together, in one transaction a batch.
+"""The writer: decides commands against its cached rooms and commits them together, in one transaction for each batch.
 
-A cached room is never trusted blindly. On a shared database a batch first locks its rooms' rows, in one order, and
-compares their versions; everywhere the table's unique (performer, version) refuses what a stale copy would write.
+A cached room may be stale. On a shared database a batch first locks its rooms' rows, in one order, and compares their
+versions. On every database the unique (performer, version) of events refuses the writes of a stale copy.
 """
 
 import logging
@@ -35,24 +35,25 @@ log = logging.getLogger(__name__)
 
 CACHED_ROOMS = 20_000
 ABOUT_THE_ROOM = ""
-"""Stands for an item id in the stored answer of a command about the room: its replay is the room as it is then."""
+"""The item id in the stored answer of a command about the room. Its replay is the room as it is at that time."""
 ATTEMPTS = 5
-"""How often a single command is decided again after another process was faster or the connection was lost."""
+"""The most attempts of a single command after another process was faster, and of a batch after trouble."""
 WHOLE_FAILURES = 2
-"""Failures in a row after which the rooms of a batch are tried one by one."""
+"""Consecutive failures after which the rooms of a batch are tried one by one."""
 SLOW_SECONDS = 0.1
-"""A failure that takes longer is no command's: the database is locked, or does not answer."""
+"""A failure that takes longer is not caused by a command: the database is locked, or does not answer."""
 FAILED_ROOMS = 3
-"""Rooms in a row that the database does not take, after which the others are not tried."""
+"""Consecutive rooms whose commit fails, after which the others are not tried."""
 APART_LOCK_TIMEOUT_MS = 50
 LOCKED_PAUSE_SECONDS = 0.005
 FULL_SECONDS = 5.0
-"""After a write for which the disk had no room: how long the next one is not expected to find any."""
+"""How long after a write that failed for lack of disk space the disk is reported as full."""
 LONGEST_LOCK_SECONDS = 3.0
-"""How long `process` waits for rooms that others hold. A lane waits until its commands are due."""
+"""How long `process` waits for rooms that others have locked. A lane waits until its commands are due."""
 LOCK_TIMEOUT = "55P03"
+"""PostgreSQL's code for a lock timeout."""
 DISK_FULL = "53100"
-"""PostgreSQL's codes: a lock was not to be had in time; there is no room on the disk."""
+"""PostgreSQL's code for a full disk."""
 
 
 class Later(Enum):
@@ -64,12 +65,12 @@ class Later(Enum):
 
 @dataclass(slots=True)
 class _Batch:
-    """One transaction in the making: the rooms as they will be, and the rows to be written."""
+    """An open transaction: the rooms as they will be, and the rows that are still to be written."""
 
     connection: Connection
     rooms: dict[str, Room]
     held: set[str]
-    """The rooms that another process holds: nothing can be decided in them now."""
+    """The rooms that another process has locked: their commands are tried later."""
     known_answers: dict[tuple[str, str], Answer]
     held_escrows: dict[str, str]
     changes: Changes = field(default_factory=Changes)
@@ -94,13 +95,13 @@ class Writer:
         self._cached_rooms = cached_rooms
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._failures = 0
-        """Batches in a row that the database did not take."""
+        """Consecutive batches that failed because of the database."""
         self._full_until = float("-inf")
         self._held_up = HeldUpRooms()
         self.commit_began = 0
         """When the last transaction began to commit, in nanoseconds since 1970."""
         self._lock_timeout_ms: int | None = None
-        """Of the transaction that is about to begin; None: the connection's own."""
+        """The lock timeout of the next transaction; None: the connection's own."""
 
     def peek(self, performer_id: str) -> Room | None:
         """The room as last committed here, if it is cached. Safe from any thread: a Room never changes."""
@@ -108,17 +109,17 @@ class Writer:
 
     @property
     def in_trouble(self) -> bool:
-        """Whether the database has not taken the last batch."""
+        """Whether the last batch failed because of the database."""
         return self._failures > 0
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether the database's disk lately had no room for a command. Smaller writes may still succeed."""
+        """Whether the database's disk was full for a command within FULL_SECONDS. Smaller writes may still succeed."""
         return monotonic() < self._full_until
 
     def process(self, batch: Sequence[Job]) -> list[Any]:
-        """Commit a batch; one result a job: an Outcome, or the value the database task returned, or the exception it
-        met. A job that cannot be written just now is tried a few times, then refused.
+        """Commit a batch. Each job has one result: an Outcome, the value of a database task, or the exception that was
+        raised. A job that cannot be written now is tried a few times, then refused.
         """
         results = self.attempt(batch)
         failures, give_up_at = 1, monotonic() + LONGEST_LOCK_SECONDS
@@ -134,10 +135,10 @@ class Writer:
         return results
 
     def attempt(self, batch: Sequence[Job]) -> list[Any]:
-        """Commit the jobs that can be committed now; results as of `process`, and a Later for one to try again.
+        """Commit the jobs that can be committed now. Results are as in `process`, or a Later for a job to try again.
 
-        The rooms of a batch share a transaction as long as all is well. Rooms with a row that somebody else keeps
-        locked have transactions of their own, so that the other rooms do not wait for them.
+        Normally the rooms of a batch share a transaction. Rooms with a row that another session keeps locked have
+        transactions of their own, so that the other rooms do not wait for them.
         """
         results: list[Any] = [Later.LOCKED] * len(batch)
         together, apart = self._parted(batch)
@@ -151,7 +152,7 @@ class Writer:
                 self._full_until = monotonic() + FULL_SECONDS
             fails_at_once = monotonic() - began < SLOW_SECONDS
             if _is_lock_timeout(error) or (self._failures > WHOLE_FAILURES and fails_at_once):
-                # Some room's row is locked, or the database refuses one of the commands.
+                # A room's row is locked, or the database fails because of one of the commands.
                 apart = [*_by_room(batch, together), *apart]
             else:
                 _set(results, together, Later.TROUBLE)
@@ -177,14 +178,14 @@ class Writer:
         try:
             committed = self._commit(jobs)
         except Exception:
-            # Nothing of it was committed, and its rooms may be stale.
+            # Nothing was committed, and the cached rooms may be stale.
             self._forget(jobs)
             raise
         for index, result in zip(indexes, committed, strict=True):
             results[index] = result
 
     def _attempt_apart(self, batch: Sequence[Job], indexes: Sequence[int], results: list[Any]) -> bool:
-        """Commit the jobs of one room; returns whether the database is at work."""
+        """Commit the jobs of one room; returns False if the database is in trouble."""
         room = _room_of(batch[indexes[0]])
         try:
             self._lock_timeout_ms = APART_LOCK_TIMEOUT_MS
@@ -205,8 +206,8 @@ class Writer:
         return True
 
     def _parted(self, batch: Sequence[Job]) -> tuple[list[int], list[list[int]]]:
-        """The indexes of the jobs that share a transaction; and by room those of the rooms that had to wait for a
-        lock lately and are now tried again. Rooms whose turn it is not yet are in neither."""
+        """The indexes of the jobs that share a transaction, and for each held-up room whose pause is over the indexes
+        of its jobs. Jobs of rooms that still pause are in neither."""
         if not self._held_up:
             return list(range(len(batch))), []
         now = monotonic()
@@ -221,7 +222,8 @@ class Writer:
         return together, _by_room(batch, apart)
 
     def _alone(self, job: Job, failed: Exception | None) -> Any:
-        """A job in a transaction of its own, so that a bad command costs only itself."""
+        """The result of a job in a transaction of its own, so that a bad command affects no other. `failed`: the
+        exception of an earlier attempt with this job alone."""
         for _ in range(ATTEMPTS):
             if failed is not None and not isinstance(failed, IntegrityError):
                 break
@@ -236,7 +238,7 @@ class Writer:
         return _refusal_for(failed)
 
     def _commit(self, batch: Sequence[Job]) -> list[Any]:
-        """Decide and commit jobs in one transaction; Later.LOCKED for those whose room somebody else holds."""
+        """Decide and commit jobs in one transaction; Later.LOCKED for those whose room another process has locked."""
         envelopes = [job for job in batch if isinstance(job, Envelope)]
         with self.store.writing() as connection:
             if self._lock_timeout_ms is not None and self.store.shared:
@@ -273,12 +275,12 @@ class Writer:
         ]
         rooms, held_rooms = self._load(connection, performer_ids)
         # A room that does not exist yet cannot be locked, so another process may commit between two of these reads.
-        # Answers are read last: a request that finds its escrow held by itself then finds its answer, too.
+        # Answers are read last: if a repeated request finds its own item's escrow, it then also finds its answer.
         held = reading.held_escrows(connection, escrows)
         return _Batch(connection, rooms, held_rooms, reading.find_answers(connection, keys), held)
 
     def _load(self, connection: Connection, performer_ids: Collection[str]) -> tuple[dict[str, Room], set[str]]:
-        """The rooms, locked where others could write them; and those that others hold."""
+        """The rooms, locked if other processes can write them; and the ids of rooms that others have locked."""
         rooms = {performer_id: self._rooms.get(performer_id) for performer_id in performer_ids}
         held: set[str] = set()
         if self.store.shared:
@@ -321,13 +323,13 @@ class Writer:
         operation = _traced(decision.operation, envelope.traceparent)
         self._record(batch, room, decision.room, decision.events, operation)
         if isinstance(command, do.Expire) and not decision.events and (early := room.find(command.item_id)) is not None:
-            # Its row was written under another policy; put right, it is not swept again before it is due.
+            # The row's deadline is of an earlier policy. The right one keeps the sweep away until it is due.
             due = room.deadline(early)
             batch.changes.deadlines[early.item_id] = due and due[0]
         if isinstance(command, do.Intake) and decision.item is not None:
             batch.held_escrows[decision.item.escrow_transaction_id] = decision.item.item_id
         if idempotency is not None:
-            # A command that changes nothing has no event that holds the item as it was answered.
+            # A command without events cannot have its answer replayed from an event.
             of_item = decision.item if decision.events else None
             answer = Answer(
                 scope=idempotency.scope,
@@ -369,7 +371,8 @@ class Writer:
         )
 
     def _load_ended(self, batch: _Batch, command: do.AboutItem) -> tuple[Item | None, Operation | None, bool]:
-        """An ended item with its outbox row, which stays as it is until this transaction ends."""
+        """An ended item, its wallet operation, locked until this transaction ends, and whether that was ever claimed.
+        The operation is loaded only for commands that need it."""
         item_id = command.item_id
         item = batch.ended.get(item_id) or reading.find_item(batch.connection, item_id)
         if not isinstance(command, do.Refund | do.Report | do.RetryOperation | do.ResolveOperation):
@@ -393,11 +396,11 @@ class Writer:
             return
         batch.rooms[room.performer_id] = room
         changes.rooms[room.performer_id] = room
-        # Also between two services: another process may carry out the next command, and goes on from the stored room.
+        # At once, since another process may carry out the next command, from the stored room.
         if room.history is not before.history:
             changes.learnt.add(room.performer_id)
         changes.events.extend(events)
-        # New settings move deadlines, so every active item's row is written then.
+        # New settings change deadlines, so the rows of all active items are written.
         everything = any(event.settings is not None for event in events)
         if everything or not before.version:
             changes.renewed.add(room.performer_id)
@@ -433,7 +436,7 @@ def _room_of(job: Job) -> str | None:
 
 
 def _by_room(batch: Sequence[Job], indexes: Sequence[int]) -> list[list[int]]:
-    """The indexes of each room's jobs, in order; a database task has no room and is alone."""
+    """The indexes of each room's jobs, in order; a database task has no room and forms a group alone."""
     rooms: dict[str | int, list[int]] = {}
     for index in indexes:
         rooms.setdefault(_room_of(batch[index]) or index, []).append(index)
@@ -455,16 +458,16 @@ def _sqlstate(error: Exception) -> str | None:
 
 
 def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
-    """The items of a queue that are not, as they are now, in the one before."""
+    """The items of `after` that are new, or have changed since `before`."""
     if all(map(is_, before, after)):
-        # No item has moved: the new ones are behind the old.
+        # No item has moved: new items follow the old ones.
         return after[len(before) :]
     as_before = set(map(id, before))
     return [item for item in after if id(item) not in as_before]
 
 
 def _refusal_for(error: Exception | None) -> QueueError:
-    """The refusal that a caller gets for a failure which repeating did not mend."""
+    """The refusal for an exception that repeated attempts did not resolve."""
     if isinstance(error, QueueError):
         return error
     log.error("a command could not be committed", exc_info=error)
@@ -474,7 +477,7 @@ def _refusal_for(error: Exception | None) -> QueueError:
 
 
 def _traced(operation: Operation | None, traceparent: str | None) -> Operation | None:
-    """The operation, belonging to the span that has brought it about: the first one, if it is known to several."""
+    """The operation with the span of the command that ordered it. A traceparent that it already has is kept."""
     if traceparent is None or operation is None or operation.traceparent is not None:
         return operation
     return replace(operation, traceparent=traceparent)

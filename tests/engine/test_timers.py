@@ -179,7 +179,7 @@ async def test_a_sweep_that_finds_the_lanes_closed_leaves_the_items_to_the_next(
     async with running(store, clock) as process:
         with caplog.at_level(logging.WARNING), no_room(process.lanes):
             assert await sweep(process.queries, process.lanes, clock()) == 1
-        assert "an overdue item was not dealt with: UNAVAILABLE" in caplog.text
+        assert "an overdue item could not be ended: UNAVAILABLE" in caplog.text
         assert item_of(store, item).status is Status.CREATED
         assert await sweep(process.queries, process.lanes, clock()) == 1
     assert item_of(store, item).status is Status.ABANDONED
