@@ -1,11 +1,11 @@
-"""Classifies the wallet's responses: one of four answers, of which success must be proved.
+"""Classifies the wallet's responses as one of four answers.
 
-    Succeeded  200 with a transaction id and exactly the amounts that were ordered
-    Retry      the outcome is unknown, or not yet possible: the same key and body may be sent again without harm
+    Succeeded  200 with a transaction id and exactly the ordered amounts
+    Retry      the effect is unknown, or the wallet could not act: the same key and body may be sent again without harm
     Conflict   409: the escrow's status has to be read, then `classify_escrow` decides
-    Rejected   repeating the same request cannot help; a person has to look
+    Rejected   repeating the same request cannot help; an administrator has to decide
 
-Sends nothing, and lets no body and no token into a problem text.
+Sends nothing, and puts no body and no token into a problem text.
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ from app.domain.operation import Operation, OperationKind, Receipt
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_TRANSACTION_ID_LENGTH: Final = 255
 MAX_RETRY_AFTER_SECONDS: Final = 3600.0
-"""A longer Retry-After is cut to this: otherwise one wrong header parks a payment for as long as it says."""
+"""A longer Retry-After is cut to this, so that a wrong header cannot delay a payment for long."""
 
 CLOCK_TOLERANCE_SECONDS: Final = 5.0
-"""Up to this the wallet's `Date` says nothing of its clock: it has whole seconds, and its answer took some time."""
+"""A smaller difference of the wallet's `Date` is ignored: it has whole seconds, and the response took some time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +39,14 @@ class Retry:
     retry_after_seconds: float | None = None
     """The wallet's Retry-After; None: it sent none."""
     reached: bool = True
-    """False: no connection came about, so the wallet cannot have seen the request."""
+    """False: no connection was made, so the wallet cannot have received the request."""
     clocks_differ: bool = False
-    """The wallet refused our token, and its clock differs from ours: to the wallet the token was not valid yet, or no
-    longer."""
+    """The wallet refused our token, and its clock differs from ours: by its clock the token was not valid yet, or not
+    any more."""
 
     @property
     def may_have_acted(self) -> bool:
-        """Whether the wallet may have done what it was asked, and only its answer is missing."""
+        """Whether the request may have had its effect, although no valid answer arrived."""
         return self.reached and not self.clocks_differ
 
 
@@ -82,7 +82,7 @@ class Escrow:
     status: EscrowStatus
     settled_amount: int | None = None
     refunded_amount: int | None = None
-    """How a resolved escrow was divided. The interface does not promise either; None: the wallet does not say."""
+    """`settled_amount` and `refunded_amount` are optional in the interface; None: the wallet does not state it."""
 
     @property
     def is_resolved(self) -> bool:
@@ -99,12 +99,12 @@ EscrowAnswer = Escrow | NoEscrow | Retry | Rejected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletResponse:
-    """A response as it was received. `body` is None where it was longer than MAX_ANSWER_BYTES."""
+    """A response as it was received. `body` is None if it was longer than MAX_ANSWER_BYTES."""
 
     status: int
     retry_after: str | None = None
     date: str | None = None
-    """The wallet's clock (RFC 9110, 6.6.1)."""
+    """The time by the wallet's clock (RFC 9110, 6.6.1)."""
     body: bytes | None = b""
 
 
@@ -114,9 +114,9 @@ def classify(operation: Operation, response: WalletResponse, now: datetime) -> W
         return Conflict(problem="the wallet reports a conflict (409)")
     if response.status != 200:
         return classify_failure(response, now)
-    # A 200 that does not repeat the order may have had its effect or not. It is tried again: the key makes that
-    # harmless, and an honest wallet then repeats its receipt. One that keeps lying ends, after the attempts allowed,
-    # with an administrator. Reading the status would not do: `settled` cannot outweigh "I settled another amount".
+    # A 200 with a wrong or missing receipt may have had its effect or not. It is tried again: the key makes that
+    # harmless, and a correct wallet then repeats its receipt. After the last attempt it becomes an administrator's
+    # case. The escrow's status alone could not show that the ordered amount was settled.
     fields = _read_object(response.body)
     if fields is None:
         return Retry(problem="the wallet answered 200 without a readable receipt")
@@ -127,7 +127,7 @@ def classify(operation: Operation, response: WalletResponse, now: datetime) -> W
         return Retry(problem="the wallet answered 200 without a transaction id")
     promised = {"settledAmount": operation.settle_tokens, "refundedAmount": operation.refund_tokens}
     for field, ordered in promised.items():
-        # The answer to a whole settlement or refund names one amount only; naming the other as 0 or null is no lie.
+        # The answer to a settlement or refund needs one amount only; the other may also be present as 0 or null.
         stated = fields.get(field)
         if (0 if stated is None else _amount(stated)) != ordered:
             return Retry(problem=f"the wallet's receipt shows another amount ({field}) than was ordered")
@@ -141,11 +141,10 @@ def classify(operation: Operation, response: WalletResponse, now: datetime) -> W
 
 
 def classify_escrow(operation: Operation, found: EscrowAnswer) -> Succeeded | Retry | Rejected:
-    """Classifies the escrow's status, read after a 409, with regard to `operation`.
+    """Classifies the escrow's status, read after a 409, for `operation`.
 
-    The wallet has no status of its own for a split: it ends `settled`. So amounts are compared where the wallet states
-    them, and where it does not, `settled` confirms a settlement and a split alike: nobody but this operation could have
-    ordered either.
+    The wallet's status after a split is `settled` too. So amounts are compared if the wallet states them. If it does
+    not, `settled` confirms a settlement and a split alike, since only this operation could have ordered either.
     """
     match found:
         case Retry() | Rejected():
@@ -180,7 +179,7 @@ def _compare(operation: Operation, escrow: Escrow) -> Succeeded | Retry | Reject
         )
     return Succeeded(
         receipt=Receipt(
-            # The status does not tell under which transaction.
+            # The status does not name the transaction.
             transaction_id=None,
             settled_tokens=operation.settle_tokens,
             refunded_tokens=operation.refund_tokens,
@@ -189,7 +188,7 @@ def _compare(operation: Operation, escrow: Escrow) -> Succeeded | Retry | Reject
 
 
 def is_held(found: Escrow, *, tokens: int) -> bool:
-    """Whether an intake of `tokens` may rely on this escrow (which `Wallet.escrow` has matched to its user)."""
+    """Whether the wallet holds exactly `tokens` in this escrow. (`Wallet.escrow` has checked that it is the user's.)"""
     return found.status is EscrowStatus.HELD and found.amount == tokens
 
 
@@ -202,11 +201,11 @@ _REJECTIONS: Final[Mapping[int, str]] = {
 }
 
 _PASSING: Final = frozenset({408, 409, 423, 425, 429})
-"""4xx that speak of the moment and not of the request: time-out, conflict, locked, too early, too many."""
+"""4xx statuses that are about the moment and not the request: time-out, conflict, locked, too early, too many."""
 
 
 def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejected:
-    """Classifies a response that is no success. A 409 is a Retry here: `classify` has made it a Conflict before."""
+    """Classifies a response that is not a success. A 409 is a Retry here; `classify` handles it before."""
     status = response.status
     concerns_credentials = status in (401, 403)
     ahead = seconds_ahead(response.date, now) or 0.0
@@ -218,7 +217,7 @@ def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejecte
             problem=_REJECTIONS.get(status, f"the wallet refused our request ({status})"),
             concerns_credentials=concerns_credentials,
         )
-    # 5xx, and statuses that the interface does not define (another 2xx, a redirect): nothing is known to have happened.
+    # 5xx, and statuses that the interface does not define (another 2xx, a redirect): the effect is unknown.
     return Retry(
         problem=f"the wallet answered {status}",
         retry_after_seconds=retry_after_seconds(response.retry_after, now),
@@ -226,8 +225,8 @@ def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejecte
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Seconds, at most MAX_RETRY_AFTER_SECONDS, of a Retry-After (RFC 9110, 10.2.3: seconds or an HTTP date); None for
-    a value that is neither."""
+    """The seconds of a Retry-After (RFC 9110, 10.2.3: seconds or an HTTP date), at most MAX_RETRY_AFTER_SECONDS; None
+    for an invalid value."""
     if value is None:
         return None
     value = value.strip()
@@ -243,7 +242,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 
 def seconds_ahead(http_date: str | None, now: datetime) -> float | None:
-    """Seconds from an HTTP date (RFC 9110, 5.6.7) to `now`; None for no date, or text that is none."""
+    """Seconds from an HTTP date (RFC 9110, 5.6.7) to `now`; None for a missing or invalid date."""
     if http_date is None:
         return None
     try:
@@ -266,6 +265,7 @@ _STATUSES: Final = frozenset(map(str, EscrowStatus))
 
 
 def read_escrow(body: bytes | None) -> Escrow | None:
+    """The escrow in a response's body; None if it is not in the form of the interface."""
     fields = _read_object(body)
     if fields is None or fields.get("error"):
         return None
@@ -286,7 +286,7 @@ def read_escrow(body: bytes | None) -> Escrow | None:
 
 
 def _amount(value: object) -> int | None:
-    """A whole number of tokens. A wallet written in another language may say 25.0; True is not 1."""
+    """A whole number of tokens, or None. A wallet in another language may write 25.0; True does not count as 1."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if value >= 0 and value == value // 1 else None

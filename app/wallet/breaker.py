@@ -1,12 +1,12 @@
-"""A circuit breaker: after a run of failures nobody calls for a while, then exactly one caller tries.
+"""A circuit breaker: after several failures in a row it admits no calls for a while, then exactly one.
 
     closed ── `threshold` failures in a row ──▶ open ── pause over, one caller admitted ──▶ half open
        ▲                                         ▲                                             │
        │                                         └──────── the probe fails: a longer pause ────┤
        └──────────────────────────────── the probe succeeds ───────────────────────────────────┘
 
-Owns the states and the pauses. Knows no clock and no calls: `now` is a parameter, callers report what happened. It is
-plain synchronous code for one event loop: nothing in it awaits, which is what makes the one probe one.
+Owns the states and the pauses. Knows no clock and makes no calls: `now` is a parameter, and callers report the results
+of their calls. It is synchronous code for one event loop, so that only one caller can get the probe.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave to make one call. Give it back with exactly one of `succeeded`, `failed` or `cancelled`."""
+    """The permission to make one call. It must be given back by exactly one of `succeeded`, `failed`, `cancelled`."""
 
     era: int
-    """Calls outlive states: the result of a call of an earlier era says nothing about this one."""
+    """Counts changes of state. Results of calls that were admitted in an earlier state are ignored."""
 
 
 class Breaker:
@@ -50,16 +50,16 @@ class Breaker:
 
     @property
     def failures(self) -> int:
-        """Failures in a row, up to now."""
+        """The number of consecutive failures up to now."""
         return self._failures
 
     @property
     def opened_count(self) -> int:
-        """How often it has opened, failed probes included, since the process began."""
+        """How often it has opened since the process started, failed probes included."""
         return self._opened_count
 
     def admit(self, now: datetime) -> Permit | None:
-        """Leave to call, or None: not now. While open, the first caller after the pause gets the one probe."""
+        """A permit for one call, or None. While open, the first caller after the pause gets the probe."""
         if self._state is BreakerState.CLOSED:
             return Permit(self._era)
         if self._state is BreakerState.OPEN and self._pause_is_over(now):
@@ -89,12 +89,12 @@ class Breaker:
         self._enter(BreakerState.OPEN)
 
     def cancelled(self, permit: Permit) -> None:
-        """The call ended and says nothing about the wallet. A probe's place is free again at once."""
+        """The call ended without a result that counts. If it was the probe, another caller may probe at once."""
         if permit.era == self._era and self._state is BreakerState.HALF_OPEN:
             self._enter(BreakerState.OPEN)
 
     def _pause_is_over(self, now: datetime) -> bool:
-        # A clock that was set back must not keep the breaker open until it has caught up.
+        # A clock that was set back must not keep the breaker open until it reaches the old time again.
         return self._opened_at is None or not self._opened_at <= now < self._opened_at + self._pause
 
     def _enter(self, state: BreakerState) -> None:

@@ -1,8 +1,8 @@
 """The client of the wallet service that holds the escrow.
 
 Owns the requests of the wallet's published interface: headers, bodies, idempotency keys, authorisation tokens, pooled
-connections and time limits. Never decides what happens to an escrow (`decision` does), never classifies a response
-(`answers` does), and never waits and repeats (`outbox` does).
+connections and time limits. `decision` decides about escrows, `answers` classifies responses, and `outbox` repeats
+attempts after a pause.
 """
 
 import asyncio
@@ -52,8 +52,8 @@ _ENDPOINTS: Final[Mapping[OperationKind, str]] = {
 }
 
 Observe = Callable[[str, str, float], None]
-"""Called with a call's kind (an operation's, or `escrow`), its outcome (the class of the answer, in lower case, or
-`unreached`), and the seconds it took."""
+"""Called for every call that ended, with its kind (an operation's, or `escrow`), its outcome (the class of the answer
+in lower case, or `unreached`), and its seconds."""
 
 
 class Wallet:
@@ -72,8 +72,7 @@ class Wallet:
         transport: httpx2.AsyncBaseTransport | None = None,
         observe: Observe = lambda kind, outcome, seconds: None,
     ) -> None:
-        """`uuid_keys`: send the UUIDv5 of each idempotency key in place of the key itself (WALLET_KEY_FORMAT).
-        `observe`: told of every call that ended."""
+        """`uuid_keys`: send the UUIDv5 of each idempotency key in place of the key itself (WALLET_KEY_FORMAT)."""
         self._base_url = base_url.rstrip("/")
         self._uuid_keys = uuid_keys
         self._observe = observe
@@ -82,7 +81,7 @@ class Wallet:
         self._clock = clock
         headers = {
             "Accept": "application/json",
-            # Nothing is decompressed, so that a small answer stays small.
+            # Nothing is decompressed, so that MAX_ANSWER_BYTES limits the memory.
             "Accept-Encoding": "identity",
             "User-Agent": "performance-queue",
         }
@@ -92,12 +91,12 @@ class Wallet:
             headers=headers,
             # A redirect is never followed: it would carry the tokens to wherever it points.
             follow_redirects=False,
-            # Shorter than the total, so that a wallet that cannot be reached is told from a slow one.
+            # Shorter than the total, so that an unreachable wallet is distinguished from a slow one.
             timeout=httpx2.Timeout(timeout_seconds, connect=timeout_seconds / 2, pool=timeout_seconds / 2),
             limits=httpx2.Limits(
                 max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30
             ),
-            # The interface has no cookies; a jar would grow with every cookie that the wallet's side sets.
+            # The interface has no cookies. A jar would grow with every cookie that the wallet or its proxy sets.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             transport=transport,
         )
@@ -115,7 +114,8 @@ class Wallet:
         await self._client.__aexit__(kind, error, traceback)
 
     async def execute(self, operation: Operation) -> WalletAnswer:
-        """One attempt. Cancelling it, like a time-out, leaves open whether the wallet has acted."""
+        """Make one attempt at an operation. After cancellation or a time-out it is unknown whether the wallet has
+        acted."""
         escrow = _path_segment(operation.escrow_transaction_id)
         if escrow is None:
             return Rejected(problem="the escrow id cannot be part of a URL")
@@ -136,8 +136,8 @@ class Wallet:
     async def escrow(
         self, user_id: str, escrow_id: str, *, idempotency_key: str | None = None, seconds: float | None = None
     ) -> EscrowAnswer:
-        """The escrow as the wallet has it now; `idempotency_key` is that of the operation it is asked for, if any.
-        `seconds`: in which it must answer, where that is less than WALLET_TIMEOUT_SECONDS."""
+        """Read the escrow's state at the wallet. `idempotency_key`: of the operation concerned, if any. `seconds`: a
+        time limit below WALLET_TIMEOUT_SECONDS."""
         user, escrow = _path_segment(user_id), _path_segment(escrow_id)
         if user is None or escrow is None:
             return NoEscrow()
@@ -155,7 +155,7 @@ class Wallet:
             return classify_failure(response, self._clock())
         found = read_escrow(response.body)
         if found is None or (found.user_id, found.escrow_id) != (user_id, escrow_id):
-            return Retry(problem="the wallet's answer about the escrow is not one its interface promises")
+            return Retry(problem="the wallet's answer about the escrow does not have the form of its interface")
         return found
 
     def _sent_key(self, key: str) -> str:
@@ -178,13 +178,13 @@ class Wallet:
         broke = False
         longest = self._timeout_seconds if seconds is None else min(self._timeout_seconds, seconds)
         try:
-            # httpx2 limits each read; a wallet that drips its answer byte by byte is stopped only by a total.
+            # httpx2 limits each read; only a total stops a wallet that sends its answer byte by byte.
             async with asyncio.timeout(longest):
                 try:
                     return await self._exchange(method, path, sent, body)
                 except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
-                    # Most often a pooled connection that the wallet had closed meanwhile: once more, at once. Should
-                    # the request have arrived after all, the idempotency key makes the second one harmless.
+                    # Usually the wallet has closed the pooled connection meanwhile, so one more try follows at once. If
+                    # the first request has arrived after all, the idempotency key makes the second one harmless.
                     broke = True
                     return await self._exchange(method, path, sent, body)
         except (httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ConnectError):
@@ -210,7 +210,7 @@ def uuid_key(key: str) -> str:
 
 
 def order_body(operation: Operation) -> bytes:
-    """The request body of an operation: the same bytes at every attempt."""
+    """The request body of an operation: the same bytes for every attempt."""
     match operation.kind:
         case OperationKind.SETTLE:
             parties: dict[str, Any] = {"modelId": operation.performer_id, "amount": operation.settle_tokens}
@@ -234,7 +234,7 @@ def order_body(operation: Operation) -> bytes:
 
 
 def authorisation(operation: Operation, queue_secret: str, now: datetime) -> str:
-    """A token, valid for TOKEN_SECONDS, by which the wallet knows that the queue has decided this operation."""
+    """A token, valid for TOKEN_SECONDS, that proves to the wallet that the queue has decided this operation."""
     issued = int(now.timestamp())
     claims = {
         "sub": QUEUE_SERVICE,
@@ -252,7 +252,7 @@ def authorisation(operation: Operation, queue_secret: str, now: datetime) -> str
 
 
 def _now() -> float:
-    """Seconds, for the time between two moments."""
+    """Seconds by a monotonic clock."""
     return asyncio.get_running_loop().time()
 
 
@@ -270,5 +270,6 @@ async def _read_bounded(response: httpx2.Response) -> bytes | None:
 
 
 def _path_segment(identifier: str) -> str | None:
-    """None for text that no path can carry: proxies and clients resolve dot segments, even escaped ones."""
+    """An id escaped for a path. None for an empty id and for dot segments, which proxies and clients resolve even if
+    they are escaped."""
     return None if identifier in ("", ".", "..") else quote(identifier, safe="")

@@ -1,4 +1,4 @@
-"""Compares the queue's escrows with the wallet's own word about each: those that are open, and those of late."""
+"""Compares the queue's open and recently changed escrows with their state at the wallet."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,15 +14,17 @@ from app.store import reading
 from app.wallet.answers import Escrow, EscrowAnswer, EscrowStatus, NoEscrow, Rejected, Retry
 
 RECENT = timedelta(days=7)
-"""How long ago an item may have changed whose escrow is compared with the wallet though it is resolved."""
+"""Resolved escrows are compared if their item has changed within this time."""
 QUESTIONS_AT_ONCE = 16
 LOOKS = 3
-"""How often an item is compared that changes while the wallet is asked."""
+"""The most comparisons of an item that changes while the wallet is asked."""
 
 T = TypeVar("T")
 
 
 class EscrowSource(Protocol):
+    """The part of the wallet's client that a comparison needs."""
+
     async def escrow(self, user_id: str, escrow_id: str) -> EscrowAnswer: ...
 
 
@@ -34,34 +36,34 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """An escrow about which the wallet says something else than the queue, or nothing."""
+    """An escrow on which the wallet and the queue disagree, or for which the wallet gave no answer."""
 
     item: Item
     problem: str
     is_answered: bool
-    """Whether the wallet has said anything about it."""
+    """False: the wallet gave no answer about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """Some escrows, in order of their items' ids."""
+    """The result for a batch of escrows, in the order of their items' ids."""
 
     examined: int
     differences: Sequence[Difference]
     after: str | None
-    """The last item's id: the rest has ids beyond it. None: this was the rest."""
+    """The last item's id, after which the next batch begins; None: this was the last batch."""
 
     @property
     def unanswered(self) -> int:
-        """How many of them the wallet said nothing about."""
+        """The number of escrows for which the wallet gave no answer."""
         return sum(not each.is_answered for each in self.differences)
 
 
 async def compare(
     run: Run, wallet: EscrowSource, *, since: datetime, after: str = "", at_most: int = QUESTIONS_AT_ONCE
 ) -> Compared:
-    """Asks the wallet about escrows that are not resolved, or whose item has changed since `since`: the first `at_most`
-    of those with an item id beyond `after`, QUESTIONS_AT_ONCE at a time.
+    """Compares the next `at_most` escrows with an item id beyond `after` that are not resolved, or whose item has
+    changed since `since`. QUESTIONS_AT_ONCE requests run at a time.
     """
     items = await run(
         lambda connection: reading.items_to_compare(connection, after=after, since=since, at_most=at_most)
@@ -74,7 +76,8 @@ async def compare(
 
 
 async def _differences(run: Run, wallet: EscrowSource, items: Sequence[Item]) -> list[Difference]:
-    """Items that change while the wallet is asked are compared again: the answer may be about their new state."""
+    """The differences of these items. An item that changes while the wallet is asked is compared again: the answer may
+    be about its new state."""
     found: list[Difference] = []
     places = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
@@ -99,7 +102,7 @@ async def _differences(run: Run, wallet: EscrowSource, items: Sequence[Item]) ->
 
 
 def _current(connection: Connection, item_ids: Sequence[str]) -> dict[str, Item]:
-    """By id; retention may have moved some out."""
+    """The items as they are now, by id, without those that retention has removed."""
     found = (reading.find_item(connection, item_id) for item_id in item_ids)
     return {item.item_id: item for item in found if item is not None}
 
@@ -112,7 +115,8 @@ def _is_answer(answer: EscrowAnswer) -> bool:
 
 
 def difference(item: Item, found: EscrowAnswer) -> str | None:
-    """The difference between the wallet and the queue; None: they agree, or may agree once an attempt has ended."""
+    """The difference between the queue and the wallet, as a text; None: they agree, or may agree after an attempt that
+    is due or under way."""
     match found:
         case Retry() | Rejected():
             return f"not compared: {found.problem}"

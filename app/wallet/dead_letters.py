@@ -1,4 +1,4 @@
-"""Sends dead operations on their way again, many at a time, in batches that leave room for other commands."""
+"""Retries many dead operations, in batches, so that other commands are committed in between."""
 
 import asyncio
 
@@ -12,16 +12,16 @@ from app.store import wallet_operations
 
 BATCH = 200
 MAX_OPERATIONS = 10_000
-"""The most that one call retries; a caller that gets as many calls again."""
+"""The most operations that one call retries. A caller that gets this number should call again."""
 
 
 async def retry_dead(
     queries: Queries, lanes: Lanes, *, actor: Actor, rejected_too: bool, deadline: Deadline | None = None
 ) -> int:
-    """Retries dead operations, each once; returns how many, at most MAX_OPERATIONS.
+    """Retries dead operations, each once; returns their number, at most about MAX_OPERATIONS.
 
-    `rejected_too`: also those that the wallet refused for good. `deadline`: no batch is begun in the last quarter of a
-    command's seconds. Raises Unavailable if the database cannot be used; operations retried by then stay retried.
+    `rejected_too`: also those that the wallet refused for good. `deadline`: no batch begins in the last quarter of the
+    time for a command. Raises Unavailable if the database cannot be used; operations retried before stay retried.
     """
     retried, after = 0, ""
     while retried < MAX_OPERATIONS and (deadline is None or deadline.left(keep=lanes.seconds / 4)):
@@ -43,5 +43,5 @@ async def _retry(lanes: Lanes, operation: Operation, actor: Actor, deadline: Dea
     try:
         await lanes.send(operation.performer_id, command, deadline=deadline)
     except InvalidTransition:
-        return False  # somebody else was first
+        return False  # another command was first
     return True

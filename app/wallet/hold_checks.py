@@ -1,7 +1,7 @@
-"""Checks at intake that the wallet holds the escrow: a pool of connections of their own, bounded, behind the breaker.
+"""Checks at intake that the wallet holds the escrow, with separate connections and behind the breaker.
 
-The outbox has its own connections, so that intakes cannot keep settlements waiting. An intake never waits for another:
-beyond the bound, and while the breaker is open, it is refused at once and may be repeated with the same key.
+The outbox has other connections, so that intakes cannot delay settlements. An intake never waits for another one: above
+CHECKS_AT_ONCE, and while the breaker is open, it is refused at once and may be repeated with the same key.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 
 CHECKS_AT_ONCE = 256
-"""Checks under way together: 50 intakes a second at a wallet that takes 5 s. Each is a connection."""
+"""The most checks under way, each with a connection: 50 intakes a second with a wallet that takes 5 s."""
 
 
 class HoldChecks:
@@ -40,7 +40,7 @@ class HoldChecks:
         await self._wallet.__aexit__(kind, error, trace)
 
     async def verify(self, user_id: str, escrow_id: str, tokens: int, *, seconds: float | None = None) -> None:
-        """`seconds`: in which the wallet must answer, where that is less than WALLET_TIMEOUT_SECONDS.
+        """Ask the wallet. `seconds`: a time limit below WALLET_TIMEOUT_SECONDS.
 
         Raises EscrowNotFound unless the wallet holds this escrow for this user and amount, Unavailable if it cannot be
         asked now.

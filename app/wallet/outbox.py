@@ -1,9 +1,8 @@
-"""The outbox: carries wallet operations out, one attempt at a time, until the wallet has confirmed or nobody can help.
+"""The outbox: attempts each wallet operation until the wallet confirms it or it is dead-lettered.
 
-It claims due operations as leases (a process that dies releases its work by time), calls the wallet, and sends what
-came of it to the room as a command; it changes nothing by itself. What an answer means is `answer`'s, when to leave
-the wallet alone is `breaker`'s. While the breaker is open operations wait without using up attempts, and the queue
-goes on.
+It claims due operations as leases, so that those of a process that dies become free by time. It calls the wallet and
+sends the outcome to the room as a command; it changes no row itself except by claiming. `answers` classifies responses.
+`breaker` decides when the wallet is called: while it is open, operations wait and use up no attempts.
 """
 
 import asyncio
@@ -29,14 +28,14 @@ from app.wallet.dead_letters import retry_dead
 
 CONCURRENT_ATTEMPTS = 16
 POLL_SECONDS = 0.5
-"""How soon an operation is noticed that became due by time or that another process wrote."""
+"""Between two searches for operations that became due by time, or that another process wrote."""
 LEASE_SLACK_SECONDS = 10.0
-"""Seconds of a lease beyond the two calls that an attempt may make."""
+"""Seconds of a lease beyond the time-outs of the two calls that an attempt may make."""
 
 UNCOUNTED_DAYS = 7
-"""The age at which an operation is given up whose attempts do not count, because none can have had an effect."""
+"""The age at which an operation is dead-lettered after an attempt that does not count, as it had no effect."""
 RETRY_DEAD_SECONDS = 60.0
-"""The least time between two times that dead operations are retried because the wallet has come back."""
+"""The shortest time between two retries of all dead operations after the wallet has come back."""
 
 LAST_MOMENT_SECONDS = 2.0
 """How long a stopping process waits for attempts under way."""
@@ -74,7 +73,7 @@ class Outbox:
         self._retry_base = retry_base_seconds
         self._retry_max = retry_max_seconds
         self.lease = timedelta(seconds=2 * timeout_seconds + lease_slack_seconds)
-        """How long a claimed operation is left to the process that has claimed it."""
+        """How long a process has a claimed operation for itself."""
         self._poll_seconds = poll_seconds
         self._last_moment_seconds = last_moment_seconds
         self._wake = asyncio.Event()
@@ -84,17 +83,18 @@ class Outbox:
 
     @property
     def attempts(self) -> int:
-        """Attempts under way."""
+        """The number of attempts under way."""
         return len(self._attempts)
 
     def wake(self) -> None:
-        """A hint that an operation may be due; a missed one costs at most a poll."""
+        """Look for due operations now. Without this hint they are found after POLL_SECONDS at most."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Work until cancelled; attempts under way then get a moment to end. The lease of one that is cut short lapses.
+        """Claim and attempt operations until cancelled, then wait LAST_MOMENT_SECONDS for attempts under way. Those
+        still running are cancelled, and their leases run out.
 
-        Raises the error that keeps it from claiming (the database is away); call it again after a pause.
+        Raises the errors of claiming, for example while the database is away; call it again after a pause.
         """
         try:
             while True:
@@ -112,20 +112,20 @@ class Outbox:
                     task.cancel()
 
     async def _retry_dead(self) -> None:
-        """Once the wallet is back: retry the operations that died while it was away."""
+        """Retry dead operations once the breaker has closed again: they may have died while the wallet was away."""
         now, last = self._clock(), self._retried_dead_at
         recently = last is not None and last <= now < last + timedelta(seconds=RETRY_DEAD_SECONDS)
-        # Others use the breaker as well, and any of their calls may have closed it.
+        # A call of the breaker's other users may have closed it.
         absences = self.breaker.opened_count
         if absences == self._absences_seen or self.breaker.state is not BreakerState.CLOSED or recently:
             return
         self._absences_seen, self._retried_dead_at = absences, now
         retried = await retry_dead(self._queries, self._lanes, actor=WALLET, rejected_too=False)
         if retried:
-            log.info("the wallet is back: %s dead operations are tried again", retried)
+            log.info("the wallet is back: %s dead operations are retried", retried)
 
     async def claim(self) -> int:
-        """Claim operations that are due, as many as may run at once, and begin on them; returns how many."""
+        """Claim due operations, as many as may run at once, and start an attempt at each; returns their number."""
         now = self._clock()
         if len(self._attempts) >= CONCURRENT_ATTEMPTS or not await self._queries.run(
             lambda connection: wallet_operations.is_operation_due(connection, now)
@@ -159,25 +159,26 @@ class Outbox:
         self._wake.set()
 
     async def _attempt(self, operation: Operation, permit: Permit) -> None:
-        """One attempt, and its outcome sent to the room. If that fails, the lease lapses and all is repeated."""
+        """Make one attempt and send its outcome to the room. If sending fails, the lease runs out and the attempt is
+        repeated."""
         try:
             answer = await self._ask_wallet(operation, permit)
         except asyncio.CancelledError:
             self.breaker.cancelled(permit)
             raise
         except Exception:
-            # A bug, or a wallet of a kind never seen: it counts as an attempt, so that it cannot go on for ever.
+            # A bug, or an unforeseen error of the connection. It counts as an attempt, so that attempts are limited.
             self.breaker.cancelled(permit)
             log.exception("operation %s: the attempt failed", operation.operation_id)
             answer = Retry(problem="the attempt failed unexpectedly")
         try:
             await self._lanes.send(operation.performer_id, self._outcome(operation, answer))
         except QueueError as refusal:
-            log.warning("operation %s: outcome not kept (%s)", operation.operation_id, refusal.code)
+            log.warning("operation %s: the outcome was not stored (%s)", operation.operation_id, refusal.code)
 
     async def _traced_attempt(self, operation: Operation, permit: Permit) -> None:
-        """In the trace of the request that has ordered the operation, however long ago."""
-        assert self._tracer is not None  # noqa: S101 - the caller has looked
+        """Make an attempt with a span in the trace of the request that ordered the operation."""
+        assert self._tracer is not None  # noqa: S101 - the caller has checked it
         span = self._tracer.begin(
             f"wallet {operation.kind}",
             kind=Kind.CLIENT,
@@ -199,19 +200,18 @@ class Outbox:
             self.breaker.failed(permit, self._clock())
             if not answer.may_have_acted or operation.attempts + 1 < self._max_attempts:
                 return answer
-            # Before it is given up: an attempt whose answer was lost may have had its effect.
+            # Before the operation is given up: an attempt whose answer was lost may have had its effect.
             found = await self.find_escrow(operation)
             final = classify_escrow(operation, found) if isinstance(found, Escrow) else answer
             return answer if isinstance(final, Retry) else final
-        # With any other answer the wallet is alive.
+        # Any other answer shows that the wallet works.
         self.breaker.succeeded(permit)
         if isinstance(answer, Conflict):
             return classify_escrow(operation, await self.find_escrow(operation))
         return answer
 
     async def find_escrow(self, operation: Operation, *, seconds: float | None = None) -> EscrowAnswer:
-        """The wallet's own word about the escrow of an operation. `seconds`: in which it must come, where that is less
-        than WALLET_TIMEOUT_SECONDS."""
+        """The state of an operation's escrow at the wallet. `seconds`: a time limit below WALLET_TIMEOUT_SECONDS."""
         return await self._wallet.escrow(
             operation.user_id,
             operation.escrow_transaction_id,
@@ -229,7 +229,7 @@ class Outbox:
             case Retry(may_have_acted=True) if attempted.attempts < self._max_attempts:
                 pause = max(self._backoff(attempted.attempts), answer.retry_after_seconds or 0.0)
             case Retry(may_have_acted=False) if now - operation.created_at < timedelta(days=UNCOUNTED_DAYS):
-                # The pause grows with the age: that doubles it, too, without counting.
+                # A ceiling that grows with the age also doubles the pause, without a count of attempts.
                 age = (now - operation.created_at).total_seconds()
                 pause = self._random.uniform(0, min(self._retry_max, max(self._retry_base, age)))
             case Retry() | Rejected():
@@ -250,12 +250,13 @@ class Outbox:
         return Report(item_id=operation.item_id, operation=retrying)
 
     def _backoff(self, attempts: int) -> float:
-        """Seconds to wait after so many failures: doubling, capped, with full jitter, so that operations that failed
-        together do not come back together (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
+        """The pause in seconds after so many attempts: doubling, capped, with full jitter, so that operations that
+        failed together are not retried together (Brooker, "Exponential Backoff And Jitter", AWS 2015)."""
         ceiling = min(self._retry_max, self._retry_base * 2 ** min(attempts - 1, 62))
         return self._random.uniform(0, ceiling)
 
 
 def confirmation(operation: Operation, done: Succeeded, now: datetime, *, actor: Actor = WALLET) -> Confirm:
+    """The command that records that the wallet has carried out an operation."""
     kept = replace(operation, status=OperationStatus.DONE, last_problem=None, updated_at=now)
     return Confirm(item_id=operation.item_id, operation=kept, receipt=done.receipt, actor=actor)

@@ -1,4 +1,4 @@
-"""Turns an administrator's resolution of an operation, and the wallet's word about the escrow, into a command."""
+"""Turns an administrator's resolution of an operation, and the escrow's state at the wallet, into a command."""
 
 from datetime import datetime
 
@@ -15,13 +15,12 @@ ASK_AGAIN_SECONDS = 5
 def resolution_command(
     operation: Operation, found: EscrowAnswer, resolution: Resolution, *, actor: Actor, reason: str, now: datetime
 ) -> Command:
-    """`found`: the wallet's answer about the escrow, read just now.
+    """The command for a resolution. `found`: the wallet's answer about the escrow, read just now.
 
-    A held escrow allows any resolution. One that was resolved meanwhile is confirmed as it is, if its amounts are the
-    item's tokens. Where the wallet says anything else about it, it can only be written off; where the wallet cannot be
-    asked, nothing is done.
+    A held escrow allows any resolution. An escrow that was resolved meanwhile is confirmed as it is, if its amounts add
+    up to the item's tokens. Any other answer allows only a write-off, else InvalidTransition is raised.
 
-    Raises InvalidTransition or Unavailable.
+    Raises Unavailable if the wallet could not be asked.
     """
     if isinstance(found, Escrow) and found.is_resolved and sum(_division(operation, found)) == operation.tokens:
         return confirmation_of(operation, found, actor=actor, reason=reason, now=now)
@@ -40,7 +39,7 @@ def resolution_command(
 
 
 def confirmation_of(operation: Operation, escrow: Escrow, *, actor: Actor, reason: str, now: datetime) -> Confirm:
-    """The confirmation of an escrow as the wallet says that it was resolved, even if another order was given."""
+    """The command that records the resolution that the wallet states, even if the queue ordered another one."""
     settled, refunded = _division(operation, escrow)
     kind = OperationKind.REFUND if not settled else OperationKind.PARTIAL if refunded else OperationKind.SETTLE
     kept = replace(
@@ -52,14 +51,14 @@ def confirmation_of(operation: Operation, escrow: Escrow, *, actor: Actor, reaso
         last_problem=None,
         updated_at=now,
     )
-    # The status does not tell under which transaction.
+    # The status does not name the transaction.
     receipt = Receipt(transaction_id=None, settled_tokens=settled, refunded_tokens=refunded)
     return Confirm(item_id=operation.item_id, operation=kept, receipt=receipt, actor=actor, reason=reason)
 
 
 def _division(operation: Operation, escrow: Escrow) -> tuple[int, int]:
-    """How many tokens were settled and how many refunded. A split, too, ends `settled`; where the wallet does not say
-    how much went where, a split that had been ordered is taken to be it."""
+    """The tokens that were settled and refunded. The status after a split is `settled` too: if the wallet states no
+    amounts and a split was ordered, its amounts are assumed."""
     if escrow.status is EscrowStatus.REFUNDED:
         return 0, escrow.amount
     if escrow.settled_amount:

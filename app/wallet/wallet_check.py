@@ -1,7 +1,7 @@
-"""The comparison with the wallet on demand, part by part, each within a deadline and one at a time.
+"""The comparison with the wallet on request, in parts. Each part has a deadline, and only one runs at a time.
 
-A caller asks for the next part with the place where the last one ended, until there is none; then the whole result is
-recorded, for the metrics of every process. Where the wallet cannot be asked nothing is compared and nothing recorded.
+A caller requests each part with the place at which the last one ended. After the last part the result of all parts is
+recorded, for the metrics of every process. If the wallet cannot be asked, the part fails and nothing is recorded.
 """
 
 import asyncio
@@ -21,15 +21,16 @@ from app.wallet.breaker import Breaker, BreakerState
 from app.wallet.comparison import RECENT, Difference, EscrowSource, compare
 
 PART_SHARE = 0.5
-"""Of the deadline, after which no more escrows are begun with: those under way take time, too."""
+"""The share of the deadline after which no more escrows are begun, since those under way take time too."""
 MOST_DIFFERENCES = 100
-"""In one part."""
+"""The number of differences at which a part ends."""
 _PLACE = re.compile(r"(\d{1,15})\.(\d{1,9})\.(\d{1,9})\.([A-Za-z0-9-]{1,64})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a comparison has got to, and its sums up to there."""
+    """The progress of a comparison: the last item compared, and the sums up to there. `str` and `read` convert it to
+    and from the text that clients send back."""
 
     examined: int = 0
     different: int = 0
@@ -51,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part of a comparison: its differences, the sums up to its end, and where to go on."""
+    """A part of a comparison: its differences, the sums up to its end, and the place of the next part."""
 
     differences: list[Difference]
     examined: int
@@ -72,7 +73,7 @@ class WalletChecks:
         seconds: float,
         most_differences: int = MOST_DIFFERENCES,
     ) -> None:
-        """`seconds`: within which a part is answered. `most_differences`: about, after which a part ends."""
+        """`seconds`: the time limit of a part. `most_differences`: the number of differences at which a part ends."""
         self._queries = queries
         self._lanes = lanes
         self._wallet = wallet
@@ -83,14 +84,14 @@ class WalletChecks:
         self._under_way = False
 
     async def last(self) -> WalletCheck | None:
-        """The last comparison that got to the end, wherever it was made; None: there has been none."""
+        """The result of the last complete comparison by any process; None: there has been none."""
         return await self._queries.run(rows.last)
 
     async def part(self, place: str | None) -> Part:
-        """The part from `place` on, the first one if None.
+        """Compare the part that begins at `place`; None: the first part.
 
-        Raises Unavailable while another is under way in this process, while the wallet or the database cannot be asked,
-        and when the time is up; InvalidRequest for a place that was not given by another part.
+        Raises Unavailable while another part is under way in this process, if the wallet or the database cannot be
+        asked, or if the time is up; InvalidRequest for an invalid place.
         """
         start = Place(began_ms=round(self._clock().timestamp() * 1000)) if place is None else Place.read(place)
         if self._under_way:
