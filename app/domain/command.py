@@ -97,6 +97,8 @@ KEEP = Keep.KEEP
 
 
 class ChangeSettings(Struct, frozen=True, kw_only=True):
+    """Change those of the room's settings that are not KEEP; `event.RoomSettings` has their meanings."""
+
     actor: Actor
     mode: Mode | Keep = KEEP
     accepting: bool | Keep = KEEP

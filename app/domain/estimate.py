@@ -174,6 +174,7 @@ class History(Struct, frozen=True, kw_only=True):
         return _mean_residual(expected, spread, item.clock.elapsed(now))
 
     def gap_seconds(self) -> float:
+        """The expected seconds between two services: the mean of the gaps and of GAP_PRIOR gaps of no length."""
         return sum(self.gaps) / (len(self.gaps) + GAP_PRIOR)
 
     def rest_of_gap_seconds(self, elapsed: float) -> float:

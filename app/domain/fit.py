@@ -46,6 +46,7 @@ class Fit(Struct, frozen=True, kw_only=True):
 
     @property
     def slope(self) -> float:
+        """The slope of the regression, shrunk towards 0 and limited to SLOPE_RANGE."""
         covariance = self.xy - self.x * self.y / self.weight
         slope = covariance / (self.xx - self.x * self.x / self.weight + SLOPE_PRIOR)
         return max(SLOPE_RANGE[0], min(SLOPE_RANGE[1], slope))

@@ -90,9 +90,11 @@ class Clock(Struct, frozen=True, kw_only=True):
     """When it was started; None: it is stopped."""
 
     def start(self, now: datetime) -> "Clock":
+        """The clock running from `now`; unchanged if it runs already."""
         return self if self.since is not None else replace(self, since=now)
 
     def stop(self, now: datetime) -> "Clock":
+        """The clock stopped at `now`; unchanged if it is stopped already."""
         return self if self.since is None else Clock(used_seconds=self.elapsed(now))
 
     def restart(self, stopped_at: datetime, now: datetime, set_after: datetime | None = None) -> "Clock":

@@ -79,6 +79,7 @@ class Operation(Struct, frozen=True, kw_only=True):
 
     @property
     def idempotency_key(self) -> str:
+        """The plain key for the wallet, before WALLET_KEY_FORMAT is applied."""
         return f"queue-{self.item_id}-{self.kind}"
 
     def is_under_way(self, now: datetime) -> bool:

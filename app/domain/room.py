@@ -78,6 +78,7 @@ class Room(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def max_depth(self) -> int:
+        """The most active items: the room's own limit, but not above the operator's."""
         chosen = self.settings.max_depth
         return self.policy.max_depth if chosen is None else min(chosen, self.policy.max_depth)
 

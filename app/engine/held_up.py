@@ -20,6 +20,7 @@ class HeldUpRooms:
         return len(self._retry_at)
 
     def add(self, performer_id: str) -> None:
+        """Begin a pause of the room."""
         now = self._now()
         # A room whose commands were given up may never get another one.
         for name, retry_at in list(self._retry_at.items()):
@@ -30,6 +31,7 @@ class HeldUpRooms:
         self._retry_at[performer_id] = now + HELD_UP_SECONDS
 
     def drop(self, performer_id: str) -> None:
+        """Forget a room that has been written."""
         self._retry_at.pop(performer_id, None)
 
     def retry_at(self, performer_id: str) -> float | None:

@@ -98,6 +98,7 @@ class Lane:
         """When the thread began its batch, by `monotonic`; infinite between batches."""
 
     def start(self) -> None:
+        """Start the thread. Callers are answered on the event loop that runs now."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 

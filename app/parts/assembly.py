@@ -82,16 +82,9 @@ def assemble(
         quota=Quota(settings.user_intakes_per_minute, redis) if settings.user_intakes_per_minute else None,
         hold_checks=money.hold_checks,
     )
-    database_clock = database_time if base.store.shared else None
     parts = Parts(
         base=base,
-        heartbeat=Heartbeat(
-            base.lanes,
-            base.queries,
-            base.clock,
-            database_time=database_clock,
-            longest_lease=max(money.outbox.lease, LONGEST_LEASE),
-        ),
+        heartbeat=_heartbeat(base, money),
         item_counts=ItemCounts(base.queries),
         loop_lag=LoopLag(),
         redis=redis,
@@ -153,6 +146,16 @@ def _subscribe(parts: Parts) -> None:
     if (bus := live.bus) is not None:
         commits.subscribe(lambda outcome: bus.publish(outcome.room.performer_id, outcome.events))
     commits.subscribe(live.presence.observe)
+
+
+def _heartbeat(base: Foundation, money: Money) -> Heartbeat:
+    return Heartbeat(
+        base.lanes,
+        base.queries,
+        base.clock,
+        database_time=database_time if base.store.shared else None,
+        longest_lease=max(money.outbox.lease, LONGEST_LEASE),
+    )
 
 
 def _authenticator(base: Foundation, key_set: KeySet | None) -> Authenticator:

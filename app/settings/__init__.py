@@ -54,6 +54,8 @@ class InvalidSettings(Exception):
 
 
 class Settings(BaseSettings):
+    """The validated settings: each field has the name of its environment variable in lower case."""
+
     model_config = SettingsConfigDict(frozen=True, extra="forbid", case_sensitive=False, env_ignore_empty=True)
 
     host: str = "127.0.0.1"

@@ -102,6 +102,7 @@ class Engines:
 
 
 def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Whether a version of SQLite can corrupt a WAL database with two or more connections."""
     if any(version[:2] == branch[:2] and version >= branch for branch in MENDED_BRANCHES):
         return False
     return (3, 7, 0) <= version < MENDED_SQLITE

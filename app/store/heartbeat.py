@@ -48,6 +48,7 @@ def beat(connection: Connection, now: datetime, tolerance: timedelta) -> datetim
 
 
 def write(connection: Connection, now: datetime) -> None:
+    """Write the heartbeat, whatever the time of the last one."""
     set_fact(connection, HEARTBEAT, str(milliseconds(now)))
 
 

@@ -57,6 +57,7 @@ COMPACT = "compact"
 
 
 def is_compact(connection: Connection) -> bool:
+    """Whether events may be written in the compact layout."""
     return fact(connection, EVENT_FORM) == COMPACT
 
 

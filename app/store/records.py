@@ -304,6 +304,7 @@ def traceparent_from_json(payload: bytes) -> str | None:
 
 
 def event_from_json(payload: bytes) -> list[Event]:
+    """The events in the JSON of `event_to_json`."""
     rows = orjson.loads(payload)
     return [event_from({**row, "at": moment(row["at"])}) for row in rows]
 

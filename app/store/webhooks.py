@@ -41,6 +41,7 @@ def due_endpoints(connection: Connection, now: datetime) -> list[Endpoint]:
 
 
 def count_by_status(connection: Connection) -> Mapping[str, int]:
+    """The number of endpoints in each status, zeros included."""
     rows = connection.execute(select(ENDPOINTS.c.status, func.count()).group_by(ENDPOINTS.c.status))
     found = {status: int(count) for status, count in rows}
     return {status: found.get(status, 0) for status in EndpointStatus}

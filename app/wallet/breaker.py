@@ -68,6 +68,7 @@ class Breaker:
         return None
 
     def succeeded(self, permit: Permit) -> None:
+        """The call had an answer. A probe closes the breaker."""
         if permit.era != self._era:
             return
         self._failures = 0
@@ -77,6 +78,7 @@ class Breaker:
             self._enter(BreakerState.CLOSED)
 
     def failed(self, permit: Permit, now: datetime) -> None:
+        """The call had no usable answer. The `threshold`-th such call in a row, or a probe, opens the breaker."""
         if permit.era != self._era:
             return
         self._failures += 1
