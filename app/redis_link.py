@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class RedisAway(Exception):
-    """Redis does not answer; the caller goes on without it."""
+    """Redis does not answer; the caller continues without it."""
 
 
 class RedisLink:

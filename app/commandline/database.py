@@ -183,7 +183,7 @@ async def _ask_wallet(settings: Settings, store: Store) -> Result:
 
 def report(results: list[Result]) -> None:
     """Print a table of the rules, and below it one line for each finding."""
-    table = Table("rule", "looked at", "wrong", box=None, pad_edge=False)
+    table = Table("rule", "examined", "wrong", box=None, pad_edge=False)
     for result in results:
         table.add_row(result.rule, f"{result.examined:,}", f"{result.wrong:,}")
     console = Console(width=100, highlight=False)

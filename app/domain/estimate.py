@@ -6,7 +6,7 @@ that the started one has used. The guide "How waits are estimated" explains the 
 (`python -m tests.bench --only waits`).
 
     turn(item) = service(item) + gap
-    wait       = first + ln(1 + h·exp(−h·first)·Σ turn(ahead)) / h      (first + Σ turn(ahead) where nobody leaves)
+    wait       = first + ln(1 + h·exp(−h·first)·Σ turn(ahead)) / h      (first + Σ turn(ahead) if h is 0)
 
 `first` is the rest of the started item's service and the gap behind it, or the rest of the gap under way. `h` is the
 rate at which waiting items leave unserved, per second waited: some of the items ahead will leave before their turn.

@@ -170,7 +170,7 @@ def _positions(connection: Connection, policy: Policy) -> tuple[int, Iterator[st
             if [(item.item_id, item.status) for item in room.items] != [
                 (item.item_id, item.status) for item in stored.items
             ]:
-                yield f"the queue of room {performer_id} is not the one that its log comes to"
+                yield f"the queue of room {performer_id} is not the one that its log gives"
 
     return len(performer_ids), found()
 

@@ -38,17 +38,17 @@ class Found:
 def search_items(connection: Connection, words: str, *, limit: int, scanned: int = SCANNED) -> Found:
     """The newest `limit` items that match `words`. `scanned`: the most items that are examined without an index."""
     # A reference belongs to one item or to a few, so its query needs no order.
-    questions = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
-    questions.append(_newest(select(ITEMS.c.item_id).where(ITEMS.c.user_id == words), limit + 1))
+    queries = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
+    queries.append(_newest(select(ITEMS.c.item_id).where(ITEMS.c.user_id == words), limit + 1))
     if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
         of_amount = select(ITEMS.c.item_id).where(ITEMS.c.tokens == int(words))
         ended = of_amount.where(ITEMS.c.ended_at.is_not(None)).order_by(ITEMS.c.ended_at.desc())
-        questions.append(ended.limit(limit + 1))
+        queries.append(ended.limit(limit + 1))
         # Without an order, so that the index of active items is used: in the order of ids all items would be read.
-        questions.append(of_amount.where(ACTIVE_ITEMS).limit(scanned))
+        queries.append(of_amount.where(ACTIVE_ITEMS).limit(scanned))
     ids: set[str] = set()
-    for question in questions:
-        ids.update(connection.execute(question).scalars())
+    for query in queries:
+        ids.update(connection.execute(query).scalars())
     looked_back_to = None
     if len(ids) <= limit:
         oldest, others = _scan(connection, words, limit + 1, scanned)

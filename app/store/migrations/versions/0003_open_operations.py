@@ -1,4 +1,5 @@
-"""The index of due operations in words that no other index serves: SQLite preferred the one on `status`, and sorted."""
+"""The index of due operations with a condition that no other index fits: SQLite used the index on `status`, and
+sorted."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""An index of the rooms that say their performer is online, to find those where nobody is any more."""
+"""An index of the rooms whose performer is marked online, to find those without a live presence lease."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Two settings of a room: how many active items one user may have, and beyond which wait nobody is taken."""
+"""Two settings of a room: the most active items of one user, and the longest estimated wait of an intake."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""An index of the escrows that the sandbox wallet holds, by user: a hold is answered with the sum of them."""
+"""An index of the sandbox wallet's held escrows by user: the answer to a hold contains their sum."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,5 +1,5 @@
-"""Where an item's events begin and the digest of its intake, so that its events and its answer are found without more
-rows; and how far a room's log has been pruned."""
+"""The version of an item's first event and the digest of its intake, so that its events and its stored answer are found
+without further rows; and the version up to which a room's log has been pruned."""
 
 import sqlalchemy as sa
 from alembic import op

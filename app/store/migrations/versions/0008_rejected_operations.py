@@ -1,4 +1,4 @@
-"""Whether a dead operation was refused for good by the wallet; the others are tried again when the wallet is back."""
+"""Whether the wallet refused a dead operation for good. The other dead operations are retried when it is back."""
 
 import sqlalchemy as sa
 from alembic import op

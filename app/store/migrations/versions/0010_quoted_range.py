@@ -1,4 +1,4 @@
-"""The range of the wait that an item was told on arrival, so that it can be seen how many waits lie inside."""
+"""The range of an item's wait that was estimated on arrival, to count the waits that lie within it."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The place in a trace of what has brought a wallet operation about: its attempts belong there, however late."""
+"""The span that caused a wallet operation; the spans of its attempts belong to the same trace."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The log, counted by ten minutes and feature. The service fills it in behind the log, in small batches."""
+"""The counts of the log by feature in spans of ten minutes. The service adds them in small batches."""
 
 import sqlalchemy as sa
 from alembic import op

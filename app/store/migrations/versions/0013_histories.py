@@ -1,4 +1,4 @@
-"""The state of the wait estimate of each room. Filled as the rooms go on."""
+"""The state of the wait estimate of each room. A row is written when the room next learns."""
 
 import sqlalchemy as sa
 from alembic import op

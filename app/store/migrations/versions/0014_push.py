@@ -1,4 +1,4 @@
-"""Push subscriptions, what they are told, and how far the log has been read for that."""
+"""Push subscriptions, notices to them, and the progress of reading the log for notices."""
 
 import sqlalchemy as sa
 from alembic import op
