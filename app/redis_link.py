@@ -1,8 +1,9 @@
 """The connection to Redis, which may be away: one state and one log line for all its users.
 
 The queue works without Redis. While Redis is away or slow, each process works alone: the quota counts in memory, a
-process reports only its own connections, and reads other processes' events from the database. `ask` runs one short
-command; the bus, which listens all the time, opens its own client with `connect` and reports with `lost` and `found`.
+process reports only its own connections, and reads other processes' events from the database. `run` is for
+short commands; the bus, which listens all the time, opens its own client with `connect`, and reports with `lost` and
+`found`.
 """
 
 import asyncio
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 SLOWEST_SECONDS = 0.25
-"""The time limit of one `ask`, connecting included."""
+"""The time limit of one `run`, connecting included."""
 PAUSE_SECONDS = 1.0
-"""The pause after a failure; then one `ask` tries again."""
+"""The pause after a failure; then one `run` tries again."""
 
 T = TypeVar("T")
 
@@ -46,10 +47,11 @@ class RedisLink:
         self._url = url
         self._slowest_seconds = slowest_seconds
         self._pause_seconds = pause_seconds
-        # One retry at once: a connection that was cut while idle fails only when it is used. `ask` limits the time, not
+        # One retry at once: a connection that was cut while idle fails only when it is used. `run` limits the time, not
         # the driver: up to Python 3.11 the driver's timeouts can swallow a cancellation of the task.
         self._redis = self.connect(retries=1, socket_timeout=None, socket_connect_timeout=None)
-        self._is_away = False
+        self.is_away = False
+        """Whether the last use of Redis failed."""
         self._next_try = 0.0
 
     async def __aenter__(self) -> Self:
@@ -60,11 +62,6 @@ class RedisLink:
     ) -> None:
         await self._redis.aclose()
 
-    @property
-    def is_away(self) -> bool:
-        """Whether the last use of Redis failed."""
-        return self._is_away
-
     def connect(self, *, retries: int = 0, **options: Any) -> "Redis":
         """A new client. The caller closes it, and reports its successes and failures with `found` and `lost`."""
         from redis.asyncio import Redis  # an extra that one process does without
@@ -73,34 +70,34 @@ class RedisLink:
 
         return Redis.from_url(self._url, retry=Retry(NoBackoff(), retries), **options)
 
-    async def ask(self, question: Callable[["Redis"], Awaitable[T]]) -> T:
+    async def run(self, command: Callable[["Redis"], Awaitable[T]]) -> T:
         """The result of a short command. Raises RedisAway after `slowest_seconds` at most, and at once while Redis is
         known to be away."""
         from redis.exceptions import RedisError
 
-        if self._is_away:
+        if self.is_away:
             if time.monotonic() < self._next_try:
                 raise RedisAway
             # Only this call tries; the others do not wait for it.
             self._next_try = time.monotonic() + self._slowest_seconds + self._pause_seconds
         try:
             async with asyncio.timeout(self._slowest_seconds):
-                answer = await question(self._redis)
+                result = await command(self._redis)
         except (RedisError, OSError) as failure:
             self.lost(failure)
             raise RedisAway from None
         self.found()
-        return answer
+        return result
 
     def lost(self, failure: Exception) -> None:
         """Record that Redis has not answered."""
         self._next_try = time.monotonic() + self._pause_seconds
-        if not self._is_away:
+        if not self.is_away:
             log.warning("Redis is away, each process works alone: %s", type(failure).__name__)
-        self._is_away = True
+        self.is_away = True
 
     def found(self) -> None:
         """Record that Redis has answered."""
-        if self._is_away:
+        if self.is_away:
             log.info("Redis is back")
-        self._is_away = False
+        self.is_away = False

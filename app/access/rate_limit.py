@@ -80,7 +80,7 @@ class Quota:
         if self._link is not None:
             key = self._key(self._link, taken.user_id)
             try:
-                await self._link.ask(lambda redis: redis.zrem(key, taken.name))
+                await self._link.run(lambda redis: redis.zrem(key, taken.name))
             except RedisAway:
                 return  # it expires within the minute
 
@@ -88,7 +88,7 @@ class Quota:
         window = round(WINDOW_SECONDS * 1000)
         key = self._key(link, user_id)
         return int(
-            await link.ask(
+            await link.run(
                 lambda redis: cast("Awaitable[int]", redis.eval(TAKE, 1, key, self.per_minute, name, window))
             )
         )

@@ -101,7 +101,7 @@ class Bus:
         sharded, channel = self._sharded, self._announcements
         try:
             return int(
-                await self._link.ask(
+                await self._link.run(
                     lambda redis: (redis.spublish if sharded else redis.publish)(channel, payload.decode())
                 )
             )

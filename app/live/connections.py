@@ -116,7 +116,7 @@ class Audiences:
         if self._link is None:
             return None
         try:
-            return await self._link.ask(query)
+            return await self._link.run(query)
         except RedisAway:
             return None
 

@@ -127,65 +127,65 @@ class Settings(BaseSettings):
 
     @field_validator("wallet_api_token", "metrics_token")
     @classmethod
-    def _bearer_token_fits_a_header(cls, value: str | None) -> str | None:
+    def _bearer_tokens_are_valid(cls, value: str | None) -> str | None:
         return value if value is None else checks.check_bearer(value)
 
     @field_validator("host")
     @classmethod
-    def _host_is_one(cls, value: str) -> str:
+    def _host_is_valid(cls, value: str) -> str:
         return checks.check_host(value)
 
     @field_validator("webhook_hosts")
     @classmethod
-    def _webhook_hosts_are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _webhook_hosts_are_valid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(checks.check_host(host).lower() for host in value))
 
     @field_validator("vapid_private_key")
     @classmethod
-    def _vapid_key_is_one(cls, value: str | None) -> str | None:
+    def _vapid_key_is_valid(cls, value: str | None) -> str | None:
         if value is not None:
             vapid_key.read_private_key(value)
         return value
 
     @field_validator("vapid_subject")
     @classmethod
-    def _vapid_subject_is_a_contact(cls, value: str | None) -> str | None:
+    def _vapid_subject_is_valid(cls, value: str | None) -> str | None:
         return value if value is None else checks.check_contact(value)
 
     @field_validator("database_url")
     @classmethod
-    def _database_is_known(cls, value: str) -> str:
+    def _database_url_is_valid(cls, value: str) -> str:
         return checks.check_database_url(value)
 
     @field_validator("redis_url")
     @classmethod
-    def _bus_is_redis(cls, value: str | None) -> str | None:
+    def _redis_url_is_valid(cls, value: str | None) -> str | None:
         return value if value is None else checks.check_redis_url(value)
 
     @field_validator("auth_jwks_url")
     @classmethod
-    def _keys_are_reachable_by_http(cls, value: str | None) -> str | None:
+    def _jwks_url_is_valid(cls, value: str | None) -> str | None:
         if value is not None:
             checks.http_url(value)
         return value
 
     @field_validator("traces_url")
     @classmethod
-    def _traces_go_by_http(cls, value: str | None) -> str | None:
+    def _traces_url_is_valid(cls, value: str | None) -> str | None:
         if value is not None:
             checks.http_url(value)
         return value
 
     @field_validator("allowed_origins")
     @classmethod
-    def _origins_are_as_a_browser_sends_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _origins_are_valid(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(map(checks.is_origin, value)):
             raise ValueError("must be origins as a browser sends them: https://site.example, without a path")
         return value
 
     @field_validator("wallet_url")
     @classmethod
-    def _wallet_is_reachable_by_http(cls, value: str) -> str:
+    def _wallet_url_is_valid(cls, value: str) -> str:
         return value if value == SANDBOX else checks.check_base_url(value)
 
     @model_validator(mode="after")

@@ -155,7 +155,7 @@ async def test_another_database_on_the_same_redis_counts_apart(link: Link) -> No
 async def test_a_user_leaves_nothing_in_redis_after_the_minute(link: Link) -> None:
     connection = await link()
     await Quota(1, connection).take("user")
-    left = await connection.ask(lambda redis: redis.pttl(f"{connection.prefix}quota:user"))
+    left = await connection.run(lambda redis: redis.pttl(f"{connection.prefix}quota:user"))
     assert 0 < left <= 60_000
 
 
