@@ -82,51 +82,51 @@ _ROOMS_AHEAD = (
     select(ITEMS.c.performer_id)
     .join(ROOMS, ROOMS.c.performer_id == ITEMS.c.performer_id)
     .where(
-        ITEMS.c.due_at > bindparam("moment"),
-        or_(ITEMS.c.clock_since > bindparam("moment"), ROOMS.c.offline_since > bindparam("moment")),
+        ITEMS.c.due_at > bindparam("latest"),
+        or_(ITEMS.c.clock_since > bindparam("latest"), ROOMS.c.offline_since > bindparam("latest")),
     )
     .distinct()
     .limit(bindparam("at_most"))
 )
 
 
-def rooms_ahead(connection: Connection, moment: datetime, limit: int) -> Sequence[str]:
-    """The rooms with a deadline that counts from a time after `moment`."""
-    return connection.execute(_ROOMS_AHEAD, {"moment": moment, "at_most": limit}).scalars().all()
+def rooms_ahead(connection: Connection, latest: datetime, limit: int) -> Sequence[str]:
+    """The rooms with a deadline that counts from a time after `latest`."""
+    return connection.execute(_ROOMS_AHEAD, {"latest": latest, "at_most": limit}).scalars().all()
 
 
-def _operations_ahead(moment: datetime) -> Any:
-    return and_(OPEN_OPERATIONS, OPERATIONS.c.next_attempt_at > moment, OPERATIONS.c.updated_at > moment)
+def _operations_ahead(latest: datetime) -> Any:
+    return and_(OPEN_OPERATIONS, OPERATIONS.c.next_attempt_at > latest, OPERATIONS.c.updated_at > latest)
 
 
-def are_operations_ahead(connection: Connection, moment: datetime) -> bool:
-    """Whether open wallet operations were written at a time after `moment`."""
-    statement = select(OPERATIONS.c.operation_id).where(_operations_ahead(moment)).limit(1)
+def are_operations_ahead(connection: Connection, latest: datetime) -> bool:
+    """Whether open wallet operations were written at a time after `latest`."""
+    statement = select(OPERATIONS.c.operation_id).where(_operations_ahead(latest)).limit(1)
     return connection.execute(statement).first() is not None
 
 
-def correct_operations(connection: Connection, now: datetime, moment: datetime) -> int:
-    """Give open wallet operations that were written at a time after `moment` the same delay from `now` on; returns
+def correct_operations(connection: Connection, now: datetime, latest: datetime) -> int:
+    """Give open wallet operations that were written at a time after `latest` the same delay from `now` on; returns
     their number. An attempt that is under way keeps its lease."""
     delay = type_coerce(OPERATIONS.c.next_attempt_at, BigInteger) - type_coerce(OPERATIONS.c.updated_at, BigInteger)
     statement = (
         update(OPERATIONS)
-        .where(_operations_ahead(moment))
+        .where(_operations_ahead(latest))
         .values(next_attempt_at=delay + milliseconds(now), updated_at=now)
     )
     return connection.execute(statement).rowcount
 
 
-def are_leases_ahead(connection: Connection, moment: datetime) -> bool:
-    """Whether a lease ends after `moment`."""
+def are_leases_ahead(connection: Connection, latest: datetime) -> bool:
+    """Whether a lease ends after `latest`."""
     return any(
-        connection.execute(select(lease).where(rows, lease > moment).limit(1)).first() is not None
+        connection.execute(select(lease).where(rows, lease > latest).limit(1)).first() is not None
         for lease, rows in _LEASES
     )
 
 
-def shorten_leases(connection: Connection, until: datetime, moment: datetime) -> None:
-    """Let leases that end after `moment` end at `until`. The outcome of work under such a lease is not accepted: the
+def shorten_leases(connection: Connection, until: datetime, latest: datetime) -> None:
+    """Let leases that end after `latest` end at `until`. The outcome of work under such a lease is not accepted: the
     work is repeated, with the same key."""
     for lease, rows in _LEASES:
-        connection.execute(update(lease.table).where(rows, lease > moment).values(lease_until=until))
+        connection.execute(update(lease.table).where(rows, lease > latest).values(lease_until=until))
