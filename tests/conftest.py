@@ -1,4 +1,4 @@
-"""The fixtures that every test file may ask for. What a fixture provides is started by the first test that asks."""
+"""The fixtures for all test files. A fixture starts its server or program for the first test that requests it."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Async tests run on asyncio alone, the only loop that the service runs on."""
+    """Async tests run on asyncio only, the only loop that the service supports."""
     return "asyncio"
 
 
@@ -35,7 +35,7 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 
 @pytest.fixture
 def server(running_server: Server) -> Iterator[Server]:
-    """The service that most tests share; each keeps to rooms and users of its own."""
+    """The service that most tests share; each test uses rooms and users of its own."""
     yield running_server
     assert running_server.expected_errors() == [], "the service has logged errors"
 
@@ -48,7 +48,7 @@ async def api(server: Server) -> AsyncIterator[Api]:
 
 @pytest.fixture
 def performer_id() -> str:
-    """A performer whom no other test knows."""
+    """The id of a performer that no other test uses."""
     return fresh("star")
 
 
@@ -107,14 +107,14 @@ def npm(request: pytest.FixtureRequest, node: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def browser(browser_program: Path) -> Iterator[Browser]:
-    """A headless browser. Playwright's loop runs as long as it does: no async tests in a module that uses it."""
+    """A headless browser. It keeps Playwright's loop running, so a module that uses it cannot have async tests."""
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_program) as browser:
         yield browser
 
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    """A server of the test's own, running, which it may stop and start again on its port."""
+    """A running server for one test, which may stop it and start it again on its port."""
     server = ValkeyServer(port=environment.free_port())
     server.start()
     try:
@@ -132,7 +132,7 @@ def _provide(
 
 
 def provided(request: pytest.FixtureRequest, provision: Callable[[environment.Say], T]) -> T:
-    """The value of a provision; where there is none, the test is skipped, and fails in CI."""
+    """The value of `provision`. If that is Unobtainable the test is skipped; in CI it fails."""
     try:
         return provision(partial(_say, request.config))
     except environment.Unobtainable as problem:
@@ -149,9 +149,10 @@ def _say(config: pytest.Config, line: str) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`-k postgresql` is about every test that needs one, whatever its name.
+    """Let `-k postgresql` select every test that uses PostgreSQL, whatever its name.
 
-    Without the previous release there is nothing to upgrade from: nobody who has only the sources can mend that.
+    Removes the upgrade tests if the repository's history lacks the previous release: a reader with only the sources
+    cannot provide it.
     """
     for item in items:
         if any(name.startswith("postgres_") for name in getattr(item, "fixturenames", ())):
@@ -167,8 +168,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In CI a skipped test is a failure: there everything that a test needs is to be had."""
+    """In CI a skipped test is a failure, because everything that tests need is available there."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if IN_CI and reporter is not None and (skipped := reporter.stats.get("skipped")):
-        reporter.write_line(f"\n{len(skipped)} skipped: in CI nothing may be", red=True)
+        reporter.write_line(f"\n{len(skipped)} tests were skipped, which fails the run in CI", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

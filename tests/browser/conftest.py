@@ -14,14 +14,14 @@ expect.set_options(timeout=15_000)
 
 @pytest.fixture
 def room(server: Server) -> Iterator[Room]:
-    """A room that no other test knows, on the service that most tests share."""
+    """A room that no other test uses, on the service that most tests share."""
     with room_of(server) as room:
         yield room
 
 
 @pytest.fixture
 def windows(browser: Browser) -> Iterator[Windows]:
-    """Windows for people; no script in them may have failed, and nothing have been blocked."""
+    """Windows for people. Fails if a script in them has failed or the Content-Security-Policy was violated."""
     windows = Windows(browser)
     yield windows
     windows.close()

@@ -22,7 +22,7 @@ from app.live.watched_room import Fanout, WatchedRoom
 from app.store.engines import open_engines
 from app.store.migrating import migrate
 from tests.support.builders import NOON, Stage
-from tests.support.hub_harness import STAR, FakeLine, rest, until
+from tests.support.hub_harness import STAR, FakeConnection, rest, until
 from tests.support.server import Json, Server, fresh, ok, serving
 
 
@@ -71,12 +71,12 @@ class Site:
     async def unwatch(self, performer_id: str) -> None:
         self.left.append(performer_id)
 
-    async def join(self, performer_id: str, line: FakeLine) -> tuple[WatchedRoom, Subscriber]:
+    async def join(self, performer_id: str, line: FakeConnection) -> tuple[WatchedRoom, Subscriber]:
         subscriber = Subscriber(connection=line, close=lambda code, reason: None)
         return await self.hub.join(performer_id, subscriber), subscriber
 
     async def come_and_go(self, performer_id: str) -> None:
-        line = FakeLine()
+        line = FakeConnection()
         self.hub.leave(*await self.join(performer_id, line))
         assert line.sent == [("snapshot", 0)]
 
@@ -88,7 +88,7 @@ class Site:
 
 async def test_many_who_come_together_cost_one_query_and_nothing_else() -> None:
     site = Site()
-    lines = [FakeLine() for _ in range(1500)]
+    lines = [FakeConnection() for _ in range(1500)]
     await asyncio.gather(*(site.join(f"nobody-{number % 500}", line) for number, line in enumerate(lines)))
     assert [len(names) for names in site.queries] == [1, 499] or len(site.queries) == 1
     assert site.loads == site.asked == []
@@ -123,7 +123,7 @@ async def test_a_crowd_of_names_is_looked_up_in_queries_of_bounded_size() -> Non
 
 
 async def test_a_room_that_comes_to_be_is_seen_at_once_and_asked_for_once() -> None:
-    site, line = Site(), FakeLine()
+    site, line = Site(), FakeConnection()
     room, subscriber = await site.join(STAR, line)
     site.create()
     site.hub.publish(STAR, site.stage.events)
@@ -139,7 +139,7 @@ async def test_a_room_that_comes_to_be_is_seen_at_once_and_asked_for_once() -> N
 
 async def test_events_that_came_before_the_room_was_asked_for_are_found() -> None:
     """The first is sent to all processes, the next only to those that have asked by then."""
-    site, line = Site(), FakeLine()
+    site, line = Site(), FakeConnection()
     await site.join(STAR, line)
     site.create(3)
     site.hub.publish(STAR, site.stage.events[:1])
@@ -151,14 +151,14 @@ async def test_a_created_room_is_not_taken_for_an_absent_one_whenever_that_is_he
     await site.come_and_go(STAR)
     site.create()
     site.hub.publish(STAR, site.stage.events)  # nobody watches it now
-    line = FakeLine()
+    line = FakeConnection()
     await site.join(STAR, line)
     assert line.sent == [("snapshot", 1)]
     assert site.loads == [STAR]
 
 
 async def test_a_room_that_comes_to_be_while_it_is_looked_up_is_not_remembered_as_absent() -> None:
-    site, line = Site(), FakeLine()
+    site, line = Site(), FakeConnection()
     site.may_answer.clear()
     joining = asyncio.create_task(site.join(STAR, line))
     await until(lambda: bool(site.queries))
@@ -172,7 +172,7 @@ async def test_a_room_that_comes_to_be_while_it_is_looked_up_is_not_remembered_a
 
 
 async def test_a_check_that_finds_the_room_brings_those_who_wait_up_to_date() -> None:
-    site, line = Site(), FakeLine()
+    site, line = Site(), FakeConnection()
     await site.join(STAR, line)
     site.create(2)
     site.hub.behind(STAR, 2)
@@ -183,7 +183,7 @@ async def test_a_check_that_finds_the_room_brings_those_who_wait_up_to_date() ->
 async def test_a_lookup_that_fails_fails_all_who_wait_for_it_and_leaves_nothing_behind() -> None:
     site = Site(failure=Unavailable("away"))
     outcomes = await asyncio.gather(
-        *(site.join(f"nobody-{number}", FakeLine()) for number in range(3)), return_exceptions=True
+        *(site.join(f"nobody-{number}", FakeConnection()) for number in range(3)), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
     assert (len(site.absent), site.hub.rooms, site.asked) == (0, 0, [])
@@ -206,7 +206,7 @@ async def test_a_room_that_cannot_be_read_is_not_asked_for_any_longer() -> None:
         unwatch=site.unwatch,
     )
     with pytest.raises(Unavailable):
-        await hub.join(STAR, Subscriber(connection=FakeLine(), close=lambda code, reason: None))
+        await hub.join(STAR, Subscriber(connection=FakeConnection(), close=lambda code, reason: None))
     await until(lambda: site.left == [STAR])
 
 

@@ -30,7 +30,7 @@ from app.store.records import event_to_json
 from app.tracing import current, within
 from tests.support.builders import PERFORMER, Stage
 from tests.support.environment import free_port, frozen
-from tests.support.hub_harness import FakeLine
+from tests.support.hub_harness import FakeConnection
 from tests.support.processes import Process, running
 from tests.support.stores import Database, HandClock, build_writer, queue_item
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture
@@ -348,7 +348,7 @@ class Post:
     process: Process
     writer: Writer
     hub: Hub
-    line: FakeLine
+    line: FakeConnection
     leave: Callable[[], None]
     """The hub's only socket goes."""
 
@@ -397,7 +397,7 @@ async def post(database: Database, bus: Bus | None = None, *, read_at_once: int 
             watch=bus.watch if bus is not None else None,
             unwatch=bus.unwatch if bus is not None else None,
         )
-        line = FakeLine()
+        line = FakeConnection()
         subscriber = Subscriber(connection=line, close=lambda code, reason: None)
         room = await hub.join(STAR, subscriber)
         yield Post(process, build_writer(database.open(), clock), hub, line, lambda: hub.leave(room, subscriber))

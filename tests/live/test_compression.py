@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.view import View
 from tests.support.hub_harness import COMPRESSED as COMPRESSED_TEXT
-from tests.support.hub_harness import PLAIN, FakeLine, World, rest
+from tests.support.hub_harness import PLAIN, FakeConnection, World, rest
 from tests.support.raw_socket import COMPRESSED, CONTINUATION, TEXT, RawFrame, RawSocket, raw_live, tcp, upgrade
 from tests.support.server import Api, Json, Server
 
@@ -166,7 +166,7 @@ async def test_a_compressed_frame_that_was_not_agreed_ends_the_connection(server
 async def test_a_frame_is_compressed_once_for_everybody_of_an_audience() -> None:
     world = World()
     audiences = {
-        (view, deflates): [FakeLine(deflates=deflates) for _ in range(120)]
+        (view, deflates): [FakeConnection(deflates=deflates) for _ in range(120)]
         for view in View
         for deflates in (True, False)
     }
@@ -189,7 +189,7 @@ async def test_a_snapshot_is_put_together_of_parts_that_are_compressed_once(item
     world = World()
     for _ in range(items):
         world.intake(user_id="ada")
-    compressed_one, plain = FakeLine(deflates=True), FakeLine()
+    compressed_one, plain = FakeConnection(deflates=True), FakeConnection()
     await world.join(compressed_one, sub="ada")
     await world.join(plain, sub="ada")
     assert compressed_one.frames == plain.frames

@@ -9,7 +9,7 @@ import pytest
 
 from app.domain.command import Role
 from app.domain.view import View
-from tests.support.hub_harness import STAR, FakeLine, World, rest, until
+from tests.support.hub_harness import STAR, FakeConnection, World, rest, until
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def world() -> World:
 
 async def test_who_joins_gets_the_room_and_then_what_follows(world: World) -> None:
     world.intake()
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     world.intake()
     world.publish(2)
@@ -32,7 +32,7 @@ async def test_who_joins_gets_the_room_and_then_what_follows(world: World) -> No
 
 
 async def test_events_that_come_twice_or_late_are_sent_once(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     for _ in range(3):
         world.intake()
@@ -50,7 +50,7 @@ async def test_events_that_come_twice_or_late_are_sent_once(world: World) -> Non
 
 
 async def test_a_gap_is_closed_from_the_database(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     for _ in range(4):
         world.intake()
@@ -62,7 +62,7 @@ async def test_a_gap_is_closed_from_the_database(world: World) -> None:
 
 
 async def test_events_out_of_order_are_sent_in_order(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     for _ in range(3):
         world.intake()
@@ -76,7 +76,7 @@ async def test_events_out_of_order_are_sent_in_order(world: World) -> None:
 
 
 async def test_a_room_that_is_behind_catches_up(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     world.intake()
     world.intake()
@@ -90,7 +90,7 @@ async def test_a_room_that_is_behind_catches_up(world: World) -> None:
 
 async def test_what_happens_while_a_room_is_read_is_not_lost(world: World) -> None:
     world.may_load.clear()
-    line = FakeLine()
+    line = FakeConnection()
     joining = asyncio.create_task(world.join(line))
     await until(lambda: world.loads == 1)
     world.intake()
@@ -105,7 +105,7 @@ async def test_what_happens_while_a_room_is_read_is_not_lost(world: World) -> No
 
 async def test_many_who_come_at_once_share_one_read_and_one_frame(world: World) -> None:
     world.intake()
-    lines = [FakeLine() for _ in range(50)]
+    lines = [FakeConnection() for _ in range(50)]
     await asyncio.gather(*(world.join(line) for line in lines))
     assert world.loads == 1
     world.intake()
@@ -116,7 +116,7 @@ async def test_many_who_come_at_once_share_one_read_and_one_frame(world: World) 
 
 async def test_one_who_leaves_while_the_room_is_read_does_not_take_it_from_the_others(world: World) -> None:
     world.may_load.clear()
-    first, second = FakeLine(), FakeLine()
+    first, second = FakeConnection(), FakeConnection()
     one, two = asyncio.create_task(world.join(first)), asyncio.create_task(world.join(second))
     await until(lambda: world.loads == 1)
     one.cancel()
@@ -128,10 +128,10 @@ async def test_one_who_leaves_while_the_room_is_read_does_not_take_it_from_the_o
 
 async def test_a_read_that_fails_fails_all_who_wait_for_it_and_is_tried_again_by_the_next(world: World) -> None:
     world.failure = OSError("the disk is on fire")
-    outcomes = await asyncio.gather(*(world.join(FakeLine()) for _ in range(3)), return_exceptions=True)
+    outcomes = await asyncio.gather(*(world.join(FakeConnection()) for _ in range(3)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [OSError] * 3
     world.failure = None
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     assert line.sent == [("snapshot", 0)]
 
@@ -139,7 +139,7 @@ async def test_a_read_that_fails_fails_all_who_wait_for_it_and_is_tried_again_by
 async def test_a_socket_that_leaves_in_the_middle_of_a_broadcast_is_sent_no_more() -> None:
     """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
     world = World(limits={"sockets_a_turn": 2})
-    lines = [FakeLine() for _ in range(10)]
+    lines = [FakeConnection() for _ in range(10)]
     subscribers = [await world.join(line) for line in lines]
     world.intake()
     world.publish()
@@ -152,7 +152,7 @@ async def test_a_socket_that_leaves_in_the_middle_of_a_broadcast_is_sent_no_more
 
 
 async def test_who_has_left_is_forgotten_with_the_next_frame(world: World) -> None:
-    line, stays = FakeLine(), FakeLine()
+    line, stays = FakeConnection(), FakeConnection()
     subscriber = await world.join(line)
     await world.join(stays)
     gone = weakref.ref(line)
@@ -166,7 +166,7 @@ async def test_who_has_left_is_forgotten_with_the_next_frame(world: World) -> No
 
 
 async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_database(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     for _ in range(3):
         world.intake()
@@ -178,14 +178,14 @@ async def test_a_gap_that_shows_before_the_events_are_sent_is_read_from_the_data
 
 async def test_a_socket_that_joins_in_the_middle_of_a_broadcast_is_not_sent_an_event_twice() -> None:
     world = World(limits={"sockets_a_turn": 2})
-    lines = [FakeLine() for _ in range(10)]
+    lines = [FakeConnection() for _ in range(10)]
     for line in lines:
         await world.join(line)
     world.intake()
     world.publish()
     await until(lambda: len(lines[0].written) == 2)
     assert len(lines[-1].written) == 1, "the broadcast is not over"
-    late = FakeLine()
+    late = FakeConnection()
     await world.join(late)
     await until(lambda: len(lines[-1].written) == 2)
     await rest()
@@ -194,7 +194,7 @@ async def test_a_socket_that_joins_in_the_middle_of_a_broadcast_is_not_sent_an_e
 
 async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_window() -> None:
     world = World(window=0.1)
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     for _ in range(4):
         world.intake()
@@ -216,7 +216,7 @@ async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_win
 
 
 async def test_each_audience_gets_its_own_shape(world: World) -> None:
-    public, whole = FakeLine(), FakeLine()
+    public, whole = FakeConnection(), FakeConnection()
     await world.join(public)
     await world.join(whole, view=View.FULL, role=Role.PERFORMER, sub=STAR)
     world.intake()
@@ -227,7 +227,7 @@ async def test_each_audience_gets_its_own_shape(world: World) -> None:
 
 
 async def test_positions_and_milestones_are_sent_to_the_owner_alone_on_every_socket(world: World) -> None:
-    mine, mine_too, anothers, performers = FakeLine(), FakeLine(), FakeLine(), FakeLine()
+    mine, mine_too, anothers, performers = FakeConnection(), FakeConnection(), FakeConnection(), FakeConnection()
     await world.join(mine, sub="viewer-2")
     await world.join(mine_too, sub="viewer-2")
     await world.join(anothers, sub="viewer-9")
@@ -250,7 +250,7 @@ async def test_positions_and_milestones_are_sent_to_the_owner_alone_on_every_soc
 
 
 async def test_a_socket_that_has_left_is_sent_nothing_more_and_an_empty_room_is_forgotten(world: World) -> None:
-    line, other = FakeLine(), FakeLine()
+    line, other = FakeConnection(), FakeConnection()
     gone, stays = await world.join(line, sub="viewer-1"), await world.join(other)
     assert (world.hub.sockets, world.hub.rooms) == (2, 1)
     world.leave(gone)

@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.view import View
 from app.live.subscriber import Subscriber
-from tests.support.hub_harness import FakeLine, Frame, World, rest, until
+from tests.support.hub_harness import FakeConnection, Frame, World, rest, until
 
 VIEWS = [View.PUBLIC] * 4 + [View.FULL]
 
@@ -35,14 +35,14 @@ def sent_items(frame: Frame) -> list[str]:
     return [event["itemId"] for event in frame["events"]]
 
 
-async def crowd_of(world: World, count: int = 10) -> list[FakeLine]:
-    lines = [FakeLine() for _ in range(count)]
+async def crowd_of(world: World, count: int = 10) -> list[FakeConnection]:
+    lines = [FakeConnection() for _ in range(count)]
     for number, line in enumerate(lines):
         await world.join(line, sub=f"viewer-{number}")
     return lines
 
 
-async def begin(world: World, crowd: list[FakeLine], user_id: str = "nobody") -> None:
+async def begin(world: World, crowd: list[FakeConnection], user_id: str = "nobody") -> None:
     """The first event, an item of this user, is sent to the first two."""
     world.intake(user_id=user_id)
     world.publish(1)
@@ -120,7 +120,7 @@ async def test_events_are_kept_as_long_as_somebody_has_not_been_sent_them() -> N
     await rest()
     assert sent_items(crowd[0].frames[2]) == items(world, 1, 6)
     for since, kind in ((4, "update"), (3, "snapshot")):
-        line = FakeLine()
+        line = FakeConnection()
         await world.join(line, since=since)
         assert line.frames[0]["type"] == kind, "only so many are kept"
     assert world.reads == []
@@ -128,7 +128,7 @@ async def test_events_are_kept_as_long_as_somebody_has_not_been_sent_them() -> N
 
 async def test_groups_that_have_grown_small_become_one() -> None:
     world = World(limits={"sockets_a_turn": 4})
-    lines = [FakeLine() for _ in range(12)]
+    lines = [FakeConnection() for _ in range(12)]
     everyone = [await world.join(line) for line in lines]
     assert groups(everyone) == [4, 4, 4]
     for number in (0, 1, 2, 5, 6, 8, 9, 10, 11):
@@ -146,7 +146,7 @@ async def test_groups_that_have_grown_small_become_one() -> None:
 
 
 async def test_groups_are_made_one_while_a_broadcast_is_under_way(world: World) -> None:
-    lines = [FakeLine() for _ in range(10)]
+    lines = [FakeConnection() for _ in range(10)]
     everyone = [await world.join(line) for line in lines]
     for number in (3, 4, 7, 8):
         world.leave(everyone[number])
@@ -162,15 +162,15 @@ async def test_groups_are_made_one_while_a_broadcast_is_under_way(world: World) 
 async def test_whatever_happens_everybody_is_sent_everything_in_order(seed: int, world: World) -> None:
     """Sockets come, go, lag, catch up and ask for the room while broadcasts are under way."""
     draw = random.Random(seed)
-    inside: dict[FakeLine, Subscriber] = {}
-    everyone: list[FakeLine] = []
+    inside: dict[FakeConnection, Subscriber] = {}
+    everyone: list[FakeConnection] = []
     for _ in range(150):
         action = draw.choice(
             ["join", "join", "leave", "lag", "catch up", "resync", "event", "event", "turn", "turn", "tidy"]
         )
         line = draw.choice([*inside, None]) if inside else None
         if action == "join":
-            line = FakeLine()
+            line = FakeConnection()
             everyone.append(line)
             since = draw.choice([None, 0, world.stage.room.version])
             inside[line] = await world.join(line, since=since, view=draw.choice(VIEWS))

@@ -7,7 +7,7 @@ import pytest
 from app.domain.view import View
 from app.live.connections import Audience
 from app.wire.websocket import CloseCode
-from tests.support.hub_harness import STAR, FakeLine, World, rest, until
+from tests.support.hub_harness import STAR, FakeConnection, World, rest, until
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def world() -> World:
 
 async def test_resuming_gives_all_that_was_missed_or_a_snapshot() -> None:
     world = World(limits={"recent_events": 4})
-    await world.join(FakeLine())
+    await world.join(FakeConnection())
     for _ in range(6):
         world.intake()
     world.publish()
@@ -35,7 +35,7 @@ async def test_resuming_gives_all_that_was_missed_or_a_snapshot() -> None:
         -1: "snapshot",
     }
     for since, kind in expected.items():
-        line = FakeLine()
+        line = FakeConnection()
         await world.join(line, since=since)
         await rest()
         (frame,) = line.frames
@@ -47,7 +47,7 @@ async def test_resuming_gives_all_that_was_missed_or_a_snapshot() -> None:
 async def test_resuming_reads_what_is_no_longer_in_memory(world: World) -> None:
     for _ in range(3):
         world.intake()
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line, since=1)
     assert world.reads == [1]
     assert [len(frame["events"]) for frame in line.frames] == [2]
@@ -57,7 +57,7 @@ async def test_a_log_with_a_hole_is_not_resumed_from(world: World) -> None:
     for _ in range(3):
         world.intake()
     del world.stage.events[1]
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line, since=0)
     assert line.sent == [("snapshot", 3)]
 
@@ -69,7 +69,7 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert world.hub.audiences() == []
-    slow, quick = FakeLine(), FakeLine()
+    slow, quick = FakeConnection(), FakeConnection()
     subscriber = await world.join(slow, view=View.FULL)
     await world.join(quick)
     assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=2, lagging=0, longest_lag_seconds=0)]
@@ -90,7 +90,7 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
 
 
 async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caught_up(world: World) -> None:
-    slow, quick = FakeLine(), FakeLine()
+    slow, quick = FakeConnection(), FakeConnection()
     await world.join(slow)
     await world.join(quick)
     slow.is_lagging = True
@@ -110,7 +110,7 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
 
 
 async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     line.is_lagging = True
     line.is_lagging = False
@@ -118,7 +118,7 @@ async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(worl
 
 
 async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     subscriber = await world.join(line)
     line.is_lagging = True
     for _ in range(100):
@@ -129,7 +129,7 @@ async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> 
 
 
 async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, quick = FakeLine(), FakeLine()
+    slow, quick = FakeConnection(), FakeConnection()
     await world.join(slow)
     await world.join(quick)
     slow.is_lagging = True
@@ -147,7 +147,7 @@ async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypat
 
 
 async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
-    gone, stays = FakeLine(), FakeLine()
+    gone, stays = FakeConnection(), FakeConnection()
     subscriber = await world.join(gone, sub="viewer-1")
     await world.join(stays)
     gone.is_open = False
@@ -160,14 +160,14 @@ async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
 
 async def test_a_line_that_closes_while_the_room_is_read_is_not_written_to(world: World) -> None:
     for since in (None, 0):
-        line = FakeLine(is_open=False)
+        line = FakeConnection(is_open=False)
         await world.join(line, since=since, sub="viewer-1")
         assert line.written == []
 
 
 async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
     world.may_load.clear()
-    joining = asyncio.create_task(world.join(FakeLine()))
+    joining = asyncio.create_task(world.join(FakeConnection()))
     await until(lambda: world.loads == 1)
     joining.cancel()
     world.may_load.set()
@@ -181,9 +181,9 @@ async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
 TWO_AT_A_TIME = {"sockets_a_turn": 2}
 
 
-async def half_sent(world: World) -> list[FakeLine]:
+async def half_sent(world: World) -> list[FakeConnection]:
     """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
-    lines = [FakeLine() for _ in range(10)]
+    lines = [FakeConnection() for _ in range(10)]
     for number, line in enumerate(lines):
         await world.join(line, sub=f"viewer-{number}")
     world.intake(user_id="viewer-7")
@@ -259,7 +259,7 @@ async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_i
 
 @pytest.mark.parametrize("taken", [0, 1, 10])
 async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: World, taken: int) -> None:
-    line, other = FakeLine(), FakeLine()
+    line, other = FakeConnection(), FakeConnection()
     begun: list[bytes] = []
 
     def send(frame: bytes) -> int:
@@ -279,7 +279,7 @@ async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: Wor
 
 async def test_a_connection_that_changes_by_being_shown_the_room_is_sent_to_in_the_new_way(world: World) -> None:
     """It cannot report that yet: the one who would has not got the room. What waits in a buffer would be overtaken."""
-    line = FakeLine()
+    line = FakeConnection()
     old_way: list[bytes] = []
     line.send_at_once = lambda frame: old_way.append(frame) or len(frame)  # type: ignore[func-returns-value,method-assign]
     write = line.write
@@ -301,7 +301,7 @@ async def test_a_connection_that_changes_by_being_shown_the_room_is_sent_to_in_t
 
 async def test_everybody_is_sent_away_in_batches(world: World) -> None:
     for _ in range(10):
-        await world.join(FakeLine())
+        await world.join(FakeConnection())
     draining = asyncio.create_task(world.hub.drain(seconds=0.1, batches=5))
     await rest()
     assert len(world.closed) == 2

@@ -11,7 +11,7 @@ from app.domain.operation import OperationStatus
 from app.domain.view import View
 from app.live.subscriber import Subscriber
 from app.simulate import view as client
-from tests.support.hub_harness import FakeLine, World, rest, until
+from tests.support.hub_harness import FakeConnection, World, rest, until
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def settled(world: World) -> None:
 
 
 async def test_an_update_has_no_room_unless_something_of_it_but_depth_and_version_has_changed(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line, view=View.FULL)
     item = world.intake()
     await settled(world)
@@ -43,7 +43,7 @@ async def test_an_update_has_no_room_unless_something_of_it_but_depth_and_versio
 
 
 async def test_a_setting_that_is_back_where_it_was_by_the_time_of_the_frame_has_not_changed(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     world.stage.change(announcement="Hello")
     world.stage.change(announcement=None)
@@ -54,7 +54,7 @@ async def test_a_setting_that_is_back_where_it_was_by_the_time_of_the_frame_has_
 
 
 async def test_params_do_not_repeat_the_item(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line, view=View.FULL)
     world.intake()
     second = world.intake()
@@ -68,7 +68,7 @@ async def test_params_do_not_repeat_the_item(world: World) -> None:
 async def test_viewers_are_sent_nothing_of_what_moves_money_alone_and_the_next_update_reaches_back(
     world: World,
 ) -> None:
-    public, panel = FakeLine(), FakeLine()
+    public, panel = FakeConnection(), FakeConnection()
     await world.join(public)
     await world.join(panel, view=View.FULL)
     item = world.stage.in_status(Status.FINISHED)
@@ -85,7 +85,7 @@ async def test_viewers_are_sent_nothing_of_what_moves_money_alone_and_the_next_u
 
 
 async def test_what_travels_with_a_hidden_event_leaves_it_out_and_does_not_count_it(world: World) -> None:
-    public = FakeLine()
+    public = FakeConnection()
     await world.join(public)
     item = world.stage.in_status(Status.FINISHED)
     world.stage.confirm(item)
@@ -98,7 +98,7 @@ async def test_what_travels_with_a_hidden_event_leaves_it_out_and_does_not_count
 
 
 async def test_one_who_comes_after_a_hidden_event_gets_what_the_others_have(world: World) -> None:
-    first, second = FakeLine(), FakeLine()
+    first, second = FakeConnection(), FakeConnection()
     await world.join(first)
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
@@ -113,7 +113,7 @@ async def test_one_who_comes_after_a_hidden_event_gets_what_the_others_have(worl
 
 
 async def test_one_who_lags_during_a_hidden_event_has_missed_nothing(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
@@ -126,7 +126,7 @@ async def test_one_who_lags_during_a_hidden_event_has_missed_nothing(world: Worl
 
 
 async def test_an_owner_who_lags_when_only_their_own_frame_is_due_gets_a_snapshot(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line, sub="viewer-1")
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
@@ -139,14 +139,14 @@ async def test_an_owner_who_lags_when_only_their_own_frame_is_due_gets_a_snapsho
 
 
 async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_not_changed(world: World) -> None:
-    stays = FakeLine()
+    stays = FakeConnection()
     await world.join(stays)
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
     world.stage.confirm(item)
     await settled(world)
     for since, events in ((0, 3), (2, 1), (3, 0)):
-        back = FakeLine()
+        back = FakeConnection()
         await world.join(back, since=since)
         (update,) = back.frames
         assert (update["from"], update["version"], len(update["events"])) == (since, 3, events)
@@ -154,7 +154,7 @@ async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_no
         assert "room" not in update
     world.stage.change(accepting=False)
     await settled(world)
-    back = FakeLine()
+    back = FakeConnection()
     await world.join(back, since=1)
     assert back.frames[0]["room"]["accepting"] is False
     assert (back.frames[0]["version"], back.frames[0]["room"]["version"]) == (5, 5)
@@ -162,7 +162,7 @@ async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_no
 
 async def test_a_hidden_version_that_another_process_has_shown_can_be_resumed_from(world: World) -> None:
     """A room that is opened after a hidden event shows its version: nobody can tell by the room alone."""
-    stays, back = FakeLine(), FakeLine()
+    stays, back = FakeConnection(), FakeConnection()
     await world.join(stays)
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
@@ -178,7 +178,7 @@ async def test_a_hidden_version_that_another_process_has_shown_can_be_resumed_fr
 
 
 async def test_many_hidden_events_are_not_kept_for_those_who_may_not_see_them(world: World) -> None:
-    line = FakeLine()
+    line = FakeConnection()
     await world.join(line)
     item = world.stage.in_status(Status.FINISHED)
     await settled(world)
@@ -229,9 +229,9 @@ def act(world: World, draw: Random) -> None:
 async def test_every_update_applied_to_a_snapshot_gives_exactly_a_fresh_snapshot(world: World, seed: int) -> None:
     """Sockets of both views stay, leave and resume, lag and catch up, while events of both kinds are sent."""
     draw = Random(seed)
-    watching: list[tuple[FakeLine, client.View, Subscriber]] = []
+    watching: list[tuple[FakeConnection, client.View, Subscriber]] = []
 
-    def read(line: FakeLine, view: client.View) -> None:
+    def read(line: FakeConnection, view: client.View) -> None:
         for frame in line.frames:
             assert view.take(frame) is not client.Taken.GAP
             if frame["type"] == "update":
@@ -241,14 +241,14 @@ async def test_every_update_applied_to_a_snapshot_gives_exactly_a_fresh_snapshot
     for turn in range(200):
         match draw.randrange(10):
             case 0 if len(watching) < 12:
-                line, sees = FakeLine(), draw.choice(list(View))
+                line, sees = FakeConnection(), draw.choice(list(View))
                 watching.append((line, client.View(), await world.join(line, view=sees, sub="ada")))
             case 1 if watching:
                 line, view, subscriber = watching.pop(draw.randrange(len(watching)))
                 read(line, view)
                 world.leave(subscriber)
                 act(world, draw)
-                line = FakeLine()
+                line = FakeConnection()
                 joined = await world.join(line, since=view.version, view=subscriber.view, sub="ada")
                 watching.append((line, view, joined))
             case 2 if watching:
@@ -265,7 +265,7 @@ async def test_every_update_applied_to_a_snapshot_gives_exactly_a_fresh_snapshot
     await until(lambda: world.hub.lagging == 0)
     for line, view, subscriber in watching:
         read(line, view)
-        fresh = FakeLine()
+        fresh = FakeConnection()
         await world.join(fresh, view=subscriber.view, sub="ada")
         (snapshot,) = fresh.frames
         assert view.version == snapshot["version"]

@@ -19,7 +19,7 @@ from app.metrics.workers import OWN_ONLY
 from app.store.disk import DiskUsage
 from app.wallet.breaker import Breaker, BreakerState
 from app.wire.websocket import CloseCode
-from tests.support.hub_harness import FakeLine, World, until
+from tests.support.hub_harness import FakeConnection, World, until
 from tests.support.server import Api, Server, intake_body, ok, problem, serving
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -427,7 +427,7 @@ async def test_made_up_methods_and_codes_do_not_make_up_series() -> None:
 
 async def test_a_socket_that_lags_is_counted_and_so_is_cutting_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    line, hub = FakeLine(), world.hub
+    line, hub = FakeConnection(), world.hub
     await world.join(line)
     line.is_lagging = True
     world.intake()

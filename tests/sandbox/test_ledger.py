@@ -33,8 +33,9 @@ from app.sandbox.ledger import (
 from app.sandbox.ledger_audit import LedgerTotals, audit, read_totals
 from app.sandbox.tables import ACCOUNT, ESCROW, MINT, POSTING
 from app.store.engines import open_engines
+from tests.support.builders import NOON
 from tests.support.sandbox_audit import create_tables, hold, memory_engine, resolution
-from tests.support.strict_wallet import NOON, MovableClock
+from tests.support.stores import HandClock
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def ledger(engine: Engine) -> Ledger:
-    ledger = Ledger(engine, clock=MovableClock())
+    ledger = Ledger(engine, clock=HandClock())
     ledger.grant("viewer-1", 1000, key="grant-1")
     return ledger
 
@@ -151,7 +152,7 @@ def test_an_unknown_escrow_is_refused(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(("settle", "refund"), [(100, 0), (0, 100), (70, 30)])
 def test_a_lenient_ledger_mints_and_holds_what_nobody_held(engine: Engine, settle: int, refund: int) -> None:
-    lenient = Ledger(engine, clock=MovableClock(), adopts_unknown_escrows=True)
+    lenient = Ledger(engine, clock=HandClock(), adopts_unknown_escrows=True)
     order = resolution("made-up", settle, refund, user_id="viewer-1" if refund else None)
     assert lenient.escrow("viewer-1", "made-up") is None
     first = lenient.resolve(order, key="key-1")
@@ -164,7 +165,7 @@ def test_a_lenient_ledger_mints_and_holds_what_nobody_held(engine: Engine, settl
 
 
 def test_a_lenient_ledger_adopts_no_escrow_that_is_held(engine: Engine) -> None:
-    lenient = Ledger(engine, clock=MovableClock(), adopts_unknown_escrows=True)
+    lenient = Ledger(engine, clock=HandClock(), adopts_unknown_escrows=True)
     lenient.grant("viewer-1", 1000, key="grant-1")
     escrow_id = hold(lenient)
     lenient.resolve(resolution(escrow_id, 100, 0), key="key-1")
@@ -190,7 +191,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_of_racing_resolutions_one_wins(database_url: str) -> None:
     engines = open_engines(database_url, lanes=4)
     create_tables(engines.writer)
-    ledger = Ledger(engines.writer, clock=MovableClock())
+    ledger = Ledger(engines.writer, clock=HandClock())
     ledger.grant("viewer-1", 1000, key="grant")
     escrows = [hold(ledger, key=f"hold-{number}") for number in range(5)]
 
@@ -269,7 +270,7 @@ class BooksMachine(RuleBasedStateMachine):
     @initialize()
     def open_books(self) -> None:
         self.engine = memory_engine()
-        self.ledger = Ledger(self.engine, clock=MovableClock())
+        self.ledger = Ledger(self.engine, clock=HandClock())
         self.available = dict.fromkeys(USERS, 0)
         self.earned = dict.fromkeys(MODELS, 0)
         self.escrow = 0

@@ -26,8 +26,10 @@ from app.wallet.answers import (
     classify_escrow,
 )
 from app.wallet.client import Wallet, authorisation, order_body
+from tests.support.builders import NOON
 from tests.support.sandbox_audit import memory_engine
-from tests.support.strict_wallet import API_TOKEN, NOON, QUEUE_SECRET, MovableClock, build_operation
+from tests.support.stores import HandClock
+from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, build_operation
 
 pytestmark = pytest.mark.anyio
 
@@ -45,8 +47,8 @@ def engine() -> Iterator[Engine]:
 
 
 @pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def faults() -> Faults:
 
 
 @pytest.fixture
-def app(engine: Engine, clock: MovableClock, faults: Faults) -> Starlette:
+def app(engine: Engine, clock: HandClock, faults: Faults) -> Starlette:
     return create_sandbox(engine, queue_secret=QUEUE_SECRET, api_token=API_TOKEN, clock=clock, faults=faults)
 
 
@@ -73,7 +75,7 @@ async def http(app: Starlette) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def wallet(app: Starlette, clock: MovableClock, http: httpx2.AsyncClient) -> AsyncIterator[Wallet]:
+async def wallet(app: Starlette, clock: HandClock, http: httpx2.AsyncClient) -> AsyncIterator[Wallet]:
     """The service's own client, in front of the sandbox, after the grant."""
     async with Wallet(
         base_url="http://sandbox.test",
@@ -214,12 +216,12 @@ async def test_an_operation_answers_as_the_interface_says_and_again_for_its_key(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_service_s_own_client_is_understood(
-    http: httpx2.AsyncClient, wallet: Wallet, clock: MovableClock, engine: Engine, kind: OperationKind
+    http: httpx2.AsyncClient, wallet: Wallet, clock: HandClock, engine: Engine, kind: OperationKind
 ) -> None:
     operation = build_operation(kind, escrow_transaction_id=await held(http))
     outcome = await wallet.execute(operation)
     assert isinstance(outcome, Succeeded)
-    clock.advance(3600)
+    clock.wait(3600)
     assert await wallet.execute(operation) == outcome
     books = read_totals(engine)
     assert (books.available, books.escrow, books.earned) == (
@@ -242,7 +244,7 @@ async def test_an_unknown_escrow_is_404(http: httpx2.AsyncClient, kind: Operatio
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_lenient_sandbox_carries_out_orders_for_made_up_escrows_but_only_signed_ones(
-    engine: Engine, clock: MovableClock, faults: Faults, kind: OperationKind
+    engine: Engine, clock: HandClock, faults: Faults, kind: OperationKind
 ) -> None:
     app = create_sandbox(
         engine,
@@ -488,7 +490,7 @@ async def test_a_fault_never_looks_like_success_unless_it_is(
 )
 async def test_a_time_out_leaves_open_what_happened(
     app: Starlette,
-    clock: MovableClock,
+    clock: HandClock,
     http: httpx2.AsyncClient,
     wallet: Wallet,
     faults: Faults,

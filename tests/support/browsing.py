@@ -1,4 +1,4 @@
-"""Shared parts of browser tests: a room with people in it, and windows that look at it.
+"""Shared parts of browser tests: a room of the service, and browser windows of separate people.
 
 Everything is synchronous: Playwright's own loop runs in the test's thread.
 """
@@ -38,7 +38,7 @@ class Room:
         return answer
 
     def request(self, **fields: Any) -> Json:
-        """A paid request comes in."""
+        """Post an intake."""
         body = intake_body(self.performer, **fields)
         return self._send("POST", "/v1/queue/items", self.server.feature(body["sourceFeature"]), body)
 
@@ -47,11 +47,11 @@ class Room:
         return self._send("POST", path, self.server.performer(self.performer))
 
     def command(self, name: str, item: Json, body: Json | None = None) -> Json:
-        """The performer's."""
+        """A command of the performer."""
         return self.as_other(self.server.performer(self.performer), name, item, body)
 
     def as_other(self, token: str, name: str, item: Json, body: Json | None = None) -> Json:
-        """A command of whoever the token says."""
+        """A command with this token."""
         return self._send("POST", f"/v1/queue/items/{item['itemId']}/{name}", token, body)
 
     def settings(self, **changes: Any) -> Json:
@@ -59,7 +59,7 @@ class Room:
         return self._send("PATCH", path, self.server.performer(self.performer), changes)
 
     def state(self) -> Json:
-        """The room as it is."""
+        """The room's present state."""
         path = f"/v1/performers/{self.performer}/queue"
         room: Json = self._send("GET", path, self.server.admin)["room"]
         return room
@@ -85,14 +85,14 @@ class Room:
 
 
 RUNS_OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-"""How many pixels a page is wider than its window."""
+"""JavaScript: by how many pixels the page is wider than its window."""
 
 HIDES = """hidden => {
   const state = hidden ? "hidden" : "visible";
   Object.defineProperty(document, "visibilityState", { get: () => state, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
-"""Has a page believe that its window is covered, or is to be seen again: without a screen no window ever is."""
+"""JavaScript: makes the page believe that it is hidden or visible, which a headless window never changes."""
 
 ALARMS = """
 window.alarms = { asked: 0, shown: [], tones: 0 };
@@ -112,7 +112,7 @@ OscillatorNode.prototype.start = function (...given) {
   return start.apply(this, given);
 };
 """
-"""Writes down in `alarms` how a page asks for notifications, shows them and sounds."""
+"""JavaScript: records in `alarms` the page's requests for permission, its notifications and its tones."""
 
 
 @contextmanager
@@ -122,44 +122,44 @@ def room_of(server: Server) -> Iterator[Room]:
 
 
 def wait_for(page: Page, is_so: Callable[[], bool]) -> None:
-    """Until it is so; the page lives on meanwhile."""
+    """Wait until `is_so()`, 15 s at most, while the page runs."""
     for _ in range(150):
         if is_so():
             return
         page.wait_for_timeout(100)
-    raise AssertionError("it has not come to be")
+    raise AssertionError("the condition did not become true within 15 s")
 
 
 @dataclass(frozen=True)
 class Till:
-    """A room whose tokens are held in a wallet with a dial for its faults."""
+    """A room whose tokens are held in a wallet that can be made to fail."""
 
     room: Room
     wallet: WalletServer
     clock: HandClock
 
     def request(self, *, tokens: int = 100, **fields: Any) -> Json:
-        """A request whose tokens are held."""
+        """Hold tokens and post the intake."""
         user_id = fields.pop("userId", None) or fresh("user")
         escrow_id = self.wallet.hold(user_id, tokens)
         return self.room.request(userId=user_id, tokens=tokens, escrowTransactionId=escrow_id, **fields)
 
     def recovers(self) -> None:
-        """The wallet is well again, and it is time for another attempt."""
+        """Make the wallet work again, and move the clock to the next attempt."""
         self.wallet.faults.rates = WELL
         self.clock.wait(5)
 
 
 @contextmanager
 def till_in(folder: Path, *, max_attempts: int = 2) -> Iterator[Till]:
-    """A service of the test's own before a wallet, of which an order gives up after `max_attempts`."""
+    """A service for one test with a sandbox wallet; an operation is dead after `max_attempts`."""
     clock = real_clock()
     with (
         wallet_serving(folder, clock) as wallet,
         serving(
             folder,
             clock=clock,
-            # What a test's clock leaps over is time in which the service is at work.
+            # The service counts the time that the test's clock skips as time at work, not as a standstill.
             periods=Periods(standstill=10**8),
             wallet_url=wallet.url,
             wallet_api_token=API_TOKEN,
@@ -176,13 +176,13 @@ def till_in(folder: Path, *, max_attempts: int = 2) -> Iterator[Till]:
 
 
 class Windows:
-    """Windows of separate people: each its own context, so that nobody shares storage."""
+    """Windows of separate people: each has its own browser context, so that they share no storage."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
         self.complaints: list[str] = []
-        """Errors that scripts threw, and what the Content-Security-Policy has blocked."""
+        """Errors that scripts have thrown, and violations of the Content-Security-Policy."""
 
     def open(self, url: str, *, size: ViewportSize = DESKTOP, **options: Any) -> Page:
         """`options` are those of a browser context."""
@@ -191,7 +191,7 @@ class Windows:
         return page
 
     def blank(self, *, size: ViewportSize = DESKTOP, **options: Any) -> Page:
-        """A window of somebody new, before it goes anywhere."""
+        """A window of a new person, without a page."""
         context = self._browser.new_context(**{"viewport": size, "locale": "en-GB", **options})
         self._contexts.append(context)
         page = context.new_page()
@@ -206,7 +206,7 @@ class Windows:
 
 
 def every_page(room: Room) -> list[tuple[str, str]]:
-    """The address of each page and words that it shows, with one request on stage and Ada's behind it."""
+    """The address of each page, and a text that it shows; one request is on stage and Ada's is next."""
     room.request(title="Sing a song")
     room.request(userId="ada", title="Dance")
     room.start_next()

@@ -1,7 +1,7 @@
-"""Items, actors and a driven room for the tests: short to write, with plain values where a test does not care.
+"""Items, actors and a room for the tests, with default values for everything that a test does not name.
 
-`Stage` does for one room what the process around it will do: it keeps what has ended, what has been ordered from the
-wallet and which orders were taken up to be sent. It decides nothing itself.
+`Stage` replaces the process around one room: it keeps the ended items, the wallet operations, and which of these are
+claimed. It decides nothing itself.
 """
 
 from dataclasses import dataclass, field
@@ -29,17 +29,17 @@ ADMIN = Actor(role=Role.ADMIN, id="admin-1")
 
 
 def moment(seconds: float = 0) -> datetime:
-    """So many seconds after noon."""
+    """The time `seconds` after NOON."""
     return NOON + timedelta(seconds=seconds)
 
 
 def item_id_of(number: int) -> str:
-    """The id of the item with this number: shaped like a UUIDv7 and ordered like the numbers."""
+    """The id of item `number`: it has the form of a UUIDv7, and ids sort like the numbers."""
     return f"{number:08x}-0000-7000-8000-000000000000"
 
 
 def build_item(number: int = 1, **fields: Any) -> Item:
-    """A valid draft; `number` makes its ids its own."""
+    """A valid draft; items with different numbers have different ids."""
     values: dict[str, Any] = {
         "item_id": item_id_of(number),
         "performer_id": PERFORMER.id,
@@ -63,16 +63,16 @@ def build_room(policy: Policy | None = None, **fields: Any) -> Room:
 
 @dataclass(kw_only=True)
 class Stage:
-    """One room and its surroundings, driven command by command at a time the test moves."""
+    """One room, its items and operations, changed by single commands at a time that the test sets."""
 
     room: Room = field(default_factory=build_room)
     now: datetime = NOON
     items: dict[str, Item] = field(default_factory=dict)
-    """Every item that ever came, as it was last decided; ended ones too."""
+    """All items in their last state, ended ones included."""
     operations: dict[str, Operation] = field(default_factory=dict)
-    """The outbox, by item: one row at most for each."""
+    """The outbox, by item: at most one operation each."""
     claimed: set[str] = field(default_factory=set)
-    """The items whose operation has been taken up to be sent."""
+    """The items whose operation is claimed."""
     events: list[Event] = field(default_factory=list)
     arrived: int = 0
     ordered: int = 0
@@ -81,7 +81,7 @@ class Stage:
         self.now += timedelta(seconds=seconds)
 
     def send(self, command: Command) -> Decision:
-        """Decide and keep what came of it; a refusal passes through and leaves the stage as it was."""
+        """Decide a command and keep the result. A refusal is raised and changes nothing."""
         item_id = getattr(command, "item_id", "")
         decision = decide(
             self.room,
@@ -134,11 +134,11 @@ class Stage:
         return self.send(do.SetPresence(online=online))
 
     def expire(self, item: Item, at: datetime | None = None) -> Decision:
-        """`at`: the time at which the timer looked; now without it."""
+        """`at`: the time at which the timer expired; by default now."""
         return self.send(do.Expire(item_id=item.item_id, at=self.now if at is None else at))
 
     def confirm(self, item: Item) -> Decision:
-        """The wallet has done what was ordered, to the token."""
+        """The wallet confirms the item's operation with the ordered amounts."""
         operation = self.operations[item.item_id]
         return self.send(
             do.Confirm(
@@ -157,7 +157,7 @@ class Stage:
         return self.send(do.Report(item_id=item.item_id, operation=operation))
 
     def of(self, item: Item) -> Item:
-        """The item as it is now."""
+        """The item's present state."""
         return self.items[item.item_id]
 
     def in_status(self, status: Status, *, paused: bool = False, **fields: Any) -> Item:
@@ -180,13 +180,13 @@ class Stage:
 
 
 def item_of(decision: Decision) -> Item:
-    """The item a decision is about, where a test knows that it is about one."""
+    """The item of a decision, which must have one."""
     assert decision.item is not None
     return decision.item
 
 
 def order_of(decision: Decision, kind: OperationKind) -> Operation:
-    """The operation a decision orders, which must be of this kind."""
+    """The operation of a decision, which must have one of this kind."""
     assert decision.operation is not None
     assert decision.operation.kind is kind
     return decision.operation

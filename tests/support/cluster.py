@@ -1,6 +1,6 @@
-"""Real processes of the service on one PostgreSQL and one Redis, as a site runs them: started, killed and restarted.
+"""Real processes of the service on one PostgreSQL and one Redis: started, killed and restarted.
 
-A test file imports the fixture under its long name and asks for it under the short one.
+A test file imports a fixture by its function's name (`…_fixture`) and requests it by its short name.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import pytest
 from app.settings import Settings
 from tests.support import environment
 from tests.support.environment import free_port
-from tests.support.server import Api, Server, _ErrorLog
+from tests.support.server import Api, ErrorLog, Server
 
 ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.executable)
@@ -38,19 +38,19 @@ class Node:
     log: Path
     port: int = field(default_factory=free_port)
     root: Path = ROOT
-    """Where its release lies."""
+    """The source tree of its release."""
     python: Path = PYTHON
     """The interpreter of the environment with the release's dependencies."""
     module: str = "app"
     """The module that is run: python -m MODULE serve."""
     start_seconds: float = START_SECONDS
-    """Within which it becomes ready."""
+    """The time within which it must become ready."""
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def server(self) -> Server:
-        """For a client: where it is, and tokens."""
-        return Server(port=self.port, settings=Settings(), stop=self.terminate, _errors=_ErrorLog("", is_plain=False))
+        """Its address and tokens, for clients."""
+        return Server(port=self.port, settings=Settings(), stop=self.terminate, _errors=ErrorLog("", is_plain=False))
 
     def start(self) -> None:
         command = [str(self.python), "-m", self.module, "serve"]
@@ -68,7 +68,7 @@ class Node:
             time.sleep(0.02)
 
     def readiness(self) -> int:
-        """The status of /readyz; 0 while nobody answers."""
+        """The status of /readyz; 0 if there is no answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/readyz")
@@ -79,12 +79,12 @@ class Node:
             connection.close()
 
     def terminate(self) -> None:
-        """Ask for an orderly end."""
+        """Send SIGTERM."""
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
 
     def wait(self) -> int:
-        """The exit code."""
+        """Wait for the end and return the exit code."""
         assert self.process is not None
         code = self.process.wait(STOP_SECONDS)
         self.process = None
@@ -96,7 +96,7 @@ class Node:
             self.wait()
 
     def stop(self) -> None:
-        """An orderly end, or the other one."""
+        """End by SIGTERM, or by SIGKILL after STOP_SECONDS."""
         self.terminate()
         try:
             if self.process is not None:
@@ -122,7 +122,7 @@ class Node:
 
 
 def environment_of(database_url: str, redis_url: str | None, **settings: Any) -> dict[str, str]:
-    """The process's environment: ours without what would configure the service, and `settings`."""
+    """The environment of a process: ours without variables of the service, plus `settings`."""
     known = {name.upper() for name in Settings.model_fields}
     ours = {name: value for name, value in os.environ.items() if name not in known}
     chosen = {"database_url": database_url, "redis_url": redis_url, "user_intakes_per_minute": 0, **settings}
@@ -136,7 +136,7 @@ def migrate(environment: dict[str, str], *options: str, root: Path = ROOT, pytho
 
 @contextmanager
 def nodes(count: int, environment: dict[str, str], folder: Path) -> Iterator[list[Node]]:
-    """Started together, ready, and gone afterwards."""
+    """Processes that are started together, ready, and stopped at the end of the block."""
     with ExitStack() as stack:
         made = [Node(environment, folder / f"node-{number}.log") for number in range(count)]
         for node in made:
@@ -151,7 +151,7 @@ def nodes(count: int, environment: dict[str, str], folder: Path) -> Iterator[lis
 
 @pytest.fixture(scope="module", name="database_url")
 def database_url_fixture(postgres_server: str) -> Iterator[str]:
-    """A database of the test file's own, migrated."""
+    """A migrated database for one test file."""
     with environment.database(postgres_server) as url:
         migrate(environment_of(url, None))
         yield url
@@ -165,7 +165,7 @@ async def clients(some: Sequence[Node]) -> AsyncIterator[list[Api]]:
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30.0) -> None:
-    """Look again and again: other processes give no signal here. Raises TimeoutError."""
+    """Poll until `holds()`: other processes give no signal. Raises TimeoutError."""
     async with asyncio.timeout(seconds):
         while True:
             found = holds()
@@ -174,12 +174,12 @@ async def until(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 30
             await asyncio.sleep(0.05)
 
 
-# What must hold of a database, whatever has happened
+# Checks of a database that must hold at any time
 
 
 def faults(database_url: str) -> list[str]:
-    """The faults of the records: gaps in a room's log, two that are started, an escrow resolved twice. Should be
-    nothing."""
+    """The inconsistencies of the records, such as gaps in a room's log or an escrow with two operations; should be
+    empty."""
     questions = {
         "versions with gaps": """SELECT performer_id FROM events GROUP BY performer_id
             HAVING count(*) <> max(version) OR min(version) <> 1""",
@@ -211,8 +211,8 @@ def unresolved(database_url: str) -> int:
 
 
 def unlike_the_wallet(database_url: str) -> int:
-    """Ended items whose escrow the sandbox wallet has resolved otherwise, in part or by more than one order. Asked when
-    all operations are done, it should be 0."""
+    """The number of ended items whose escrow the sandbox wallet has resolved otherwise, in part or by more than one
+    order. Should be 0 when all operations are done."""
     with psycopg.connect(database_url) as connection:
         row: Sequence[Any] | None = connection.execute(
             """SELECT count(*) FROM items i
@@ -230,7 +230,7 @@ def unlike_the_wallet(database_url: str) -> int:
 
 
 def peaks(database_url: str) -> tuple[int, int]:
-    """By the log of every room at every moment: the most active items there were at once, and the most started ones."""
+    """The largest numbers of active and of started items that any room has ever had, by its log."""
     with psycopg.connect(database_url) as connection:
         row: Sequence[Any] | None = connection.execute(
             """SELECT max(active), max(started) FROM (

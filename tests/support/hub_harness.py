@@ -1,4 +1,4 @@
-"""A hub by itself, for tests: real events of a real room, lines that only remember, and a database that is a list."""
+"""A real hub for tests, with events of a real room, connections that only record, and a list in place of a database."""
 
 import asyncio
 import json
@@ -31,8 +31,8 @@ def payload(frame: bytes) -> bytes:
     return inflater.decompress(data + b"\x00\x00\xff\xff") + inflater.flush()
 
 
-class FakeLine:
-    """A connection that writes down what is written to it."""
+class FakeConnection:
+    """A connection that records the frames that are written to it."""
 
     def __init__(self, *, is_open: bool = True, deflates: bool = False) -> None:
         self.deflates = deflates
@@ -65,7 +65,7 @@ class FakeLine:
         return len(frame)
 
     def write(self, frame: bytes) -> None:
-        assert self.is_open, "nobody may write to a closed line"
+        assert self.is_open, "a frame was written to a closed connection"
         self.written.append(frame)
 
     def cut_off(self, code: int, reason: str) -> None:
@@ -78,25 +78,25 @@ class FakeLine:
 
     @property
     def sent(self) -> list[tuple[str, int]]:
-        """Each frame's type and version."""
+        """The type and version of each frame; -1 for a frame without a version."""
         return [(frame["type"], frame.get("version", -1)) for frame in self.frames]
 
 
 @dataclass
 class World:
-    """A hub over a stage: what the stage decides is committed, and published when the test says so."""
+    """A hub over a `Stage`: decided events count as committed, and the test publishes them."""
 
     stage: Stage = field(default_factory=Stage)
     window: float = 0.0
     limits: dict[str, Any] = field(default_factory=dict)
-    """Of `Fanout`, where a test needs others."""
+    """Arguments of `Fanout` in place of its defaults."""
     loads: int = 0
     reads: list[int] = field(default_factory=list)
     may_load: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
     closed: list[tuple[int, str]] = field(default_factory=list)
     room: WatchedRoom = field(init=False)
-    """As the last one to join got it."""
+    """The room that the last subscriber has joined."""
 
     def __post_init__(self) -> None:
         self.may_load.set()
@@ -111,7 +111,7 @@ class World:
         self.hub = Hub(fanout, absent=absent, load=self._load)
 
     async def _versions(self, performer_ids: Collection[str]) -> dict[str, int]:
-        """Every room is there to be loaded, an empty one too: `test_absent_rooms` is about those that are not."""
+        """Every room exists, also an empty one; `test_absent_rooms` has the tests of absent rooms."""
         return dict.fromkeys(performer_ids, 1)
 
     async def _load(self, performer_id: str) -> Room:
@@ -126,17 +126,17 @@ class World:
         self.reads.append(after)
         return [event for event in self.stage.events if event.version > after]
 
-    def subscriber(self, line: FakeLine, **fields: Any) -> Subscriber:
+    def subscriber(self, line: FakeConnection, **fields: Any) -> Subscriber:
         return Subscriber(connection=line, close=lambda code, reason: self.closed.append((code, reason)), **fields)
 
-    async def join(self, line: FakeLine, *, since: int | None = None, **fields: Any) -> Subscriber:
+    async def join(self, line: FakeConnection, *, since: int | None = None, **fields: Any) -> Subscriber:
         subscriber = self.subscriber(line, **fields)
         self.room = room = await self.hub.join(STAR, subscriber, since=since)
         line.on_change = lambda: room.connection_changed(subscriber)
         return subscriber
 
     def show(self, subscriber: Subscriber) -> None:
-        """As one asks for the room anew."""
+        """Send a snapshot, as `resync` does."""
         self.room.show(subscriber)
 
     def leave(self, subscriber: Subscriber) -> None:
@@ -146,19 +146,19 @@ class World:
         return self.stage.intake(**fields)
 
     def publish(self, *versions: int) -> None:
-        """The events of these versions, in this order; without any, all there are."""
+        """Publish the events of these versions, in this order; by default all events."""
         events = self.stage.events
         self.hub.publish(STAR, [events[version - 1] for version in versions] or events)
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Let the hub work until something holds."""
+    """Let the hub work until `holds()`, 5 s at most."""
     async with asyncio.timeout(5):
-        while not holds():  # noqa: ASYNC110 - a line that remembers gives no signal
+        while not holds():  # noqa: ASYNC110 - a connection that only records gives no signal
             await asyncio.sleep(0)
 
 
 async def rest() -> None:
-    """Let everything run that can."""
+    """Let all tasks run that can."""
     for _ in range(20):
         await asyncio.sleep(0)

@@ -1,10 +1,9 @@
-"""The service as a process on a SQLite file, callers that work on it, and an end by SIGKILL at any moment."""
+"""The service as a process on a SQLite file, with clients that cause load; tests kill it at any moment."""
 
 import http.client
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import threading
@@ -21,20 +20,21 @@ import pytest
 
 from app.access import auth
 from app.domain.command import Role
+from tests.support.environment import free_port
 
 START_SECONDS = 60
 ROOT = Path(__file__).parents[2]
 SECRET = secrets.token_hex()
 PERFORMERS = ["ada", "bo", "cleo"]
 FEATURES = 4
-"""Connections that queue items; each performer has one that works the queue off."""
+"""Connections that queue items; each performer has one that starts and ends them."""
 
 Json = dict[str, Any]
 
 
 @dataclass(eq=False)
 class Request:
-    """One POST, and its answer if one came before the server was gone."""
+    """One POST, and its answer if one came before the server was killed."""
 
     path: str
     body: Json
@@ -50,7 +50,7 @@ class Request:
 
 
 class Client:
-    """One connection. A request that gets no answer raises OSError or HTTPException, and stays as it is."""
+    """One connection. A request without an answer raises OSError or HTTPException and is not changed."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -94,7 +94,7 @@ def intake(name: str, performer_id: str, feature: str) -> Request:
 
 @contextmanager
 def server(path: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
-    """The service on a free port; killed at the end, if it has not been before."""
+    """The service on a free port; it is killed at the end of the block, unless it has ended before."""
     environment = {
         "PATH": os.environ["PATH"],
         "DATABASE_URL": f"sqlite:///{path}",
@@ -104,7 +104,7 @@ def server(path: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
     }
     with path.with_suffix(".log").open("ab") as log:
         for _ in range(3):
-            port = _free_port()
+            port = free_port()
             process = subprocess.Popen(
                 [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=environment | {"PORT": str(port)}, stderr=log
             )
@@ -119,20 +119,13 @@ def server(path: Path) -> Iterator[tuple[int, "subprocess.Popen[bytes]"]]:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _is_ready(port: int, process: "subprocess.Popen[bytes]") -> bool:
-    """Waits until it is; not if it has ended, for instance because somebody else has taken the port meanwhile."""
+    """Wait until the service is ready; False if it has ended, for instance because its port was taken meanwhile."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
             with closing(Client(port)) as client:
-                # Only this run's own server knows the key that this is signed with.
+                # Another server on this port does not have the key of this token.
                 client.get("/v1/admin/rooms", token(Role.ADMIN, "admin"))
         except (OSError, http.client.HTTPException, AssertionError):
             time.sleep(0.05)
@@ -144,12 +137,12 @@ def _is_ready(port: int, process: "subprocess.Popen[bytes]") -> bool:
 
 
 class Load:
-    """Several connections that work on a server until it is gone."""
+    """Several connections that send requests until the server is gone."""
 
     def __init__(self, port: int, round_number: int) -> None:
         self.sent: list[Request] = []
         self.failed: list[Request] = []
-        """Requests that were answered with a failure of the server's own."""
+        """Requests that were answered with 5xx."""
         self._acknowledged = threading.Semaphore(0)
         self._over = False
         self._port = port
@@ -183,7 +176,7 @@ class Load:
                 start = Request(f"/v1/performers/{performer_id}/queue/start-next", {}, f"start-{key}", own_token)
                 if not self._send(client, start):
                     return
-                # Refused because one is started already (by a request that was never answered), it names that one.
+                # The refusal for an item that is started already, by a request without an answer, names that item.
                 item_id = start.answer.get("itemId") or start.answer.get("item", {}).get("itemId")
                 if item_id is None:
                     continue
@@ -192,7 +185,7 @@ class Load:
                     return
 
     def _send(self, client: Client, request: Request) -> bool:
-        """Whether an answer came, and there is more to do."""
+        """Send a request; returns whether an answer came and the load goes on."""
         self.sent.append(request)
         try:
             client.send(request)

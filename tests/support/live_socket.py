@@ -1,4 +1,4 @@
-"""A client of the live socket that keeps its state by the contract's rules, and remembers every byte it was sent."""
+"""A client of the live socket that keeps its state by the contract's rules and records every frame."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ ACTIVE = ("created", "started")
 
 
 class LiveSocket:
-    """Reads frames in order and folds each as it is read; nothing is read that no test waits for."""
+    """Reads a frame only when a test waits for it, and applies it to the state at once."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -29,15 +29,15 @@ class LiveSocket:
         self.room: Frame = {}
         self.items: dict[str, Frame] = {}
         self.mine: dict[str, Frame] = {}
-        """Own items as the last snapshot had them."""
+        """Own items in the last snapshot."""
         self.positions: dict[str, Frame] = {}
-        """The last position told of each own item."""
+        """The last `position` frame of each own item since that snapshot."""
         self.gaps = 0
-        """Updates that did not join up, which cost a resync."""
+        """Updates that did not begin at the known version; each causes a resync."""
         self._ids = itertools.count(1)
 
     def continue_from(self, before: "LiveSocket") -> None:
-        """Take over the state of a socket that has gone, to resume from there."""
+        """Take over the state of a closed socket, to resume from there."""
         self.epoch, self.version, self.room = before.epoch, before.version, before.room
         self.items, self.mine, self.positions = dict(before.items), dict(before.mine), dict(before.positions)
 
@@ -53,7 +53,7 @@ class LiveSocket:
         return await self.until(lambda frame: frame["type"] in ("ack", "error") and frame["id"] == sent)
 
     async def auth(self, token: str) -> Frame:
-        """Say who it is; returns the snapshot that shows the room anew."""
+        """Authenticate; returns the snapshot that follows."""
         if not self.frames:
             await self.until("snapshot")
         await self.send({"type": "auth", "token": token})
@@ -73,29 +73,29 @@ class LiveSocket:
         return frame
 
     async def until(self, wanted: str | Callable[[Frame], bool]) -> Frame:
-        """The next frame of a type, or that a predicate holds of."""
+        """Read up to a frame of this type, or to one for which the predicate is true."""
         while True:
             frame = await self.next()
             if frame["type"] == wanted if isinstance(wanted, str) else wanted(frame):
                 return frame
 
     async def until_state(self, holds: Callable[["LiveSocket"], bool]) -> None:
-        """Read until the state is as wanted, which it may be already."""
+        """Read until `holds(self)`; returns at once if that is true already."""
         while not holds(self):
             await self.next()
 
     async def reach(self, version: int) -> None:
-        """Read until the room is at least at a version."""
+        """Read until the room has at least this version."""
         while self.version < version:
             await self.next()
 
     async def settled(self) -> None:
-        """Read everything that was sent before now: frames of a connection arrive in order, so up to a pong."""
+        """Read all frames that the server has sent so far. Frames arrive in order, so they end with the pong."""
         await self.send({"type": "ping"})
         await self.until("pong")
 
     async def closed(self) -> int:
-        """Read to the end; the code it was closed with."""
+        """Read to the end; returns the close code."""
         try:
             while True:
                 await self.next()
@@ -108,7 +108,7 @@ class LiveSocket:
     # State
 
     def view(self) -> Frame:
-        """The state of a client: the room, and its items in order with the positions that follow from it."""
+        """The client's state: the room, and its items in order with their positions."""
         ordered = sorted(
             self.items.values(), key=lambda item: (item["status"] != "started", item["createdAt"], item["itemId"])
         )
@@ -159,7 +159,7 @@ async def connected(
         "compression": None,
         "ping_interval": None,
         "close_timeout": 5,
-        "max_queue": None,  # what a test has not read yet must not stop the connection
+        "max_queue": None,  # unread frames must not stop the connection
         "max_size": None,
     }
     async with connect(url, additional_headers=sent, **{**plain, **options}) as connection:

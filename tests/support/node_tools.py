@@ -1,4 +1,4 @@
-"""Programs for Node, installed by npm into a folder of the machine's temporary directory and kept for the next run."""
+"""Runs programs for Node, which npm installs into a temporary folder that is kept for the next run."""
 
 import fcntl
 import os
@@ -35,7 +35,7 @@ def installed(npm: Path, packages: Sequence[str]) -> Path:
 
 
 def run(folder: Path, program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program of the folder's packages; nothing is reported to its makers."""
+    """Run a program of the folder's packages, with telemetry switched off."""
     quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true", "CI": "true"}
     return subprocess.run(
         [folder / "node_modules" / ".bin" / program, *arguments],

@@ -1,4 +1,4 @@
-"""An outbox with everything real around it but the wallet and the clock, for the tests of the outbox."""
+"""A real outbox with a real store and lanes, and with a scripted wallet and clock."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,7 +30,7 @@ MAX_ATTEMPTS = 4
 
 
 class Longest(Random):
-    """Jitter that is always the most there may be; it remembers between which bounds it was drawn."""
+    """Jitter that is always the largest; it records the bounds of each draw."""
 
     def __init__(self) -> None:
         super().__init__(0)
@@ -42,7 +42,7 @@ class Longest(Random):
 
 
 class _Lanes(Lanes):
-    """Lanes that let a test wait until a command has been answered."""
+    """Lanes with a queue of answered commands, for which a test can wait."""
 
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
@@ -62,7 +62,7 @@ class _Lanes(Lanes):
 
 
 class Stage:
-    """One process: its lanes, its outbox and its way to the wallet."""
+    """One process: its lanes, its outbox and its wallet client."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Stage:
         breaker: Breaker,
         **options: Any,
     ) -> None:
-        """`options`: further ones of the outbox."""
+        """`options`: further arguments of the outbox."""
         self.store = store
         self.clock = clock
         self.wallet = wallet
@@ -109,7 +109,7 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["asyncio.Task[None]"]:
-        """The outbox at work; it has been told to stop and has stopped afterwards."""
+        """Run the outbox inside the block; it must stop at the end."""
         task = asyncio.create_task(self.outbox.run())
         try:
             yield task
@@ -124,7 +124,7 @@ class Stage:
         return _item(await self.lanes.send(draft.performer_id, do.Intake(actor=FEATURE, item=draft)))
 
     async def finished(self, *, refund_tokens: int | None = None, **fields: Any) -> Item:
-        """An item that has been performed: its settlement, or its split, is ordered."""
+        """A finished item: its settlement, or its split, is ordered."""
         item = await self.intake(**fields)
         await self.lanes.send(item.performer_id, do.Start(actor=PERFORMER, item_id=item.item_id))
         complete = do.Complete(actor=PERFORMER, item_id=item.item_id, refund_tokens=refund_tokens)
@@ -135,22 +135,22 @@ class Stage:
         abandon = do.Abandon(actor=PERFORMER, item_id=item.item_id, reason=Reason.PERFORMER_DECLINED)
         return _item(await self.lanes.send(item.performer_id, abandon))
 
-    # What a test waits for and looks at
+    # Waiting and looking
 
     def later(self, seconds: float) -> None:
-        """Time passes, and the outbox looks again."""
+        """Move the clock and wake the outbox."""
         self.clock.wait(seconds)
         self.outbox.wake()
 
     async def attempted(self, count: int = 1) -> None:
-        """Wait until the room knows of so many more attempts."""
+        """Wait until the results of `count` more attempts are stored."""
         async with asyncio.timeout(WAIT_SECONDS):
             while count:
                 command, _ = await self.lanes.answered.get()
                 count -= isinstance(command, do.Confirm | do.Report)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Let the loop turn until something holds that no signal tells of."""
+        """Let the loop run until `holds()`, for conditions without a signal."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not holds():
                 await self.queries.run(reading.epoch)
@@ -185,7 +185,7 @@ async def stage_on(
     breaker: Breaker | None = None,
     **options: Any,
 ) -> AsyncIterator[Stage]:
-    # A breaker that stays out of the way of tests that are not about it.
+    # By default a breaker that never opens.
     chosen = breaker or Breaker(threshold=1000)
     stage = Stage(store, clock, wallet, max_attempts=max_attempts, breaker=chosen, **options)
     async with stage.client, stage.lanes:
@@ -194,13 +194,13 @@ async def stage_on(
 
 
 async def stopped(task: "asyncio.Task[None]") -> None:
-    """Stop a task; fails if it goes on."""
+    """Cancel a task; fails if it does not end within WAIT_SECONDS."""
     task.cancel()
     _, goes_on = await asyncio.wait([task], timeout=WAIT_SECONDS)
     if goes_on:
         task.cancel()
         await asyncio.wait([task], timeout=WAIT_SECONDS)
-        raise AssertionError("it was told to stop and did not")
+        raise AssertionError("the task was cancelled and did not end")
 
 
 def _item(outcome: Outcome) -> Item:

@@ -1,4 +1,4 @@
-"""The previous release in the repository's history, for the tests that run it beside this one."""
+"""Finds the previous release in the repository's history, for tests that run it beside the present one."""
 
 import subprocess
 from functools import cache
@@ -7,15 +7,16 @@ from tests.support.cluster import ROOT
 from tests.support.environment import Unobtainable
 
 FIRST_OF_THIS_RELEASE = "app/store/migrations/versions/0005_room_limits.py"
-"""The commit before the one that brought this file is the previous release."""
+"""The previous release is the parent of the commit that added this file."""
 
 
 @cache
 def commit() -> str:
-    """Raises Unobtainable where the history does not reach back so far: in a shallow clone, or without a repository."""
+    """The commit of the previous release. Raises Unobtainable if the history lacks it, as in a shallow clone, or if
+    there is no repository."""
     brought_by = git("log", "--diff-filter=A", "--format=%H %P", "--", FIRST_OF_THIS_RELEASE).decode().splitlines()
     if not brought_by:
-        raise Unobtainable("no commit is known that this release began with")
+        raise Unobtainable("no commit added the first file of this release")
     _, *parents = brought_by[-1].split()
     if not parents:
         raise Unobtainable("the oldest commit here is newer; is this a shallow clone?")
@@ -25,7 +26,7 @@ def commit() -> str:
 
 
 def git(*words: str) -> bytes:
-    """The output of git about the source tree. Raises Unobtainable if it fails."""
+    """The output of a git command in the source tree. Raises Unobtainable if it fails."""
     try:
         return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True).stdout
     except FileNotFoundError:

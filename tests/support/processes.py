@@ -1,4 +1,4 @@
-"""One process of the service without its sockets, wired as the composition wires it, on a test's database."""
+"""The parts of one process without its sockets, on a test's database, wired as `app.parts` wires them."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,12 +20,12 @@ class Process:
     queries: Queries
     presence: Presence
     outcomes: list[Outcome] = field(default_factory=list)
-    """The outcomes that were published."""
+    """All published outcomes."""
 
 
 @contextmanager
 def no_room(lanes: Lanes) -> Iterator[None]:
-    """Nothing more can wait in the mailboxes."""
+    """Inside the block the mailboxes are full."""
     limit, lanes.limit = lanes.limit, 0
     try:
         yield

@@ -1,4 +1,4 @@
-"""Reverse proxies that run exactly what the guide "Operate" shows, before a service of a test's."""
+"""Runs reverse proxies in front of a test's service, with the configurations of the guide "Operate"."""
 
 import re
 import socket
@@ -17,7 +17,7 @@ START_SECONDS = 30.0
 
 
 def shown(name: str) -> str:
-    """The configuration that the guide shows under this name."""
+    """The configuration in the guide with this name."""
     found = re.search(rf"<!-- config: {name} -->\n```\w+\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert found is not None, f"the guide shows no configuration of {name}"
     return found[1]
@@ -25,16 +25,16 @@ def shown(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A proxy: how it is obtained and started."""
+    """A proxy's program, configuration file and arguments."""
 
     program: Callable[[Say], Path]
     around: Callable[[str, Path], str]
-    """The whole file, of what the guide shows: what a distribution's own file has around it."""
+    """Makes the whole file from the guide's configuration, with the lines that a distribution's file has around it."""
     arguments: Callable[[Path], Sequence[str]]
 
 
 def _in_nginx(server: str, folder: Path) -> str:
-    """In the foreground, with every file in the test's folder."""
+    """A configuration that runs nginx in the foreground, with all its files in the test's folder."""
     places = "".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -47,7 +47,7 @@ KINDS = {
     "haproxy": Kind(environment.haproxy, lambda text, folder: text, lambda file: ["-db", "-f", str(file)]),
     "caddy": Kind(
         environment.caddy,
-        # Its second server, for changes while it runs, would listen on one port for all tests.
+        # Caddy's admin server would listen on the same port in all tests.
         lambda text, folder: f"{{\n    admin off\n}}\n{text}",
         lambda file: ["run", "--adapter", "caddyfile", "--config", str(file)],
     ),
@@ -56,7 +56,7 @@ KINDS = {
 
 @contextmanager
 def proxying(name: str, program: Path, folder: Path, port: int) -> Iterator[int]:
-    """The proxy before the service on a port; the port that it listens on. Only the two ports are not the guide's."""
+    """Run a proxy in front of the service on `port`; yields its own port. Only the two ports differ from the guide."""
     kind, own = KINDS[name], free_port()
     text = shown(name)
     assert ":8000" in text

@@ -1,4 +1,4 @@
-"""A WebSocket connection by hand (RFC 6455): reads only when a test says so, answers no ping, may break any rule."""
+"""A low-level WebSocket connection (RFC 6455): reads only when a test does, answers no ping, may break any rule."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class RawAnswer:
     body: bytes
 
     def problem(self, status: int, code: str) -> dict[str, Any]:
-        """The problem document of an answer that must be this refusal, in the one shape of all refusals."""
+        """The problem document of the answer, which must be this refusal in the common shape of all refusals."""
         assert self.status == status, self
         assert self.headers["content-type"] == "application/problem+json"
         assert self.headers["x-request-id"]
@@ -79,7 +79,7 @@ class RawSocket:
         await self.send_bytes(bytes([(0x80 if final else 0) | opcode]) + size + mask + body)
 
     def reset(self) -> None:
-        """End the connection without a word, as after a power cut."""
+        """Reset the connection without a close frame, as after a power cut."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
@@ -87,7 +87,7 @@ class RawSocket:
         await self.send(TEXT, json.dumps(frame).encode())
 
     async def frame(self) -> RawFrame | None:
-        """The next frame, of whatever kind; None once the connection has ended."""
+        """The next frame; None if the connection has ended."""
         try:
             head = await self._take(2)
             length = head[1] & 0x7F
@@ -111,7 +111,7 @@ class RawSocket:
         raise EOFError("the connection has ended")
 
     async def close_code(self) -> int | None:
-        """Read to the end: the code it was closed with, None if it ended without one."""
+        """Read to the end; returns the close code, None if there was no close frame."""
         while (frame := await self.frame()) is not None:
             if frame.opcode == CLOSE:
                 return frame.close_code
@@ -125,7 +125,7 @@ class RawSocket:
         return head
 
     async def answer(self) -> RawAnswer:
-        """An HTTP response that says how long its body is."""
+        """An HTTP response with a Content-Length."""
         lines = (await self.head()).decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
         body = await self._take(int(headers.get("content-length", "0")))
@@ -158,8 +158,7 @@ class RawSocket:
 
 @asynccontextmanager
 async def tcp(port: int, source: str | None = None) -> AsyncIterator[RawSocket]:
-    """A connection on which nothing has been said yet, whose receiving side holds next to nothing. `source`: the
-    address that it comes from, of 127.0.0.0/8."""
+    """A TCP connection without a request, with a receive buffer of 4 KiB. `source`: its own address in 127.0.0.0/8."""
     with socket.socket() as sock:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

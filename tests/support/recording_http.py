@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback that keeps what it is sent and answers as a test says."""
+"""An HTTP server on loopback that records requests and gives the answers of a test."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,7 @@ class Recording:
 
 @contextmanager
 def recording(answer: Callable[[Received], tuple[int, bytes]]) -> Iterator[Recording]:
-    """`answer`: status and body for what was sent by POST."""
+    """Run the server inside the block. `answer` returns the status and body for a POST."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

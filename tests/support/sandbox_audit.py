@@ -1,4 +1,4 @@
-"""A ledger in memory for the tests of the sandbox wallet, with the transactions it will have in a file."""
+"""A ledger in memory for the tests of the sandbox wallet, with the same transactions as in a file."""
 
 from sqlalchemy import Engine, StaticPool, create_engine, event
 from sqlmodel import SQLModel

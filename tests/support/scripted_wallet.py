@@ -1,6 +1,6 @@
-"""A wallet whose answers a test writes, behind the service's own client: it takes what is scripted, else is honest.
+"""A wallet behind the service's own client: it gives the answers that a test has scripted, else honest ones.
 
-It keeps what was asked, and can keep its answers back until the test lets them go.
+It records all requests, and can hold answers back until the test releases them.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ WAIT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request as it came over the wire."""
+    """A request that the wallet has received."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ def answer(status: int = 200, body: Any = None, **headers: str) -> httpx2.Respon
 
 
 def receipt(asked: Asked, **changes: Any) -> httpx2.Response:
-    """The honest receipt of an order, but for `changes`."""
+    """The honest receipt of an order, with `changes`."""
     fields, way = asked.fields, asked.path.rsplit("/", 1)[1]
     body: dict[str, Any] = {"transactionId": f"tx-{asked.escrow_id}", "timestamp": "2026-01-31T12:00:00.000Z"}
     if way != "refund":
@@ -63,27 +63,27 @@ class ScriptedWallet(httpx2.AsyncBaseTransport):
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.script: deque[Scripted] = deque()
-        """Answers to the orders to come, whichever comes first."""
+        """Answers to the next orders, in the order in which they arrive."""
         self.escrows: dict[str, Mapping[str, Any] | Exception] = {}
-        """The answers of look-ups by escrow; one that is not here is unknown."""
+        """The answers to look-ups, by escrow; any other escrow is unknown."""
         self.most_at_once = 0
         """The most orders that were under way together."""
         self._under_way = 0
         self._arrived = asyncio.Condition()
         self._holds_back = False
         self._gates: list[asyncio.Event] = []
-        """One for each order; its answer goes out when it is open."""
+        """One for each order; the answer is sent when it is set."""
 
     @property
     def orders(self) -> list[Asked]:
         return [asked for asked in self.asked if asked.is_order]
 
     def hold_back(self) -> None:
-        """Keep the answers to orders from now on."""
+        """Hold the answers to all further orders back."""
         self._holds_back = True
 
     def let_go(self, number: int | None = None) -> None:
-        """Answer one order, counted from 0 as they came; without a number answer all and hold back no more."""
+        """Answer order `number`, counted from 0; without a number answer all orders, also further ones."""
         if number is not None:
             self._gates[number].set()
             return
@@ -92,7 +92,7 @@ class ScriptedWallet(httpx2.AsyncBaseTransport):
             gate.set()
 
     async def has_been_asked(self, orders: int) -> None:
-        """Wait until so many orders have come in all."""
+        """Wait until this many orders have arrived in total."""
         async with asyncio.timeout(WAIT_SECONDS), self._arrived:
             await self._arrived.wait_for(lambda: len(self.orders) >= orders)
 
@@ -123,7 +123,7 @@ class ScriptedWallet(httpx2.AsyncBaseTransport):
         if isinstance(chosen, Exception):
             raise chosen
         if isinstance(chosen, httpx2.Response):
-            # The client changes what it is given; a test's parameter is used each time that the test runs.
+            # A copy: the client changes the response, but a test's parameter is used in every run of the test.
             return httpx2.Response(chosen.status_code, headers=chosen.headers, stream=chosen.stream)
         return chosen(asked)
 

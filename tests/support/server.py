@@ -1,7 +1,7 @@
-"""The real service on a real port, for tests, and the two clients that use it as anybody would: HTTP and the socket.
+"""The real service on a real port, and clients for HTTP and the socket.
 
-`serving` runs uvicorn with the application's own configuration in a thread of this process. What the service logs as an
-error while it runs fails the test that stops it, unless the test has said that it expects it.
+`serving` runs uvicorn with the application's own configuration in a thread of this process. An error that the service
+logs fails the test that stops it, unless the test has called `expected_errors`.
 """
 
 import itertools
@@ -35,12 +35,12 @@ from tests.support.live_socket import LiveSocket, connected
 
 START_SECONDS = 20.0
 LOGGERS = ("app", "uvicorn", "asyncio")
-"""Whose errors are looked at; by name, because tests of the command line set the root logger up anew."""
+"""The loggers whose errors count. Not the root logger, which tests of the command line configure again."""
 
 Json = dict[str, Any]
 
 INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-"""RFC 3339 in UTC with milliseconds, as the contract spells times."""
+"""The contract's form of times: RFC 3339 in UTC with milliseconds."""
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 PUBLIC_FIELDS = {
@@ -107,7 +107,7 @@ def fresh(prefix: str) -> str:
 
 
 def intake_body(performer_id: str, **fields: Any) -> Json:
-    """A valid intake; what the test does not name is unlike every other's."""
+    """A valid intake; fields that the test does not name are unique where they have to be."""
     number = next(_numbers)
     body: Json = {
         "idempotencyKey": f"key-{number}-{uuid4().hex}",
@@ -123,10 +123,11 @@ def intake_body(performer_id: str, **fields: Any) -> Json:
     return {**body, **fields}
 
 
-class _ErrorLog(logging.Handler):
-    """The errors that one server's event loop logs, whatever else runs in this process.
+class ErrorLog(logging.Handler):
+    """Collects the errors that one server's thread logs; other servers of this process do not count.
 
-    `is_plain`: uvicorn's own protocol logs an error for every handshake that is refused.
+    `is_plain`: the server uses uvicorn's own protocol, which logs an error for every refused handshake; these are
+    ignored.
     """
 
     def __init__(self, thread_name: str, *, is_plain: bool) -> None:
@@ -162,7 +163,7 @@ class Server:
     settings: Settings
     stop: Callable[[], None]
     """Begin an orderly end, as SIGTERM does; returns at once."""
-    _errors: _ErrorLog
+    _errors: ErrorLog
     _tokens: dict[tuple[str, str, str | None], str] = field(default_factory=dict)
 
     @property
@@ -197,8 +198,8 @@ class Server:
         return self.token(Role.PERFORMER, performer_id)
 
     def replace(self, patch: pytest.MonkeyPatch, kind: type, name: str, ours: Callable[..., Any]) -> None:
-        """Put `ours` in a method's place where this server's event loop calls it. The loops of the others in this
-        process go on with the method as it is: what fails there would be an error of theirs that nobody expects."""
+        """Replace a method by `ours` for calls from this server's event loop. Other servers of this process still call
+        the original, because no test expects their errors."""
         theirs, thread_name = getattr(kind, name), self._errors.thread_name
 
         def either(*args: Any, **options: Any) -> Any:
@@ -207,10 +208,10 @@ class Server:
         patch.setattr(kind, name, either)
 
     def expected_errors(self) -> list[str]:
-        """The errors that have been logged so far; a test that looks has expected them."""
-        told = [record.getMessage() + str(record.exc_info or "") for record in self._errors.records]
+        """Return the errors that have been logged so far, and forget them: they no longer fail the test."""
+        messages = [record.getMessage() + str(record.exc_info or "") for record in self._errors.records]
         self._errors.records.clear()
-        return told
+        return messages
 
     @asynccontextmanager
     async def api(self) -> AsyncIterator["Api"]:
@@ -240,10 +241,9 @@ def serving(
     tracer: ClosableTracer | None = None,
     **settings: Any,
 ) -> Iterator[Server]:
-    """The service over the database in `folder`, which it makes if need be. `protocol`: a uvicorn WebSocket class, and
-    uvicorn's HTTP class, in place of our own, with uvicorn's own limits. `port` 0: any. `clock`: the service's own,
-    whole milliseconds.
-    `periods`: of its background loops."""
+    """Run the service on a database in `folder`, which is made if it does not exist. `protocol`: one of uvicorn's
+    WebSocket classes, used with uvicorn's HTTP class and limits in place of our own. `port` 0: any free port. `clock`:
+    the service's clock, in whole milliseconds. `periods`: those of its background loops."""
     defaults = {
         "database_url": f"sqlite:///{folder}/queue.db",
         "user_intakes_per_minute": 0,
@@ -263,7 +263,7 @@ def serving(
     server = _ThreadedServer(config)
     port = listener.getsockname()[1]
     name = f"server-{port}"
-    errors = _ErrorLog(name, is_plain=protocol is not None)
+    errors = ErrorLog(name, is_plain=protocol is not None)
     # Not the server's own `run`: signals belong to a program's main thread.
     thread = threading.Thread(target=uvicorn.Server.run, args=(server, [listener]), name=name, daemon=True)
     for logger in LOGGERS:
@@ -279,12 +279,12 @@ def serving(
         for logger in LOGGERS:
             logging.getLogger(logger).removeHandler(errors)
     assert not thread.is_alive(), "the server did not stop"
-    told = [logging.Formatter().format(record) for record in errors.records]
-    assert told == [], "the service has logged errors:\n" + "\n".join(told)
+    messages = [logging.Formatter().format(record) for record in errors.records]
+    assert messages == [], "the service has logged errors:\n" + "\n".join(messages)
 
 
 class Api:
-    """An HTTP client of the service. Methods named for a command expect it to succeed and return its JSON."""
+    """An HTTP client of the service. A method with a command's name requires success and returns the answer's JSON."""
 
     def __init__(self, server: Server, http: httpx2.AsyncClient) -> None:
         self.server = server
@@ -301,7 +301,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
         content: Any = None,
     ) -> httpx2.Response:
-        """One request; `content` is a body as it is, `key` an Idempotency-Key."""
+        """Send a request; `content` is a raw body, `key` an Idempotency-Key."""
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
@@ -318,7 +318,7 @@ class Api:
     async def post(self, path: str, token: str | None = None, body: Any = None, **options: Any) -> httpx2.Response:
         return await self.send("POST", path, token, body, **options)
 
-    # What a feature, a performer and anybody who looks would do
+    # Requests of a feature, a performer and a viewer
 
     async def intake(self, performer_id: str, **fields: Any) -> Json:
         body = intake_body(performer_id, **fields)
@@ -342,7 +342,7 @@ class Api:
         return ok(await self.get(f"/v1/performers/{performer_id}/queue", token))
 
     async def version(self, performer_id: str) -> int:
-        """The room's version; 0 if it never was."""
+        """The room's version; 0 if the room does not exist."""
         response = await self.get(f"/v1/performers/{performer_id}/queue")
         return 0 if response.status_code == 404 else int(ok(response)["room"]["version"])
 
@@ -356,7 +356,7 @@ def ok(response: httpx2.Response, status: int = 200) -> Json:
 
 
 def problem(response: httpx2.Response, status: int, code: str) -> Json:
-    """The problem document of a response that must be exactly this refusal, in the one shape of all refusals."""
+    """The problem document of a response, which must be this refusal in the common shape of all refusals."""
     assert (response.status_code, response.json().get("code")) == (status, code), response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["X-Request-ID"]

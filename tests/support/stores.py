@@ -1,7 +1,7 @@
-"""Databases for the tests, and writers on them: migrated once, then copied, so that each test has one of its own.
+"""Databases for the tests, and writers on them. A database is migrated once and then copied for each test.
 
-A test that asks for `database` or `store` runs once on SQLite and once on PostgreSQL. A test file imports the fixtures
-it asks for under their long names; the names they are asked for by are short.
+A test that requests `database` or `store` runs once on SQLite and once on PostgreSQL. A test file imports a fixture by
+its function's name (`…_fixture`) and requests it by its short name.
 """
 
 import shutil
@@ -42,19 +42,19 @@ from tests.support.builders import FEATURE, NOON, PERFORMER, build_item
 
 _SQLITE_TEMPLATE = pytest.StashKey[Path]()
 _FREE_POSTGRES_DATABASES = pytest.StashKey[list[str]]()
-_numbers = count(1_000_000)  # far from the small numbers that tests choose themselves
+_numbers = count(1_000_000)  # larger than the numbers that tests choose themselves
 
 
 @dataclass(eq=False, kw_only=True)
 class Database:
-    """A migrated database and the stores opened on it: what several processes would each have one of."""
+    """A migrated database and the stores on it; each store stands for one process."""
 
     url: str
     shared: bool
     stores: list[Store] = field(default_factory=list)
 
     def open(self, policy: Policy | None = None, *, lanes: int = 2, **options: int) -> Store:
-        """`options`: further ones of the engines."""
+        """`options`: further arguments of `open_engines`."""
         store = Store(open_engines(self.url, lanes=lanes, **options), policy or Policy())
         self.stores.append(store)
         return store
@@ -114,7 +114,7 @@ def _sqlite_database(request: pytest.FixtureRequest, folder: Path) -> Iterator[s
 
 @contextmanager
 def _postgres_database(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """Databases are emptied and used again: making one takes fifty times as long."""
+    """A database that is emptied and used again, because creating one takes fifty times as long."""
     server_url = request.getfixturevalue("postgres_server")
     free = request.session.stash.setdefault(_FREE_POSTGRES_DATABASES, [])
     if not free:
@@ -129,7 +129,7 @@ def _postgres_database(request: pytest.FixtureRequest, folder: Path) -> Iterator
     with psycopg.connect(url, options="-c lock_timeout=5s") as connection:
         for table in (*SQLModel.metadata.sorted_tables, *SANDBOX_TABLES):
             connection.execute(f"DELETE FROM {table.name}".encode())
-        # As it was after the migration: the epoch, and that events are written in the compact form.
+        # The content after the migration: the epoch, and the compact form of events.
         connection.cursor().executemany("INSERT INTO meta (name, value) VALUES (%s, %s)", meta)
     free.append(url)
 
@@ -151,7 +151,7 @@ sys.stdin.read()
 
 @contextmanager
 def locked_by_a_shell(url: str) -> Iterator[None]:
-    """Somebody has begun to write to a SQLite database, in a process of their own, and is in no hurry."""
+    """Inside the block another process holds the write lock of a SQLite database."""
     program = [sys.executable, "-c", _SHELL, url.removeprefix("sqlite:///")]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
         assert shell.stdin is not None
@@ -166,7 +166,7 @@ def locked_by_a_shell(url: str) -> Iterator[None]:
 
 @dataclass(eq=False)
 class HandClock:
-    """A clock that stands until it is moved."""
+    """A clock that moves only by `wait`."""
 
     now: datetime = NOON
 
@@ -178,7 +178,7 @@ class HandClock:
 
 
 def new_id() -> str:
-    """An id no other call gives, ordered like the calls."""
+    """A unique id; ids sort in the order of the calls."""
     number = next(_numbers)
     return f"{number:08x}-0000-7000-8000-00000000beef"
 
@@ -190,13 +190,13 @@ def build_writer(store: Store, clock: Callable[[], datetime] | None = None) -> W
 def intake_of(
     number: int | None = None, *, performer_id: str = PERFORMER.id, queue_mode: Mode | None = None, **fields: Any
 ) -> do.Intake:
-    """The intake of an item that no other call gives; `number` chooses its ids."""
+    """The intake of a unique item; `number` chooses its ids."""
     item = build_item(next(_numbers) if number is None else number, performer_id=performer_id, **fields)
     return do.Intake(actor=FEATURE, item=item, queue_mode=queue_mode)
 
 
 def idempotency_of(intake: do.Intake, fingerprint: str = "first") -> Idempotency:
-    """The idempotency idempotency HTTP would put on this intake."""
+    """The idempotency that the HTTP layer gives to this intake."""
     item = intake.item
     return Idempotency(scope=f"intake:{item.source_feature}", key=item.idempotency_key, fingerprint=fingerprint)
 
@@ -210,7 +210,7 @@ def job_of(command: Command, idempotency: Idempotency | None = None, *, performe
 def send(
     writer: Writer, command: Command, idempotency: Idempotency | None = None, *, performer_id: str = PERFORMER.id
 ) -> Outcome:
-    """One command alone in its batch; its refusal is raised."""
+    """Process a batch of one command; its refusal is raised."""
     (result,) = writer.process([job_of(command, idempotency, performer_id=performer_id)])
     return outcome_of(result)
 
@@ -242,7 +242,7 @@ def first_event(performer_id: str) -> Event:
 
 
 def build_operation(number: int = 1, **fields: Any) -> Operation:
-    """A pending settlement; `number` makes its ids its own."""
+    """A pending settlement; operations with different numbers have different ids."""
     values: dict[str, Any] = {
         "operation_id": f"operation-{number}",
         "item_id": f"item-{number}",
@@ -276,8 +276,8 @@ def build_answer(**fields: Any) -> Answer:
 def before_each_statement(
     monkeypatch: pytest.MonkeyPatch, engine: Engine, act: Callable[[Connection, str, Any], object]
 ) -> None:
-    """Have `act` called with the connection, the statement and its parameters before any connection of this engine
-    runs it, whether it goes past SQLAlchemy's execution or straight to the driver."""
+    """Call `act` with the connection, the statement and its parameters before any connection of this engine executes a
+    statement, by SQLAlchemy or directly by the driver."""
 
     def first(to_the_driver: Callable[[Connection, str, Any], Any]) -> Callable[..., Any]:
         def run(connection: Connection, statement: str, values: Any = ()) -> Any:
@@ -296,20 +296,20 @@ def before_each_statement(
 
 
 def in_parallel(runners: Sequence[Callable[[], object]]) -> None:
-    """Run all of these at once, each in a thread of its own; the first failure of any is raised."""
+    """Run all at once, each in its own thread; the first failure is raised."""
     with ThreadPoolExecutor(len(runners)) as threads:
         for finished in [threads.submit(run) for run in runners]:
             finished.result()
 
 
 def codes(results: list[Any]) -> list[str]:
-    """ok, replayed, or the refusal's code, of each result."""
+    """For each result: "ok", "replayed", or the refusal's code."""
     return [
         result.code if isinstance(result, QueueError) else "replayed" if result.replayed else "ok" for result in results
     ]
 
 
-# What must hold of a database, whatever has happened
+# Checks of a database that must hold at any time
 
 
 def stored_room(store: Store, performer_id: str = PERFORMER.id) -> Room:
@@ -323,7 +323,7 @@ def stored_events(store: Store, performer_id: str = PERFORMER.id) -> list[Event]
 
 
 def assert_consistent(store: Store, performer_id: str = PERFORMER.id) -> Room:
-    """The room's log has no gap, and what the tables say is what the log comes to. Returns the room."""
+    """Check that the room's log has no gap and that its events give the stored room. Returns the room."""
     room = stored_room(store, performer_id)
     events = stored_events(store, performer_id)
     assert [event.version for event in events] == list(range(1, room.version + 1))

@@ -1,4 +1,4 @@
-"""A stream server on the loopback whose connections end with it."""
+"""A stream server on loopback that closes its connections when it ends."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,10 +14,9 @@ def port_of(server: asyncio.Server) -> int:
 
 @asynccontextmanager
 async def listening(serve: Serve, port: int = 0, *, backlog: int = 100) -> AsyncIterator[asyncio.Server]:
-    """`serve` may leave the ends that a client makes, an early one and a broken one, as they come.
+    """Run a server inside the block. `serve` need not handle connections that the client ends early or breaks.
 
-    At the end of the block all connections are closed. One that stays open is a ResourceWarning later, in whichever
-    test the garbage collector finds it.
+    At the end of the block all connections are closed: an open one would cause a ResourceWarning in a later test.
     """
     running: set[asyncio.Task[None]] = set()
 
@@ -37,8 +36,8 @@ async def listening(serve: Serve, port: int = 0, *, backlog: int = 100) -> Async
         yield server
     finally:
         server.close()
-        await asyncio.sleep(0)  # what has just been accepted begins
+        await asyncio.sleep(0)  # the tasks of connections that were just accepted begin
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        await asyncio.sleep(0)  # what has been closed is let go of
+        await asyncio.sleep(0)  # the transports of closed connections end

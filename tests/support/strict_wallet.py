@@ -1,6 +1,6 @@
-"""A wallet for tests that takes nothing on trust: whatever the published interface does not say is a violation.
+"""A wallet for tests that checks every request strictly against the published interface and records violations.
 
-It answers what a test has scripted, else what an honest wallet would, and keeps every request it has seen.
+It gives the answers that a test has scripted, else honest ones, and keeps every request.
 """
 
 import re
@@ -8,7 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import httpx2
@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.domain.operation import Operation, OperationKind
+from tests.support.builders import NOON
 
-NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 API_TOKEN = "the-bearer-token-of-these-tests"
 QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -68,17 +68,6 @@ CLAIMS = {
 }
 
 
-class MovableClock:
-    def __init__(self, now: datetime = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
 def build_operation(kind: OperationKind = OperationKind.SETTLE, tokens: int = 100, **fields: Any) -> Operation:
     """A valid operation over `tokens`; a split gives 30 % back."""
     refund = {OperationKind.SETTLE: 0, OperationKind.REFUND: tokens, OperationKind.PARTIAL: tokens * 3 // 10}[kind]
@@ -108,7 +97,7 @@ def build_operation(kind: OperationKind = OperationKind.SETTLE, tokens: int = 10
 class Seen:
     method: str
     target: str
-    """Path as it was on the wire, still escaped."""
+    """The raw path, still percent-encoded."""
     headers: dict[str, str]
     body: bytes
     claims: dict[str, Any] = field(default_factory=dict)
@@ -126,7 +115,7 @@ class StrictWallet:
         self.violations: list[str] = []
         self.wants_uuid_keys = False
         self.script: deque[Response] = deque()
-        """The answers to come; when it is empty, the wallet is honest."""
+        """The next answers; when it is empty, answers are honest."""
         self.escrow: dict[str, Any] = {
             "escrowId": "escrow-1",
             "userId": "viewer-1",

@@ -1,4 +1,4 @@
-"""Applications as small as a worker needs them, for tests of the supervisor. A worker finds them by name."""
+"""Minimal applications for tests of the supervisor. A worker imports them by name."""
 
 import os
 import time
@@ -29,5 +29,5 @@ def working() -> Starlette:
 
 
 def broken() -> Starlette:
-    """Cannot be made."""
+    """Raises RuntimeError: an application that cannot be made."""
     raise RuntimeError("no database")

@@ -1,6 +1,7 @@
-"""The service before a wallet of its own, both on real ports, for tests of money and time at the level of the contract.
+"""The service and a sandbox wallet, both on real ports, for tests of money and time at the level of the contract.
 
-The wallet is the sandbox, strict, with its ledger and its fault dial at hand. Both go by one clock that a test moves.
+The wallet adopts no unknown escrows; tests can use its ledger and set its fault rates. Both share one clock, which the
+test moves.
 """
 
 import socket
@@ -31,7 +32,7 @@ from tests.support.stores import HandClock
 API_TOKEN = "the-bearer-token-of-these-tests"
 QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 AWAY = FaultRates(error=1.0)
-"""A wallet that answers everything with an error."""
+"""The rates of a wallet that answers everything with an error."""
 WELL = FaultRates()
 
 
@@ -47,13 +48,13 @@ class WalletServer:
         return read_totals(self.engine)
 
     def hold(self, user_id: str, tokens: int) -> str:
-        """Tokens given to a user and held at once, as before an intake; returns the escrow's id."""
+        """Grant tokens to a user and hold them, as before an intake; returns the escrow's id."""
         self.ledger.grant(user_id, tokens, key=fresh("grant"))
         order = Hold(user_id=user_id, amount=tokens, reason="a song", queue_item_id=None, feature_type="wheel")
         return self.ledger.hold(order, key=fresh("hold")).escrow_id
 
     def resolve(self, item: Json, *, settle: int, refund: int) -> None:
-        """Somebody else resolves the escrow of an item, past the queue."""
+        """Resolve an item's escrow without the queue."""
         order = Resolution(
             escrow_id=item["escrowTransactionId"],
             model_id=item["performerId"] if settle else None,
@@ -73,7 +74,7 @@ class WalletServer:
 
 @contextmanager
 def wallet_serving(folder: Path, clock: HandClock) -> Iterator[WalletServer]:
-    """The sandbox wallet on a port, in a thread; its books must balance in the end."""
+    """Run the sandbox wallet on a port, in a thread; its ledger must balance at the end."""
     engines = open_engines(f"sqlite:///{folder}/wallet.db")
     create_tables(engines.writer)
     faults = Faults(Random(3))
@@ -109,7 +110,7 @@ class Money:
         self.wallet = wallet
         self.clock = clock
 
-    # What features, performers and administrators do
+    # Requests of features, performers and administrators
 
     async def queued(self, performer_id: str, *, tokens: int = 100, **fields: Any) -> Json:
         """An item whose escrow is held."""
@@ -144,14 +145,14 @@ class Money:
 
     @asynccontextmanager
     async def watching(self, performer_id: str) -> AsyncIterator["Screen"]:
-        """An administrator's screen: it sees whole items, and is no panel."""
+        """The room on an administrator's socket: it gets whole items, and does not count as a panel."""
         async with self.server.live(performer_id, self.server.admin) as live:
             await live.until("snapshot")
             yield Screen(live)
 
 
 class Screen:
-    """A room as an administrator sees it: every item's events in order, each looked at once."""
+    """A room on an administrator's socket: the events of each item in order; each event is returned once."""
 
     def __init__(self, live: LiveSocket) -> None:
         self.live = live
@@ -181,7 +182,7 @@ class Screen:
 
 @asynccontextmanager
 async def money(folder: Path, wallet: WalletServer, clock: HandClock, **settings: Any) -> AsyncIterator[Money]:
-    """The service before this wallet; five seconds by the clock bring on whatever is to be tried again."""
+    """The service with this wallet. Moving the clock by 5 s makes every retry due."""
     quick = {
         "wallet_url": wallet.url,
         "wallet_api_token": API_TOKEN,
@@ -194,7 +195,7 @@ async def money(folder: Path, wallet: WalletServer, clock: HandClock, **settings
         "started_timeout_seconds": 0,
         "disconnect_grace_seconds": 0,
     }
-    # What a test's clock leaps over is time in which the service is at work.
+    # The service counts the time that the test's clock skips as time at work, not as a standstill.
     with serving(folder, clock=clock, periods=Periods(standstill=10**8), **{**quick, **settings}) as server:
         async with server.api() as api:
             yield Money(server, api, wallet, clock)

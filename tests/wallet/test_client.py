@@ -16,8 +16,9 @@ from app.domain.operation import OperationKind, Receipt
 from app.wallet.answers import Conflict, Escrow, EscrowStatus, NoEscrow, Rejected, Retry, Succeeded
 from app.wallet.client import Wallet
 from tests.support.environment import free_port
+from tests.support.stores import HandClock
 from tests.support.stream_server import listening, port_of
-from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, MovableClock, StrictWallet, build_operation
+from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, StrictWallet, build_operation
 
 pytestmark = pytest.mark.anyio
 
@@ -25,23 +26,23 @@ KINDS = list(OperationKind)
 
 
 @pytest.fixture
-def clock() -> MovableClock:
-    return MovableClock()
+def clock() -> HandClock:
+    return HandClock()
 
 
 @pytest.fixture
-def theirs(clock: MovableClock) -> StrictWallet:
+def theirs(clock: HandClock) -> StrictWallet:
     return StrictWallet(clock)
 
 
 @pytest.fixture
-async def wallet(theirs: StrictWallet, clock: MovableClock) -> AsyncIterator[Wallet]:
+async def wallet(theirs: StrictWallet, clock: HandClock) -> AsyncIterator[Wallet]:
     async with build_wallet("http://wallet.test", clock, transport=theirs.transport()) as wallet:
         yield wallet
     assert not theirs.violations
 
 
-def build_wallet(base_url: str, clock: MovableClock, **options: Any) -> Wallet:
+def build_wallet(base_url: str, clock: HandClock, **options: Any) -> Wallet:
     values: dict[str, Any] = {"api_token": API_TOKEN, "queue_secret": QUEUE_SECRET, "timeout_seconds": 30.0, **options}
     return Wallet(base_url=base_url, clock=clock, **values)
 
@@ -95,7 +96,7 @@ async def test_a_split_is_sent_as_the_interface_says(wallet: Wallet, theirs: Str
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_authorisation_token_names_the_whole_decision(
-    wallet: Wallet, theirs: StrictWallet, clock: MovableClock, kind: OperationKind
+    wallet: Wallet, theirs: StrictWallet, clock: HandClock, kind: OperationKind
 ) -> None:
     operation = build_operation(kind)
     await wallet.execute(operation)
@@ -116,12 +117,12 @@ async def test_the_authorisation_token_names_the_whole_decision(
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_attempt_repeats_key_and_body_with_a_token_of_its_own(
-    wallet: Wallet, theirs: StrictWallet, clock: MovableClock, kind: OperationKind
+    wallet: Wallet, theirs: StrictWallet, clock: HandClock, kind: OperationKind
 ) -> None:
     operation = build_operation(kind)
     for _ in range(3):
         await wallet.execute(operation)
-        clock.advance(400)
+        clock.wait(400)
     assert len({seen.body for seen in theirs.seen}) == 1
     assert len({seen.headers["x-idempotency-key"] for seen in theirs.seen}) == 1
     assert len({seen.headers["x-queue-auth-token"] for seen in theirs.seen}) == 3
@@ -136,7 +137,7 @@ async def test_the_status_of_an_escrow_is_looked_up_under_its_user(wallet: Walle
     assert seen.headers["x-idempotency-key"] == "queue-x-settle"
 
 
-async def test_a_wallet_that_wants_uuids_gets_the_uuid_of_each_key(theirs: StrictWallet, clock: MovableClock) -> None:
+async def test_a_wallet_that_wants_uuids_gets_the_uuid_of_each_key(theirs: StrictWallet, clock: HandClock) -> None:
     theirs.wants_uuid_keys = True
     async with build_wallet("http://wallet.test", clock, transport=theirs.transport(), uuid_keys=True) as wallet:
         assert isinstance(await wallet.execute(build_operation(OperationKind.REFUND)), Succeeded)
@@ -149,7 +150,7 @@ async def test_a_wallet_that_wants_uuids_gets_the_uuid_of_each_key(theirs: Stric
     assert order.version == 5
 
 
-async def test_a_base_url_keeps_its_path(theirs: StrictWallet, clock: MovableClock) -> None:
+async def test_a_base_url_keeps_its_path(theirs: StrictWallet, clock: HandClock) -> None:
     paths = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -182,7 +183,7 @@ async def test_an_id_that_no_path_can_carry_is_not_sent(wallet: Wallet, theirs: 
     assert not theirs.seen
 
 
-async def test_without_an_api_token_there_is_no_authorisation_header(clock: MovableClock) -> None:
+async def test_without_an_api_token_there_is_no_authorisation_header(clock: HandClock) -> None:
     headers: list[bytes] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -324,21 +325,21 @@ async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
         await writer.drain()
 
 
-async def test_connections_are_kept_and_used_again(serve: Serve, clock: MovableClock) -> None:
+async def test_connections_are_kept_and_used_again(serve: Serve, clock: HandClock) -> None:
     async with serve(answer_all) as server, build_wallet(server.url, clock) as wallet:
         for _ in range(20):
             assert isinstance(await wallet.execute(build_operation()), Succeeded)
         assert server.connections == 1
 
 
-async def test_connections_are_bounded(serve: Serve, clock: MovableClock) -> None:
+async def test_connections_are_bounded(serve: Serve, clock: HandClock) -> None:
     async with serve(answer_all) as server, build_wallet(server.url, clock, connections=3) as wallet:
         outcomes = await asyncio.gather(*(wallet.execute(build_operation()) for _ in range(40)))
         assert all(isinstance(outcome, Succeeded) for outcome in outcomes)
         assert server.connections <= 3
 
 
-async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) -> None:
+async def test_a_wallet_that_is_not_there_is_tried_again(clock: HandClock) -> None:
     async with build_wallet(f"http://127.0.0.1:{free_port()}", clock) as wallet:
         outcome = await wallet.execute(build_operation())
         found = await wallet.escrow("viewer-1", "escrow-1")
@@ -346,7 +347,7 @@ async def test_a_wallet_that_is_not_there_is_tried_again(clock: MovableClock) ->
 
 
 async def test_every_call_is_measured_with_its_kind_its_outcome_and_its_time(
-    clock: MovableClock, theirs: StrictWallet
+    clock: HandClock, theirs: StrictWallet
 ) -> None:
     told: list[tuple[str, str]] = []
 
@@ -367,7 +368,7 @@ async def test_every_call_is_measured_with_its_kind_its_outcome_and_its_time(
     assert told[3:] == [(str(build_operation().kind), "unreached"), ("escrow", "unreached")]
 
 
-async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: MovableClock) -> None:
+async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: HandClock) -> None:
     talkative = False
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -391,7 +392,7 @@ async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: S
             pytest.fail("the pool has not recovered")
 
 
-async def test_a_dripping_answer_is_cut_off_in_total(serve: Serve, clock: MovableClock) -> None:
+async def test_a_dripping_answer_is_cut_off_in_total(serve: Serve, clock: HandClock) -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
@@ -404,7 +405,7 @@ async def test_a_dripping_answer_is_cut_off_in_total(serve: Serve, clock: Movabl
         assert await wallet.execute(build_operation()) == Retry(problem="the wallet did not answer in time")
 
 
-async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: MovableClock) -> None:
+async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: HandClock) -> None:
     written = 0
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -427,7 +428,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(serve: Serve, clock: Mov
     [b"", b"HTTP/1.1 200 OK\r\nContent-Le", RECEIPT[:-10], b"\x00\x01 what is this\r\n\r\n"],
     ids=["nothing", "half a head", "half a body", "no http"],
 )
-async def test_a_connection_that_breaks_is_tried_again(serve: Serve, clock: MovableClock, part: bytes) -> None:
+async def test_a_connection_that_breaks_is_tried_again(serve: Serve, clock: HandClock, part: bytes) -> None:
     async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(part)
@@ -438,7 +439,7 @@ async def test_a_connection_that_breaks_is_tried_again(serve: Serve, clock: Mova
     assert outcome == Retry(problem="the connection to the wallet broke before it answered")
 
 
-async def test_one_pooled_connection_that_breaks_is_tried_again_at_once(serve: Serve, clock: MovableClock) -> None:
+async def test_one_pooled_connection_that_breaks_is_tried_again_at_once(serve: Serve, clock: HandClock) -> None:
     async def closing_after_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(RECEIPT)
@@ -451,7 +452,7 @@ async def test_one_pooled_connection_that_breaks_is_tried_again_at_once(serve: S
         assert server.connections == 2
 
 
-async def test_after_a_broken_connection_the_wallet_may_have_been_reached(serve: Serve, clock: MovableClock) -> None:
+async def test_after_a_broken_connection_the_wallet_may_have_been_reached(serve: Serve, clock: HandClock) -> None:
     async def last_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         listener.close()
@@ -463,7 +464,7 @@ async def test_after_a_broken_connection_the_wallet_may_have_been_reached(serve:
     assert outcome == Retry(problem="the wallet could not be reached", reached=True)
 
 
-async def test_a_cancelled_attempt_is_not_swallowed(serve: Serve, clock: MovableClock) -> None:
+async def test_a_cancelled_attempt_is_not_swallowed(serve: Serve, clock: HandClock) -> None:
     arrived = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
