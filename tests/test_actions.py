@@ -1,4 +1,4 @@
-"""The checks before the lane: limits, and questions to the wallet, which a repeated request is spared."""
+"""The checks before the lane: limits, and calls to the wallet, which a repeated request does not make again."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ ITEMS = "/v1/queue/items"
 
 @pytest.fixture(scope="module")
 def careful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that asks the wallet, here the sandbox, whether an escrow is held before it queues anything."""
+    """A service that asks the wallet, here the sandbox, whether an escrow is held before it queues an item."""
     with serving(tmp_path_factory.mktemp("careful"), wallet_verify_holds=True) as server:
         yield server
 
@@ -30,7 +30,7 @@ async def api(careful: Server) -> AsyncIterator[Api]:
 
 
 async def held_body(api: Api, performer_id: str, tokens: int = 100) -> Json:
-    """An intake whose escrow is held, as a feature would have seen to."""
+    """An intake whose escrow is held."""
     body = intake_body(performer_id, userId=fresh("user"), tokens=tokens)
     grant = {"userId": body["userId"], "amount": tokens}
     assert (await api.post("/sandbox/grants", None, grant, headers={"X-Idempotency-Key": fresh("grant")})).is_success
@@ -131,7 +131,7 @@ async def test_only_what_is_dead_is_sent_on_its_way_again(api: Api, careful: Ser
 
 
 async def test_times_are_the_services_own(tmp_path: Path) -> None:
-    """The clock is given from outside: every time in an answer comes from it, and none from the machine."""
+    """The clock is injected: every time in an answer comes from it, and none from the machine."""
     now = datetime(2031, 5, 4, 3, 2, 1, 123_000, tzinfo=UTC)
     settings = Settings(database_url=f"sqlite:///{tmp_path}/queue.db", user_intakes_per_minute=0)
     app = create_app(settings, clock=lambda: now)

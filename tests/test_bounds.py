@@ -1,4 +1,4 @@
-"""Everything that is kept and can grow has its bound in the guide's table, with the test that fills it."""
+"""Every stored value that can grow has its bound in the guide's table, with the test that fills it."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ NOT_KEPT = {
 
 
 def can_grow(value: ast.expr | None) -> bool:
-    """Whether it is an empty container, or bytes that are none yet."""
+    """Whether a value is an empty container or empty bytes."""
     match value:
         case ast.Constant(value=b""):
             return True
@@ -58,7 +58,7 @@ def containers_of(tree: ast.Module) -> Iterator[str]:
 
 
 def caches_of(tree: ast.Module) -> Iterator[str]:
-    """The functions that remember every result; the others say how many."""
+    """The functions that cache every result, without a limit."""
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
         if any(isinstance(each, ast.Name) and each.id == "cache" for each in function.decorator_list):
             yield function.name

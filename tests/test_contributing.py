@@ -1,4 +1,4 @@
-"""CONTRIBUTING against the tree: the tests it runs and the places it names are there, and the quick check is quick."""
+"""CONTRIBUTING against the source tree: its tests and paths exist, and the quick check is quick."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""SIGTERM in the first moments of a start: a clean end, and nothing that keeps the next start from the same files."""
+"""SIGTERM in the first moments of a start: a clean end, after which the service can start again on the same files."""
 
 import os
 import re
@@ -37,11 +37,11 @@ def start(folder: Path, **variables: str) -> Process:
 
 
 def at_once(process: Process, folder: Path) -> None:
-    """While modules are imported, or before."""
+    """Before or while modules are imported."""
 
 
 def once_there_is_a_database(process: Process, folder: Path) -> None:
-    """In the middle of the migrations."""
+    """During the migrations."""
     deadline = time.monotonic() + SECONDS
     while not (folder / "queue.db").exists():
         assert time.monotonic() < deadline
@@ -50,7 +50,7 @@ def once_there_is_a_database(process: Process, folder: Path) -> None:
 
 
 def once_the_address_is_printed(process: Process, folder: Path) -> None:
-    """When the server is about to take its signals over."""
+    """Shortly before the server installs its signal handlers."""
     assert process.stderr is not None
     for line in process.stderr:
         if re.search("Performance Queue on", line):
@@ -59,7 +59,7 @@ def once_the_address_is_printed(process: Process, folder: Path) -> None:
 
 
 def once_it_is_about_to_serve(process: Process, folder: Path) -> None:
-    """When the last line before the lifespan has been printed."""
+    """After the last line that is printed before the lifespan."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("Places for"):
@@ -68,7 +68,7 @@ def once_it_is_about_to_serve(process: Process, folder: Path) -> None:
 
 
 def end(process: Process) -> str:
-    """The rest of its output."""
+    """The rest of the process's output."""
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=SECONDS)[1]
     assert process.returncode in CLEAN, said
@@ -100,7 +100,7 @@ def test_several_workers_end_cleanly_and_none_is_left(tmp_path: Path, postgres_u
 
 
 def processes_with(variable: str) -> list[str]:
-    """The ids of the processes that have this in their environment."""
+    """The ids of the processes with this in their environment."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""The process's lines on standard error: all that an operator needs, in either format, and no data of callers."""
+"""The log lines on standard error: everything that an operator needs, in both formats, and no data of callers."""
 
 import io
 import json
@@ -18,7 +18,7 @@ log = logging.getLogger("app.somewhere")
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Logging is the whole process's: it is put back for the other tests."""
+    """Restore the logging of the process for the other tests."""
     root, ours = logging.getLogger(), logging.getLogger("app")
     before = (root.handlers[:], root.level, ours.level)
     # The handlers are only set aside: those of the tests themselves must not be closed.

@@ -1,4 +1,4 @@
-"""The README against the code: what it lists is all there is, and is so."""
+"""The README against the code: its lists are complete and correct."""
 
 import re
 from pathlib import Path

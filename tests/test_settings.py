@@ -1,4 +1,4 @@
-"""The environment: the contract's names and defaults, and one clear line for whatever is wrong."""
+"""The environment: the contract's names and defaults, and one clear line for every wrong value."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -76,14 +76,14 @@ PRODUCTION = {
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of whoever runs the tests has a say."""
+    """Remove the variables of the service from the environment of the test run."""
     files = (f"{secret}_FILE" for secret in (*SECRETS, "VAPID_PRIVATE_KEY"))
     for name in (*DEFAULTS, *OURS, *KEYS, *files):
         monkeypatch.delenv(name, raising=False)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
-    """The one line that an environment is refused with."""
+    """The line with which an environment is refused."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(InvalidSettings) as refused:

@@ -1,4 +1,4 @@
-"""Starting the program: the address it prints, and one line with exit code 2 for what cannot be."""
+"""Starting the program: the address that it prints, and one line with exit code 2 for every error."""
 
 import os
 import re
@@ -25,7 +25,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 
 def refused(folder: Path, *command: str, **variables: str) -> str:
-    """The one line of a start that is refused."""
+    """The line of a refused start."""
     done = subprocess.run(
         [sys.executable, "-m", "app", *(command or ("serve",))],
         env=environment(folder, **variables),
@@ -89,7 +89,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path) -> Non
 
 
 def reaches(host: str, port: int) -> bool:
-    """Whether the service answers there, once it has started."""
+    """Whether the started service answers at this address."""
     deadline = time.monotonic() + SECONDS
     while True:
         try:
@@ -128,7 +128,7 @@ def test_a_token_that_would_be_refused_is_not_printed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_opentelemetry(tmp_path: Path) -> str:
-    """A PYTHONPATH on which OpenTelemetry is not to be had, as where the extra is not installed."""
+    """A PYTHONPATH without OpenTelemetry, as without the extra."""
     absent = tmp_path / "path" / "opentelemetry"
     absent.mkdir(parents=True)
     (absent / "__init__.py").write_text("raise ImportError('not installed')\n")

@@ -38,7 +38,7 @@ def authenticator(clock: Clock) -> Authenticator:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """A good viewer's claims with some changed; a change to `...` takes one away."""
+    """The claims of a valid viewer's token, with changes; a change to `...` removes a claim."""
     good = {"sub": "ada", "role": "viewer", "exp": int((NOW + HOUR).timestamp())}
     return {name: value for name, value in (good | changes).items() if value is not ...}
 

@@ -1,4 +1,4 @@
-"""The host site's public keys: tokens of its own are verified by them, and a host site in trouble holds up nobody."""
+"""The host site's public keys: its tokens are verified with them, and a failing host site delays nobody."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The table of who may do what, asked of every route by every role; and tokens that are no good."""
+"""The table of rights, checked for every route and every role; and invalid tokens."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ READERS = ROOM | {"its feature", "its user"}
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """An item in a room, and everybody who might want something of it."""
+    """An item in a room, and a token of every kind of caller."""
 
     api: Api
     performer_id: str
@@ -65,7 +65,7 @@ class Scene:
         return await self.api.send(method, filled, self.token(who), body)
 
     async def everybody_but(self, allowed: set[str], method: str, path: str, body: Any = None) -> None:
-        """All who are not allowed are refused: with 401 who says nothing of themselves, with 403 who does."""
+        """Check that all callers without the right are refused: with 401 without a token, with 403 otherwise."""
         async with nothing_changes(self.api, self.performer_id):
             for who in WHO:
                 if who not in allowed:

@@ -1,4 +1,4 @@
-"""PUBLIC_ROOMS=false: who watches has to say who they are, over HTTP and on the socket."""
+"""PUBLIC_ROOMS=false: viewers need a token, over HTTP and on the socket."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

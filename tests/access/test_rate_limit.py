@@ -1,4 +1,4 @@
-"""How much a user may queue: by all processes together while Redis answers, by each for itself while it does not."""
+"""The limit on a user's intakes: counted by all processes together while Redis answers, by each process otherwise."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ Link = Callable[..., Awaitable[RedisLink]]
 
 @pytest.fixture
 async def link(redis_url: str) -> AsyncIterator[Link]:
-    """Makes connections to Redis, each as a process of its own has it; without `epoch` all of one database."""
+    """Makes connections to Redis, each as of another process; without `epoch` all have one database."""
     shared = uuid4().hex
     async with AsyncExitStack() as links:
 

@@ -1,4 +1,4 @@
-"""The table of rights, row by row: who is allowed, and that everybody else is not."""
+"""The table of rights, row by row: the callers in it are allowed, and all others are not."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The descriptions are made before anybody asks for them."""
+"""The descriptions are made at start, before the first request."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from app.settings import Settings
 
 
 def test_a_service_that_has_been_made_has_its_descriptions(tmp_path: Path) -> None:
-    """To make one takes 0.1 s and more, in which its first reader would hold up everybody."""
+    """Making a description takes 0.1 s and more, which would delay all requests at the first read."""
     create_app(Settings(database_url=f"sqlite:///{tmp_path}/queue.db"))
     first = descriptions.made.cache_info()
     create_app(Settings(database_url=f"sqlite:///{tmp_path}/queue.db"))

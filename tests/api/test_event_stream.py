@@ -57,7 +57,7 @@ async def open_log(
 
 @dataclass
 class Caller:
-    """An ASGI server of one request: keeps what is sent, and can stop taking it."""
+    """An ASGI server with one request: it records the answer, and can stop receiving it."""
 
     sent: asyncio.Queue[bytes] = field(default_factory=asyncio.Queue)
     takes: asyncio.Event = field(default_factory=asyncio.Event)
@@ -173,7 +173,8 @@ async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store) -> N
 
 
 async def test_a_hint_is_not_needed_twice_for_what_shows_late(database: Database) -> None:
-    """On a shared database a commit shows only once all older transactions have ended: nothing is skipped by then."""
+    """On a shared database a commit is visible only when all older transactions have ended; no event is skipped until
+    then."""
     slow_store, store = database.open(), database.open()
     writer = build_writer(store)
     async with open_log(store) as log, reading_along(log) as caller:
@@ -193,7 +194,7 @@ async def test_a_hint_is_not_needed_twice_for_what_shows_late(database: Database
 
 
 async def test_writers_that_overlap_leave_no_event_out(database: Database) -> None:
-    """Several connections commit at the same time while a stream follows: it comes to exactly the log."""
+    """Several connections commit at the same time while a stream follows: it gets exactly the log."""
     count, writers = 25, 3 if database.shared else 1
     stores = [database.open() for _ in range(writers)]
 

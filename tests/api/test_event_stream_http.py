@@ -1,4 +1,4 @@
-"""The event log as a live stream over HTTP: what a reader gets, how it comes back, and how it ends."""
+"""The event log as a live stream over HTTP: its content, resuming, and its end."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ WAIT_SECONDS = 10
 
 
 class Stream:
-    """A reader of server-sent events that knows no more of them than the standard says."""
+    """A reader of server-sent events, written from the standard alone."""
 
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
@@ -28,7 +28,7 @@ class Stream:
         self.last_id: str | None = None
 
     async def next(self) -> Json | None:
-        """The next event's data; None at the end of the stream. Comments and retry are passed over."""
+        """The next event's data; None at the end of the stream. Skips comments and `retry`."""
         data: str | None = None
         async with asyncio.timeout(WAIT_SECONDS):
             async for line in self._lines:
@@ -50,7 +50,7 @@ class Stream:
         return [event for event in events if event is not None]
 
     async def comment(self) -> str:
-        """The next comment; events before it are passed over."""
+        """The next comment; skips events before it."""
         async with asyncio.timeout(WAIT_SECONDS):
             async for line in self._lines:
                 if line.startswith(":"):
@@ -223,7 +223,7 @@ async def test_a_stopping_service_ends_its_streams_and_waits_for_none(tmp_path: 
 
 @dataclass
 class Deaf:
-    """A reader that asks for a stream and then takes nothing of it."""
+    """A client that requests a stream and then reads nothing of it."""
 
     server: Server
     connection: socket.socket = field(default_factory=socket.socket)
@@ -243,7 +243,7 @@ class Deaf:
 
 
 async def fill(api: Api, megabytes: int) -> None:
-    """So much history that no kernel buffer swallows it."""
+    """Make a history that is larger than the kernel's buffers."""
     metadata = {"padding": "x" * 8000}
     for _ in range(megabytes):
         # Created, started and finished in one step: three events with the whole item in each.

@@ -1,4 +1,4 @@
-"""The durable event log over HTTP, page by page: whole, in order, narrowed to what the reader may see."""
+"""The durable event log over HTTP, page by page: complete, in order, with the events that the reader may see."""
 
 from datetime import datetime
 
@@ -10,7 +10,7 @@ LOGGED_FIELDS = {"cursor", "performerId", "version", "event", "template", "param
 
 
 async def read_all(api: Api, token: str, query: str, limit: int) -> list[Json]:
-    """Follow `next` until there is nothing new."""
+    """Follow `next` to the end of the log."""
     events: list[Json] = []
     after = None
     while True:

@@ -1,4 +1,4 @@
-"""Every command in the guides runs: here, or in the test that its comment names. And every link in them is one."""
+"""Runs every command in the guides, here or in the test that its comment names, and checks every link."""
 
 import os
 import re
@@ -32,7 +32,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
 def sh(code: str, folder: Path, **variables: str) -> str:
-    """The output of a guide's block, run as it stands, where `python` is the one of these tests."""
+    """The output of a guide's block, run unchanged; `python` is the interpreter of these tests."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name in ("python", "python3"):

@@ -63,14 +63,14 @@ TRANSLATIONS = sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for pa
 
 
 def shape(text: str) -> list[str]:
-    """Of a guide in any language: its headings' levels, list items, programs, and the rows of its tables."""
+    """The structure of a guide in any language: levels of headings, list items, programs, and rows of tables."""
     prose = FENCED.sub(CODE, text)
     lines = [re.match(r"#+ |- |\d\. |<!-- code -->|\|( `[\w-]+`)?", line) for line in prose.splitlines()]
     return [found[0] for found in lines if found]
 
 
 def codes(text: str) -> list[str]:
-    """The code in running text, wherever its lines end. The word for an address is a word."""
+    """The code in running text, independent of line breaks. A link's address is not code."""
     found = re.findall(r"`([^`]+)`", FENCED.sub("", text))
     return sorted({" ".join(each.split()).replace("ADRESSE", "ADDRESS") for each in found})
 

@@ -1,4 +1,4 @@
-"""Intake over HTTP: what it answers, how it repeats, and when it refuses."""
+"""Intake over HTTP: its answers, repetitions and refusals."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The commands about one item over HTTP, and what can be read of it: item, position, audit trail."""
+"""The commands on one item over HTTP, and reading an item, its position and its audit trail."""
 
 import asyncio
 from pathlib import Path
@@ -267,7 +267,7 @@ async def test_an_item_is_read_as_it_is_now(api: Api, server: Server, performer_
 
 @pytest.fixture(params=["start", "start-next", "complete", "abandon", "refund", "pause", "resume"])
 async def command(request: pytest.FixtureRequest, api: Api, performer_id: str) -> tuple[str, Json | None, Json | None]:
-    """(path, body, another body) of each POST there is, in a room where it is possible now."""
+    """(path, body, another body) of every POST, in a room in which it is possible."""
     name: str = request.param
     item = await api.intake(performer_id)
     if name not in ("start", "start-next"):

@@ -1,5 +1,5 @@
-"""The linkers of the pages' and the host sites' modules: many files in, one module out, and a clear word for whatever
-they do not read."""
+"""The linkers of modules for pages and host sites: many files in, one module out, and a clear error for unsupported
+syntax."""
 
 import subprocess
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The outlook for viewers: the wait of a new request, and how good such estimates have been lately."""
+"""The outlook for viewers: the wait of a new request, and the accuracy of recent estimates."""
 
 from datetime import timedelta
 

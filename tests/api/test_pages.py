@@ -1,4 +1,4 @@
-"""The pages and their files, as a browser gets them."""
+"""The pages and their files over HTTP."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""`?version=` over HTTP: the frames that were sent then, the event log's rights, and clear refusals."""
+"""`?version=` over HTTP: the queue of that version, the rights of the event log, and clear refusals."""
 
 from typing import Any
 

@@ -186,7 +186,7 @@ async def test_start_next_of_an_empty_queue_is_refused(api: Api, server: Server,
 
 
 async def ended_items(api: Api, performer_id: str, number: int, **fields: str) -> list[Json]:
-    """So many ended items, first ended first; each began after the one before had ended."""
+    """This many ended items, in the order of their ends; each starts after the previous one has ended."""
     items = []
     for turn in range(number):
         item = await api.intake(performer_id, **fields)

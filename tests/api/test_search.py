@@ -1,4 +1,4 @@
-"""An administrator's search: by whatever a person has in hand, over all rooms."""
+"""An administrator's search over all rooms, by any id or amount."""
 
 from urllib.parse import urlencode
 

@@ -1,4 +1,4 @@
-"""A room's timeline: every event of a span once, with who, why, what was told and what it cost."""
+"""A room's timeline: every event of a span once, with actor, reason, estimate and payment."""
 
 from datetime import datetime, timedelta
 from typing import Any

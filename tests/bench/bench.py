@@ -1,4 +1,4 @@
-"""A scenario's inputs and its turns, which the runner lets the subjects take round by round."""
+"""A scenario's inputs, and the turns that the runner takes in each round."""
 
 import os
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from tests.bench.scale import Scale
 
 
 def cache_folder() -> Path:
-    """Where peers are installed and databases are made: the user's cache, never the project."""
+    """The folder for peers and databases: in the user's cache, never in the project."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "performance-queue-bench"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """The surroundings of one run."""
+    """The settings and results of one run."""
 
     scale: Scale
     server_core: int
@@ -41,7 +41,7 @@ class Bench:
         self.ledger.remark(Remark(scenario=scenario, kind="absent", text=f"{peer}: {reason}"))
 
     def check(self, scenario: str, subject: str, report: Report, *, viewers: int, events: int) -> None:
-        """Every viewer got every event, in order and once; otherwise the figures come with a warning."""
+        """Check that every viewer got every event in order and once; otherwise add a warning to the figures."""
         if report.is_complete(viewers=viewers, events=events):
             return
         self.ledger.remark(
@@ -54,7 +54,7 @@ class Bench:
         )
 
     def check_calls(self, scenario: str, subject: str, tally: Tally) -> None:
-        """Every call was answered with success, by callers that had time to spare."""
+        """Check that every call succeeded and that the callers were not saturated."""
         if tally.failures:
             text = f"{subject}: answers {dict(sorted(tally.statuses.items()))}"
             self.ledger.remark(Remark(scenario=scenario, kind="wrong", text=text))
@@ -68,7 +68,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One subject's part of a round. `take` is given the number of the round."""
+    """One subject's part of a round. `take` gets the number of the round."""
 
     subject: str
     take: Callable[[int], None]

@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass(eq=False)
 class Site:
-    """Everything that was started."""
+    """All servers and processes of the trial."""
 
     postgres: environment.PostgresServer
     valkey: ValkeyServer
@@ -74,7 +74,7 @@ class Site:
 
 @dataclass(eq=False)
 class Ledger:
-    """The moments of a trial, by the loop's clock."""
+    """The times of events in a trial, by the loop's clock."""
 
     sent: dict[str, float] = field(default_factory=dict)
     """By the id of an acknowledged item: when it was first sent."""
@@ -119,7 +119,7 @@ def _p50_p99(seconds: list[float]) -> list[float | None]:
 
 
 class Crowd:
-    """Intake, performers and viewers. Whoever meets a process that does not answer goes to the next one."""
+    """Intake, performers and viewers. If a process does not answer, they use the next one."""
 
     def __init__(self, site: Site, plan: Plan, ledger: Ledger) -> None:
         self.site = site
@@ -143,7 +143,7 @@ class Crowd:
             yield self.clients
 
     async def ask(self, method: str, path: str, token: str, body: Any = None) -> httpx2.Response:
-        """Until some process has answered with anything but "unavailable"."""
+        """Send a request until a process answers with anything but "unavailable"."""
         while True:
             client = self.clients[next(self._turn) % len(self.clients)]
             try:
@@ -167,7 +167,7 @@ class Crowd:
             self.ledger.refused[answer.json()["code"]] += 1
 
     async def intakes(self) -> None:
-        """At a steady rate, whether or not the earlier ones have been answered."""
+        """Send intakes at a steady rate, whether or not earlier ones have been answered."""
         async with asyncio.TaskGroup() as under_way:
             due = time.monotonic()
             for number in itertools.count():
@@ -178,7 +178,7 @@ class Crowd:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
 
     async def performer(self, number: int) -> None:
-        """Starts and completes, about as fast as the room is filled."""
+        """Start and complete items, about as fast as they arrive."""
         performer_id = self.rooms[number]
         token = self.site.token(Role.PERFORMER, performer_id)
         pause = self.plan.rooms / self.plan.rate / 2
@@ -225,7 +225,7 @@ class Crowd:
                 self.ledger.seen.append((event["itemId"], now))
 
     async def differences(self) -> list[str]:
-        """Every viewer's view against a fresh snapshot, once it has had time to arrive."""
+        """Compare every viewer's view with a fresh snapshot, after time for delivery."""
         token = self.site.token(Role.ADMIN, "ops")
         truths = {}
         for performer_id in self.rooms:
@@ -253,7 +253,7 @@ class Crowd:
 
 @contextmanager
 def site(processes: int, folder: Path) -> Iterator[Site]:
-    """Fresh servers and as many processes, ready."""
+    """New servers and processes, ready."""
     with ExitStack() as stack:
         postgres = stack.enter_context(environment.postgres_server())
         valkey = ValkeyServer(port=environment.free_port())

@@ -27,7 +27,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """How a measure is shown."""
+    """The format of a measure."""
 
     measure: str
     title: str
@@ -42,7 +42,7 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class Case:
-    """One table: what was measured in one setting, by round."""
+    """One table: the measures of one setting, by round."""
 
     scenario: str
     name: str
@@ -65,7 +65,7 @@ class Case:
         return Spread.of(list(values.values())) if values else None
 
     def ratio(self, of: Key, to: Key) -> Spread | None:
-        """Of two values of the same round, over the rounds that have both."""
+        """The ratio of two values of the same round, over the rounds that have both."""
         above, below = self.values.get(of, {}), self.values.get(to, {})
         ratios = [above[number] / below[number] for number in above if below.get(number)]
         return Spread.of(ratios) if ratios else None
@@ -109,7 +109,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Something a reader of the figures has to know: a peer that is absent, a load that was saturated, a loss."""
+    """A note for the reader of the figures: an absent peer, a saturated load, a loss."""
 
     scenario: str
     kind: Literal["absent", "saturated", "failed", "wrong"]
@@ -152,5 +152,5 @@ class Ledger:
 
     @property
     def is_sound(self) -> bool:
-        """Nothing was lost, repeated or answered wrongly, and every turn came to its end."""
+        """Whether nothing was lost, repeated or answered wrongly, and every turn has ended."""
         return not any(remark.kind in ("wrong", "failed") for remark in self.remarks)

@@ -29,7 +29,7 @@ def born_on(core: int) -> Iterator[None]:
 
 
 def raise_file_limit() -> int:
-    """As many open files as may be had; returns how many those are."""
+    """Raise the limit of open files as far as possible; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (max(hard, FILES_WANTED), hard):
         try:

@@ -1,4 +1,4 @@
-"""Where the service is measured: one process on SQLite, or several over one PostgreSQL and one Redis of their own."""
+"""The systems under measurement: one process on SQLite, or several on one PostgreSQL and one Redis."""
 
 import re
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ class Shared(Place):
 
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
-        """The first lines of the statements that write, while the block runs: the server's log is told to have them."""
+        """The first lines of the writing statements inside the block, from the server's log."""
         log = self.postgres.data.parent / "log"
         found: list[str] = []
         self.configure("log_statement", "mod")

@@ -67,7 +67,7 @@ def _failed(bench: Bench, scenario: Scenario, who: str, problem: BaseException) 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """So that everything that was started is stopped on the way out."""
+    """Turn SIGTERM into KeyboardInterrupt, so that all started processes are stopped."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

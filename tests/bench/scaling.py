@@ -111,7 +111,7 @@ class Site:
 
     @cached_property
     def events_a_second(self) -> list[float]:
-        """Of each room."""
+        """The events of each room in a second."""
         most = self.room_items_a_minute / 60
         return [EVENTS_OF_AN_ITEM * min(most, self.items_a_minute / 60 * size / 1000) for size in self.rooms]
 
@@ -151,7 +151,8 @@ class Outcome:
 
 
 def place(site: Site, processes: int, placement: Placement) -> list[dict[int, int]]:
-    """By room: how many of its viewers each process has.
+    """By room: how many of its viewers each process has. By performer, like a load balancer that hashes with bounded
+    loads: a room is on one process, and also on the next one only if its process has a quarter more than its share.
 
     By performer, as a load balancer hashes with bounded loads: a room is on one process, and on the next one as well
     only where that one has a quarter more than its share.
@@ -221,7 +222,7 @@ class Simulation:
         ]
 
     def _openings(self) -> float:
-        """A second's viewers who find nobody else of their room where they come to."""
+        """A second's viewers whose process has no other viewer of their room."""
         elsewhere = 0.0 if self.placement is Placement.PERFORMER else 1 - 1 / self.processes
         alone = sum(size * elsewhere ** (size - 1) for size in self.site.rooms)
         return alone / (60 * self.site.stay_minutes)
@@ -247,7 +248,7 @@ class Simulation:
         return spent
 
     def _decider(self, watchers: dict[int, int]) -> int:
-        """The process that is asked: any, or where the room is."""
+        """The process that gets a command: any one, or the room's."""
         if self.placement is Placement.PERFORMER:
             return next(iter(watchers))
         return self.random.randrange(self.processes)
@@ -259,7 +260,7 @@ class Simulation:
         return max(0.0, elsewhere - here) * (1 - 1 / self.processes)
 
     def _behind(self, outcome: Outcome) -> None:
-        """PostgreSQL, Redis and the network."""
+        """The load of PostgreSQL, Redis and the network."""
         costs = self.costs
         outcome.items = items = outcome.events / EVENTS_OF_AN_ITEM
         outcome.commits, outcome.rows = items * costs.life_commits, items * costs.life_rows
@@ -290,7 +291,7 @@ def _poisson(random: Random, mean: float) -> int:
 
 
 def settle(site: Site, costs: Costs, placement: Placement) -> Outcome:
-    """As many processes as it takes."""
+    """The outcome with enough processes, found by increasing their number."""
     processes = max(1, math.ceil(site.viewers / site.most_viewers))
     if placement is Placement.PERFORMER:
         # One may get a quarter more than its share.

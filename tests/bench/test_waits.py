@@ -39,7 +39,7 @@ def test_every_kind_of_performer_serves_a_night(kind: object) -> None:
 
 @pytest.fixture(scope="module")
 def measured() -> Ledger:
-    """Of `python -m tests.bench --quick --only waits`. Everything random in it comes from seeds."""
+    """The result of `python -m tests.bench --quick --only waits`. All random values come from seeds."""
     bench = Bench(scale=QUICK, server_core=0, load_core=0, cache=Path(), viewers=[], peers=frozenset())
     (turn,) = SCENARIO.turns(bench)
     for round_number in range(QUICK.rounds):

@@ -1,4 +1,4 @@
-"""No page, in no state and neither theme, breaks a rule that axe knows (WCAG 2.2 AA among them)."""
+"""No page, in any state and either theme, breaks a rule of axe (WCAG 2.2 AA included)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +56,7 @@ def _spectator(room: Room, look: Callable[[str], Page]) -> None:
 
 
 def _long_words(room: Room) -> None:
-    """A request whose title and description are as long as they may be, before twelve others."""
+    """A request with the longest title and description, before twelve others."""
     room.request(userId="ada", title="Sing it loud and long " * 9, description="Please! " * 200, tokens=1_000_000_000)
     for number in range(12):
         room.request(title=f"Wish {number}", durationSeconds=60 * number or None)
@@ -233,13 +233,13 @@ def windows(browser: Browser) -> Iterator[Windows]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _described(running_server: Server) -> None:
-    """Have the service read its own sources now: in Python 3.11 two threads must not parse at the same time."""
+    """Make the service read its own sources now: in Python 3.11 two threads must not parse at the same time."""
     httpx2.get(f"{running_server.url}/openapi.json", timeout=60, trust_env=False)
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A service of the test's own: the admin page shows every room there is."""
+    """A service for one test: the admin page shows all rooms."""
     with serving(tmp_path) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The administration in a real browser: payments that need a person, an item's whole story, exports, dependencies."""
+"""The administration in a real browser: failing payments, an item's details, exports, dependencies."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ def go(page: Page, view: str) -> None:
 
 
 def look_again(page: Page) -> None:
-    """Have the page ask at once, as when the network has come back."""
+    """Make the page refresh at once, as when the network has come back."""
     page.evaluate("dispatchEvent(new Event('online'))")
 
 
 def exported(page: Page, name: str) -> list[dict[str, str]]:
-    """The file that the view's button saves, as a spreadsheet reads it."""
+    """The file that the view's button saves, as the values of its cells."""
     with page.expect_download() as download:
         page.get_by_role("button", name="Export CSV").click()
     assert download.value.suggested_filename == f"{name}.csv"
@@ -31,7 +31,7 @@ def exported(page: Page, name: str) -> list[dict[str, str]]:
 
 
 def dead_letter(till: Till, page: Page) -> Json:
-    """A refund that the wallet has not taken, after two attempts."""
+    """A refund that is dead after two failed attempts."""
     till.wallet.faults.rates = AWAY
     item = till.request(title="Dance")
     till.room.command("refund", item, {"reason": "technical_error"})

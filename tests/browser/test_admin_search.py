@@ -1,4 +1,4 @@
-"""The administration in a real browser: what needs a look, and what a person has in hand when they look for it."""
+"""The administration in a real browser: overdue items, and the search for items."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The element on a host site's page: another origin, the README's own snippet, tokens that run out."""
+"""The element on a host site's page: another origin, the README's snippet, tokens that expire."""
 
 import re
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ SNIPPETS: dict[str, str] = {
 
 
 class Site:
-    """A host site on an origin of its own: one page, and an address that signs tokens."""
+    """A host site on its own origin: one page, and an address that signs tokens."""
 
     def __init__(self) -> None:
         self.page = ""
@@ -45,7 +45,7 @@ class Site:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *values: object) -> None:
-                """Nothing: a test's output is the test's."""
+                """Log nothing."""
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.origin = f"http://127.0.0.1:{self.http.server_port}"
@@ -94,7 +94,7 @@ def element(page: Page) -> Locator:
 
 
 def snippet(name: str, server: Server) -> str:
-    """The documentation's own, with the address of this service."""
+    """The snippet of the documentation, with the address of this service."""
     return SNIPPETS[name].replace("https://queue.example", server.url)
 
 

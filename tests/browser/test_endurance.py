@@ -1,4 +1,5 @@
-"""Pages that stay open: 10,000 updates leave nothing behind, and fifty rows are drawn within a moment.
+"""Pages that stay open: 10,000 updates leak nothing, and fifty rows are drawn quickly. The page gets its state from the
+service; the updates are then dispatched on its socket, faster than any room sends them.
 
 The page has its picture from the service; what follows comes in at the socket's own door, faster than any room.
 """
@@ -121,7 +122,7 @@ def test_ten_thousand_updates_leave_nothing_behind(page: Page) -> None:
     memory.send("HeapProfiler.enable")
 
     def weigh() -> tuple[int, int]:
-        """Bytes of the heap, and how many nodes there are."""
+        """The bytes of the heap, and the number of nodes."""
         memory.send("HeapProfiler.collectGarbage")
         memory.send("HeapProfiler.collectGarbage")
         used: int = memory.send("Runtime.getHeapUsage")["usedSize"]

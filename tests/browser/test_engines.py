@@ -1,4 +1,4 @@
-"""Other browsers and poorer surroundings: plain http, engines that are too old, addresses without a page."""
+"""Other browsers and conditions: plain http, engines that are too old, addresses without a page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,8 @@ CSS.supports = () => false;
 
 @pytest.fixture
 def on_plain_http(browser: Browser, browser_program: Path) -> Iterator[Windows]:
-    """Windows in which the name queue.lan leads here: not a secure context, as on a local network."""
+    """Windows in which the name queue.lan resolves to this machine; that is not a secure context, as on a local
+    network."""
     rules = ["--host-resolver-rules=MAP queue.lan 127.0.0.1"]
     lan = browser.browser_type.launch(executable_path=browser_program, args=rules)
     windows = Windows(lan)

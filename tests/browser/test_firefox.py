@@ -1,4 +1,4 @@
-"""Every page in Firefox, driven over WebDriver BiDi: it shows its picture and no script fails."""
+"""Every page in Firefox, driven over WebDriver BiDi: it shows its content, and no script fails."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ class Firefox:
         self._window = self.send("browsingContext.getTree")["contexts"][0]["context"]
 
     def send(self, method: str, **params: Any) -> Json:
-        """The result of a command; errors that pages log meanwhile are kept."""
+        """Send a command and return its result; keeps the errors that pages log meanwhile."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
@@ -83,7 +83,7 @@ def firefox(firefox_program: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def _address(log: Path, program: "subprocess.Popen[bytes]") -> str:
-    """Where Firefox listens, once it has said so."""
+    """The address of Firefox's remote protocol, from its output."""
     for _ in range(START_SECONDS * 10):
         if found := re.search(r"WebDriver BiDi listening on (ws://\S+)", log.read_text()):
             return f"{found[1]}/session"

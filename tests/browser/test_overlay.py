@@ -1,5 +1,5 @@
-"""The overlay in a real browser, as a stream's source has it: calm, transparent, and hidden rather than wrong. And what
-other sites may put into their pages."""
+"""The overlay in a real browser, as a source of a stream: stable, transparent, and hidden rather than outdated. And
+which pages other sites may frame."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ BACKGROUND = "node => getComputedStyle(node).backgroundColor"
 
 
 def on_another_site(page: Page, server: Server, body: str) -> None:
-    """Go to a page of another origin: the same machine by its other name."""
+    """Go to a page of another origin: this machine by its other name."""
     page.goto(f"http://localhost:{server.port}/healthz")
     page.evaluate("body => (document.body.innerHTML = body)", body)
 

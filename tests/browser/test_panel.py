@@ -1,4 +1,4 @@
-"""The performer's panel in a real browser: two windows, the keyboard, the room, and what it says of money."""
+"""The performer's panel in a real browser: two windows, the keyboard, the room's settings, and payments."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The panel in one hand: the buttons that stay where they are, and a break that nobody can overlook."""
+"""The panel on a phone: buttons that keep their place, and a break that is easy to see."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The life of a panel's link in a real browser: a warning before it ends, the ways to a fresh one, and its end."""
+"""The expiry of a panel's link in a real browser: the warning before it, the renewals, and the end."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def link(room: Room, *, seconds: float, more: str = "") -> str:
 
 
 def tokens_sent(page: Page) -> Callable[[], list[str]]:
-    """The tokens that the page and its frames authenticate with from now on."""
+    """The tokens with which the page and its frames authenticate from now on."""
     sent: list[str] = []
 
     def note(text: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""The panel during a show: glance mode, a button to hold, bounds, the overlay's link."""
+"""The panel during a show: glance mode, buttons to hold, limits, the overlay's link."""
 
 import base64
 import re

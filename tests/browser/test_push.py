@@ -1,5 +1,5 @@
-"""Push notifications in a real browser. No push service can be reached, so `PushManager.subscribe` is stood in for; the
-permission, the worker, what it shows and where a click leads are the browser's own."""
+"""Push notifications in a real browser. No push service is reachable, so `PushManager.subscribe` is replaced;
+permission, worker, notifications and clicks are the browser's own."""
 
 import json
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def watching(windows: Windows, room: Room, user_id: str, *, permission: bool = T
 
 
 def stored(room: Room, user_id: str) -> list[str]:
-    """The names of a user's subscriptions, as the service has them."""
+    """The names of a user's subscriptions in the service."""
     engines = open_engines(room.server.settings.database_url)
     try:
         with engines.reader.connect() as connection:
@@ -85,7 +85,7 @@ def stored(room: Room, user_id: str) -> list[str]:
 
 
 class Worker:
-    """A page's service worker, by the browser's own tools."""
+    """A page's service worker, controlled by the browser's developer tools."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
@@ -99,7 +99,7 @@ class Worker:
         self._registrations += event["registrations"]
 
     def push(self, **content: object) -> None:
-        """A message comes from the browser's push service."""
+        """Deliver a message to the worker, as from the browser's push service."""
         registration = self._registrations[-1]
         self._tools.send(
             "ServiceWorker.deliverPushMessage",

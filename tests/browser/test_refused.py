@@ -1,4 +1,4 @@
-"""A live socket that the service, or something before it, refuses: one sentence, and a hint for the developer."""
+"""A live socket that the service or a proxy before it refuses: one sentence, and a hint for the developer."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ REFUSED = "The service takes no connections from this page’s address"
 
 @contextmanager
 def without_upgrades(url: str) -> Iterator[str]:
-    """The address of a proxy before the service that passes on requests, but no upgrade to a socket."""
+    """The address of a proxy that forwards requests to the service, but no WebSocket upgrades."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -35,7 +35,7 @@ def without_upgrades(url: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *values: object) -> None:
-            """Nothing: a test's output is the test's."""
+            """Log nothing."""
 
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=proxy.serve_forever, daemon=True)
@@ -49,7 +49,7 @@ def without_upgrades(url: str) -> Iterator[str]:
 
 
 def lines_of(page: Page) -> list[str]:
-    """The lines of its console from now on."""
+    """The lines of the page's console from now on."""
     said: list[str] = []
     page.on("console", lambda line: said.append(line.text))
     return said

@@ -1,4 +1,4 @@
-"""The administration's replay of a room's night, in a real browser: by keyboard, with few requests, and legible."""
+"""The administration's replay of a room's night in a real browser: by keyboard, with few requests, on a phone."""
 
 import re
 import threading
@@ -12,7 +12,7 @@ from tests.support.server import Json
 
 
 def night_of(till: Till) -> list[Json]:
-    """Three come, the second overtakes, the first is refunded and the third performed."""
+    """Three items arrive; the second overtakes, the first is refunded and the third performed."""
     first = till.request(title="First", userId="ada", tokens=100, durationSeconds=90)
     second = till.request(title="Second", userId="bo", tokens=200)
     third = till.request(title="Third", userId="cy", tokens=300)
@@ -30,7 +30,7 @@ def open_replay(till: Till, windows: Windows, **options: object) -> Page:
 
 
 def asked_versions(page: Page) -> list[str]:
-    """The versions that the page asks for from now on."""
+    """The versions that the page requests from now on."""
     versions: list[str] = []
     page.on(
         "request", lambda request: versions.append(urlsplit(request.url).query) if "version=" in request.url else None

@@ -1,4 +1,4 @@
-"""How a viewer's page comes over a slow network: round trips, requests and bytes until it is live."""
+"""A viewer's page on a slow network: round trips, requests and bytes until it is live."""
 
 import json
 import re
@@ -21,7 +21,7 @@ new MutationObserver(() => {
 
 
 class Traffic:
-    """The bytes and requests of a page, by the browser's own account."""
+    """The bytes and requests of a page, as the browser counts them."""
 
     def __init__(self, page: Page, *, latency_ms: int) -> None:
         self.requests: list[str] = []
@@ -41,7 +41,7 @@ class Traffic:
 
 
 def live_after(page: Page) -> float:
-    """In round trips from the start of the navigation."""
+    """The time from the start of the navigation until the page is live, in round trips."""
     page.wait_for_selector("html[data-connection=live]", state="attached")
     return float(page.evaluate("liveAt")) / LATENCY_MS
 
@@ -68,7 +68,7 @@ def test_a_first_visit_is_live_after_two_round_trips_and_a_second_after_one(room
 def test_an_owners_page_is_live_with_the_first_frames_it_gets_also_after_an_outage(
     room: Room, windows: Windows
 ) -> None:
-    """The token goes with the handshake: a frame of its own would cost another round trip, and a picture in vain."""
+    """The token is part of the handshake: a frame for it would cost another round trip, and an anonymous snapshot."""
     room.request()
     room.request(userId="ada")
     page = windows.blank(size=PHONE)

@@ -1,4 +1,4 @@
-"""A viewer's page in a real browser: cut off and back, told what matters, and right in every state of the room."""
+"""A viewer's page in a real browser: outages, notices, and every state of the room."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def serve(room: Room, count: int) -> None:
 
 
 def cut(*pages: Page) -> None:
-    """No network, until the page has said so."""
+    """Take the network away, and wait until the pages show that."""
     for page in pages:
         page.context.set_offline(True)
     for page in pages:
@@ -102,7 +102,7 @@ def test_a_page_on_a_slow_line_is_right(room: Room, windows: Windows) -> None:
 
 
 def test_a_phone_that_slept_for_an_hour_finds_its_line_dead_and_is_right_at_once(room: Room, windows: Windows) -> None:
-    """The line of before says nothing any more and does not close either, as lines do whose other end gave up."""
+    """The old connection is silent and does not close, as if the server had given it up."""
     lines: list[WebSocketRoute] = []
     dead: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""The watch page for who only watches, for who waits with a locked phone, and for who gets tokens back."""
+"""The watch page of a spectator, of a waiting viewer with a locked phone, and of a viewer who gets a refund."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The watch page says one thing at a time, and what it says keeps its place."""
+"""The watch page in all states of a room: one message at a time, and a stable layout."""
 
 import re
 

@@ -1,5 +1,5 @@
-"""Every page in WebKit, the engine of Safari, driven by its inspector's protocol: it shows its picture and no script
-fails. The program is WebKitGTK's own small browser, on a screen that nobody sees."""
+"""Every page in WebKit, the engine of Safari, driven by its inspector's protocol: it shows its content, and no script
+fails. The program is WebKitGTK's own small browser, on a screen in memory."""
 
 import itertools
 import json
@@ -31,7 +31,7 @@ LOOKS = "JSON.stringify([Boolean(window.isOld), document.body?.innerText ?? ''])
 
 
 class Window:
-    """The one window of the browser, of which the inspector knows the page that it shows."""
+    """The browser's only window, whose page the inspector controls."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -49,7 +49,7 @@ class Window:
                 return told
 
     def send(self, method: str, **params: Any) -> Json:
-        """The result of a command to the page; errors that it logs meanwhile are kept."""
+        """Send a command to the page and return its result; keeps the errors that it logs meanwhile."""
         number = next(self._numbers)
         message = json.dumps({"id": number, "method": method, "params": params})
         wrapped = {"targetId": self._target, "message": message}
@@ -64,7 +64,7 @@ class Window:
                 return result
 
     def _keep(self, message: Json) -> None:
-        """An error that a script could have helped."""
+        """Keep an error of a script; other messages are ignored."""
         text: str = message["text"]
         is_error = message["level"] == "error" and message["source"] != "network"
         if is_error and not text.startswith(NO_ERRORS):
@@ -98,7 +98,7 @@ def screen(program: Path) -> Iterator[str]:
 
 
 def socket_of(port: int, url: str) -> str:
-    """Where the inspector takes commands for the page at this address, once it is there."""
+    """The inspector's WebSocket for the page at this address; waits until it exists."""
     deadline = time.monotonic() + START_SECONDS
     listed = ""
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""A folder in which Node runs the tests of the browser client: copies, since `static/` itself is no Node package."""
+"""A folder in which Node runs the tests of the browser client: copies, because `static/` is no Node package."""
 
 import shutil
 from pathlib import Path

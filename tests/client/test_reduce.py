@@ -1,4 +1,4 @@
-"""The browser client's picture of a room, computed by Node without a browser."""
+"""The browser client's state of a room, computed by Node without a browser."""
 
 import subprocess
 from pathlib import Path

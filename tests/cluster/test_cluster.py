@@ -1,4 +1,4 @@
-"""Several real processes, one queue: all of them send the same, and each of them lost in turn loses nothing."""
+"""Several real processes with one queue: all send the same frames, and none loses anything when another is killed."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ def cluster(settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 async def apis(cluster: list[Node], database_url: str) -> AsyncIterator[list[Api]]:
-    """A client of each process. Whatever the test has done, the books are right afterwards."""
+    """A client of each process. Afterwards the records must be consistent."""
     async with clients(cluster) as several:
         yield several
     assert faults(database_url) == []
@@ -167,7 +167,7 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
     queued: list[str] = []
 
     async def feature(first: int) -> None:
-        """Sends each intake until some process has answered, as a feature does."""
+        """Send each intake until some process has answered, as a feature does."""
         number = first
         while not stop.is_set():
             body = intake_body(performer_id)
@@ -183,7 +183,7 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
             await asyncio.sleep(0.01)
 
     async def viewer(first: int) -> LiveSocket:
-        """Watches until the end, through another process whenever its own goes; returns its last socket."""
+        """Watch until the end, through another process whenever a process ends; returns the last socket."""
         before: LiveSocket | None = None
         number = first
         while True:

@@ -1,4 +1,4 @@
-"""PostgreSQL or Redis is lost under the processes, or is not there when they start."""
+"""PostgreSQL or Redis fails while processes run, or is missing when they start."""
 
 import asyncio
 import subprocess

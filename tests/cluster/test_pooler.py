@@ -1,4 +1,4 @@
-"""PgBouncer between the service and PostgreSQL, in the mode that the guide asks for and in the others."""
+"""PgBouncer between the service and PostgreSQL, in the mode that the guide requires and in the others."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ auth_type = any
 
 @contextmanager
 def pooled(program: Path, folder: Path, url: str, mode: str = "pool_mode = session") -> Iterator[str]:
-    """The same database through a pooler; `mode` are lines of its configuration."""
+    """The same database through a pooler; `mode`: lines of its configuration."""
     parts, own = urlsplit(url), free_port()
     file = folder / "pgbouncer.ini"
     run_as = "user = nobody" if os.geteuid() == 0 else ""

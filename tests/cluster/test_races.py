@@ -51,7 +51,7 @@ class Answer(NamedTuple):
 
 @dataclass(eq=False)
 class Stage:
-    """A connection to each process, by hand, so that nothing happens between the requests of one race."""
+    """A low-level connection to each process, so that the requests of a race follow each other directly."""
 
     server: Server
     lines: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
@@ -60,7 +60,8 @@ class Stage:
     """Races by the process that said so."""
 
     async def race(self, *requests: bytes) -> list[Answer]:
-        """One request to each process; the first one written goes to another process each time. In their order."""
+        """Send one request to each process, and return the answers in their order. Each race begins with another
+        process."""
         first = next(self.turns)
         asked = [(first + number) % PROCESSES for number in range(len(requests))]
         for process, request in zip(asked, requests, strict=True):
@@ -68,7 +69,7 @@ class Stage:
         return [await self._answer(process) for process in asked]
 
     async def ask(self, request: bytes) -> Json:
-        """A request that is to succeed, to the next process."""
+        """Send a request, which must succeed, to the next process."""
         (answer,) = await self.race(request)
         assert 200 <= answer.status < 300, answer
         return answer.body
@@ -81,7 +82,7 @@ class Stage:
         return Answer(process, int(head.split(maxsplit=2)[1]), json.loads(body))
 
     def winner(self, answers: Sequence[Answer], status: int, *refusals: str) -> Json:
-        """The item of the one that won; all others were refused, with 409 and one of these codes."""
+        """The item of the request that won; all others must be refused with 409 and one of these codes."""
         won = [answer for answer in answers if answer.status == status]
         lost = [answer for answer in answers if answer.status != status]
         assert len(won) == 1, answers
@@ -107,7 +108,7 @@ class Stage:
 
 @pytest.fixture
 async def stages(cluster: list[Node], database_url: str) -> AsyncIterator[list[Stage]]:
-    """After every race the records are right."""
+    """Connections to all processes; after every test the records must be consistent."""
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(stage(cluster)) for _ in range(STAGES)]
         yield made
@@ -135,7 +136,7 @@ async def on_all(stages: Sequence[Stage], play: Callable[[Stage], Coroutine[Any,
 
 
 async def queued(each: Stage, performer_id: str, count: int) -> list[str]:
-    """The ids of items that are put into a room from all processes at once; at first the room does not exist."""
+    """The ids of items that all processes queue into a room at once; at first the room does not exist."""
     found = []
     for start in range(0, count, PROCESSES):
         some = range(start, min(start + PROCESSES, count))
@@ -186,7 +187,7 @@ async def test_of_those_who_start_at_once_one_does_and_an_item_ends_once(
 
 
 async def test_a_refund_against_a_completion_leaves_one_of_them(stages: list[Stage], database_url: str) -> None:
-    """Both may happen, one after the other: a finished item can be refunded until its settlement is taken up."""
+    """Both may succeed one after the other: a finished item can be refunded until its settlement is claimed."""
     ends = [["complete", "refund"] * 2, ["complete", "complete", "complete", "refund"]]
 
     async def play(each: Stage) -> None:
@@ -204,7 +205,7 @@ async def test_a_refund_against_a_completion_leaves_one_of_them(stages: list[Sta
 async def test_a_refund_meets_the_settlement_at_any_moment_and_leaves_one_of_them(
     stages: list[Stage], database_url: str
 ) -> None:
-    """One process completes, and its outbox takes the settlement up; the others refund a little later each time."""
+    """One process completes, and its outbox claims the settlement; the others refund a little later each time."""
 
     loop = asyncio.get_running_loop()
 
@@ -227,14 +228,14 @@ async def test_a_refund_meets_the_settlement_at_any_moment_and_leaves_one_of_the
 
 
 async def performed(each: Stage, performer_id: str) -> str:
-    """The id of an item that has been started."""
+    """The id of a started item."""
     (item_id,) = await queued(each, performer_id, 1)
     await each.ask(each.start_next(performer_id))
     return item_id
 
 
 async def ended_once(each: Stage, item_id: str, asked: Sequence[tuple[str, Answer]]) -> None:
-    """One completion at most and one refund at most, and the item is as the last of them says."""
+    """Check that there is at most one completion and one refund, and that the item's status is that of the last one."""
     assert {answer.status for _, answer in asked} == {200, 409}, asked
     assert {answer.body["code"] for _, answer in asked if answer.status == 409} == {"INVALID_STATE_TRANSITION"}
     done = Counter(word for word, answer in asked if answer.status == 200)
@@ -281,6 +282,6 @@ async def test_one_escrow_sent_to_every_process_is_held_by_one_item(stages: list
 
 
 async def all_resolved(database_url: str) -> None:
-    """Every escrow is resolved, by one order, and the wallet says the same as the item."""
+    """Wait until every escrow is resolved, by one order, and the wallet agrees with the item."""
     await until(lambda: unresolved(database_url) == 0, 60)
     assert unlike_the_wallet(database_url) == 0

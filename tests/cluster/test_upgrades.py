@@ -50,7 +50,7 @@ def python_of(release: Path) -> Path:
 
 @dataclass(eq=False)
 class Site:
-    """A load balancer's list of processes and everybody who uses them: their answers, and what went wrong."""
+    """A load balancer's list of processes, and all clients with their answers and errors."""
 
     performer_ids: list[str]
     serving: list[Node] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Site:
     """Requests that each process has yet to answer."""
 
     async def more(self, intakes: int) -> None:
-        """Until so many have been answered from now on."""
+        """Wait until this many more requests have been answered."""
         seen = len(self.intakes)
         await until(lambda: len(self.intakes) >= seen + intakes, 60)
 
@@ -106,7 +106,7 @@ class Site:
             self.underway[node] -= 1
 
     async def take_out(self, node: Node) -> None:
-        """As a load balancer does: no new requests, and those under way have ended."""
+        """Remove a process from the load balancer: it gets no new requests, and its requests under way end."""
         self.serving.remove(node)
         await until(lambda: not self.underway[node])
 
@@ -121,7 +121,7 @@ class Site:
         return response.json() if response.status_code in (200, 201) else None
 
     async def viewer(self, performer_id: str) -> LiveSocket:
-        """Watches, and comes back to the address that it was given, until the end; returns its last socket."""
+        """Watch until the end, and reconnect to the same address; returns the last socket."""
         before: LiveSocket | None = None
         while True:
             resume = "" if before is None else f"?epoch={before.epoch}&since={before.version}"
@@ -189,7 +189,7 @@ async def test_a_rolling_upgrade_under_load_shows_nobody_an_error(
 
 
 async def upgrade(site: Site, old: Node, new: Node, chosen: dict[str, str]) -> None:
-    """As the guide says."""
+    """Upgrade all processes as the guide describes it."""
     await site.more(40)
     await asyncio.to_thread(migrate, chosen)
     await site.more(20)
@@ -216,7 +216,7 @@ async def has_the_room_as_it_is(node: Node, viewer: LiveSocket) -> None:
 
 
 async def answers_are_given_again(node: Node, site: Site) -> None:
-    """To every tenth intake, whichever release had answered it."""
+    """Check that every tenth intake gets its first answer again, whichever release gave it."""
     async with node.server.api() as api:
         for body, answer in site.intakes[::10]:
             again = await api.post("/v1/queue/items", node.server.feature(body["sourceFeature"]), body)

@@ -1,4 +1,4 @@
-"""Workers of one machine, which share a port: they count together, and one that goes is replaced."""
+"""The workers of one machine, which share a port: their metrics are merged, and a worker that ends is replaced."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.support.server import fresh
 
 
 def total(text: str, name: str) -> float:
-    """A metric over all its labels."""
+    """The sum of a metric over all its labels."""
     found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, found))
 
@@ -36,7 +36,7 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
                 return total((await http.get(f"{node.server.url}/metrics")).text, name)
 
         async def all_see(name: str, value: float) -> None:
-            """Whichever worker is asked."""
+            """Wait until a metric has this value in six scrapes in a row, whichever workers answer."""
             agreed, seen = 0, -1.0
 
             async def looked() -> bool:
@@ -94,7 +94,7 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
 
 
 def written_by(worker: int) -> float:
-    """When a worker last left its figures for the others."""
+    """The time at which a worker last wrote its metrics."""
     environment = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     (folder,) = [each.partition(b"=")[2] for each in environment if each.startswith(FOLDER.encode())]
     (figures,) = Path(os.fsdecode(folder)).glob(f"{worker}-*.json")
@@ -102,7 +102,7 @@ def written_by(worker: int) -> float:
 
 
 async def is_open(viewer: LiveSocket) -> bool:
-    """Whether it is answered; one that is not was asked to come back."""
+    """Whether a viewer's connection is open; a closed one must have the code 1012."""
     try:
         await viewer.settled()
     except ConnectionClosed:

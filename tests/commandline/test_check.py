@@ -1,4 +1,4 @@
-"""check: a good database passes; each kind of damage is found by its rule, and named."""
+"""`check`: a good database passes; each kind of damage is found and named."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_schema_of_another_release_is_one_line(sqlite_database: Database) -> N
 
 
 def test_a_retry_by_hand_that_changes_nothing_leaves_a_good_database(database: Database) -> None:
-    """While an attempt is under way a retry has no event of its own; its answer points to nobody else's."""
+    """While an attempt is under way a retry has no event; its stored answer refers to no event of another command."""
     store = database.open()
     writer = build_writer(store)
     item = queue_item(writer)

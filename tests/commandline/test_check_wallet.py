@@ -1,4 +1,4 @@
-"""check --wallet: escrows on which queue and wallet agree pass, each kind of difference is named."""
+"""`check --wallet`: equal escrows pass, and each kind of difference is named."""
 
 import asyncio
 from pathlib import Path
@@ -44,7 +44,7 @@ async def test_the_wallet_s_word_is_compared_with_the_queue_s(
 
 
 async def differences(site: Money) -> float:
-    """As the running service shows what the command has found."""
+    """The difference metric of the running service."""
     text = (await site.api.get("/metrics")).text
     (line,) = [line for line in text.splitlines() if line.startswith("queue_wallet_differences ")]
     return float(line.split()[1])
@@ -56,7 +56,7 @@ def finding(output: str, item: Json) -> str:
 
 
 async def check(folder: Path, wallet: WalletServer, *options: str) -> Result:
-    """In a thread: the command runs an event loop of its own."""
+    """Run the command in a thread, because it has an event loop of its own."""
     environ = {"WALLET_URL": wallet.url, "WALLET_API_TOKEN": API_TOKEN}
     words = " ".join(["check", *options])
     return await asyncio.to_thread(lambda: run(words, f"sqlite:///{folder}/queue.db", **environ))

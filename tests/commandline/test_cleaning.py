@@ -1,4 +1,4 @@
-"""prune and forget: what goes, what stays, and that the rest of the queue holds what it held."""
+"""`prune` and `forget`: what they remove, what they keep, and that the remaining queue is unchanged."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ DAY = 86_400.0
 
 
 def settle(writer: Writer, clock: HandClock, item: Item, status: OperationStatus = OperationStatus.DONE) -> None:
-    """Have the item performed, and the wallet confirm it, or refuse it for good."""
+    """Start and complete the item, and let the wallet confirm it or refuse it for good."""
     send(
         writer,
         start_of(item),
@@ -76,7 +76,7 @@ def counts(store: Store) -> dict[str, int]:
 
 
 def a_month(store: Store, clock: HandClock) -> tuple[list[Item], list[Item]]:
-    """Items settled long ago; and those that stay: one whose settlement is dead, a recent one, one that waits."""
+    """Items settled long ago, and items that stay: one with a dead settlement, a recent one, one that waits."""
     writer = build_writer(store, clock)
     send(writer, do.ChangeSettings(actor=PERFORMER, announcement="First"))
     send(writer, do.ChangeSettings(actor=PERFORMER, announcement="Second"))
@@ -95,7 +95,7 @@ def a_month(store: Store, clock: HandClock) -> tuple[list[Item], list[Item]]:
 
 
 def days_since(clock: HandClock, days: float) -> int:
-    """The value of --older-than for a cutoff so many days before the clock's time."""
+    """The value of --older-than for a cutoff this many days before the clock's time."""
     return round((utc_now() - clock()).total_seconds() / DAY + days)
 
 
@@ -270,7 +270,7 @@ def test_a_whole_last_line_of_an_export_that_lacks_its_end_is_kept(sqlite_databa
 
 
 def assert_appends(database: Database, file: Path, before: bytes) -> None:
-    """The next line of the export follows these."""
+    """Check that the next line of an export follows these lines."""
     store, clock = database.open(), HandClock()
     writer = build_writer(store, clock)
     item = queue_item(writer)
@@ -289,7 +289,7 @@ TRACES = ("marianne-1987", "Isolde", "0170-555")
 
 
 def a_person(store: Store, clock: HandClock) -> list[Item]:
-    """The items of a person and of somebody else: performed, and cancelled by themselves with a key."""
+    """The items of a person and of another user: performed ones, and ones that the user cancelled with a key."""
     writer = build_writer(store, clock)
     mine = [queue_item(writer, **PERSON, title="A song") for _ in range(3)]
     other = queue_item(writer, user_id="viewer-2", description="for nobody")
@@ -307,7 +307,7 @@ def a_person(store: Store, clock: HandClock) -> list[Item]:
 
 
 def everything(store: Store) -> str:
-    """All that the tables hold, as text."""
+    """The content of all tables as text."""
     with store.reading() as connection:
         return str([connection.execute(select(table)).all() for table in (ITEMS, EVENTS, OPERATIONS, ANSWERS)])
 

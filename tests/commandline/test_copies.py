@@ -1,4 +1,4 @@
-"""backup and restore: of a running queue, over a crashed one, of damaged copies, and killed in between."""
+"""`backup` and `restore`: of a running queue, after a crash, of damaged copies, and killed half-way."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def opened(path: Path) -> Store:
 
 
 def queue_with(path: Path, items: int) -> None:
-    """A queue of so many items, closed again."""
+    """A closed queue with this many items."""
     engines = open_engines(url_of(path))
     migrate(engines.writer)
     writer = build_writer(Store(engines, Policy(max_depth=1000)))
@@ -45,7 +45,7 @@ def queue_with(path: Path, items: int) -> None:
 
 
 def depth_of(path: Path) -> int:
-    """Of a consistent queue."""
+    """The number of items of a queue, which must be consistent."""
     store = opened(path)
     try:
         return assert_consistent(store).depth
@@ -191,7 +191,7 @@ def test_a_restore_where_there_was_no_queue_makes_one(tmp_path: Path) -> None:
 
 
 def damage(copy: Path) -> None:
-    """Overwrite the middle of the file, page by page but for their headers."""
+    """Overwrite all pages in the middle of the file except their headers."""
     content = bytearray(copy.read_bytes())
     for start in range(8192, len(content) - 4096, 4096):
         content[start + 8 : start + 2000] = os.urandom(1992)

@@ -1,4 +1,4 @@
-"""`honcho start` runs both lines of the Procfile beside each other, on a database without a table."""
+"""`honcho start` runs both lines of the Procfile in parallel, on an empty database."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ SECONDS = 60
 
 
 def ask(port: int, process: "subprocess.Popen[str]", output: Path) -> int:
-    """The status of an intake, once the service answers."""
+    """Send an intake when the service answers; returns its status."""
     deadline = time.monotonic() + SECONDS
     while True:
         request = intake("first", "mira", "wheel")

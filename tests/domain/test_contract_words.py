@@ -1,4 +1,4 @@
-"""The words of the contract, which callers, tokens and stored rows rely on."""
+"""The names of the contract, on which callers, tokens and stored rows rely."""
 
 from enum import StrEnum
 

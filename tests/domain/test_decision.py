@@ -1,4 +1,4 @@
-"""The results of each command: events, the order to the wallet, or a refusal that changes nothing."""
+"""The results of each command: events and a wallet operation, or a refusal that changes nothing."""
 
 import pickle
 from collections.abc import Callable
@@ -45,7 +45,7 @@ from tests.support.builders import (
 
 
 def refused(stage: Stage, command: Command, refusal: type[QueueError]) -> QueueError:
-    """The refusal, after a look that the room and everything around it are bit for bit as before."""
+    """The refusal of a command; checks that the room and everything around it are unchanged."""
     before = pickle.dumps(stage)
     with pytest.raises(refusal) as caught:
         stage.send(command)

@@ -1,4 +1,4 @@
-"""The exception tree against the contract's codes, and against its own drawing."""
+"""The exception classes against the contract's codes, and against the tree in their docstring."""
 
 import re
 from itertools import combinations
@@ -45,7 +45,7 @@ def descendants(of: type[QueueError]) -> list[type[QueueError]]:
 
 
 def public() -> list[type[QueueError]]:
-    """The classes of the module that can be raised; tests elsewhere may have their own."""
+    """The public exception classes of the module."""
     return [cls for cls in descendants(QueueError) if cls.__module__ == errors.__name__ and cls is not Conflict]
 
 

@@ -1,4 +1,4 @@
-"""The estimate: the contract's formula with nothing learnt, and what it makes of what has happened."""
+"""The estimate: the contract's formula without a history, and the effects of a history."""
 
 from datetime import datetime
 from math import exp, log, sqrt
@@ -19,7 +19,7 @@ DEFAULT = 60
 
 
 def started(elapsed: float = 0, number: int = 1, **fields: object) -> Item:
-    """An item that has been in service so long at noon."""
+    """An item that has been in service for this long at noon."""
     clock = Clock(used_seconds=elapsed, since=moment(0))
     return build_item(number, status=Status.STARTED, clock=clock, started_at=moment(-elapsed), **fields)
 
@@ -38,7 +38,7 @@ def finished(number: int, *, begin: float, service: float, arrived: float | None
 
 
 def finished_in_a_row(count: int, *, service: float, gap: float = 0, **fields: object) -> list[Item]:
-    """So many items that all waited from the start and were then served one after the other."""
+    """This many items that all waited from the start and were served one after the other."""
     step = service + gap
     return [
         finished(number, begin=number * step, service=service, arrived=-1, **fields) for number in range(1, count + 1)
@@ -266,7 +266,8 @@ class TestLeaving:
 
 class TestRanges:
     def scored(self, count: int, *, position: int = 2, ratio: float | None = None) -> History:
-        """A history with so many promises of ten seconds at a position, kept by ratio or by 0.1, 0.2, 0.3 and so on."""
+        """A history with estimates of ten seconds at one position, whose outcomes have this ratio, or 0.1, 0.2, 0.3 and
+        so on."""
         history = NOTHING_LEARNT
         for number in range(1, count + 1):
             item = build_item(number, quoted_wait_seconds=10.0, quoted_position=position)
@@ -403,7 +404,7 @@ def test_the_expected_logarithm_lies_between_the_declared_and_the_observed(
 
 
 def test_the_fit_is_the_weighted_regression_that_it_says_it_is() -> None:
-    """Against the same numbers from centred sums; a service loses 3 % of its weight with each one after it."""
+    """Compared with centred sums; a service loses 3 % of its weight with each later one."""
     services = [(30.0, 45.0), (60.0, 50.0), (120.0, 200.0), (300.0, 260.0), (45.0, 90.0)]
     fit = NO_FIT
     for declared, actual in services:

@@ -1,4 +1,4 @@
-"""How long push notices are news, and a notice before its first attempt."""
+"""How long push notices are valid, and a notice before its first attempt."""
 
 from datetime import timedelta
 

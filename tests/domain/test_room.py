@@ -18,7 +18,7 @@ from tests.support.builders import FEATURE, NOON, PERFORMER, Stage, build_room, 
 
 
 def stage_of(waiting: int, policy: Policy | None = None) -> tuple[Stage, list[Item]]:
-    """A room with so many waiting items, one second between arrivals, at the time of the last."""
+    """A room with this many waiting items, which arrived one second apart, at the time of the last arrival."""
     stage = Stage(room=build_room(policy))
     items = []
     for number in range(waiting):
@@ -344,11 +344,11 @@ class TestServiceClock:
 
 
 class TestRestartOfTheClocks:
-    """While nobody serves a room its clocks stand, and a clock that is set costs nobody anything."""
+    """While no process serves a room its clocks stand, and setting the clock changes no item's time."""
 
     @staticmethod
     def restart(stage: Stage, *, away: float) -> Decision:
-        """Nobody is there for so many seconds; negative: the clock is set back by as many."""
+        """No process runs for this many seconds; negative: the clock is set back."""
         stopped_at = stage.now
         stage.wait(away)
         return stage.send(do.RestartClocks(stopped_at=stopped_at))
@@ -412,7 +412,7 @@ class TestRestartOfTheClocks:
         assert self.restart(stage, away=100).events == ()
 
     def test_a_second_restart_takes_nothing_away(self) -> None:
-        """Two processes of a cluster may both find that nobody was there."""
+        """Two processes of a cluster may both find the downtime."""
         stage, items = stage_of(1, ROPE)
         stage.start(items[0])
         stage.wait(10)
@@ -574,7 +574,7 @@ class TestPresence:
 
 
 class TestExpiry:
-    """A timer only asks; the room looks for itself."""
+    """A timer only sends a command; the room checks its deadline itself."""
 
     def test_an_item_is_left_alone_until_the_very_moment(self) -> None:
         stage, items = stage_of(1, ROPE)

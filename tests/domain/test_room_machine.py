@@ -42,7 +42,7 @@ POLICY = Policy(
 
 @dataclass(eq=False)
 class Request:
-    """One item, as somebody with pencil and paper would follow it. Milliseconds throughout."""
+    """One item in the model. All times are in milliseconds."""
 
     item_id: str
     tokens: int
@@ -60,7 +60,7 @@ class Request:
 
 
 class Model:
-    """The room by the contract: a line of people, one of them perhaps being served, and a stopwatch each."""
+    """A model of the room from the contract: a list of items, one of them perhaps started, and a stopwatch for each."""
 
     def __init__(self) -> None:
         self.waiting: list[Request] = []
@@ -91,7 +91,7 @@ class Model:
         return None if first is None or first.paused or self.pause else first
 
     def due(self, request: Request) -> int | None:
-        """When its time is up, if nothing else happens before."""
+        """The item's deadline if nothing else happens before."""
         if request not in self.line:
             return None
         if self.offline_since is not None:
@@ -141,7 +141,7 @@ TOKENS = st.sampled_from([1, 2, 40, 100])
 
 
 class RoomMachine(RuleBasedStateMachine):
-    """In each rule the model first says what must happen; then the room is asked, and the model follows."""
+    """In each rule the model first predicts the result; then the room decides, and the model follows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,14 +153,14 @@ class RoomMachine(RuleBasedStateMachine):
         self.orders: dict[str, list[Operation]] = {}
 
     def at(self) -> int:
-        """The time the next event must have: the clock's, but a room's time never runs backwards."""
+        """The expected time of the next event: the clock's, but a room's time never goes back."""
         return max(self.now(), self.model.time) if self.model.exists else self.now()
 
     def now(self) -> int:
         return round((self.stage.now - NOON) / timedelta(milliseconds=1))
 
     def some(self, which: int) -> Request:
-        """One of the line, or of the last to leave it."""
+        """A waiting item, or one of the last that have left."""
         line = self.model.line
         candidates = [*line, *[request for request in self.model.all.values() if request not in line][-4:]]
         return candidates[which % len(candidates)]
@@ -168,7 +168,7 @@ class RoomMachine(RuleBasedStateMachine):
     def send(
         self, command: Command, refusal: type[QueueError] | None, *, events: int = 1, at: int | None = None
     ) -> bool:
-        """Whether the command came to pass. A refusal must be the foreseen one and leave everything as it was."""
+        """Send a command; returns whether it succeeded. A refusal must be the predicted one and change nothing."""
         if refusal is not None:
             before = pickle.dumps(self.stage)
             with pytest.raises(refusal) as caught:
@@ -187,7 +187,7 @@ class RoomMachine(RuleBasedStateMachine):
 
     @rule(milliseconds=st.sampled_from([0, 1, 900, 5_000, 11_000, -1, -3_000]))
     def time_passes(self, milliseconds: int) -> None:
-        """Also backwards: another process may have the next word, and its clock differs."""
+        """Move the clock, also back: another process with another clock may send the next command."""
         self.stage.now += timedelta(milliseconds=milliseconds)
         # By how much clocks can differ. One that is set is a rule of its own.
         self.stage.now = max(self.stage.now, NOON + timedelta(milliseconds=self.model.time - 59_000))
@@ -195,7 +195,8 @@ class RoomMachine(RuleBasedStateMachine):
     @somebody_came
     @rule(which=FIRST_MOSTLY, late=st.sampled_from([None, -1, 0, 0, 1, 700]), ago=st.sampled_from([0, 0, 0, 1, 3000]))
     def a_timer_asks(self, which: int, late: int | None, ago: int) -> None:
-        """At any time (late: None), or milliseconds after the time is up, having looked `ago` milliseconds before."""
+        """A timer expires: at any time (`late` None), or `late` milliseconds after the deadline; it read the clock
+        `ago` milliseconds earlier."""
         request = self.some(which)
         due = self.model.due(request)
         if due is not None and late is not None:
@@ -210,7 +211,7 @@ class RoomMachine(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([0, 1, -1]), seconds=st.sampled_from([0, 4, 300]))
     def the_service_stands_still_or_its_clock_is_set(self, hours: int, seconds: int) -> None:
-        """All the time since the last heartbeat counts for nothing, and so does an hour that never was."""
+        """The time since the last heartbeat does not count, nor does the time by which the clock is set."""
         model, stopped_at = self.model, self.now()
         self.stage.now += timedelta(hours=hours, seconds=seconds)
         now = self.now()
@@ -415,7 +416,7 @@ class RoomMachine(RuleBasedStateMachine):
                 model.pause = None
 
     def ordered(self, which: int, *, sent: bool) -> Request | None:
-        """One of the last items whose escrow the wallet has been asked to resolve, or will be."""
+        """One of the last items with a wallet operation."""
         known = [one for one in self.model.all.values() if one.wallet != "none" and one.sent is sent][-6:]
         return known[which % len(known)] if known else None
 

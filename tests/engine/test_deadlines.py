@@ -1,4 +1,4 @@
-"""Every command has a deadline, whatever the database does; and one locked row holds up nobody but its own room."""
+"""Every command has a deadline, whatever the database does; and one locked row delays only its own room."""
 
 import asyncio
 import os
@@ -48,12 +48,12 @@ SECONDS = 3.0
 
 
 def lanes_on(store: Store, seconds: float = SECONDS) -> Lanes:
-    """One lane, so that all rooms share it."""
+    """One lane for all rooms."""
     return Lanes(store, HandClock(), new_id, lambda outcomes: None, seconds=seconds)
 
 
 def impatient(database: Database) -> Store:
-    """As the service opens it: an attempt waits for SQLite's lock a moment only."""
+    """A store as the service opens it: an attempt waits for SQLite's lock only for a moment."""
     store = Store(open_engines(database.url, busy_timeout_ms=100), database.open().policy)
     database.stores.append(store)
     return store
@@ -143,7 +143,7 @@ async def test_the_end_does_not_wait_for_a_lock(sqlite_database: Database) -> No
 
 @contextmanager
 def held(database: Database, statement: str, *values: str) -> Iterator[None]:
-    """Somebody else keeps the rows locked that a statement finds."""
+    """Inside the block another connection holds locks on the rows that a statement finds."""
     with psycopg.connect(database.url) as other:
         other.execute(statement.encode(), values)
         yield
@@ -193,7 +193,7 @@ async def test_the_commands_of_a_held_room_keep_their_order(postgres_database: D
 
 
 def backends(database: Database) -> Sequence[int]:
-    """The server's processes that serve this database."""
+    """The process ids of PostgreSQL's backends of this database."""
     with psycopg.connect(database.url) as other:
         rows = other.execute(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

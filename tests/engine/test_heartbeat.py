@@ -1,4 +1,4 @@
-"""Downtime is nobody's fault: what happens to deadlines when nobody was at work, or when the clock was set."""
+"""Downtime and a clock that is set change no deadline."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -40,8 +40,7 @@ POLICY = Policy(
 
 @dataclass(eq=False, kw_only=True)
 class Service:
-    """A process with its heartbeat, whose time the test moves: real seconds and the clock's together, or the clock
-    alone."""
+    """A process with its heartbeat. The test moves real time and the clock together, or the clock alone."""
 
     process: Process
     clock: HandClock
@@ -49,14 +48,14 @@ class Service:
     seconds: float = 0.0
 
     async def work(self, seconds: float) -> None:
-        """Be at work for so long: heartbeats, and looks at deadlines."""
+        """Let the process run for this long, with heartbeats and sweeps."""
         for _ in range(round(seconds)):
             self.clock.wait(1)
             self.seconds += 1
             await self.look()
 
     async def look(self) -> int:
-        """One turn of the loop in which deadlines are looked at."""
+        """One heartbeat and one sweep."""
         return await sweep(self.process.queries, self.process.lanes, await self.heartbeat.keep())
 
 
@@ -173,7 +172,7 @@ async def test_what_starts_between_a_clock_set_back_and_the_next_heartbeat_has_c
 
 
 async def test_a_process_that_stood_still_finds_it_out_before_it_looks_at_a_deadline(database: Database) -> None:
-    """Suspended, or without its database: the loop goes on where it was."""
+    """It was suspended, or had no database; the loop continues where it was."""
     store, clock = database.open(POLICY), HandClock()
     item = queue_item(build_writer(store, clock))
     async with at_work(store, clock) as service:
@@ -226,7 +225,7 @@ async def test_a_settlement_ordered_by_a_clock_that_was_wrong_is_due_in_time(dat
 
 
 async def test_an_operation_claimed_by_a_wrong_clock_is_not_held_up_by_that_clocks_lease(database: Database) -> None:
-    """Its attempt ended without an outcome that could be kept: the lease alone gives it back."""
+    """The attempt ended without a stored outcome, so only the end of the lease releases the operation."""
     store, clock = database.open(POLICY), HandClock()
     writer = build_writer(store, clock)
     item = queue_item(writer)
@@ -278,7 +277,7 @@ async def test_a_heartbeat_is_not_moved_back_by_a_process_that_is_a_little_behin
 async def test_the_processes_of_a_shared_database_go_by_its_clock(
     postgres_database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One of them is an hour ahead: its skew is measured, and it finds no deadline early."""
+    """One clock is an hour ahead: its skew is measured, and its process expires no deadline early."""
     store = postgres_database.open(POLICY)
     item = queue_item(build_writer(store, utc_now))
 
@@ -304,7 +303,7 @@ async def test_the_processes_of_a_shared_database_go_by_its_clock(
 
 
 def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -> None:
-    """A deadline written an hour ago by a clock that was set back would be overdue at once."""
+    """A deadline written an hour early, by a clock that was set back, would be overdue at once."""
     own, elapsed = HandClock(), HandClock()
     clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
     clock.compare(clock.asked(), own.now)
@@ -322,7 +321,7 @@ def test_a_clock_that_is_set_between_two_comparisons_moves_no_time_of_a_room() -
 
 @pytest.mark.parametrize("jump", [-86400, -20, 20, 86400])
 def test_a_clock_that_is_set_while_the_database_is_asked_for_its_time_moves_no_time_of_a_room(jump: float) -> None:
-    """Half the jump was taken for half the way there and back, and the rooms' time was half a day off."""
+    """Half the jump was once counted as half of the round trip, which moved the rooms' time by half a day."""
     own, elapsed = HandClock(), HandClock()
     clock = RoomClock(own, elapsed=lambda: elapsed.now.timestamp())
     asked, right = clock.asked(), own.now + timedelta(seconds=1)
@@ -334,7 +333,7 @@ def test_a_clock_that_is_set_while_the_database_is_asked_for_its_time_moves_no_t
 
 
 def test_a_database_that_takes_long_to_say_its_time_corrects_nothing() -> None:
-    """Its answer may be of any moment between the question and its coming."""
+    """Its answer may be from any moment between the query and the answer's arrival."""
     own = HandClock()
     clock = RoomClock(own, elapsed=lambda: own.now.timestamp())
     for answered_after in (0, 5):
@@ -345,7 +344,7 @@ def test_a_database_that_takes_long_to_say_its_time_corrects_nothing() -> None:
 
 
 async def test_a_clock_that_is_set_behind_a_heartbeat_makes_nothing_overdue(database: Database) -> None:
-    """Neither where the deadlines are looked for nor where the room decides, a while later."""
+    """Neither for the sweep nor for the room's decision a while later."""
     store, clock = database.open(POLICY), HandClock()
     item = queue_item(build_writer(store, clock))
     async with at_work(store, clock) as service:

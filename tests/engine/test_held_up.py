@@ -1,4 +1,4 @@
-"""Rooms that somebody else keeps locked are remembered for a while only."""
+"""Rooms that another connection keeps locked are skipped for a limited time."""
 
 from app.engine.held_up import FORGOTTEN_SECONDS, HELD_UP_SECONDS, HeldUpRooms
 

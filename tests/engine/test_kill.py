@@ -1,4 +1,5 @@
-"""The real server on a SQLite file, killed in the middle of its work: what it had acknowledged is there afterwards.
+"""The real server on a SQLite file, killed at work: everything it had acknowledged exists afterwards. KILL_ROUNDS says
+how often it is killed and started again on the same file.
 
 KILL_ROUNDS says how often; it is killed and started again on the same file each time.
 """
@@ -45,7 +46,8 @@ def test_a_server_that_is_killed_has_lost_nothing_that_it_acknowledged(tmp_path:
 
 
 def retry_what_was_not_answered(port: int, sent: list[Request]) -> None:
-    """As any caller would: the same key, the same body. And what had been answered is answered the same again."""
+    """Repeat requests without an answer, with the same key and body. Repeat the last answered ones as well: they must
+    get the same answer."""
     with closing(Client(port)) as client:
         for request in sent:
             if not request.status:
@@ -59,7 +61,7 @@ def retry_what_was_not_answered(port: int, sent: list[Request]) -> None:
 
 
 def check_what_is_served(port: int, sent: list[Request]) -> None:
-    """Every queue in its order, with the positions that follow from it."""
+    """Check that every queue is in order, with the right positions."""
     admin = token(Role.ADMIN, "admin")
     with closing(Client(port)) as client:
         for performer_id in PERFORMERS if sent else ():
@@ -72,7 +74,8 @@ def check_what_is_served(port: int, sent: list[Request]) -> None:
 
 
 def check_what_is_stored(path: Path, sent: list[Request]) -> None:
-    """Every acknowledged command is in the log, once; the log has no gap and the tables say the same."""
+    """Check that every acknowledged command is in the log once, that the log has no gap, and that the tables agree with
+    it."""
     store = Store(open_engines(f"sqlite:///{path}"), Policy(max_depth=1000))
     try:
         happened: set[tuple[str, str, str | None]] = set()

@@ -1,4 +1,4 @@
-"""The lanes: mailboxes in front of the writers, as callers on the event loop meet them."""
+"""The lanes: mailboxes for the writers, used from the event loop."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ Measured = tuple[int, list[tuple[str, str]]]
 
 @dataclass(eq=False)
 class Heard:
-    """The outcomes that the lanes published, and their measurements."""
+    """Collects the published outcomes of the lanes, and their measurements."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     measures: list[Measured] = field(default_factory=list)
@@ -60,7 +60,7 @@ def lanes_on(store: Store, heard: Heard, count: int = 1, **limits: Any) -> Lanes
 
 @asynccontextmanager
 async def held_up(lanes: Lanes) -> AsyncIterator[Callable[[], None]]:
-    """The first lane is busy with one task until the end of this block, or until the given function is called."""
+    """The first lane is busy with one task until the end of the block, or until the yielded function is called."""
     begun, released = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -82,7 +82,7 @@ def posted(lanes: Lanes, *commands: Any, performer_id: str = PERFORMER.id) -> li
 
 
 async def waiting(lanes: Lanes, number: int) -> None:
-    """The tasks just made get their turn; the lane, which is held up, must then have their job."""
+    """Let new tasks run; then this many jobs must wait in the lane, which is held up."""
     await asyncio.sleep(0)
     assert lanes.waiting == number
 

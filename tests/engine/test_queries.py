@@ -1,4 +1,4 @@
-"""Reads: as they are now, from memory only where memory is as good as the database."""
+"""Reads give the present state; they use memory only where it is as current as the database."""
 
 import logging
 from typing import Any
@@ -37,7 +37,7 @@ async def queued(process: Process, **fields: Any) -> Item:
 
 
 def statements_of(process: Process) -> list[str]:
-    """A list that grows by every statement that a queries runs."""
+    """A list of all statements that these queries execute from now on."""
     statements: list[str] = []
 
     @event.listens_for(process.store.engines.reader, "before_cursor_execute")
@@ -112,7 +112,7 @@ async def test_an_item_of_another_process_is_found_and_so_is_its_end_there(postg
 
 
 async def test_an_item_that_ends_between_two_reads_is_seen_ended(database: Database) -> None:
-    """Its row was read while it waited, its room when it had left: the answer is one moment's, never a mix."""
+    """Its row was read before its end and its room after it: the answer must be from one moment."""
     store = database.open()
     writer = build_writer(store)
     item = queue_item(writer)
@@ -141,7 +141,7 @@ async def test_the_rooms_of_the_newest_active_items_are_remembered_and_of_no_oth
             looked_up.append(None)
 
     async def look_up(process: Process, item: Item) -> int:
-        """How many queries an item costs beside its room's."""
+        """The number of queries for an item, without that for its room."""
         looked_up.clear()
         assert (await process.queries.item(item.item_id))[0].item_id == item.item_id
         return len(looked_up)

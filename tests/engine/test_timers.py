@@ -1,4 +1,4 @@
-"""Deadlines are met once they are due, not before, and whatever the service did meanwhile."""
+"""Items end at their deadlines, not before them, whatever the service did meanwhile."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ def item_of(store: Store, item: Item) -> Item:
 
 
 async def sweep_at(process: Process, seconds: float) -> int:
-    """Sweep at that time, and a moment earlier, when it must find nothing."""
+    """Sweep at this time, and a moment earlier, when nothing may be due."""
     process.clock.now = moment(seconds) - BARELY
     assert await sweep(process.queries, process.lanes, process.clock()) == 0
     process.clock.now = moment(seconds)

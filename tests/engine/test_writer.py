@@ -1,4 +1,4 @@
-"""The writer: decided together, committed together, and each command as if it had been alone."""
+"""The writer: a batch is decided and committed together, and each command has the result that it would have alone."""
 
 import random
 from collections.abc import Callable
@@ -303,7 +303,7 @@ def test_a_settlement_is_sent_or_refunded_whichever_comes_first_and_never_both(s
 
 
 def test_an_item_looked_at_too_early_is_not_due_until_its_room_says_so(database: Database) -> None:
-    """Its row was written under a shorter limit than the one that holds after a restart."""
+    """Its row was written with a shorter limit than the one after the restart."""
     clock = HandClock()
     short = build_writer(database.open(Policy(rope_drop_seconds=10)), clock)
     item = queue_item(short)

@@ -1,4 +1,4 @@
-"""The writer when a commit fails, and when another writer has been at work on the same database."""
+"""The writer when a commit fails, and when another writer has changed the same database."""
 
 import logging
 import threading
@@ -215,7 +215,7 @@ def test_a_refusal_from_a_stale_room_is_never_given(postgres_database: Database,
 def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
     postgres_database: Database, statement_number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no row to lock yet: whichever statements the other's commit falls between, both items are there."""
+    """There is no row to lock yet: wherever the other commit falls between two statements, both items are stored."""
     ours, theirs = build_writer(postgres_database.open()), build_writer(postgres_database.open())
     other = threading.Thread(target=queue_item, args=[theirs])
     seen = 0

@@ -1,4 +1,4 @@
-"""Two processes' writers on one PostgreSQL: whatever races, one wins, and what breaks in between leaves no half."""
+"""The writers of two processes on one PostgreSQL: of two racing commands one wins, and failures leave no half."""
 
 import os
 import random
@@ -76,14 +76,14 @@ def last_place(name: str) -> Race:
 
 
 def the_stage(name: str) -> Race:
-    """Each wants to start another item."""
+    """Both start another item."""
     items = [intake_of(performer_id=name) for _ in range(2)]
     one, two = (job_of(start_of(intake.item), performer_id=name) for intake in items)
     return Race([job_of(intake) for intake in items], one, two)
 
 
 def one_key(name: str) -> Race:
-    """The same request twice: a feature that tried again."""
+    """The same request twice, as from a feature that repeats it."""
     one, two = (intake_of(performer_id=name, idempotency_key=f"key of {name}") for _ in range(2))
     return Race([], job_of(one, idempotency_of(one)), job_of(two, idempotency_of(two)))
 
@@ -100,7 +100,7 @@ def one_escrow_in_two_rooms(name: str) -> Race:
 
 
 def the_end(name: str) -> Race:
-    """One settles, the other refunds."""
+    """One completes, the other refunds."""
     intake = intake_of(performer_id=name)
     abandon = do.Abandon(actor=PERFORMER, item_id=intake.item.item_id)
     return Race(
@@ -199,7 +199,7 @@ def test_a_settlement_that_is_claimed_while_it_is_refunded_is_either_sent_or_ref
 
 
 def assert_all_consistent(store: Store) -> None:
-    """Every room: no gap in its versions, and what the tables say is what its log comes to."""
+    """Check every room: its versions have no gap, and its tables agree with its log."""
     with store.reading() as connection:
         names = list(connection.execute(select(ROOMS.c.performer_id)).scalars())
         rooms = reading.load_rooms(connection, store.policy, names)
@@ -221,7 +221,7 @@ def assert_all_consistent(store: Store) -> None:
 
 
 def terminate(url: str) -> int:
-    """End every other connection to this database, in whatever it is doing; returns how many."""
+    """End all other connections to this database; returns their number."""
     with psycopg.connect(url, autocommit=True) as administrator:
         ended = administrator.execute(
             "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
@@ -358,7 +358,7 @@ def items_of(store: Store) -> set[str]:
 
 
 def test_two_batches_that_deadlock_are_both_done(postgres_database: Database) -> None:
-    """Rooms are locked in one order, but rooms that do not exist yet cannot be."""
+    """Rooms are locked in one order, but rooms that do not exist yet cannot be locked."""
     writers = [build_writer(postgres_database.open()) for _ in range(2)]
     both_hold_one = threading.Barrier(2)
 

@@ -1,4 +1,4 @@
-"""The service broken on purpose, one rule at a time: a run that does not find it would find nothing."""
+"""Breaks one rule of the service at a time: if a run does not find a broken rule, its checks are worthless."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ FORGOTTEN_SHARE = 0.02
 
 
 def forget_what_was_acknowledged() -> None:
-    """Now and then a transaction is rolled back, and its commands are acknowledged all the same."""
+    """Sometimes roll a transaction back, and acknowledge its commands all the same."""
     dice = Random(1)
 
     @contextmanager
@@ -29,7 +29,7 @@ def forget_what_was_acknowledged() -> None:
 
 
 def acknowledge_before_the_commit() -> None:
-    """Commands are acknowledged half a second before they are committed."""
+    """Acknowledge commands half a second before they are committed."""
 
     @contextmanager
     def writing(self: Store) -> Iterator[Connection]:
@@ -52,7 +52,7 @@ def acknowledge_before_the_commit() -> None:
 
 
 def order_with_a_new_key_each_time() -> None:
-    """Each attempt at the wallet has an idempotency key of its own: an order whose answer is lost is a new order."""
+    """Give each attempt at the wallet its own idempotency key: an order whose answer is lost becomes a new order."""
 
     def idempotency_key(self: Operation) -> str:
         return f"queue-{self.item_id}-{self.kind}-{self.attempts}"

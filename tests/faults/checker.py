@@ -99,7 +99,7 @@ def check(site: Site, watchers: Sequence[Watcher], queues: dict[tuple[int, str, 
 
 
 def _wrong_with(site: Site, call: Call) -> Iterator[str]:
-    """Of one call: a failure, an answer that may not be, none in time."""
+    """The problems of one call: a failure, a wrong answer, or none in time."""
     name = f"{call.operation} {call.key} at process {call.node}"
     if call.ended is None:
         return
@@ -159,7 +159,7 @@ def _lost_commands(site: Site, books: Books) -> Iterator[str]:
 
 
 def _intake_order(site: Site, books: Books) -> Iterator[str]:
-    """An intake that began after another was acknowledged stands behind that one."""
+    """Check that an intake which began after another was acknowledged is behind it."""
     began: dict[tuple[str, str], float] = {}
     intakes: defaultdict[str, list[tuple[float, float, int]]] = defaultdict(list)
     created = {
@@ -187,7 +187,7 @@ def _intake_order(site: Site, books: Books) -> Iterator[str]:
 
 
 def _turns(books: Books) -> Iterator[str]:
-    """All are started by start-next here: each was the first in line then, and nobody else was on stage."""
+    """Check each start: start-next must take the first item, while no other is on stage."""
     for room, events in books.events.items():
         waiting: list[str] = []
         on_stage: str | None = None
@@ -208,7 +208,7 @@ def _turns(books: Books) -> Iterator[str]:
 
 
 def _timers(books: Books) -> Iterator[str]:
-    """Neither downtime nor a wrong clock ends anybody's request."""
+    """Check that neither downtime nor a wrong clock has ended an item."""
     for room, events in books.events.items():
         for event in events:
             if event["name"] == "queue.item.abandoned" and event["actor_role"] == "system":

@@ -33,7 +33,7 @@ END_WEIGHTS = (60, 15, 15, 10)
 
 @dataclass(eq=False)
 class Watcher:
-    """A socket in a room, at one process; it comes back with what it has."""
+    """A socket in a room, at one process; it reconnects and resumes."""
 
     room: str
     node: int
@@ -68,7 +68,7 @@ class Site:
     async def ask(
         self, client: str, operation: str, path: str, token: str, body: Any, key: str, *, give_up: float = 30.0
     ) -> Call | None:
-        """The answer to a command; None: there was none to be had until `give_up` seconds after the end."""
+        """The answer to a command; None if there was none until `give_up` seconds after the end."""
         until: float | None = None
         while True:
             call = await self._attempt(client, operation, path, token, body, key)
@@ -122,7 +122,7 @@ class Site:
 
 
 def long_token(scene: Scene, role: str, sub: str) -> str:
-    """Valid however the clocks are stepped."""
+    """A token that stays valid whatever the clocks are set to."""
     now = utc_now() - timedelta(days=2)
     return auth.sign(scene.server.settings.auth_secret, Role(role), sub, now=now, ttl_seconds=30 * 86400)
 
@@ -179,7 +179,7 @@ async def _request(site: Site, name: str, number: int) -> None:
 
 
 async def panel(site: Site, room: str) -> None:
-    """A performer's side over HTTP, which works the queue off."""
+    """A performer over HTTP, who starts and ends the items of the queue."""
     token, number = site.token("performer", room), 0
     while not site.stopping.is_set():
         number += 1
@@ -198,7 +198,7 @@ async def panel(site: Site, room: str) -> None:
 
 
 def _item_on_stage(call: Call | None) -> Json | None:
-    """The item that was started, or that is on stage already by a command whose answer was lost."""
+    """The started item: of this command, or of an earlier one whose answer was lost."""
     if call is None:
         return None
     found = call.body if call.is_acknowledged else call.body.get("item")
@@ -213,7 +213,7 @@ def _end(site: Site, item: Json) -> tuple[str, Json]:
 
 
 async def socket_panel(site: Site, room: str) -> None:
-    """A performer's side over a socket; it comes back and repeats what was not answered."""
+    """A performer over a socket; it reconnects and repeats commands without an answer."""
     number, waiting = 0, list[tuple[str, str, Json]]()
     while not site.stopping.is_set():
         node = site.node()
@@ -299,7 +299,7 @@ async def _follow(site: Site, watcher: Watcher, live: LiveSocket) -> None:
 
 
 async def administrator(site: Site) -> None:
-    """Sends on its way again what was given up, by hand and in bulk, until the end."""
+    """Retries dead operations until the end, one by one and all at once."""
     token, number = site.token("admin", "ops"), 0
     while not site.calm.is_set():
         number += 1

@@ -37,7 +37,7 @@ class Call:
 
 @dataclass(eq=False, kw_only=True)
 class Fault:
-    """A fault that was injected, from its beginning until it was undone."""
+    """An injected fault, from its beginning to its end."""
 
     kind: str
     detail: str
@@ -47,7 +47,7 @@ class Fault:
 
 @dataclass(eq=False, kw_only=True)
 class Rest:
-    """A time in which a process could answer nothing, whatever it is made of: stopped, suspended or not ready yet."""
+    """A time in which a process could not answer, because it was stopped, suspended or not ready yet."""
 
     node: int
     began: float
@@ -98,11 +98,11 @@ class History:
         )
 
     def lag(self, began: float, ended: float) -> float:
-        """By how many seconds the runner was late in this time at most, added up."""
+        """The sum of the runner's delays in this time, in seconds."""
         return sum(seconds for at, seconds in self.lags if began - seconds <= at <= ended)
 
     def outage(self, fault: Fault) -> float:
-        """Seconds without an acknowledged command: the longest such time that overlaps the fault."""
+        """The longest time without an acknowledged command that overlaps the fault, in seconds."""
         end = fault.ended or monotonic()
         return max(
             (later - earlier for earlier, later in self._silences if later >= fault.began and earlier <= end), default=0
@@ -110,7 +110,7 @@ class History:
 
     @cached_property
     def _silences(self) -> list[tuple[float, float]]:
-        """The times between one acknowledged command and the next; read once all is over."""
+        """The times between two acknowledged commands."""
         times = sorted(call.ended for call in self.calls if call.is_acknowledged and call.ended is not None)
         return list(pairwise([self.began, *times]))
 
@@ -120,7 +120,7 @@ class History:
         return before[-1].kind if before else "none"
 
     def write(self, path: Path) -> None:
-        """One JSON object a line, in order of time."""
+        """Write one JSON object per line, in order of time."""
         records = [
             *(("fault", fault.began, asdict(fault)) for fault in self.faults),
             *(("rest", rest.began, asdict(rest)) for rest in self.rests),

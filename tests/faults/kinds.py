@@ -157,7 +157,7 @@ def _fill(ballast: Path) -> None:
 
 @contextmanager
 def _no_growth(scene: Scene) -> Iterator[None]:
-    """No file of the processes may grow any more: what is written to comes back as an error, as on a full disk."""
+    """No file of the processes may grow: writes fail as on a full disk."""
     pids = [node.process.pid for node in scene.nodes if node.process is not None]
     limits = resource.prlimit(pids[0], resource.RLIMIT_FSIZE)
     for pid in pids:

@@ -69,7 +69,7 @@ class Scene:
 
     @property
     def server(self) -> Server:
-        """For its tokens."""
+        """The process's address and tokens, for clients."""
         return self.nodes[0].server
 
     async def start(self, number: int) -> None:
@@ -79,7 +79,7 @@ class Scene:
         self.up.add(number)
 
     async def end(self, number: int, how: signal.Signals) -> None:
-        """Ended by a signal; an end by SIGTERM that takes too long or fails is a violation."""
+        """End a process by a signal; an end by SIGTERM that takes too long or fails is a violation."""
         self.up.discard(number)
         node = self.nodes[number]
         if node.process is None:
@@ -117,7 +117,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def bus_pid(bus: ValkeyServer) -> int:
-    """The process that listens for this bus."""
+    """The process id of this bus."""
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
@@ -134,7 +134,7 @@ def bus_pid(bus: ValkeyServer) -> int:
 def scene(
     kind: str, folder: Path, random: Random, history: History, seconds: float, breach: str | None = None
 ) -> Iterator[Scene]:
-    """Everything but the service's processes is started; they are ended with everything else."""
+    """Start everything but the service's processes; at the end all are stopped."""
     with ExitStack() as stack:
         size = DISK_BYTES + round(seconds) * DISK_BYTES_A_SECOND
         postgres, bus = None, None

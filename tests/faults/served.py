@@ -13,7 +13,7 @@ BREACH = "FAULTS_BREACH"
 
 
 def step_clock(path: str) -> None:
-    """From now on the wall clock is off by as many seconds as the file says at the moment."""
+    """Add the seconds in a file to the wall clock; the file is read at every call."""
     true_time_ns = time.time_ns
     descriptor = os.open(path, os.O_RDONLY)
 

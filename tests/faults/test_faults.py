@@ -1,5 +1,5 @@
-"""Half a minute of faults on either database; and what is broken on purpose is found. `python -m tests.faults` goes on
-for as long as wanted."""
+"""Half a minute of faults on either database; and rules that are broken on purpose are found. `python -m tests.faults`
+runs for longer."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One run: the processes, the clients, the faults; then calm, and the judgement."""
+"""One run: the processes, the clients, the faults, then a calm time and the checks."""
 
 import asyncio
 from collections import Counter
@@ -116,7 +116,7 @@ async def _load(site: Site, watchers: list[Watcher], seed: int, seconds: float, 
 
 
 async def _inject(site: Site, kinds: Sequence[Kind], random: Random, end: float, seconds: float) -> None:
-    """One fault after another until the end: every kind once, then every kind again in another order."""
+    """Inject one fault after another until the end: every kind once, then every kind again in another order."""
     is_long = seconds >= LONG_RUN_SECONDS
     left: list[Kind] = []
     await asyncio.sleep(1)
@@ -142,7 +142,7 @@ async def _measure_lag(history: History) -> None:
 
 
 async def _until_paid(site: Site, seconds: float) -> int:
-    """Wait until the wallet has carried everything out; returns what is left when the time is up."""
+    """Wait until the wallet has executed all operations; returns those that are left when the time is up."""
     deadline = monotonic() + seconds
     while True:
         left = await asyncio.to_thread(_open_operations, site.scene.database_url)
@@ -162,7 +162,7 @@ def _open_operations(database_url: str) -> int:
 
 
 async def _queues(site: Site) -> dict[tuple[int, str, bool], Json]:
-    """Every room as each process shows it, to everybody and to administrators; from now on nothing moves."""
+    """Every room from each process, for everybody and for administrators, when nothing changes any more."""
     found: dict[tuple[int, str, bool], Json] = {}
     admin = site.token("admin", "ops")
     await asyncio.sleep(SETTLED_SECONDS)

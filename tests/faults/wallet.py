@@ -1,4 +1,4 @@
-"""The wallet of a run: the strict sandbox on a port that it keeps, which may be slow, wrong, or refuse connections."""
+"""The wallet of a run: the strict sandbox on a fixed port, which can be slow, wrong, or refuse connections."""
 
 import re
 import socket
@@ -76,7 +76,7 @@ class Wallet:
             sleep(0.01)
 
     def stop(self) -> None:
-        """From now on connections are refused."""
+        """Refuse connections from now on."""
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
@@ -96,19 +96,19 @@ class Wallet:
         await self._app(scope, receive, send)
 
     def hold(self, user_id: str, tokens: int) -> str:
-        """Tokens given to a user and held at once, as before an intake; returns the escrow's id. Blocks."""
+        """Grant tokens to a user and hold them, as before an intake; returns the escrow's id. Blocks."""
         self.ledger.grant(user_id, tokens, key=f"grant-{uuid4().hex}")
         order = Hold(user_id=user_id, amount=tokens, reason="a song", queue_item_id=None, feature_type="wheel")
         return self.ledger.hold(order, key=f"hold-{uuid4().hex}").escrow_id
 
     def escrows(self) -> dict[str, tuple[str, int, int]]:
-        """By id: the status, and what was settled and refunded."""
+        """By id: the status, and the settled and refunded amounts."""
         columns = (ESCROW.c.escrow_id, ESCROW.c.status, ESCROW.c.settled_amount, ESCROW.c.refunded_amount)
         with self.engine.begin() as connection:
             return {row[0]: (row[1], row[2], row[3]) for row in connection.execute(select(*columns))}
 
     def resolutions(self) -> dict[str, int]:
-        """By escrow, the transactions that took tokens out of it."""
+        """By escrow: the transactions that took tokens out of it."""
         found: defaultdict[str, set[str]] = defaultdict(set)
         taken = select(POSTING.c.account, POSTING.c.transaction_id).where(
             POSTING.c.account.like("escrow:%"), POSTING.c.amount < 0

@@ -33,7 +33,7 @@ def main() -> int:
 
 
 async def _assault(server: Server, seeds: range, report: Report) -> None:
-    """Says every now and then how far it is."""
+    """Send the cases, and print the progress at intervals."""
 
     async def say() -> None:
         while True:

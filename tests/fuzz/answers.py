@@ -1,4 +1,4 @@
-"""Whether what a server has answered fits what it was asked: whole HTTP, in our shape, and one answer a request."""
+"""Checks whether a server's answers fit the requests: complete HTTP, our shape, and one answer per request."""
 
 import json
 import re
@@ -72,7 +72,7 @@ def answers_of(data: bytes, reading: Reading) -> tuple[list[Answer], bytes]:
 
 
 def _size(status: int, fields: dict[bytes, bytes], asked: Asked | None, rest: bytes) -> int:
-    """Of the body that belongs to these fields."""
+    """The length of the body that belongs to these header fields."""
     if status in (HTTPStatus.SWITCHING_PROTOCOLS, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
         return 0
     if b"content-length" not in fields:

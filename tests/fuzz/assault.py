@@ -1,4 +1,4 @@
-"""Sends cases to a server, many at a time, and looks at what comes back."""
+"""Sends cases to a server, many at a time, and checks the answers."""
 
 import asyncio
 from collections import Counter
@@ -81,7 +81,7 @@ class _Heard:
 
 
 async def _listen(reader: asyncio.StreamReader, sent: bytes) -> _Heard:
-    """The answer's bytes. Raises NotHttp."""
+    """The bytes of the answer. Raises NotHttp."""
     heard, came = _Heard(read(sent)), b""
     without_offers = read(sent, with_offers=False)
     while True:

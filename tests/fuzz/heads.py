@@ -154,7 +154,7 @@ BODIES = [
 
 @dataclass(slots=True)
 class Requests:
-    """Makes the requests of one connection. Most of them are right: what is odd shall come behind something good."""
+    """Makes the requests of one connection. Most of them are valid, so that an odd one follows a good one."""
 
     random: Random
     seed: int
@@ -201,7 +201,7 @@ class Requests:
         return (before + end.join(lines) + end + end).encode("latin-1") + body
 
     def _body(self) -> tuple[list[str], bytes]:
-        """The fields that announce it, and its bytes."""
+        """A body's header fields and its bytes."""
         body = self.random.choice(BODIES) if self.random.random() < 0.7 else self._hidden()
         match self.random.randrange(5):
             case 0:
@@ -213,7 +213,7 @@ class Requests:
                 return [f"{name}: {self._any(['chunked'], CODINGS)}"], self._chunks(body)
 
     def _hidden(self) -> bytes:
-        """Bytes that look like a request to a parser that looks in the wrong place."""
+        """Bytes that look like a request to a parser that reads at the wrong place."""
         head = b"POST /healthz HTTP/1.1\r\nHost: test\r\nX-Request-ID: %s\r\nContent-Length: 0\r\n\r\n" % HIDDEN
         return self.random.choice([b"", b"\r\n", b"0\r\n\r\n", b"x\r\n"]) + head
 

@@ -23,7 +23,7 @@ LARGEST_PLAIN_BODY = 60_000
 
 
 class End(StrEnum):
-    """How the connection stands behind the last request."""
+    """The state of the connection after the last request."""
 
     OPEN = "open"
     """More may come: of a request that has begun, or a new one."""
@@ -37,7 +37,7 @@ class End(StrEnum):
 
 @dataclass(slots=True)
 class Asked:
-    """A request whose head is good."""
+    """A request with a valid head."""
 
     method: bytes
     request_id: bytes | None
@@ -54,11 +54,11 @@ class Reading:
 
 
 class _Incomplete(Exception):
-    """More has to come."""
+    """The request is not complete yet."""
 
 
 class _Invalid(Exception):
-    """This is not HTTP."""
+    """The bytes are not HTTP."""
 
 
 def read(data: bytes, *, with_offers: bool = True) -> Reading:
@@ -164,7 +164,7 @@ class _Reader:
     # Bytes
 
     def _line(self) -> bytes:
-        """Up to LF or CRLF: RFC 9112 section 2.2."""
+        """A line up to LF or CRLF (RFC 9112 section 2.2)."""
         end = self._data.find(b"\n", self._at)
         if end < 0:
             if b"\r" in self._data[self._at : -1]:

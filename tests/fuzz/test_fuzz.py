@@ -24,7 +24,7 @@ def memory() -> int:
 
 
 def tasks() -> int:
-    """That have not ended, in every loop of this process."""
+    """The unfinished tasks of every loop of this process."""
     return sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
 
 

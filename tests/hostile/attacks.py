@@ -41,7 +41,7 @@ async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
 
 
 async def again_and_again(count: int, once: Callable[[], Awaitable[None]]) -> None:
-    """`count` of them at a time, each begun anew when it has ended."""
+    """Run `count` attacks at a time; each is started again when it has ended."""
 
     async def repeat() -> None:
         while True:
@@ -107,7 +107,7 @@ def requests(first: bytes, burst: bytes, *, connections: int = 10, pause: float 
 
 
 def again(prefix: str, *, connections: int) -> Attack:
-    """Sockets that enter a room that nobody has, another one each time, and leave at once."""
+    """Sockets that enter another non-existent room each time and leave at once."""
     numbers = count(1)
 
     async def attack(port: int) -> None:
@@ -125,7 +125,7 @@ def again(prefix: str, *, connections: int) -> Attack:
 
 
 def held(first: Callable[[int], bytes], *, most: int) -> Attack:
-    """Connections that say something, or nothing, and stay."""
+    """Connections that send something or nothing, and stay open."""
 
     async def attack(port: int) -> None:
         kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -144,19 +144,19 @@ def held(first: Callable[[int], bytes], *, most: int) -> Attack:
 
 
 def token_of(name: str) -> str:
-    """A token of somebody who turns out to be hostile, valid for this run."""
+    """A valid token of the hostile user."""
     return auth.sign(DEVELOPMENT_AUTH_SECRET, Role.FEATURE, name, now=utc_now())
 
 
 def bomb() -> bytes:
-    """A message of a few bytes that is four megabytes of spaces once it is inflated (RFC 7692)."""
+    """A message of a few bytes that inflates to four megabytes of spaces (RFC 7692)."""
     deflater = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = deflater.compress(b" " * 4_000_000) + deflater.flush(zlib.Z_SYNC_FLUSH)
     return frame(0xC1, data[:-4])
 
 
 def frame(first: int, payload: bytes) -> bytes:
-    """Of any size, masked with zeros."""
+    """A frame of any size, masked with zeros."""
     size = len(payload)
     length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
     return bytes([first]) + length + bytes(4) + payload
@@ -168,7 +168,7 @@ def post(body: bytes, *headers: str) -> bytes:
 
 
 def streams(port: int) -> Awaitable[None]:
-    """Event streams of one feature, as many as it can get, of which it reads nothing."""
+    """Event streams of one feature, as many as it can open; it reads nothing of them."""
     bearer = token_of("hostile")
     request = (
         f"GET /v1/events?after=0 HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\nAuthorization: Bearer {bearer}"

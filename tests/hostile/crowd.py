@@ -1,4 +1,4 @@
-"""Honest users of one room: viewers, a panel, and a feature that posts intakes. They measure how long things take."""
+"""Honest users of one room, who measure their latencies: viewers, a panel, and a feature that posts intakes."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def token(role: Role, sub: str) -> str:
 
 @dataclass
 class Measured:
-    """Seconds that things took, and how often something was refused or ended."""
+    """Latencies in seconds, and the number of refusals and closed connections."""
 
     intakes: list[float] = field(default_factory=list)
     updates: list[float] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Crowd:
                     transport.abort()
 
     async def _post(self, http: httpx2.AsyncClient) -> None:
-        """Intakes at their times, whether those before are answered or not."""
+        """Post intakes at fixed times, whether earlier ones are answered or not."""
         headers = {"Authorization": f"Bearer {token(Role.FEATURE, 'wheel')}"}
         async with asyncio.TaskGroup() as group:
             number = 0
@@ -140,7 +140,7 @@ class Crowd:
             measured.refused.append(f"intake: {response.status_code}")
 
     async def _perform(self, http: httpx2.AsyncClient) -> None:
-        """The performer takes one after the other."""
+        """The performer starts and completes one item after the other."""
         headers = {"Authorization": f"Bearer {token(Role.PERFORMER, ROOM)}"}
         while True:
             await asyncio.sleep(0.5)

@@ -70,7 +70,7 @@ class Outcome:
 
 @contextmanager
 def serving(folder: Path, port: int) -> Iterator[int]:
-    """The real service with few descriptors; its process id."""
+    """Run the real service with few descriptors; yields its process id."""
     environment = {
         **os.environ,
         "PORT": str(port),
@@ -116,7 +116,7 @@ def memory(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Of CPU that the process has used so far: unlike times, it does not depend on what else the machine does."""
+    """CPU seconds that the process has used so far. Unlike times, they do not depend on the load of the machine."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -126,7 +126,7 @@ def descriptors(pid: int) -> int:
 
 
 def run(attack: str, folder: Path, *, seconds: float, viewers: int, intakes_per_second: float) -> Outcome:
-    """Both halves take `seconds` each."""
+    """Measure an attack; the quiet part and the attacked part take `seconds` each."""
     port = free_port()
     with serving(folder, port) as pid:
         return asyncio.run(

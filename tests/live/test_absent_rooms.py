@@ -1,4 +1,4 @@
-"""Sockets may wait in rooms that nobody has: in any number, at next to no cost, and without missing anything."""
+"""Sockets may wait in rooms that do not exist: any number of them, at little cost, and without missing an event."""
 
 import asyncio
 import random
@@ -28,7 +28,7 @@ from tests.support.server import Json, Server, fresh, ok, serving
 
 @dataclass
 class Site:
-    """A hub on a shared database, and a count of what it asks of the database and of the other processes."""
+    """A hub on a shared database, which counts its queries and its messages to other processes."""
 
     stage: Stage = field(default_factory=Stage)
     queries: list[set[str]] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Site:
         assert line.sent == [("snapshot", 0)]
 
     def create(self, events: int = 1) -> None:
-        """In another process."""
+        """Create the room in another process."""
         for _ in range(events):
             self.stage.intake()
 
@@ -138,7 +138,7 @@ async def test_a_room_that_comes_to_be_is_seen_at_once_and_asked_for_once() -> N
 
 
 async def test_events_that_came_before_the_room_was_asked_for_are_found() -> None:
-    """The first is sent to all processes, the next only to those that have asked by then."""
+    """The first event is sent to all processes, the next ones only to those that have subscribed by then."""
     site, line = Site(), FakeConnection()
     await site.join(STAR, line)
     site.create(3)
@@ -228,7 +228,7 @@ async def two_processes(folder: Path, database_url: str, redis_url: str) -> Asyn
 
 
 async def channels(redis: "Redis") -> list[str]:
-    """The last part of the name of each channel that somebody listens to."""
+    """The last part of the name of each channel with a subscriber."""
     found = await redis.execute_command("PUBSUB SHARDCHANNELS")  # type: ignore[no-untyped-call]
     return sorted(channel.decode().rpartition(":")[2] for channel in found)
 

@@ -1,4 +1,4 @@
-"""The bus over a real server: what arrives, for whom, and that nothing depends on it."""
+"""The bus over a real server: which messages arrive, where, and that nothing depends on the bus."""
 
 import asyncio
 import json
@@ -45,19 +45,19 @@ TOO_NEW = 1000
 
 @pytest.fixture
 def epoch() -> str:
-    """Of a database that no other test has: nobody else's events are heard."""
+    """The epoch of a database that no other test uses, so that no other events arrive."""
     return uuid4().hex
 
 
 @pytest.fixture(params=[True, False], ids=["sharded", "plain"])
 def either(request: pytest.FixtureRequest) -> bool:
-    """Whether the server's channels are sharded: they are, or it counts as too old for that."""
+    """Whether the server has sharded channels; one parameter treats it as too old for them."""
     return bool(request.param)
 
 
 @dataclass(eq=False)
 class Ear:
-    """The versions that a bus has brought, by room."""
+    """Collects the versions that a bus delivers, by room."""
 
     heard: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -66,7 +66,7 @@ class Ear:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Look again and again: another program gives no signal here."""
+    """Poll until `holds()`: another program gives no signal."""
     async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.002)
@@ -97,7 +97,7 @@ async def going(
 
 
 async def subscribers(url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> int:
-    """How many connections the server knows that listen to a room."""
+    """The number of connections that listen to a room, as the server counts them."""
     channel = f"performance-queue:{epoch}:room:{performer_id}"
     async with Redis.from_url(url) as redis:
         ask = redis.pubsub_shardnumsub if sharded else redis.pubsub_numsub
@@ -106,14 +106,14 @@ async def subscribers(url: str, epoch: str, performer_id: str, *, sharded: bool 
 
 
 async def heard_by(number: int, url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> None:
-    """Until the server knows so many listeners to a room."""
+    """Wait until this many connections listen to a room."""
     async with asyncio.timeout(10):
         while await subscribers(url, epoch, performer_id, sharded=sharded) != number:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
 
 
 async def watch(bus: Bus, url: str, epoch: str, performer_id: str, *, sharded: bool = True) -> None:
-    """Watch a room that nobody else watches, and wait until the server knows."""
+    """Watch a room that has no other watcher, and wait until the server has the subscription."""
     await bus.watch(performer_id)
     await heard_by(1, url, epoch, performer_id, sharded=sharded)
 
@@ -256,7 +256,7 @@ async def test_after_a_restart_everything_that_is_watched_by_then_is_heard_again
 async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
     redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever await of connecting it falls into."""
+    """At every await of connecting."""
     ear = Ear()
     rooms = [f"room-{number}" for number in range(4)]
     bus = Bus(RedisLink(redis_url, epoch=epoch), ear)
@@ -280,7 +280,7 @@ async def test_a_room_watched_in_the_moment_of_connecting_is_heard(
 async def test_it_ends_even_if_its_cancellation_was_lost_while_it_connected(
     redis_url: str, epoch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As asyncio.wait_for loses it, up to Python 3.11, when it is done in the same moment."""
+    """Up to Python 3.11, asyncio.wait_for loses a cancellation that comes when its task has just finished."""
     bus = Bus(RedisLink(redis_url, epoch=epoch), Ear())
     subscribe = PubSub.ssubscribe
 
@@ -343,7 +343,7 @@ async def test_what_waits_to_be_sent_is_bounded(valkey: ValkeyServer, epoch: str
 
 @dataclass(eq=False)
 class Post:
-    """A hub whose room another process writes, and between them a bus that the test may make lie."""
+    """A hub whose room is written by another process, and a bus between them that the test can falsify."""
 
     process: Process
     writer: Writer
@@ -357,7 +357,7 @@ class Post:
         return self.hub.watched[STAR]
 
     def committed(self, count: int) -> list[Event]:
-        """Written by the other process."""
+        """Write events in the other process, and return them."""
         before = self.version_in_database
         for _ in range(count):
             queue_item(self.writer)
@@ -370,7 +370,7 @@ class Post:
             return reading.versions(connection, [STAR]).get(STAR, 0)
 
     def assert_shown_once(self) -> None:
-        """The client was sent every version once, in order, and now has what the database has."""
+        """Check that the client got every version once, in order, and now has the database's state."""
         version, sent = 0, list[str]()
         for frame in self.line.frames:
             if frame["type"] == "snapshot":

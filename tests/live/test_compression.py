@@ -1,4 +1,4 @@
-"""permessage-deflate: which offers are accepted, that both directions work, and that a frame is compressed once."""
+"""permessage-deflate: which offers are accepted, both directions, and that a frame is compressed once."""
 
 import json
 import zlib
@@ -21,7 +21,7 @@ def deflate(payload: bytes) -> bytes:
 
 
 def inflate(frame: RawFrame, *, window_bits: int = 12) -> bytes:
-    """Each message by itself: none depends on another."""
+    """Inflate each message by itself, without context takeover."""
     assert frame.is_compressed
     return zlib.decompressobj(-window_bits).decompress(frame.payload + b"\x00\x00\xff\xff")
 

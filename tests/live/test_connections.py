@@ -1,4 +1,4 @@
-"""The sockets of each room: in one process, in several over a real Valkey, and as an administrator sees it."""
+"""The sockets of each room: in one process, in several over a real Valkey, and in the administrator's list."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -63,7 +63,7 @@ async def process(redis_url: str) -> AsyncIterator[Process]:
 
 
 async def posted(redis: Redis, name: str) -> tuple[bytes, bytes]:
-    """The key of what a process has posted, and that of the set of all processes."""
+    """The keys of a process's posted list and of the set of processes."""
     (key,) = [found async for found in redis.scan_iter(f"*:audience:{name}")]
     return key, key.replace(f"audience:{name}".encode(), b"audiences")
 

@@ -1,4 +1,4 @@
-"""Sockets and event streams that an administrator ends: a person's or a room's, in every process."""
+"""An administrator ends the sockets and event streams of a person or a room, in every process."""
 
 import asyncio
 from collections.abc import AsyncIterator

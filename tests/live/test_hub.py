@@ -1,4 +1,4 @@
-"""The hub: events in, frames out, each to whom it is for."""
+"""The hub: events in, frames out, each to its recipients."""
 
 import asyncio
 import gc
@@ -137,7 +137,7 @@ async def test_a_read_that_fails_fails_all_who_wait_for_it_and_is_tried_again_by
 
 
 async def test_a_socket_that_leaves_in_the_middle_of_a_broadcast_is_sent_no_more() -> None:
-    """Its line may be in the room again by then, as somebody else and with a newer snapshot."""
+    """Its connection may have joined again by then, as another user and with a newer snapshot."""
     world = World(limits={"sockets_a_turn": 2})
     lines = [FakeConnection() for _ in range(10)]
     subscribers = [await world.join(line) for line in lines]

@@ -1,4 +1,4 @@
-"""A broadcast that takes several turns: what happens meanwhile, and who is sent what of it."""
+"""A broadcast that takes several turns of the loop, and events that happen meanwhile."""
 
 import asyncio
 import random
@@ -22,7 +22,7 @@ def world() -> World:
 
 
 def groups(subscribers: list[Subscriber]) -> list[int]:
-    """How many of these each group has that one of them is in."""
+    """The number of these sockets in each group that has one of them."""
     return list(Counter(subscriber.group for subscriber in subscribers if subscriber.group is not None).values())
 
 
@@ -43,7 +43,7 @@ async def crowd_of(world: World, count: int = 10) -> list[FakeConnection]:
 
 
 async def begin(world: World, crowd: list[FakeConnection], user_id: str = "nobody") -> None:
-    """The first event, an item of this user, is sent to the first two."""
+    """Send the first event, an item of this user, to the first two sockets."""
     world.intake(user_id=user_id)
     world.publish(1)
     await until(lambda: len(crowd[0].written) == 2)

@@ -1,4 +1,4 @@
-"""The hub and the ways to its clients: those that come back, that lag, that close, and that are sent away."""
+"""The hub and the state of its connections: resumed, lagging, closed, and drained."""
 
 import asyncio
 
@@ -182,7 +182,7 @@ TWO_AT_A_TIME = {"sockets_a_turn": 2}
 
 
 async def half_sent(world: World) -> list[FakeConnection]:
-    """Ten lines, written to two at a time, the first few of which have an update that the others still wait for."""
+    """Ten connections that are written two at a time; the first ones have an update for which the others still wait."""
     lines = [FakeConnection() for _ in range(10)]
     for number, line in enumerate(lines):
         await world.join(line, sub=f"viewer-{number}")
@@ -278,7 +278,8 @@ async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: Wor
 
 
 async def test_a_connection_that_changes_by_being_shown_the_room_is_sent_to_in_the_new_way(world: World) -> None:
-    """It cannot report that yet: the one who would has not got the room. What waits in a buffer would be overtaken."""
+    """It cannot report the change yet, because its subscriber has not got the room. Bytes in its buffer would be
+    overtaken."""
     line = FakeConnection()
     old_way: list[bytes] = []
     line.send_at_once = lambda frame: old_way.append(frame) or len(frame)  # type: ignore[func-returns-value,method-assign]

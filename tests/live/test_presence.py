@@ -1,4 +1,4 @@
-"""Presence: whether a performer is there, whichever process their panels are on and whatever becomes of it."""
+"""Presence: whether a performer is online, whichever processes have their panels and however these end."""
 
 import asyncio
 import logging
@@ -43,8 +43,8 @@ def held(store: Store) -> list[tuple[str, str]]:
 
 
 async def settled(process: Process) -> None:
-    """Returns once all has been done that the process began by itself: each such report is two jobs of the lane, one
-    after the other, and these come between and behind them."""
+    """Wait until the process has done everything that it began by itself: each report is two jobs of the lane in a row,
+    and these jobs come between and after them."""
     for _ in range(50):
         await process.lanes.run(lambda connection: None)
 
@@ -170,7 +170,7 @@ async def test_a_lapsed_lease_does_not_matter_while_the_performer_is_here(databa
 
 
 async def test_a_process_that_failed_between_lease_and_room_is_put_right(database: Database) -> None:
-    """The lease is gone, the room does not know."""
+    """The lease is gone, but the room still shows the performer online."""
     store = database.open()
     writer = build_writer(store)
     queue_item(writer)
@@ -183,7 +183,7 @@ async def test_a_process_that_failed_between_lease_and_room_is_put_right(databas
 
 
 async def test_a_room_whose_performer_is_wrongly_offline_is_put_right(postgres_database: Database) -> None:
-    """A process that stood still too long was taken for dead; its panel is still connected."""
+    """A process that stood still was counted as dead; its panel is still connected."""
     store = postgres_database.open()
     queue_item(build_writer(store))
     async with running(store, HandClock()) as process:

@@ -39,27 +39,27 @@ def server(patient: Server) -> Iterator[Server]:
 
 @pytest.fixture
 async def full(api: Api, performer_id: str) -> Json:
-    """A room of large items; the first is started."""
+    """A room of large items; the first one is started."""
     for _ in range(ITEMS):
         await api.intake(performer_id, **LARGE)
     return await api.start_next(performer_id)
 
 
 async def make_noise(api: Api, started: Json, live: LiveSocket, times: int) -> None:
-    """Events one after the other, each awaited at a client that listens."""
+    """Make events one after the other, and wait for each at a client that reads."""
     for turn in range(times):
         await api.command("resume" if turn % 2 else "pause", started)
         await live.reach(await api.version(started["performerId"]))
 
 
 async def stall(raw: RawSocket, resyncs: int) -> None:
-    """Ask for much and read nothing of it."""
+    """Request large answers and read none of them."""
     for _ in range(resyncs):
         await raw.send_json({"type": "resync"})
 
 
 async def wake(raw: RawSocket, version: int) -> list[Json]:
-    """The frames up to the room as it is now, in order."""
+    """Read all frames in order up to the present state of the room."""
     frames: list[Json] = []
     while not frames or frames[-1].get("version") != version:
         frames.append(await raw.next_json())

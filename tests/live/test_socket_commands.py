@@ -10,7 +10,7 @@ from tests.support.server import ROOM_FIELDS, WHOLE_FIELDS, Api, Json, Server, f
 
 
 def refused(frame: Json, code: str) -> Json:
-    """The problem object of an error frame that must be this refusal."""
+    """The problem of an error frame, which must be this refusal."""
     assert frame["type"] == "error", frame
     problem: Json = frame["problem"]
     assert problem["code"] == frame["code"] == code, frame

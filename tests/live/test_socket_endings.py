@@ -1,4 +1,4 @@
-"""How a live socket ends: each close code there is, and what never ends one."""
+"""The ends of a live socket: each close code, and events that do not end it."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def two_each(tmp_path: Path) -> Iterator[Server]:
 
 
 async def send_until_closed(live: LiveSocket, message: Any) -> int:
-    """Send something that may be refused before all of it has gone; the code it is refused with."""
+    """Send data that may be refused before all of it is sent; returns the close code."""
     with suppress(ConnectionClosed):
         await live.connection.send(message)
     return await live.closed()
@@ -201,7 +201,8 @@ async def test_many_sockets_are_sent_away_in_batches(tmp_path: Path) -> None:
 
 
 async def test_what_was_acknowledged_before_the_end_is_there_after_it(tmp_path: Path) -> None:
-    """Intakes and commands go on while the process stops: each is answered, refused or cut off, and none is lost."""
+    """Intakes and commands go on while the process stops: each is answered, refused or cut off, and no acknowledged one
+    is lost."""
     with serving(tmp_path) as server:
         async with server.api() as api, server.live("mira", server.performer("mira")) as panel:
             await panel.until("snapshot")

@@ -1,4 +1,4 @@
-"""Coming back with an epoch and a version: all that was missed, or a snapshot, and never a part."""
+"""Resuming with an epoch and a version: all missed events, or a snapshot, and never a part."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ def point(epoch: str, since: object) -> str:
 
 
 async def first_answer(live: LiveSocket) -> Frame:
-    """The frame that shows the room, which must follow the welcome at once."""
+    """The frame with the room's state, which must follow the welcome at once."""
     assert (await live.next())["type"] == "welcome"
     return await live.next()
 

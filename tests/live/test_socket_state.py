@@ -1,5 +1,5 @@
-"""A client that applies every frame always shows exactly what a fresh snapshot shows, and nobody is sent
-what is not theirs to see: both under long runs of random commands, for every audience."""
+"""A client that applies every frame always equals a fresh snapshot, and no client is sent data that it may not see:
+both during long runs of random commands, for every audience."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ REASONS = ("performer_declined", "technical_error", "timeout", "admin_refund")
 
 
 class Director:
-    """Sends random commands into one room, possible or not, and knows nothing of what comes of them."""
+    """Sends random commands into one room, possible or not, and ignores their results."""
 
     def __init__(self, api: Api, performer_id: str, random: Random, prefix: str) -> None:
         self.api = api
@@ -101,7 +101,7 @@ STAYS, COMES_BACK = "stays", "comes back"
 
 
 async def same_as_fresh(live: LiveSocket, server: Server, performer_id: str, token: str | None) -> None:
-    """The state of a socket against a fresh snapshot of the same version."""
+    """Compare the state of a socket with a fresh snapshot of the same version."""
     for _ in range(20):
         async with server.live(performer_id, token) as fresh_one:
             snapshot = await fresh_one.until("snapshot")
@@ -189,7 +189,7 @@ async def test_concurrent_commands_leave_no_gap(api: Api, server: Server, perfor
 
 
 async def test_nothing_private_reaches_another_viewer(api: Api, server: Server, performer_id: str) -> None:
-    """Every private field has a value that occurs nowhere else; not one byte of one reaches a stranger."""
+    """Every private field has a unique value; no byte of one may reach another viewer."""
     marks: dict[str, str] = {}
 
     def mark(name: str) -> str:

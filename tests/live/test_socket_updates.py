@@ -1,4 +1,4 @@
-"""The frames that a room sends as things happen: updates to everybody, positions and notices to owners alone."""
+"""The frames that a room sends: updates to everybody, positions and notices to owners alone."""
 
 import asyncio
 from pathlib import Path
@@ -151,7 +151,7 @@ async def test_a_room_hears_of_itself_alone(api: Api, server: Server, performer_
 
 
 async def last_position(live: LiveSocket, item: Json, **expected: int | str) -> Frame:
-    """Read up to the frame that tells this of an item's position."""
+    """Read up to the frame with this position of an item."""
     return await live.until(
         lambda frame: (
             frame["type"] == "position" and frame["itemId"] == item["itemId"] and expected.items() <= frame.items()

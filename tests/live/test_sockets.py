@@ -1,4 +1,4 @@
-"""How a live socket begins and whose it is: origin, subprotocol, welcome, snapshot, tokens and their refresh."""
+"""The beginning of a live socket and its caller: origin, subprotocol, welcome, snapshot, tokens and their refresh."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SUBPROTOCOL = "performance-queue.v1"
 
 
 def brief(server: Server, role: str, sub: str, seconds: float) -> str:
-    """A token that ends within a moment."""
+    """A token that expires within a moment."""
     claims = {"role": role, "sub": sub, "exp": time.time() + seconds}
     return jwt.encode(claims, server.settings.auth_secret)
 

@@ -1,4 +1,4 @@
-"""An update holds what its readers may see and do not know yet; one that would hold nothing is not sent."""
+"""An update holds the news that its readers may see; an empty one is not sent."""
 
 import asyncio
 from random import Random
@@ -20,7 +20,7 @@ def world() -> World:
 
 
 async def settled(world: World) -> None:
-    """Publish everything and let the hub send it."""
+    """Publish all events, and let the hub send them."""
     world.publish()
     await rest()
 
@@ -161,7 +161,7 @@ async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_no
 
 
 async def test_a_hidden_version_that_another_process_has_shown_can_be_resumed_from(world: World) -> None:
-    """A room that is opened after a hidden event shows its version: nobody can tell by the room alone."""
+    """A room that is opened after a hidden event has its version: the room alone does not show that it was hidden."""
     stays, back = FakeConnection(), FakeConnection()
     await world.join(stays)
     item = world.stage.in_status(Status.FINISHED)
@@ -199,7 +199,7 @@ async def settled_one(world: World) -> None:
 
 
 def act(world: World, draw: Random) -> None:
-    """Something happens in the room, or is refused."""
+    """Send a command, which may be refused."""
     stage = world.stage
     items = list(stage.items.values())
     item = draw.choice(items[-6:]) if items else None

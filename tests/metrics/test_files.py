@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard name only metrics that there are, and the guide names them all."""
+"""The alert rules and the dashboard name only existing metrics, and the guide names them all."""
 
 import asyncio
 import json

@@ -36,7 +36,7 @@ def read(text: str) -> Samples:
 
 @dataclass
 class Scraped:
-    """A service's numbers, and how they have changed since they were last looked at."""
+    """A service's metrics, and their changes since the last call."""
 
     api: Api
     before: Samples = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Scraped:
         return self.value(name, **labels) - self.before.get((name, tuple(sorted(labels.items()))), 0.0)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Scrape until something holds."""
+        """Scrape until `holds()`."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not holds():
                 await self.scrape()
@@ -63,7 +63,7 @@ class Scraped:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service that nobody else uses: its numbers are this file's."""
+    """A service for this file alone, so that no other test changes its metrics."""
     with serving(tmp_path_factory.mktemp("metrics"), user_intakes_per_minute=3) as server:
         yield server
 
@@ -251,7 +251,7 @@ class Deliveries:
 
 @dataclass
 class Numbers:
-    """The sample of this name."""
+    """Readings with fixed numbers, and with a database, a disk and a breaker that the test chooses."""
 
     database: Callable[[], Awaitable[DatabaseReadings]]
     disk: DiskUsage | None = None

@@ -11,7 +11,7 @@ from app.metrics.workers import WorkerMetrics
 
 
 def metrics_of(number: int) -> list[Metric]:
-    """One of each kind, of which a worker has `number`."""
+    """A metric of each kind, with `number` as a worker's value."""
     counter = CounterMetricFamily("queue_intakes_total", "Intakes.", labels=["result"])
     counter.add_metric(["queued"], number)
     counter.add_metric([f"only-{number}"], 1)

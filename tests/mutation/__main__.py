@@ -39,7 +39,7 @@ def modules() -> dict[Path, tuple[str, ...]]:
 
 
 def explained() -> dict[str, str]:
-    """By mutant, why it may survive."""
+    """By mutant: the reason why it may survive."""
     lines = EXPLAINED.read_text().splitlines()
     return dict(line.rsplit(" | ", 1) for line in lines if line and not line.startswith("#"))
 

@@ -38,7 +38,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change, while the tree has it."""
+    """One change of the tree."""
 
     function: str
     """The qualified name of the outermost function that it is in; "" where it takes effect at import."""

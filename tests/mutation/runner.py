@@ -144,7 +144,7 @@ def _run_in_place(functions: Sequence[FunctionType], code: CodeType, items: Sequ
 
 
 def _run_imported(module: Path, code: CodeType, items: Sequence[pytest.Item]) -> int:
-    """Import everything of ours anew, with the changed module among it."""
+    """Import all our modules again, with the changed module among them."""
     ours = {Path(path).parts[0].partition(".")[0] for path in (str(module), *[item.nodeid for item in items])}
     for name in [name for name in sys.modules if name.partition(".")[0] in ours]:
         del sys.modules[name]
@@ -176,7 +176,7 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def _in_a_child(work: Callable[[], int], limit: float) -> bool:
-    """Whether a forked process that does `work` says KILLED, breaks down, or takes longer than `limit` seconds."""
+    """Whether a forked process that runs `work` reports KILLED, crashes, or takes longer than `limit` seconds."""
     child = os.fork()
     if not child:
         status = KILLED
@@ -224,7 +224,7 @@ def _recorded(paths: Collection[str]) -> Iterator[set[Line]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing is printed meanwhile, by any library or process."""
+    """Discard all output of this process and its children inside the block."""
     kept = os.dup(1), os.dup(2)
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)

@@ -1,4 +1,5 @@
-"""A push service on loopback with browsers of its own: it reads what it gets by RFC 8291 and RFC 8292, itself."""
+"""A push service on loopback, with browsers: it decrypts and checks messages by RFC 8291 and RFC 8292 with its own
+code."""
 
 import asyncio
 import hashlib
@@ -108,7 +109,7 @@ class PushService:
         }
 
     async def until(self, count: int) -> list[Received]:
-        """Wait until so many messages have come."""
+        """Wait until this many messages have come."""
         async with asyncio.timeout(20):
             while len(self.received) < count:
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""Messages for push services, read by the RFCs' own rules; the reader is tried on the RFC's own example."""
+"""Messages for push services, read with an independent implementation, which is tested with the RFC's example."""
 
 from cryptography.hazmat.primitives.asymmetric import ec
 

@@ -1,4 +1,4 @@
-"""The texts of notifications: the same words as the page's, and only true ones."""
+"""The texts of notifications: those of the page, and only true ones."""
 
 import re
 from datetime import timedelta
@@ -18,7 +18,7 @@ STATIC = Path(__file__).parents[2] / "static/messages"
 
 
 def of_the_page(language: Language) -> dict[str, str | tuple[str, str]]:
-    """The page's messages by key, plurals as pairs."""
+    """The page's messages by key; plurals as pairs."""
     source = "".join(path.read_text() for path in STATIC.glob(f"{language}*.js"))
     texts: dict[str, str | tuple[str, str]] = dict(re.findall(r'^  "?([\w.]+)"?:\s+"([^"]*)",$', source, re.MULTILINE))
     pairs = re.findall(r'^  "([\w.]+)": \{\s*one: "([^"]*)",\s*other: "([^"]*)",?\s*\},$', source, re.MULTILINE)

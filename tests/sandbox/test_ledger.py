@@ -181,7 +181,7 @@ def test_a_refused_request_leaves_its_key_free(ledger: Ledger) -> None:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database in a file or on a server, where several connections really meet."""
+    """An empty database, in a file or on a server, for several connections."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/books.db"
     url: str = request.getfixturevalue("postgres_url")
@@ -262,7 +262,7 @@ class Known:
 
 
 class BooksMachine(RuleBasedStateMachine):
-    """Random business against a model of plain sums: every balance agrees after every step."""
+    """Random transactions against a model of plain sums: all balances agree after every step."""
 
     held = Bundle("held")
     ended = Bundle("ended")

@@ -108,7 +108,7 @@ async def send(
     body: dict[str, Any] | bytes | None = None,
     headers: dict[str, str | None] | None = None,
 ) -> httpx2.Response:
-    """The operation's own request, with whatever a test wants wrong about it. A header of None is left out."""
+    """Send the operation's request, with the changes that a test wants. A header of None is left out."""
     token = authorisation(operation, QUEUE_SECRET, NOON)
     if claims is not None or secret != QUEUE_SECRET:
         honest = jwt.decode(token, options={"verify_signature": False})

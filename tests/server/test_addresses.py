@@ -1,4 +1,4 @@
-"""For whom a connection counts: peers, proxies, and what both write."""
+"""The address that a connection counts for: peers, proxies, and the headers of both."""
 
 from ipaddress import ip_network
 

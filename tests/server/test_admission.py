@@ -1,4 +1,4 @@
-"""Addresses are remembered for a while, and only so many of them."""
+"""Client addresses are remembered for a limited time, and only a limited number of them."""
 
 from app.server.admission import REST_SECONDS, Admission
 from app.server.limits import Limits

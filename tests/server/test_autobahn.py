@@ -29,7 +29,7 @@ LARGEST = 65536
 
 
 class Echo:
-    """An application that says whatever is said to it."""
+    """An application that echoes every message."""
 
     def __init__(self) -> None:
         limits = Limits(frames=Rate(5000, 100))
@@ -80,7 +80,7 @@ async def expect(raw: RawSocket, opcode: int, payload: bytes) -> None:
 
 
 async def expect_close(raw: RawSocket, code: int | None) -> None:
-    """The close frame, and then the end."""
+    """Expect the close frame, and then the end of the connection."""
     got = await raw.frame()
     assert got is not None
     assert got.opcode == CLOSE

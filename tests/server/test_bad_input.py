@@ -28,7 +28,7 @@ async def refused(api: Api, body: dict[str, Any], field: str, code: str = "VALID
 
 @pytest.fixture
 async def room(api: Api, performer_id: str) -> AsyncIterator[str]:
-    """A room with one item, which must be as it was at the end of the test."""
+    """A room with one item; the test must not change it."""
     await api.intake(performer_id)
     async with nothing_changes(api, performer_id):
         yield performer_id
@@ -259,7 +259,7 @@ async def test_ten_megabytes_are_refused_by_their_length(api: Api, server: Serve
 
 
 async def test_a_body_that_does_not_say_how_large_it_is_is_cut_off(server: Server, room: str) -> None:
-    """Chunked, and the sender would never stop: the answer comes before the body ends."""
+    """The chunked body would never end: the answer comes before its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(
         f"POST {ITEMS} HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {server.admin}\r\n"

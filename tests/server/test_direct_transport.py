@@ -1,4 +1,4 @@
-"""Writes that go straight to the socket never overtake each other, never lose a byte and never reach a stranger."""
+"""Direct writes to the socket: they never overtake each other, lose no byte, and never reach another connection."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ class Protocol(asyncio.Protocol):
 
 
 class Line:
-    """A connection with small buffers: the transport under test, the one behind it, and the peer's end."""
+    """A connection with small buffers: the tested transport, the transport behind it, and the peer's end."""
 
     def __init__(self, behind: asyncio.Transport, protocol: Protocol, peer: socket.socket) -> None:
         self.behind, self.protocol, self.peer = behind, protocol, peer

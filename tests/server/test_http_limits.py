@@ -1,4 +1,4 @@
-"""Heads, bodies, deadlines and upgrades over HTTP, by hand: whatever is wrong ends in an answer, or in an end."""
+"""Heads, bodies, deadlines and upgrades over low-level HTTP: every error gets an answer, or ends the connection."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ async def hasty(hasty_server: Server) -> AsyncIterator[RawSocket]:
 
 
 async def send_until_refused(raw: RawSocket, pieces: int, piece: bytes) -> None:
-    """Send as long as the other side takes it."""
+    """Send until the other side takes no more."""
     try:
         for _ in range(pieces):
             await raw.send_bytes(piece)
@@ -372,7 +372,7 @@ async def test_a_broken_request_waits_for_the_answers_before_it(server: Server, 
 
 
 def waiting_requests() -> int:
-    """Of all connections of this process, those that are not answered."""
+    """The unanswered requests of all connections of this process."""
     return sum(isinstance(each, RequestResponseCycle) and not each.response_complete for each in gc.get_objects())
 
 

@@ -102,7 +102,7 @@ CHUNKED = "Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_a_body_that_breaks_off_before_anybody_has_asked_for_it_is_refused_and_no_error(server: Server) -> None:
-    """The application would ask for it with `100 Continue`, behind the refusal: the fuzzer has found that."""
+    """The application would still send `100 Continue`, after the refusal; the fuzzer has found that."""
     head = f"POST /v1/queue/items HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {server.feature()}\r\n"
     async with tcp(server.port) as raw:
         await raw.send_bytes(f"{head}Expect: 100-continue\r\n{CHUNKED}no size\r\n".encode())
@@ -138,7 +138,7 @@ async def test_http_1_0_gets_no_answer_before_the_answer(server: Server) -> None
 
 
 async def test_the_answer_to_a_head_request_is_out_before_what_follows_is_refused(server: Server) -> None:
-    """Its head waited for a body that never comes, and went behind the end of the connection."""
+    """Its head once waited for a body that never comes, and was lost at the end of the connection."""
     first = f"HEAD /healthz HTTP/1.1\r\nHost: test\r\n\r\nPOST /v1/none HTTP/1.1\r\nHost: test\r\n{CHUNKED}".encode()
     for _ in range(50):
         async with tcp(server.port) as raw:
@@ -150,7 +150,7 @@ async def test_the_answer_to_a_head_request_is_out_before_what_follows_is_refuse
 
 @pytest.mark.parametrize("padding", ["", "x" * 6_000], ids=["short", "long"])
 async def test_requests_that_come_before_their_turn_wait_and_no_others_do(tmp_path: Path, padding: str) -> None:
-    """A head that is longer than a slice is not yet whole when the answer to the one before has been given."""
+    """A head that is longer than a slice is not complete when the previous request has been answered."""
     limits = Limits(pipelined_requests=Rate(5, 20))
     request = f"GET /healthz HTTP/1.1\r\nHost: test\r\nX-Padding: {padding}\r\n\r\n".encode()
     with serving(tmp_path, limits=limits) as server:

@@ -1,4 +1,4 @@
-"""The layer around the endpoints, asked as a server asks it: bodies as they come, refusals, and failures half-way."""
+"""The middleware around the endpoints, called over ASGI: bodies in pieces, refusals, and failures half-way."""
 
 import logging
 from collections.abc import Iterable
@@ -37,7 +37,7 @@ async def half_an_answer(request: Request) -> Response:
 
 
 class Caller:
-    """Sends one request, its body in pieces; None: it goes away."""
+    """Sends one request with a body in pieces; a piece of None: the client disconnects."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, int]] = []

@@ -1,4 +1,4 @@
-"""Every error in one shape, every answer with its request id, and nothing internal in either."""
+"""Every error has one shape, every answer its request id, and neither shows anything internal."""
 
 import asyncio
 import json
@@ -144,7 +144,7 @@ async def test_the_service_says_that_it_is_alive_and_ready(api: Api) -> None:
 
 
 class Secret(Exception):
-    """Holds what must not leave the process."""
+    """Holds a value that must not leave the process."""
 
 
 SECRET = "postgresql://queue:hunter2@db.internal/queue"

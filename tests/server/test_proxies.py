@@ -1,4 +1,4 @@
-"""Behind nginx, HAProxy and Caddy, configured as the guide "Operate" shows, everything works as without them."""
+"""The service behind nginx, HAProxy and Caddy, configured as in the guide "Operate", works as without them."""
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""Budgets of WebSocket connections, by hand: what floods, who reads nothing, and who comes too often."""
+"""Limits of WebSocket connections, with low-level sockets: floods, clients that read nothing, too many handshakes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def masked(opcode: int, payload: bytes = b"", *, final: bool = True) -> bytes:
-    """A small frame as a client sends it, masked with zeros."""
+    """A small frame of a client, masked with zeros."""
     return bytes([(0x80 if final else 0) | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
 
 
@@ -29,7 +29,7 @@ FLOODS = {
 
 
 async def refusals(api: Api) -> dict[str, float]:
-    """The metric, by cause."""
+    """The metric of refusals by cause."""
     lines = (await api.get("/metrics", api.server.admin)).text.splitlines()
     found = [line.partition('cause="')[2].partition('"} ') for line in lines if line.startswith("queue_refusals_total")]
     return {cause: float(value) for cause, _, value in found}
@@ -106,7 +106,7 @@ async def test_what_the_connections_of_an_address_send_is_counted_together(tmp_p
 async def test_a_peer_that_pings_and_never_reads_is_not_read_either(
     server: Server, performer_id: str, api: Api
 ) -> None:
-    """The server does not read its pings either: it would have to keep the pongs."""
+    """Otherwise the server would have to keep the pongs."""
     limits_of_kernel_and_us = 8 * 1024 * 1024
     async with raw_live(server.port, performer_id, server.admin) as raw:
         sent = 0

@@ -1,4 +1,4 @@
-"""Workers of one machine under their supervisor: ones that cannot start, and ones that are asked for by a signal."""
+"""The workers of one machine and their supervisor: workers that cannot start, and workers that a signal adds."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 @contextmanager
 def workers(kind: str, folder: Path, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """The supervisor, and its words in the file `log` of the folder."""
+    """Run the supervisor; its output is in the file `log` of the folder."""
     program = folder / "program.py"
     program.write_text(PROGRAM)
     with (folder / "log").open("wb") as log:
@@ -44,7 +44,7 @@ def workers(kind: str, folder: Path, port: int) -> Iterator["subprocess.Popen[by
 
 
 def seen(port: int, count: int) -> set[int]:
-    """The ids of so many workers, as they answer."""
+    """The process ids of this many workers, from their answers."""
     found: set[int] = set()
     deadline = time.monotonic() + 40
     while len(found) < count:

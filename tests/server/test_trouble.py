@@ -1,4 +1,4 @@
-"""The service as a process whose database is locked, full or frozen: it says so in time, heals, and ends in time."""
+"""The service as a process whose database is locked, full or frozen: it reports this in time, recovers, and ends."""
 
 import os
 import resource
@@ -38,7 +38,7 @@ async def serving(folder: Path, url: str) -> AsyncIterator[tuple[Node, Api]]:
 
 
 async def refused_in_time(api: Api, performer_id: str = "mira") -> tuple[dict[str, object], set[int]]:
-    """An intake is refused within the deadline; returns its body, and what a repeat may be answered with."""
+    """An intake must be refused within the deadline; returns its body, and the answers that a repetition may get."""
     body, began = intake_body(performer_id), time.monotonic()
     refusal = problem(await api.post(ITEMS, api.server.feature(), body), 503, "UNAVAILABLE")
     assert time.monotonic() - began < COMMAND_SECONDS + SLACK_SECONDS
@@ -53,7 +53,7 @@ async def repeated(api: Api, body: dict[str, object], expected: set[int]) -> Non
 
 
 def becomes(node: Node, status: int, seconds: float = 10) -> None:
-    """/readyz answers with this status soon."""
+    """Wait until /readyz has this status."""
     deadline = time.monotonic() + seconds
     while node.readiness() != status:
         assert time.monotonic() < deadline, f"/readyz does not become {status}"
@@ -101,7 +101,7 @@ async def test_a_full_disk_is_reported_in_time_heals_and_does_not_hold_up_the_en
 
 @contextmanager
 def locked(url: str) -> Iterator[None]:
-    """A shell keeps a table, and is in no hurry."""
+    """Inside the block another connection holds a lock on a table."""
     with psycopg.connect(url) as other:
         other.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
         yield

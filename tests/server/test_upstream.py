@@ -125,7 +125,7 @@ def function_of(function: Any) -> Callable[..., Any]:
 
 
 def overridden() -> dict[str, Any]:
-    """Every method of theirs that ours replaces or extends, by its name."""
+    """The methods of upstream classes that our classes replace or extend, by name."""
     found = {}
     for ours, theirs in OVERRIDES.items():
         for name in vars(ours):

@@ -1,4 +1,5 @@
-"""Our WebSocket protocol beyond uvicorn's: frames, close codes, buffers, and handshakes that are too large."""
+"""Our WebSocket protocol class, where it differs from uvicorn's: frames, close codes, buffers, and oversized
+handshakes."""
 
 import asyncio
 import time
@@ -333,7 +334,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class Accepting:
-    """An application that takes every socket and says goodbye to whoever speaks."""
+    """An application that accepts every socket and closes it after the first message."""
 
     def __init__(self) -> None:
         self.state = SimpleNamespace(admission=Admission(Limits(), now=time.monotonic))

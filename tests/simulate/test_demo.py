@@ -1,4 +1,4 @@
-"""The demo as a stranger meets it: started as a command, looked at over HTTP, stopped with Ctrl-C."""
+"""The demo as a user runs it: started as a command, read over HTTP, stopped with Ctrl-C."""
 
 import os
 import re
@@ -113,7 +113,7 @@ class RunningDemo:
     links: list[str] = field(default_factory=list)
 
     def link(self, page: str, sub: str | None = None) -> str:
-        """The link to a page, for whom."""
+        """The printed link to a page for this person."""
         return next(
             link for link in self.links if urlsplit(link).path == page and (sub is None or claims(link)["sub"] == sub)
         )

@@ -1,4 +1,4 @@
-"""The simulated day: the client's own reading of the contract, and that a run notices what is not true."""
+"""The simulated day: its client follows the contract, and a run notices false answers."""
 
 import asyncio
 import json
@@ -355,7 +355,7 @@ def test_the_command_says_in_one_line_that_there_is_no_server(server: Server) ->
 
 
 def lie_about_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Updates leave out that something has ended, although their versions join up."""
+    """Leave the ends of items out of updates, with versions that still join up."""
     honest = frames.update
 
     def update(events: Any, *arguments: Any, **options: Any) -> bytes:

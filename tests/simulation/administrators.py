@@ -1,4 +1,4 @@
-"""The administrators of a simulation: they retry what is dead, hurry what waits, and resolve by hand, at any moment."""
+"""The administrators of a simulation: they retry and resolve operations by hand, at any moment."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, kw_only=True)
 class Asked:
-    """One resolution that was asked for, perhaps several times under one key."""
+    """One requested resolution, perhaps requested several times with one key."""
 
     item_id: str
     resolution: Resolution
@@ -41,7 +41,7 @@ class Administrators:
         self._random = self.world.random("administrators")
 
     async def retry(self) -> None:
-        """All that is dead or waits for its next attempt; two at once now and then: only one can be first."""
+        """Retry all dead and retrying operations; sometimes twice at once, of which only one can be first."""
         for operation in await self._wait_for(*OPEN_FOR_HANDS):
             times = self._random.choice((1, 2))
             await asyncio.gather(*(self._retry(operation) for _ in range(times)))
@@ -54,21 +54,21 @@ class Administrators:
             self.world.count_by_hand("retry all")
 
     async def resolve(self) -> None:
-        """One that is dead or retrying, whether or not an attempt is under way."""
+        """Resolve a dead or retrying operation, whether or not an attempt is under way."""
         if operations := await self._wait_for(*OPEN_FOR_HANDS):
             operation, resolution = self._random.choice(operations), self._random.choice(list(Resolution))
             times = self._random.choice((1, 1, 2))
             await asyncio.gather(*(self._resolve(operation, resolution) for _ in range(times)))
 
     async def clear(self) -> None:
-        """All is calm: every dead operation that can be paid is tried again, and resolved where that cannot help."""
+        """When all is calm, retry every dead operation that can be paid; if a retry is refused, resolve it."""
         for operation in self._find(OperationStatus.DEAD):
             is_payable = operation.escrow_transaction_id not in self.people.unpayable
             if is_payable and not await self._retry(operation):
                 await self._resolve(operation, Resolution.REFUND)
 
     async def _wait_for(self, *statuses: OperationStatus) -> list[Operation]:
-        """As an alert would call them; after a while there is nothing to do."""
+        """Wait until there are operations to look at, for a limited time."""
         for _ in range(PATIENCE):
             if found := self._find(*statuses):
                 return found
@@ -83,7 +83,7 @@ class Administrators:
         return [operation for page in pages for operation in page.rows]
 
     async def _retry(self, operation: Operation) -> bool:
-        """Whether that was acknowledged."""
+        """Retry an operation; returns whether that was acknowledged."""
         operation_id, key = operation.operation_id, self._key()
         what = "retry" if operation.status is OperationStatus.DEAD else "retry now"
         answer = await self._ask(
@@ -108,7 +108,7 @@ class Administrators:
             self.world.count_by_hand(f"resolve: {resolution}")
 
     async def _ask(self, what: str, ask: Callable[[Process], Awaitable[T]], key: str | None) -> T | None:
-        """Asked again with the same key if no answer comes; None: no answer, or a refusal."""
+        """Send a request, again with the same key if no answer comes; None: no answer, or a refusal."""
         for _ in range(PATIENCE if key else 1):
             process = await self.people.process()
             try:

@@ -1,4 +1,4 @@
-"""The invariants of a world at rest: the queue's tables, the wallet's ledger and every screen agree."""
+"""The invariants of a world at rest: the queue's tables, the wallet's ledger and all clients agree."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ SLACK = timedelta(seconds=4)
 
 
 def unrest(world: "World") -> list[str]:
-    """The work still under way; empty: none. Asked often, and so in SQL."""
+    """The work that is still under way; empty: none. Called often, and therefore in SQL."""
     with world.databases.queue.reader.begin() as connection:
         return list(_unrest(world, connection.exec_driver_sql))
 
@@ -111,7 +111,7 @@ def check(world: "World") -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """All that the queue has written down."""
+    """The content of all tables of the queue."""
 
     events: Sequence[Event]
     """Room by room, in order."""
@@ -137,7 +137,8 @@ def read_tables(connection: Connection) -> Tables:
 
 
 def logs(policy: Policy, rooms: Mapping[str, Room], events: Sequence[Event]) -> Iterator[str]:
-    """Versions are gapless, folding the log gives the room, at most one item is started at a time."""
+    """Check that versions are gapless, that folding the log gives the room, and that at most one item is started at a
+    time."""
     statuses: dict[str, Status] = {}
     for performer_id, room in rooms.items():
         folded = Room(performer_id=performer_id, policy=policy)
@@ -159,7 +160,7 @@ def logs(policy: Policy, rooms: Mapping[str, Room], events: Sequence[Event]) -> 
 
 
 def replays(published: Sequence[Event], logged: Sequence[Event]) -> Iterator[str]:
-    """The log gives the frames that were sent, to the byte, and so does the layout of the release before."""
+    """Check that the log gives the frames that were sent, byte for byte, also in the previous release's layout."""
     log = {(event.performer_id, event.version): event for event in logged}
     for event in published:
         name = f"{event.performer_id}: version {event.version}"
@@ -180,7 +181,7 @@ def _frames(event: Event) -> list[bytes]:
 
 
 def timeouts(policy: Policy, events: Sequence[Event]) -> Iterator[str]:
-    """An item that timed out had used its time while the service was there, and hardly more."""
+    """Check that each item that timed out had used its time while the service ran, and hardly more."""
     for event in events:
         item = event.item
         if event.name is not EventName.ITEM_ABANDONED or event.actor != TIMER or item is None:
@@ -195,7 +196,7 @@ def timeouts(policy: Policy, events: Sequence[Event]) -> Iterator[str]:
 
 
 def _promises(world: "World", tables: Tables) -> Iterator[str]:
-    """Nothing acknowledged is lost, and what was refused did not happen."""
+    """Check that nothing acknowledged is lost, and that refused commands had no effect."""
     promises = world.people.promises
     logged = {
         (event.performer_id, event.version): (str(event.name), event.item.item_id if event.item else None)
@@ -227,7 +228,7 @@ def _screens(world: "World", rooms: Mapping[str, Room]) -> Iterator[str]:
 
 
 def resolutions_of(wallet: Engine) -> Mapping[str, set[str]]:
-    """By escrow: the transactions that took anything out of it."""
+    """By escrow: the transactions that took tokens out of it."""
     resolutions: dict[str, set[str]] = defaultdict(set)
     with wallet.begin() as connection:
         for row in connection.execute(select(POSTING.c.account, POSTING.c.transaction_id).where(POSTING.c.amount < 0)):
@@ -276,7 +277,7 @@ def money(tables: Tables, wallet: Engine, *, unpayable: Collection[str] = ()) ->
 
 
 def _written_off(item: Item, operation: Operation | None, transactions: set[str]) -> Iterator[str]:
-    """Nobody was paid as far as the queue knows; an order that was late on its way may still have been carried out."""
+    """Check that the queue shows no payment; a late order may still have been executed."""
     if operation is None or operation.status is not OperationStatus.DONE:
         yield f"item {item.item_id} is written off, its operation has not ended"
     if item.settled or item.settled_tokens or item.refunded_tokens:
@@ -300,7 +301,7 @@ def _resolution(item: Item, operation: Operation, escrow: Row[Any], transactions
 
 
 def _orders(world: "World", tables: Tables) -> Iterator[str]:
-    """The wallet was sent nothing that the outbox does not hold, and each key always with the same words."""
+    """Check that the wallet got only orders of the outbox, and for each key always the same body."""
     by_hand = tables.resolved_by_hand
     known = {
         other.idempotency_key: other
@@ -322,7 +323,7 @@ def _orders(world: "World", tables: Tables) -> Iterator[str]:
 
 
 def _by_hand(world: "World", tables: Tables) -> Iterator[str]:
-    """Every decision of an administrator is an event with actor and reason, and was carried out once."""
+    """Check that every administrator's decision is an event with actor and reason, and was executed once."""
     items = {item.item_id: item for item in tables.items}
     events: dict[str | None, list[Event]] = defaultdict(list)
     for event in tables.events:
@@ -340,7 +341,7 @@ def _by_hand(world: "World", tables: Tables) -> Iterator[str]:
 
 
 def books(items: Sequence[Item], wallet: Engine, *, granted: int) -> Iterator[str]:
-    """Nothing has come from nowhere, and what performers have earned is what the queue has settled."""
+    """Check that the ledger balances, and that performers have earned exactly the settled tokens."""
     yield from audit(wallet)
     found = read_totals(wallet)
     if not found.balanced or found.granted != granted:

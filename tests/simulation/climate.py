@@ -1,4 +1,4 @@
-"""How bad a seed's world is: drawn once from the seed, so that some worlds are gentle and some are all trouble."""
+"""The rates of failures in a world, drawn once from its seed: few in some worlds, many in others."""
 
 from dataclasses import dataclass, field
 from random import Random
@@ -9,7 +9,7 @@ from app.sandbox.faults import FaultRates
 
 @dataclass(kw_only=True)
 class Climate:
-    """Rates are chances an occasion, from 0 to 1; `calm` sets all of them to 0."""
+    """Rates are probabilities per occasion, 0 to 1; `calm` sets all to 0."""
 
     shared: bool
     """Two processes on one database, as on PostgreSQL; otherwise one at a time, as on SQLite."""

@@ -65,7 +65,7 @@ def _queue_engines() -> Engines:
 
 
 def _drop_uniqueness(engine: Engine) -> None:
-    """SQLite cannot drop a constraint of a table, but a table can be made again from its own words without it."""
+    """SQLite cannot drop a constraint, so the table is created again from its own SQL without it."""
     with engine.begin() as connection:
         for table in ("items", "wallet_operations"):
             rows = connection.exec_driver_sql(

@@ -9,12 +9,12 @@ from typing import Any
 
 
 class ProcessDiedError(BaseException):
-    """Unwinds whatever a process was doing when it died. Not an Exception: nothing may handle it and go on."""
+    """Ends the code that a process was running when it died. Not an Exception, so that no handler continues."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, delay: Callable[[], float]) -> None:
-        """`delay` draws how long the next piece of work in a "thread" takes to be done."""
+        """`delay` draws how long the next piece of work in a "thread" takes."""
         super().__init__()
         self._delay = delay
         self._virtual_seconds = 0.0

@@ -68,7 +68,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Promises:
-    """The facts that callers have been answered with."""
+    """The answers on which callers may rely."""
 
     wanted: dict[str, Wanted] = field(default_factory=dict)
     """By idempotency key."""
@@ -103,7 +103,7 @@ class People:
     # The course of things
 
     async def act(self) -> None:
-        """Everybody does what the seed has planned, at its time."""
+        """Let all people act as the seed has planned, at their times."""
         world, random = self._world, self._random
         for user_id in USERS:
             world.wallet.ledger.grant(user_id, POCKET_MONEY, key=f"pocket money of {user_id}")
@@ -127,7 +127,7 @@ class People:
         await act
 
     async def process(self) -> Process:
-        """One that a balancer would choose; waits until there is one."""
+        """A process that a balancer would choose; waits until there is one."""
         while True:
             if living := self._world.living():
                 return self._random.choice(living)
@@ -274,7 +274,7 @@ class People:
         )
 
     async def _command(self, what: str, ask: Ask, key: str | None) -> None:
-        """Asked again with the same key if no answer comes; now and then even if one has come."""
+        """Send a command, again with the same key if no answer comes, and sometimes also after an answer."""
         again = self._random.random() < 0.2
         for _ in range(PATIENCE):
             process = await self.process()
@@ -317,7 +317,7 @@ class People:
                 self._world.violated(f"version {event.version} of {event.performer_id} was acknowledged twice")
 
     def _some_item(self, *, started: bool = False) -> WholeItem | None:
-        """`started`: one that was last seen started, if there is one and mostly."""
+        """An item at random; `started`: mostly one that was last seen started, if there is one."""
         items = list(self._items.values())
         if started and self._random.random() < 0.8:
             items = [item for item in items if item["status"] == "started"] or items
@@ -330,7 +330,7 @@ class People:
     # Watchers and panels
 
     async def _keep_watching(self, watcher: Watcher) -> None:
-        """Connect again and again, as a client does."""
+        """Connect again after every disconnect, as a client does."""
         while True:
             if watcher in self._watching and not watcher.is_connected:
                 with suppress(*NO_ANSWER, QueueError):
@@ -352,7 +352,7 @@ class People:
     # The world itself
 
     async def _jump(self) -> None:
-        """A process's clock is set forward or back."""
+        """Set a process's clock forward or back."""
         if self._world.climate.steady_clocks:
             return
         process = await self.process()

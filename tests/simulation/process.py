@@ -58,7 +58,7 @@ class Lost(Exception):
 
 
 def make_task(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> "asyncio.Task[Any]":
-    """A task factory that notes to which process a task belongs."""
+    """A task factory that records the process of each task."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
     context: contextvars.Context | None = options.get("context")
     process = _current.get() if context is None else context.get(_current)
@@ -151,7 +151,7 @@ class Process:
         task.add_done_callback(lambda task: self._tasks.pop(task, None))
 
     def later(self, seconds: float, work: Callable[..., object], *args: Any) -> None:
-        """Do something in this process after a while, if it then still lives."""
+        """Run a function in this process after a delay, if the process still lives then."""
 
         def run() -> None:
             if not self.alive:
@@ -194,7 +194,7 @@ class Process:
         await timers.sweep(self.queries, self.lanes, now)
 
     async def stop(self) -> None:
-        """An orderly end: nothing in the mailbox is lost."""
+        """An orderly end, which finishes the jobs in the mailbox."""
         self.is_serving = False
         for task in self._background:
             task.cancel()
@@ -206,7 +206,7 @@ class Process:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: nothing of this process happens any more."""
+        """SIGKILL: from now on this process has no effect."""
         if not self.alive:
             return
         self.alive = False
@@ -219,7 +219,7 @@ class Process:
             raise ProcessDiedError
 
     def may_die(self, where: str, rate: float) -> None:
-        """A crash point: raises or returns."""
+        """A crash point: raises ProcessDiedError or returns."""
         if self._random.random() < rate:
             self.world.count(f"death {where}")
             self.world.note(f"process {self.number} dies {where}")
@@ -227,7 +227,7 @@ class Process:
             raise ProcessDiedError
 
     async def call(self, request: Callable[["Process"], Awaitable[T]], *, reliably: bool = False) -> T:
-        """Somebody's request to this process. Raises Lost if no answer comes; `reliably`: only if the process dies."""
+        """Send a request to this process. Raises Lost if no answer comes; `reliably`: only if the process dies."""
 
         async def serve() -> T:
             return await request(self)
@@ -245,7 +245,7 @@ class Process:
         return task.result()
 
     def _examine(self, task: "asyncio.Task[Any]") -> None:
-        """A request ends with an answer, a refusal, or because something has failed on purpose."""
+        """Check that a request ended with an answer, a refusal, or an injected failure."""
         problem = None if task.cancelled() else task.exception()
         if problem is not None and not isinstance(problem, (QueueError, OperationalError, ProcessDiedError)):
             self.world.violated(f"unexpected: {problem!r}")
@@ -262,7 +262,7 @@ class Process:
 
 
 class _Store(Store):
-    """The real store; its transactions are where a process dies and where a database is away."""
+    """The real store; in its transactions a process may die or a database be away."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -299,7 +299,8 @@ class _Store(Store):
 
 
 class _Lane(Lane):
-    """A lane whose thread is played by the loop: it takes what is waiting at some moment, and tells a moment later."""
+    """A lane whose thread is simulated by the loop: it takes waiting jobs at some moment, and delivers the results a
+    moment later."""
 
     def __init__(self, process: Process, writer: Writer, name: str) -> None:
         super().__init__(writer, process.publish, None, name)
@@ -340,7 +341,7 @@ class _Lane(Lane):
         self._process.later(self._process.delay(), self._deliver_next)
 
     def _deliver_next(self) -> None:
-        """The batch that was committed first is delivered first, as from a thread."""
+        """Deliver the batch that was committed first, as a thread does."""
         batch, results = self._undelivered.popleft()
         self._deliver(batch, results, 0.0)
 

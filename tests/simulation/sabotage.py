@@ -1,4 +1,4 @@
-"""Rules broken on purpose, one at a time: a simulation that does not find them would find nothing."""
+"""Breaks one rule of the service at a time: if a simulation does not find a broken rule, its checks are worthless."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ Missed = Callable[[str, int], Awaitable[Sequence[Event]]]
 
 
 class Sabotage:
-    """Where a process's parts are made; this one makes the real ones."""
+    """Makes the parts of a process. This class makes the real ones; subclasses break one of them."""
 
     without_uniqueness = False
     """Whether the database lacks the constraints that keep escrows and keys from being used twice."""
@@ -49,7 +49,7 @@ HONEST = Sabotage()
 
 
 class SendBeforeCommit(Sabotage):
-    """The wallet is told while the transaction is still open."""
+    """The order is sent to the wallet before the transaction is committed."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Hasty(Writer):
@@ -63,7 +63,7 @@ class SendBeforeCommit(Sabotage):
 
 
 class ForgetEscrows(Sabotage):
-    """Nothing keeps an escrow from being queued twice, neither the lane nor the tables."""
+    """Neither the lane nor the tables prevent an escrow from being queued twice."""
 
     without_uniqueness = True
 
@@ -77,7 +77,7 @@ class ForgetEscrows(Sabotage):
 
 
 class ForgetKeys(Sabotage):
-    """A request that comes again is a new one."""
+    """A repeated request counts as a new one."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Forgetful(Writer):
@@ -89,7 +89,7 @@ class ForgetKeys(Sabotage):
 
 
 class RefundWhatIsClaimed(Sabotage):
-    """A refund replaces a settlement although that may be on its way."""
+    """A refund replaces a settlement that may be under way."""
 
     def writer(self, world: "World", store: Store, clock: Callable[[], datetime], new_id: Callable[[], str]) -> Writer:
         class Rash(Writer):
@@ -160,7 +160,7 @@ class TakeSilenceForSuccess(Sabotage):
 
 
 class TrustTheBus(Sabotage):
-    """A gap in what the bus brings is never filled from the database."""
+    """Gaps in the events from the bus are never filled from the database."""
 
     def missed(self, read: Missed) -> Missed:
         async def nothing(performer_id: str, after: int) -> Sequence[Event]:
@@ -170,7 +170,7 @@ class TrustTheBus(Sabotage):
 
 
 class CountDowntime(Sabotage):
-    """Clocks run on while nobody is there."""
+    """Clocks run on while no process runs."""
 
     def heartbeat(self, **parts: Any) -> Heartbeat:
         clock: Callable[[], datetime] = parts["clock"]

@@ -79,7 +79,7 @@ def test_a_rule_that_is_broken_on_purpose_is_found(sabotage: Sabotage) -> None:
 
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Worlds are short and full of cycles: collecting them while they run takes a tenth of the time."""
+    """Switch garbage collection off: worlds are short and full of cycles, and collecting takes a tenth of the time."""
     gc.disable()
     try:
         yield

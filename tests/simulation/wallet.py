@@ -30,7 +30,7 @@ WAYS = {"settle": OperationKind.SETTLE, "refund": OperationKind.REFUND, "partial
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One of our POSTs as it arrived."""
+    """One POST as the wallet received it."""
 
     escrow_id: str
     kind: OperationKind
@@ -50,12 +50,12 @@ class WalletSide:
         self._flights: dict[str, list[Process]] = {}
 
     def hold(self, user_id: str, amount: int, *, key: str) -> str:
-        """The hold that a feature makes before its intake."""
+        """The hold before a feature's intake."""
         order = Hold(user_id=user_id, amount=amount, reason="a spin", queue_item_id=None, feature_type="wheel")
         return self.ledger.hold(order, key=key).escrow_id
 
     def carry_out(self, operation: Operation) -> None:
-        """Have an operation done at once, past every network: only sabotage does that."""
+        """Execute an operation at once, without the network; only sabotage does that."""
         way = next(way for way, kind in WAYS.items() if kind is operation.kind)
         path = f"/wallets/escrow/{quote(operation.escrow_transaction_id, safe='')}/{way}"
         headers = {
@@ -65,7 +65,7 @@ class WalletSide:
         self.work(httpx2.Request("POST", f"http://wallet{path}", headers=headers, content=order_body(operation)))()
 
     def work(self, request: httpx2.Request) -> Callable[[], Reply]:
-        """The wallet's behaviour towards a request that arrives."""
+        """The wallet's handling of a request that arrives."""
         _, _, *parts = [unquote(part) for part in request.url.raw_path.decode().split("/")]
         headers, body = request.headers, request.content
         if request.method == "GET":
@@ -82,7 +82,7 @@ class WalletSide:
 
     @contextmanager
     def flight(self, process: "Process", request: httpx2.Request) -> Iterator[None]:
-        """Watch that no two calls move the same escrow at once."""
+        """Check that no two calls move the same escrow at once."""
         if request.method == "GET":
             yield
             return
@@ -98,7 +98,7 @@ class WalletSide:
 
 
 class Network(httpx2.AsyncBaseTransport):
-    """One process's way to the wallet."""
+    """One process's connection to the wallet."""
 
     def __init__(self, process: "Process") -> None:
         self._process = process

@@ -25,7 +25,7 @@ ACTIVE = ("created", "started")
 
 
 class Line:
-    """The connection to one client: what is written arrives, unless it lags."""
+    """The connection to one client: its writes arrive, unless it lags."""
 
     deflates = False
 
@@ -79,7 +79,7 @@ class Watcher:
     # Coming and going
 
     async def connect(self, process: Process) -> None:
-        """Join the room as `app.live.sockets` does, resuming if possible. Raises whatever refuses the socket."""
+        """Join the room as `app.live.sockets` does, and resume if possible. Raises the refusal of the socket."""
         since = self.version if self._epoch == process.hub.epoch and self.version >= 0 else None
         line = Line(self, process)
         subscriber = Subscriber(

@@ -36,7 +36,7 @@ CALM_SECONDS = 240.0
 
 @dataclass(kw_only=True)
 class Report:
-    """The counts of one world, or of many."""
+    """The counts of one world, or of several."""
 
     seeds: int = 0
     escrows_resolved: int = 0
@@ -99,13 +99,13 @@ class World:
         return Random(f"{self.seed} {purpose}")
 
     def ids(self, purpose: str) -> Callable[[], str]:
-        """Ids shaped and ordered like UUIDv7s."""
+        """Makes ids with the form and order of UUIDv7s."""
         numbers = count(1)
         tail = f"{sum(map(ord, purpose)):012x}"
         return lambda: f"{next(numbers):08x}-0000-7000-8000-{tail}"
 
     def delay(self) -> float:
-        """How long a thread or a hop takes: mostly next to nothing, sometimes long enough for others to overtake."""
+        """How long a thread or a message takes: mostly almost nothing, sometimes so long that others overtake."""
         draw = self._delays.random()
         return 0.0 if draw < 0.3 else draw * 0.02 if draw < 0.9 else draw * 0.5
 
@@ -141,7 +141,7 @@ class World:
     # The bus, and the wallet's outages
 
     def note_published(self, publisher: Process, performer_id: str, events: Sequence[Event]) -> None:
-        """Events to the hubs: reliably to a process's own where it is the only one, else by a bus that lies."""
+        """Deliver events to the hubs: reliably to that of a single process, otherwise by an unreliable bus."""
         for event in events:
             item = event.item
             self.note(f"v{event.version} {event.name} {item.item_id[:8] if item else ''} {event.reason or ''}")
@@ -185,7 +185,7 @@ class World:
         process.spawn(process.start())
 
     async def supervise(self) -> None:
-        """Start processes anew some time after they have died; SQLite's next one only once the last is gone."""
+        """Start a new process some time after one has died; on SQLite only after the last one is gone."""
         random = self.random("supervisor")
         wanted = 2 if self.climate.shared else 1
         while True:
@@ -240,7 +240,7 @@ class World:
 
 
 def run_world(seed: int, databases: Databases, sabotage: Sabotage = HONEST) -> World:
-    """Live one seed's world through; its `report` and `trace` tell of it."""
+    """Run one seed's world from beginning to end; `report` and `trace` have its results."""
     databases.clear()
     world = World(seed, databases, sabotage)
     with _quiet():
@@ -255,7 +255,7 @@ def run_world(seed: int, databases: Databases, sabotage: Sabotage = HONEST) -> W
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The failures that the simulation makes are not logged."""
+    """Do not log the failures that the simulation makes."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

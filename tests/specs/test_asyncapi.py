@@ -1,4 +1,4 @@
-"""The AsyncAPI document says what travels over the live socket: every frame sent is of a described form."""
+"""The AsyncAPI document describes the live socket: every frame that is sent has a described form."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def described() -> Json:
 
 @pytest.fixture(scope="module")
 def strict(described: Json) -> Json:
-    """The document as the tests take it: a field that it does not name is wrong. Clients must bear new ones."""
+    """The document for the tests, in which additional fields are errors. Clients must accept new fields."""
     copy: Json = decode(encode(described))
     for schema in copy["components"]["schemas"].values():
         if schema.get("type") == "object" and "properties" in schema:
@@ -32,7 +32,7 @@ def strict(described: Json) -> Json:
 
 
 def problems(strict: Json, frame: Json) -> list[str]:
-    """The parts of a frame that its message's schema does not allow."""
+    """The parts of a frame that violate its message's schema."""
     payload = strict["components"]["messages"][frame["type"]]["payload"]
     checker = Draft202012Validator.FORMAT_CHECKER
     validator = Draft202012Validator({**payload, "components": strict["components"]}, format_checker=checker)
@@ -82,7 +82,7 @@ def test_every_code_that_a_connection_is_closed_with_is_described(described: Jso
 
 
 async def play(api: Api, server: Server, performer_id: str, live: LiveSocket) -> None:
-    """Everything that can happen in a room, each of it once, asked for over the performer's socket."""
+    """Make every kind of event in a room once, with commands over the performer's socket."""
 
     async def done(name: str, **fields: Any) -> Json:
         answer = await live.command(name, **fields)

@@ -1,4 +1,4 @@
-"""Other programs read the two descriptions: generated clients do an item's whole life, linters have no complaint."""
+"""Other programs read the two documents: generated clients play an item's whole life, and linters find no problem."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def described(tmp_path: Path) -> Path:
 
 
 def environment(server: Server) -> dict[str, str]:
-    """The inputs of an item's life: the service's address, the callers, and names that nobody else uses."""
+    """The inputs of an item's life: the service's address, tokens, and unique names."""
     performer_id = fresh("star")
     return {
         "PATH": os.environ["PATH"],

@@ -1,4 +1,4 @@
-"""The page that shows the interface: all of it, under the strict policy, without a third party."""
+"""The reference page: it shows the whole interface, under the strict policy and without third parties."""
 
 import json
 import os

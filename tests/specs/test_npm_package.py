@@ -1,4 +1,4 @@
-"""The npm package, built and installed as a site does it; its types are true to the modules and to AsyncAPI."""
+"""The npm package, built and installed as a site does it; its types agree with the modules and with AsyncAPI."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def compiler(npm: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tarball(npm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As CI builds it."""
+    """The package, built as CI builds it."""
     folder = tmp_path_factory.mktemp("package")
     done = subprocess.run([ROOT / ".ci/npm", str(folder)], capture_output=True, text=True, timeout=60)
     return folder / succeeded(done).strip()
@@ -49,7 +49,7 @@ def site(tarball: Path, npm: Path, compiler: Path, tmp_path: Path) -> Path:
 
 
 def compiled(compiler: Path, site: Path) -> None:
-    """Compile a site's programs, its types with those of the package."""
+    """Compile a site's programs with the package's types."""
     succeeded(run(compiler, "tsc", "-p", ".", cwd=site))
 
 

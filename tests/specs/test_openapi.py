@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the service does: all of it, and nothing else."""
+"""The OpenAPI document describes the whole service, and nothing else."""
 
 import asyncio
 import re
@@ -56,7 +56,7 @@ def described() -> Json:
 
 
 def strict(described: Json) -> Json:
-    """The document as the tests take it: a field that it does not name is wrong. Callers must bear new ones."""
+    """The document for the tests, in which additional fields are errors. Callers must accept new fields."""
     copy: Json = decode(encode(described))
     for schema in copy["components"]["schemas"].values():
         if schema.get("type") == "object" and "properties" in schema:
@@ -123,7 +123,7 @@ def test_every_refusal_there_is_is_some_operations() -> None:
 
 @pytest.fixture(scope="module")
 def busy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A service of its own for what nobody would want in the others' rooms."""
+    """A service for this file, whose requests would disturb other tests."""
     with serving(tmp_path_factory.mktemp("openapi"), user_intakes_per_minute=5) as server:
         yield server
 
@@ -138,7 +138,7 @@ def schema(busy_server: Server, described: Json) -> Any:
 
 
 def known_ids(server: Server) -> dict[str, list[str]]:
-    """Ids that are there: of a new room, and of its items in every status."""
+    """Existing ids: of a new room, and of its items in every status."""
 
     async def fill() -> dict[str, list[str]]:
         async with server.api() as api:
@@ -189,8 +189,8 @@ async def test_what_others_than_an_administrator_get_is_described(
 
 
 def keep_to_the_document(operation: Operation, mode: GenerationMode, schema: Any, busy_server: Server) -> None:
-    """Made-up requests of an administrator: no status, header, media type, code or field that is not described, and no
-    failure."""
+    """Send generated requests of an administrator: every status, header, media type, code and field must be described,
+    and nothing may fail."""
     cases = schema[operation.path][operation.method].as_strategy(generation_mode=mode)
     known = known_ids(busy_server) if mode is GenerationMode.POSITIVE and "{" in operation.path else {}
     leave_out: list[Any] = [positive_data_acceptance] if operation.name in BEYOND_A_SCHEMA else []

@@ -1,4 +1,4 @@
-"""The counted log and the items' own rows come to the same figures, however much of the log has been counted."""
+"""The counted log and the items' own rows give the same figures, however much of the log has been counted."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -62,7 +62,7 @@ def of_items(store: Store, start: float, end: float) -> Analytics:
 
 
 def assert_alike(one: Analytics, other: Analytics) -> None:
-    """The same, but that durations may be rounded."""
+    """Check that two figures are equal, except for rounded durations."""
     exact, rounded = flat(one), flat(other)
     assert exact.keys() == rounded.keys()
     for name, value in exact.items():
@@ -81,7 +81,7 @@ def flat(value: object, name: str = "") -> dict[str, object]:
 
 
 class Night:
-    """A performer's night, in which everything happens that can happen to an item."""
+    """A performer's night with every kind of event of an item."""
 
     def __init__(self, store: Store, seed: int = 1) -> None:
         self.clock = HandClock()

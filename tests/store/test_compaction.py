@@ -1,4 +1,4 @@
-"""The log of an earlier release is laid out anew: the same events, the same answers, in a quarter of the room."""
+"""The log of an earlier release gets the new layout: the same events and answers, in a quarter of the space."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ from tests.support.stores import database_fixture as database_fixture
 
 
 def earlier_release(database: Database) -> Store:
-    """The store as it was before `migrate --contract`, with the index that went then."""
+    """The store before `migrate --contract`, with the index that this removes."""
     store = database.open()
     with store.writing() as connection:
         connection.execute(META.delete().where(META.c.name.in_([compaction.PROGRESS])))
@@ -47,7 +47,7 @@ def earlier_release(database: Database) -> Store:
 
 
 def a_night(store: Store) -> list[Any]:
-    """Something of everything; returns the keyed intakes."""
+    """Make all kinds of events; returns the intakes with keys."""
     clock = HandClock()
     writer = build_writer(store, clock)
     keyed = [intake_of(queue_mode=mode, metadata={"n": [1, 2]}) for mode in (Mode.ON, Mode.OFF, Mode.ON)]

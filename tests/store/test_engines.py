@@ -1,4 +1,4 @@
-"""Drivers, pragmas, isolation and locks: what every transaction rests on."""
+"""Drivers, pragmas, isolation and locks of all transactions."""
 
 import sqlite3
 import sys

@@ -22,7 +22,7 @@ LEASED = (OPERATIONS, ENDPOINTS, PUSH_PROGRESS)
 
 
 def lease_all(store: Store) -> None:
-    """One of each is leased for an hour."""
+    """Lease one of each for an hour."""
     writer = build_writer(store)
     item = queue_item(writer)
     send(writer, start_of(item))

@@ -1,4 +1,4 @@
-"""From every schema there ever was to the newest one, and what is refused instead."""
+"""Migrations from every earlier schema to the newest one, and refused databases."""
 
 import subprocess
 import sys
@@ -285,7 +285,7 @@ def test_a_second_process_on_the_same_sqlite_file_is_refused(tmp_path: Path) -> 
 
 
 def make_newer_by_one(url: str, oldest: str | None) -> None:
-    """As a next release would leave the database: `oldest` is the revision that may still use it."""
+    """Give the database the revision of a next release; `oldest` is the oldest revision that may still use it."""
     make_newer(url)
     with engine_of(url) as engine, engine.begin() as connection:
         connection.execute(text("DELETE FROM meta WHERE name = 'oldest_release'"))

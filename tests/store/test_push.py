@@ -1,4 +1,4 @@
-"""Rows of push notifications, on both databases: who is owed what, once, and by which process."""
+"""Rows of push notifications, on both databases: each notice is stored once, and one process sends them."""
 
 from datetime import timedelta
 from typing import Any
@@ -46,7 +46,7 @@ def subscribe(store: Store, user_id: str, name: str = "phone", **fields: object)
 
 
 class Reader:
-    """Takes in the log as the one process does."""
+    """Reads the log as the process with the lease does."""
 
     def __init__(self, store: Store, clock: HandClock, holder: str = "one") -> None:
         self.store, self.clock, self.holder = store, clock, holder

@@ -168,7 +168,7 @@ FIXED_AT_INTAKE = frozenset(
 
 @contextmanager
 def passing(store: Store) -> Iterator[Connection]:
-    """A write transaction that leaves nothing behind."""
+    """A write transaction that is rolled back."""
     with store.engines.writer.connect() as connection, connection.begin() as transaction:
         yield connection
         transaction.rollback()

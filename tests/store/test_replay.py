@@ -1,4 +1,4 @@
-"""A room at every version that it has been at, from its log: the queue that was shown then."""
+"""A room at each of its versions, from its log: the queue that was shown at that time."""
 
 from collections.abc import Callable
 from random import Random
@@ -33,7 +33,7 @@ from tests.support.stores import database_fixture as database_fixture
 
 
 def shown(room: Room) -> list[bytes]:
-    """A room as its performer and as a viewer is shown it."""
+    """The queue of a room as its performer and as a viewer get it."""
     return [encode([room_shape(room, "epoch"), queue_items(room, view)]) for view in View]
 
 

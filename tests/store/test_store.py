@@ -98,7 +98,7 @@ THREE_SERVICES = NO_FIT.with_service(60, 10.0).with_service(60, 20.0).with_servi
 
 
 def _a_night(clock: HandClock, performer_id: str, one: Writer, two: Writer) -> None:
-    """Requests, starts and cancellations by way of one process, ends by way of the other."""
+    """Intakes, starts and cancellations through one process, ends through the other."""
     actor = Actor(role=Role.PERFORMER, id=performer_id)
     for _ in range(5):
         served, leaving = (queue_item(one, performer_id=performer_id) for _ in range(2))
@@ -147,7 +147,7 @@ def test_a_room_that_never_was_loads_empty(store: Store) -> None:
 
 
 def test_a_room_read_while_it_changes_is_the_room_at_one_version(database: Database) -> None:
-    """Its row and its items are two statements; a commit in between must not be seen by one of them alone."""
+    """Its row and its items are read by two statements; neither may see a commit alone."""
     store = database.open()
     writer = build_writer(store)
     queue_item(writer, 1)
@@ -309,14 +309,15 @@ def test_a_cursor_that_no_log_has_given_is_a_value_error(store: Store) -> None:
 
 
 def first_of(performer_id: str) -> Changes:
-    """A room's first event, and the item that it is about."""
+    """A room's first event, and its item."""
     event = first_event(performer_id)
     assert event.item is not None
     return Changes(events=[event], new_items={event.item.item_id: event.item})
 
 
 def test_the_log_waits_for_a_slow_transaction_instead_of_skipping_its_event(postgres_database: Database) -> None:
-    """The slow one takes the earlier number and commits later: whoever reads on from the last number seen misses it."""
+    """The slow transaction takes the earlier number and commits later: a reader that continued after the last visible
+    number would miss it."""
     store = postgres_database.open()
     writer = build_writer(store)
     queue_item(writer, performer_id="first")
@@ -374,7 +375,7 @@ def test_after_a_restore_nobody_misses_events_that_get_the_numbers_of_lost_ones(
 def test_a_rooms_events_stand_in_the_log_in_their_order_whichever_transaction_began_first(
     postgres_database: Database,
 ) -> None:
-    """Of a batch, a room that somebody holds is written later, by another transaction; others move on meanwhile."""
+    """A locked room of a batch is written later, by another transaction; the other rooms are written meanwhile."""
     store = postgres_database.open(lanes=4)
     first, second = build_writer(store), build_writer(store)
     for name in ("a", "b", "c"):

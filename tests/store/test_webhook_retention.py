@@ -1,4 +1,4 @@
-"""Retention waits for webhook endpoints that have not been given their events, but not for ever."""
+"""Retention waits for webhook endpoints with undelivered events, for a limited time."""
 
 from datetime import timedelta
 from typing import Any
@@ -32,7 +32,7 @@ def endpoint(owner: str, cursor: str | None, **fields: Any) -> Endpoint:
 
 
 def held_back(store: Store, days: float) -> float:
-    """The cutoff for items, where `days` after noon is asked for; in days after noon as well."""
+    """The cutoff for items when one `days` after noon is requested; in days after noon."""
     with store.writing() as connection:
         return (pruning.held_back(connection, moment(days * DAY)) - NOON) / timedelta(days=1)
 

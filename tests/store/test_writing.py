@@ -1,4 +1,4 @@
-"""The store's refusals, claims, leases and deadlines, on both databases; and its indexes."""
+"""The store's constraints, claims, leases and deadlines, on both databases; and its indexes."""
 
 import threading
 from collections.abc import Callable

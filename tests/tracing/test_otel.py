@@ -1,4 +1,4 @@
-"""Spans over OTLP: to a collector that listens, and to one that is away."""
+"""Spans over OTLP: to a collector that answers, and to one that is away."""
 
 import logging
 from pathlib import Path
@@ -20,7 +20,7 @@ def taken(received: Received) -> tuple[int, bytes]:
 
 
 def spans_of(collector: Recording) -> dict[str, str]:
-    """The name of each span that has come, and the trace that it is in."""
+    """The names of all received spans, and their traces."""
     found: dict[str, str] = {}
     for received in collector.received:
         request = ExportTraceServiceRequest.FromString(received.body)

@@ -23,7 +23,7 @@ OTHER_TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Traced:
-    """A service that is traced into memory, before a wallet that keeps the headers it gets."""
+    """A service that is traced into memory, with a wallet that records the headers of requests."""
 
     def __init__(self, server: Server, api: Api, wallet: Recording, exporter: InMemorySpanExporter) -> None:
         self.server = server

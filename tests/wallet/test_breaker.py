@@ -14,7 +14,7 @@ def at(seconds: float) -> datetime:
 
 
 def state_of(breaker: Breaker) -> BreakerState:
-    """Asked anew each time; mypy would take the attribute for unchanged."""
+    """The state, read again each time: mypy would treat the attribute as unchanged."""
     return breaker.state
 
 

@@ -278,7 +278,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Loopback:
-    """A server of a few lines on a real socket, for what no ASGI app can do."""
+    """A minimal server on a real socket, for failures that an ASGI app cannot make."""
 
     url: str = ""
     connections: int = 0

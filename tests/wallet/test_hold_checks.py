@@ -1,4 +1,4 @@
-"""Checks at intake that the tokens are held: many at once over a slow wallet, none over one that is down."""
+"""Checks at intake that the tokens are held: many at once with a slow wallet, none with a wallet that is down."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 @dataclass
 class SlowWallet:
-    """A wallet service that answers look-ups when it is let to."""
+    """A wallet service that answers look-ups when the test allows it."""
 
     url: str = ""
     status: int = 200
@@ -73,7 +73,7 @@ def checks(wallet: SlowWallet, breaker: Breaker, *, at_once: int = 200, timeout_
 
 
 async def test_a_slow_wallet_is_asked_by_all_callers_at_once(tmp_path: Path) -> None:
-    """120 callers, as many as the outbox's pool has connections for almost four times over."""
+    """120 callers, almost four times as many as the outbox's pool has connections."""
     async with slow_wallet() as wallet:
         wallet.expected = 120
         with serving(tmp_path, wallet_verify_holds=True, wallet_url=wallet.url, wallet_timeout_seconds=30) as server:

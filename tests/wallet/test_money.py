@@ -1,4 +1,4 @@
-"""Money over HTTP and sockets: what the queue decides, the wallet executes, and every screen and both books say so."""
+"""Money over HTTP and sockets: the wallet executes the queue's decisions, and all clients and both databases agree."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -180,7 +180,7 @@ async def test_after_the_delay_it_is_settled_and_no_longer_refunded(
 
 @pytest.fixture
 async def dead(site: Money, performer_id: str) -> Json:
-    """A finished item whose settlement was given up because the wallet failed; nothing has happened there."""
+    """A finished item whose settlement is dead because the wallet failed; the escrow is still held."""
     return await given_up(site, performer_id, AWAY)
 
 

@@ -1,4 +1,4 @@
-"""Payments that an administrator has to end: retried now, all at once, settled, refunded, written off."""
+"""Payments that an administrator ends: retried now, all at once, settled, refunded, written off."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,7 +45,7 @@ async def site(
 
 
 async def given_up(site: Money, performer_id: str, *, abandon: bool = False, refund_tokens: int | None = None) -> Json:
-    """An item whose operation has used up its only attempt at a wallet that was away; the wallet is well again."""
+    """An item whose operation has used its only attempt while the wallet was away; the wallet works again."""
     async with site.watching(performer_id) as screen:
         site.wallet.faults.rates = AWAY
         if abandon:

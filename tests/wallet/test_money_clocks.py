@@ -43,7 +43,7 @@ async def site(tmp_path: Path, wallet: WalletServer, clock: HandClock) -> AsyncI
 
 @asynccontextmanager
 async def canary(site: Money, *, started: bool = False, seconds: float) -> AsyncIterator[None]:
-    """Something that is to be abandoned `seconds` after the block begins: at its end that has been seen to happen."""
+    """An item that must be abandoned `seconds` after the block begins; its end waits for that."""
     room = fresh("canary")
     item = await (site.started(room, durationSeconds=1) if started else site.queued(room))
     begun = site.clock.now
@@ -270,7 +270,7 @@ async def test_a_restart_takes_the_panel_away_and_the_grace_begins_anew(
 
 
 async def until_status(site: Money, item: Json, status: str) -> None:
-    """Wait on a screen that may come too late for the event itself."""
+    """Wait until the item has this status, on a client that may connect after the event."""
     async with site.watching(item["performerId"]) as screen:
         if (await site.item(item))["status"] != status:
             await screen.sees(item, status=status)

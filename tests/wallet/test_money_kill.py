@@ -56,7 +56,7 @@ ADMIN = token(Role.ADMIN, "ops")
 
 
 class Program:
-    """One of the two, on a port of its own; killed and started again as often as it takes."""
+    """The server or the wallet, on a fixed port; it is killed and started again."""
 
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], port: int, log: Path) -> None:
         self.name = name
@@ -134,7 +134,7 @@ def free_ports() -> tuple[int, int]:
 
 @dataclass(kw_only=True)
 class Load:
-    """Callers that work until they are told to stop, and what they were answered."""
+    """Callers that send requests until they are stopped, and their answers."""
 
     server: Program
     wallet: Program
@@ -147,7 +147,7 @@ class Load:
     asked_again: Counter[str] = field(default_factory=Counter)
 
     async def ask(self, program: Program, path: str, bearer: str, key: str, body: Json) -> httpx2.Response:
-        """One POST, again and again until there is an answer."""
+        """Send a POST again and again until there is an answer."""
         header = "X-Idempotency-Key" if program is self.wallet else "Idempotency-Key"
         headers = {"Authorization": f"Bearer {bearer}", header: key}
         while True:
@@ -164,7 +164,7 @@ class Load:
             await asyncio.sleep(0.05)
 
     async def queue(self, feature: str, random: Random) -> None:
-        """A feature: hold, then intake."""
+        """A feature: hold tokens, then post the intake."""
         for number in count():
             if self.is_over:
                 return
@@ -272,7 +272,7 @@ async def turn_dial(http: httpx2.AsyncClient, wallet: Program, rates: Mapping[st
 
 
 async def calm(load: Load) -> None:
-    """Until nothing is under way any more; what was given up an administrator sends on its way again."""
+    """Wait until nothing is under way any more; an administrator retries dead operations."""
     async with asyncio.timeout(CALM_SECONDS), httpx2.AsyncClient(timeout=5, trust_env=False) as http:
         load.http = http
         while True:
@@ -286,7 +286,8 @@ async def calm(load: Load) -> None:
 
 
 def check_everything(folder: Path, load: Load) -> int:
-    """Holds the files of both against each other and against what was acknowledged; how many escrows were resolved."""
+    """Compare both databases with each other and with the acknowledged requests; returns the number of resolved
+    escrows."""
     store = Store(open_engines(f"sqlite:///{folder}/queue.db"), Policy(max_depth=1000))
     engines = open_engines(f"sqlite:///{folder}/wallet.db")
     try:

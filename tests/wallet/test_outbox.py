@@ -1,4 +1,4 @@
-"""The outbox over the real lanes and database: what every answer of the wallet does to the item and to its row."""
+"""The outbox with real lanes and a real database: the effect of every answer of the wallet on the item and its row."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -430,7 +430,7 @@ class TestLeases:
     async def processes(
         self, postgres_database: Database, clock: HandClock, wallet: ScriptedWallet
     ) -> AsyncIterator[tuple[Stage, Stage]]:
-        """Two processes on one database, before one wallet."""
+        """Two processes on one database, with one wallet."""
         async with (
             stage_on(postgres_database.open(), clock, wallet) as first,
             stage_on(postgres_database.open(), clock, wallet) as second,
@@ -716,7 +716,7 @@ class TestTrouble:
 
 @contextmanager
 def _away(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[None]:
-    """The database fails whoever is `reading` or `writing`."""
+    """Inside the block the store fails for `what`: "reading" or "writing"."""
 
     def fail() -> NoReturn:
         raise OperationalError("", None, Exception("away"))

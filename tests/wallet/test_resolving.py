@@ -1,4 +1,4 @@
-"""The result of an administrator's resolution, by the state of the escrow at the wallet."""
+"""The result of an administrator's resolution, by the status of the escrow at the wallet."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A wallet that takes longer than a command may: the command ends in time, and what is left behind is right."""
+"""A wallet that is slower than a command may be: the command ends in time and leaves a consistent state."""
 
 import asyncio
 from pathlib import Path
@@ -67,7 +67,7 @@ async def test_an_intake_whose_escrow_the_wallet_does_not_confirm_in_time_queues
 async def test_what_the_wallet_takes_is_not_given_to_the_commit_again(
     tmp_path: Path, wallet: WalletServer, clock: HandClock
 ) -> None:
-    """Four seconds for the wallet, then a database that is locked: five seconds together, not nine."""
+    """Four seconds for the wallet, then a locked database: five seconds together, not nine."""
     settings = {"command_seconds": 5, "wallet_timeout_seconds": 60, "wallet_verify_holds": True}
     async with money(tmp_path, wallet, clock, **settings) as site:
         body = await held_intake(site, "mira")
@@ -82,7 +82,8 @@ async def test_what_the_wallet_takes_is_not_given_to_the_commit_again(
 async def test_while_the_wallet_is_too_slow_a_dead_operation_is_tried_again_and_none_is_resolved(
     tmp_path: Path, wallet: WalletServer, clock: HandClock
 ) -> None:
-    """The attempt is the outbox's, which has the wallet's own time; what ends an operation by hand needs its word."""
+    """The outbox makes the attempt with its own time limit; resolving by hand needs the wallet's answer within the
+    command."""
     settings = {"command_seconds": COMMAND_SECONDS, "wallet_timeout_seconds": 60, "wallet_max_attempts": 1}
     async with money(tmp_path, wallet, clock, **settings) as site:
         one, other = [await dead(site, f"star-{number}") for number in range(2)]

@@ -1,4 +1,4 @@
-"""The comparison with the wallet on demand: part by part, in time, one at a time, and its result as a metric."""
+"""The comparison with the wallet on request: in parts, within a time limit, one at a time; its result is a metric."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,7 +42,7 @@ Answer = Callable[[str, str], Awaitable[EscrowAnswer]]
 
 
 class Asked:
-    """A wallet that is asked for escrows and answers as a test wants."""
+    """A wallet with the answers to look-ups that a test wants."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer

@@ -1,4 +1,4 @@
-"""A webhook consumer on loopback: it keeps what it gets and answers as the test says."""
+"""A webhook consumer on loopback: it records deliveries and gives the answers of a test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +26,7 @@ class Received:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Room and version of the event."""
+        """The room and the version of the event."""
         data = self.content["data"]
         return data["performerId"], data["version"]
 
@@ -47,7 +47,7 @@ class Consumer:
         return f"http://127.0.0.1:{self.port}/hook"
 
     async def until(self, count: int) -> list[Received]:
-        """Wait until so many have come."""
+        """Wait until this many deliveries have come."""
         async with asyncio.timeout(20):
             while len(self.received) < count:
                 self._changed.clear()

@@ -35,7 +35,7 @@ def serve(port: int, ledger: Path, survives: int) -> None:
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
-            """Nothing is printed."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     print(server.server_port, flush=True)

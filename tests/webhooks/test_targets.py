@@ -1,4 +1,4 @@
-"""Where webhooks may go, on paper and at the moment of connecting."""
+"""The addresses that webhooks may go to, checked for a URL and when a connection is made."""
 
 import httpcore2
 import pytest

@@ -50,7 +50,7 @@ async def look(api: Api, feature: str, path: str = "") -> Json:
 
 
 async def until_shown(api: Api, feature: str, path: str = "", *, token: str | None = None, **wanted: object) -> Json:
-    """Ask until every wanted field is as wanted; a number of `deliveries` is that of attempts."""
+    """Read the endpoint until every wanted field has its value; `deliveries`: the wanted number of attempts."""
     found: Json = {}
 
     async def shown() -> bool:

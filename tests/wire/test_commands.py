@@ -1,4 +1,4 @@
-"""The table of commands, and the frames that are made of it."""
+"""The table of commands, and the frames that are made from it."""
 
 import inspect
 from typing import Any

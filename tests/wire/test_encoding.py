@@ -1,4 +1,4 @@
-"""JSON in and out: what `decode` lets through is exactly what every strict reader would read the same way."""
+"""JSON in and out: `decode` accepts exactly the documents that every strict reader understands in the same way."""
 
 import json
 import math

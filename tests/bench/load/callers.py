@@ -33,7 +33,7 @@ Caller = Generator[Call, Answer, None]
 
 @dataclass(slots=True)
 class Tally:
-    """The callers' results. Latencies in seconds by kind of call."""
+    """The callers' results. Latencies in seconds, by kind of call."""
 
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
@@ -62,7 +62,7 @@ class Tally:
         return sum(count for status, count in self.statuses.items() if not 200 <= status < 300)
 
     def percentile(self, share: float, kind: str | None = None) -> float:
-        """In seconds, over one kind of call or all."""
+        """A percentile in seconds, over one kind of call or all."""
         chosen = self.latencies.get(kind, []) if kind else [value for each in self.latencies.values() for value in each]
         return percentile(chosen, share)
 
@@ -82,7 +82,7 @@ class _Connection:
 
 
 class CallersError(Exception):
-    """A connection broke, or nothing came for a long time."""
+    """A connection broke, or there was no answer for a long time."""
 
 
 def call(
@@ -94,7 +94,7 @@ def call(
     calls: int | None = None,
     rate: float | None = None,
 ) -> Tally:
-    """Let the callers call until so much time is over, so many calls are sent, or none has anything more to ask."""
+    """Let the callers run until a time has passed, a number of calls is sent, or all callers have ended."""
     connections = [_Connection(_connect(host, port), caller, next(caller)) for caller in callers]
     try:
         return _Loop(connections, seconds, calls, rate).run()
@@ -186,7 +186,7 @@ class _Loop:
 
 
 def _answer(data: bytes) -> Answer | None:
-    """A whole response with a Content-Length, or None while some of it is missing."""
+    """A whole response with a Content-Length, or None while it is incomplete."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None

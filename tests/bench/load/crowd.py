@@ -17,7 +17,7 @@ CONNECT_SECONDS = 300
 
 
 class CrowdError(Exception):
-    """The viewers could not do what they were told."""
+    """The viewers could not execute a command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Report:
     """Seconds the client itself has used since it began."""
 
     def is_complete(self, *, viewers: int, events: int) -> bool:
-        """Every viewer got every event, in order and once."""
+        """Whether every viewer got every event, in order and once."""
         whole = self.least == self.most == events
         return whole and self.open == viewers and not (self.gaps or self.repeats or self.closed)
 
@@ -109,7 +109,8 @@ class Crowd:
         return float(answer[3])
 
     def wait(self, deliveries: int, *, seconds: float = 60.0) -> int:
-        """Until so many have come since the reset; returns the time of the last one (CLOCK_MONOTONIC, ns)."""
+        """Wait until there were this many deliveries since the reset; returns the time of the last one
+        (CLOCK_MONOTONIC, ns)."""
         word, came, last_ns = self._ask(f"wait {deliveries} {round(seconds * 1000)}").split()
         if word != "reached":
             raise CrowdError(f"{deliveries} deliveries wanted, {came} came in {seconds:.0f} s")

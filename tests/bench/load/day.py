@@ -54,7 +54,7 @@ _ROW = {
 
 
 def write_day(connection: Connection, items: int, start: datetime) -> None:
-    """So many items, evenly over the day that begins at `start`, into an empty database that has been migrated."""
+    """Write this many items, evenly over the day that begins at `start`, into an empty, migrated database."""
     is_sqlite = connection.dialect.name == "sqlite"
     words = {"yes": "1", "no": "0"} if is_sqlite else {"yes": "true", "no": "false"}
     row = {"item_id": _item_id(is_sqlite), **_ROW}

@@ -64,7 +64,7 @@ def build(folder: Path, *, events: int, rooms: int, core: int) -> History:
 
 
 def _learn(folder: Path) -> None:
-    """Give each room the row of what it would have learnt."""
+    """Give each room the history of estimates that it would have."""
     engines = open_engines(f"sqlite:///{folder / DATABASE}")
     try:
         with engines.writer.begin() as writing:
@@ -78,7 +78,7 @@ def _learn(folder: Path) -> None:
 
 
 def _live_through(server: Server) -> None:
-    """One item that is served and settled, and after it one that waits."""
+    """Queue an item that is served and settled, and then one that waits."""
     feature, performer = token(Role.FEATURE, FEATURE), token(Role.PERFORMER, ROOM)
 
     def intake(name: str) -> Call:

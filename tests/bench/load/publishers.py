@@ -19,7 +19,7 @@ PING, PONG = 9, 10
 
 
 class Publisher(Protocol):
-    """Starts `events` events that all viewers of the room are to get, together, and waits until they are taken."""
+    """Makes `events` events at once, for all viewers of a room, and waits until the server has accepted them."""
 
     def publish(self, events: int) -> None: ...
 
@@ -62,7 +62,7 @@ class SocketPublisher:
             data += got
 
     def _answer_pings(self) -> None:
-        """A server drops a client that does not, and slow peers take longer than they wait."""
+        """Answer pings: servers drop clients that do not, and slow peers take longer than that time limit."""
         self._sock.setblocking(False)
         with suppress(BlockingIOError):
             self._held += self._sock.recv(65536)

@@ -33,7 +33,7 @@ class Intakes:
         self._bearer = token(Role.FEATURE, FEATURE)
 
     def next(self, room: str | None = None) -> Call:
-        """The next one, into its turn's room or the one that is named."""
+        """The next intake, into its turn's room or the given one."""
         number = next(self._numbers)
         key = f"{self._run}-{number}"
         body = {
@@ -51,6 +51,6 @@ class Intakes:
         return Call("intake", post("/v1/queue/items", json.dumps(body).encode(), bearer=self._bearer))
 
     def caller(self) -> Caller:
-        """A caller that does nothing else, for ever."""
+        """A caller that sends intakes for ever."""
         while True:
             yield self.next()

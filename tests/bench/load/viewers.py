@@ -298,7 +298,7 @@ class Crowd:
         return True
 
     def _count_compressed(self, viewer: Viewer) -> None:
-        """Not looked into: the first one is the snapshot, each one after it is one delivery."""
+        """Count frames without inflating them: the first one is the snapshot, each other one a delivery."""
         self._counts.frames += 1
         if viewer.state == "joining":
             self._counts.snapshots += 1

@@ -72,7 +72,7 @@ def _turn(bench: Bench, subject: str, round_number: int) -> None:
 
 
 def _live(server: Server, watching: Crowd, items: int) -> Report:
-    """So many lives, one after the other, until all of it has arrived."""
+    """Play this many lives one after the other, and wait for their delivery."""
     call(server.port, [_lives(items)])
     report = watching.report()
     while True:

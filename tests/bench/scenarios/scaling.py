@@ -245,7 +245,7 @@ def _writes(place: Shared) -> dict[str, float]:
 
 
 def _elsewhere(place: Shared) -> dict[str, float]:
-    """Intakes into rooms that another process has changed since this one last did."""
+    """Intakes into rooms that another process has changed since this one's last change."""
     intakes = Intakes(ROOMS, prefix="shared")
     turns = cycle(place.servers)
     _ask(next(turns), [intakes.caller()], calls=ROOMS)
@@ -265,7 +265,7 @@ def _elsewhere(place: Shared) -> dict[str, float]:
 
 
 def _viewers(bench: Bench, place: Place, intake_us: float) -> dict[str, float]:
-    """Viewers of one room on one process: to have them, to let them in, to tell them."""
+    """The costs of viewers of one room on one process: idle ones, new ones, and a broadcast."""
     server, viewers = place.servers[0], bench.scale.crowd_for_memory
     _ask(server, [Intakes(1, prefix="stage").caller()], calls=5)
     with crowd(bench.viewers, bench.load_core) as watching:
