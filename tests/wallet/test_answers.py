@@ -29,7 +29,8 @@ from app.wallet.answers import (
     read_escrow,
     retry_after_seconds,
 )
-from tests.support.strict_wallet import NOON, build_operation
+from tests.support.builders import NOON
+from tests.support.strict_wallet import build_operation
 
 SETTLE = build_operation(OperationKind.SETTLE)
 REFUND = build_operation(OperationKind.REFUND)

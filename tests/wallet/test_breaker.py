@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.wallet.breaker import Breaker, BreakerState, Permit
-from tests.support.strict_wallet import NOON
+from tests.support.builders import NOON
 
 
 def at(seconds: float) -> datetime:
