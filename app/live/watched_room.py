@@ -94,7 +94,7 @@ class WatchedRoom:
         self._coalesce_until = 0.0
         """Loop time before which an event waits for others."""
         self._sender: asyncio.Task[None] | asyncio.Handle | None = None
-        """The task or timer that will send the pending events."""
+        """The task, or the scheduled call, that will send the pending events."""
 
     @property
     def _is_behind(self) -> bool:

@@ -138,8 +138,8 @@ class Admission:
         closes: Counter[int] | None = None,
         addresses_remembered: int = ADDRESSES_REMEMBERED,
     ) -> None:
-        """`now`: loop time. `capacity`: the number of connections that there are descriptors for; None: not known.
-        `closes` counts the sockets that end before the application sees them, by close code."""
+        """`now`: monotonic time in seconds. `capacity`: the number of connections that there are descriptors for; None:
+        not known. `closes` counts the sockets that end before the application sees them, by close code."""
         self.limits = limits
         self.now = now
         self.proxies = proxies or Proxies()
@@ -154,13 +154,13 @@ class Admission:
         self._ending: dict[Connection, None] = {}
         """Connections whose last bytes are written and that wait for the peer to close, the oldest first."""
         self._unspoken: dict[Connection, None] = {}
-        """Connections on which no complete request has come yet, the oldest first."""
+        """Connections on which no complete head of a request has come yet, the oldest first."""
         self._idle: dict[Connection, None] = {}
         """Connections that wait for their next request, the oldest first."""
         self._addresses_remembered = addresses_remembered
         self._addresses: dict[str, Address] = {}
         self._resting: OrderedDict[str, float] = OrderedDict()
-        """Addresses that nothing holds, and the loop time since when."""
+        """Addresses that nothing holds, and since when, the longest first."""
         self._hinted_at = -HINT_SECONDS
 
     @property

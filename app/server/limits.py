@@ -1,4 +1,4 @@
-"""The limits on traffic, and the token bucket that counts it. Times are loop times, in seconds."""
+"""The limits on traffic, and the token bucket that counts it. Times are monotonic, in seconds."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Limits:
     """Of the request line, or one header, of an upgrade: the WebSocket library's own limit."""
     headers: int = 128
     parameters: int = 256
-    """Of a query, which may name MOST_PERFORMERS. A head that is full of parameters takes 13 ms to read."""
+    """Of a query; it may name MOST_PERFORMERS. A head that is full of parameters takes 13 ms to read."""
     body_bytes: int = 512 * KIB
     """Bytes that carry one body, the frames of chunks included; the body itself is bounded by the middleware."""
     head_seconds: float = 10.0
@@ -40,9 +40,9 @@ class Limits:
 
     # WebSocket, of one connection
     frames: Rate = Rate(300, 10)
-    """Frames of every opcode. 120 messages a minute (contract section 5) in some fragments, and pings."""
+    """Frames of every opcode: enough for 120 messages a minute (contract section 5) in several fragments, and pings."""
     frame_bytes: Rate = Rate(2048 * KIB, 128 * KIB)
-    """120 messages of 64 KiB a minute, headers and control frames beside them."""
+    """Enough for 120 messages of 64 KiB a minute, with headers and control frames."""
     fragments: int = 512
     """The frames of one message."""
     free_frames: Rate = Rate(60, 2)
