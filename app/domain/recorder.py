@@ -113,9 +113,8 @@ class EventRecorder:
 
     def end(self, item: Item | None = None, operation: Operation | None = None) -> Decision:
         """The decision so far. `item`: the item that the command was about; its latest state is used."""
+        """The decision. `item`: the one that the command, and each event so far, is about."""
         if item is not None:
-            recorded = (
-                event.item for event in reversed(self.events) if event.item and event.item.item_id == item.item_id
-            )
-            item = self.room.find(item.item_id) or next(recorded, item)
+            last = self.events[-1].item if self.events else None
+            item = self.room.find(item.item_id) or last or item
         return Decision(room=self.room, events=tuple(self.events), item=item, operation=operation)
