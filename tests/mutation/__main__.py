@@ -16,7 +16,7 @@ from tests.support import environment
 TESTS: dict[str, tuple[str, ...]] = {
     "app/domain/*.py": ("--noconftest", "tests/domain"),
     "app/domain/activity.py": ("tests/store/test_activity.py", "tests/api/test_figures.py"),
-    "app/wallet/answers.py": ("tests/wallet/test_answers.py", "tests/wallet/test_client.py"),
+    "app/wallet/answers.py": ("--noconftest", "tests/wallet/test_answers.py", "tests/wallet/test_client.py"),
     "app/wallet/outbox.py": ("tests/wallet/test_outbox.py",),
     "app/engine/writer.py": (
         "tests/engine/test_writer.py",
@@ -27,7 +27,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """The tests that each module has to answer to, as arguments of pytest; of several patterns the last one counts. Without
-the fixtures of conftest.py nothing but the rules is imported, which many of their mutants have done anew."""
+conftest.py's fixtures the service is not imported: mutants that take effect at import have that done anew."""
 EXPLAINED = Path(__file__).with_name("survivors.txt")
 """A line a survivor: `module scope: before -> after | why no test can or need notice it`."""
 WANTED_SHARE = 0.95
