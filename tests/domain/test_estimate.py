@@ -144,8 +144,8 @@ class TestLearningServiceTimes:
         assert learn(finished_in_a_row(30, service=0), DEFAULT).pace >= -1
 
     def test_an_item_finished_at_once_counts_as_a_second(self) -> None:
-        at_once, in_a_second = (learn(finished_in_a_row(1, service=each), DEFAULT) for each in (0, 1))
-        assert at_once.fits == in_a_second.fits
+        at_once = learn(finished_in_a_row(1, service=0), DEFAULT)
+        assert at_once.fits["wheel", False] == NO_FIT.with_service(DEFAULT, 1)
 
     def test_abandoned_and_refunded_items_teach_nothing_about_service_time(self) -> None:
         ended = [
@@ -229,8 +229,15 @@ class TestGaps:
         assert (again.pace, len(again.gaps)) == (history.pace, len(history.gaps) + 1)
         anew = history.started(build_item(9, created_at=moment(end + 1790)), moment(end + 1801))
         assert (anew.pace, anew.fits) == (0, history.fits)
-        endless = history.started(build_item(9, created_at=moment(-1)), moment(end + 1801))
-        assert endless.gaps == history.gaps
+
+    def test_a_gap_counts_up_to_half_an_hour_and_a_session_goes_on_while_somebody_waits(self) -> None:
+        history = learn(finished_in_a_row(5, service=200), DEFAULT)
+        end = 6 * 200
+        for arrived in (-1, end):
+            waiting = build_item(9, created_at=moment(arrived))
+            assert history.started(waiting, moment(end + 1800)).gaps == (*history.gaps, 1800)
+            endless = history.started(waiting, moment(end + 1801))
+            assert (endless.gaps, endless.pace) == (history.gaps, history.pace)
 
 
 class TestLeaving:
@@ -252,6 +259,14 @@ class TestLeaving:
     def test_one_or_two_who_leave_may_be_chance(self) -> None:
         ended = [build_item(n, status=Status.REFUNDED, refunded_at=moment(100)) for n in range(1, 4)]
         assert [learn(ended[:count], DEFAULT).leaving_rate > 0 for count in (1, 2, 3)] == [False, False, True]
+
+    def test_a_rate_is_computed_from_two_leavers_on(self) -> None:
+        assert History(leavers=2.0, waited_seconds=400).leaving_rate == 2 / 4000
+        assert History(leavers=1.99, waited_seconds=400).leaving_rate == 0
+
+    @pytest.mark.parametrize("at", [0, -5])
+    def test_an_item_that_is_started_at_once_or_by_a_skewed_clock_has_not_waited(self, at: float) -> None:
+        assert NOTHING_LEARNT.started(build_item(), moment(at)).waited_seconds == 0
 
     def test_a_performer_who_vanishes_says_nothing_about_who_waits(self) -> None:
         reason = Reason.PERFORMER_DISCONNECTED
@@ -304,6 +319,8 @@ class TestRanges:
         assert 0 < low < wait.seconds < high < 31
         few = History(gaps=(20.0,) * 9)
         assert next(iter(Waits([build_item(1)], few, moment(), DEFAULT))).range_seconds is None
+        enough = History(gaps=(20.0,) * 10)
+        assert next(iter(Waits([build_item(1)], enough, moment(), DEFAULT))).range_seconds == (20, 20)
 
     def test_the_wait_quoted_on_arrival_is_the_wait_of_the_item_in_its_place(self) -> None:
         history = replace(self.scored(30), gaps=tuple(map(float, range(1, 41))))
@@ -324,6 +341,13 @@ class TestRanges:
     def test_a_promise_of_no_wait_is_scored_as_if_it_were_a_second(self) -> None:
         item = build_item(quoted_wait_seconds=0.0, quoted_position=2)
         assert NOTHING_LEARNT.started(item, moment(7)).scores == (log(7),)
+
+    def test_a_start_without_a_wait_is_scored_as_one_after_a_second(self) -> None:
+        item = build_item(quoted_wait_seconds=5.0, quoted_position=2)
+        assert NOTHING_LEARNT.started(item, moment(0)).scores == (log(1 / 5),)
+
+    def test_errors_count_for_more_behind_more_items_by_the_number_ahead_to_the_power_of_three_tenths(self) -> None:
+        assert self.scored(1, position=9, ratio=2).scores == pytest.approx((log(2) * 8**0.3,))
 
 
 def test_a_room_learns_while_it_runs_what_it_would_learn_from_its_ended_items() -> None:
