@@ -185,10 +185,7 @@ class History(Struct, frozen=True, kw_only=True):
     def rest_of_gap_range(self, elapsed: float) -> tuple[float, float] | None:
         """The 10–90 % range of `rest_of_gap_seconds`; None while fewer than GAPS_NEEDED gaps are longer."""
         longer = tuple(gap - elapsed for gap in self.gaps if gap > elapsed)
-        if len(longer) < GAPS_NEEDED:
-            return None
-        first, last = _outer_deciles(longer)
-        return max(0.0, first), last
+        return None if len(longer) < GAPS_NEEDED else _outer_deciles(longer)
 
     def spread(self, ahead: int) -> tuple[float, float] | None:
         """The 10–90 % range of actual / quoted wait behind `ahead` items; None while too few are known."""
@@ -224,7 +221,7 @@ def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
     z = (log(elapsed / mean) + spread * spread / 2) / spread
     survival = erfc(z / sqrt(2))
     if survival < 1e-9:
-        return elapsed * spread * spread / max(1.0, z * spread)
+        return elapsed * spread / z  # what the quotient below tends to, and too few digits are left to compute
     return max(0.0, mean * erfc((z - spread) / sqrt(2)) / survival - elapsed)
 
 

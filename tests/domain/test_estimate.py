@@ -1,7 +1,8 @@
 """The estimate: the contract's formula without a history, and the effects of a history."""
 
 from datetime import datetime
-from math import exp, log, sqrt
+from itertools import pairwise
+from math import erfc, exp, log, sqrt
 from random import Random
 from statistics import quantiles
 
@@ -165,6 +166,19 @@ class TestLearningServiceTimes:
         assert learn([finished(1, begin=0, service=0, pass_through_mode=True)], DEFAULT) == NOTHING_LEARNT
 
 
+def rest_of_log_normal(mean: float, spread: float, elapsed: float) -> float:
+    """The mean of what a log-normal duration exceeds `elapsed` by, if it does: the sum of its survival from there."""
+
+    def survival(duration: float) -> float:
+        return erfc((log(duration / mean) / spread + spread / 2) / sqrt(2))
+
+    steps = 20_000
+    factor = float(max(1, mean / elapsed) * exp(9 * spread)) ** (1 / steps)
+    durations = [elapsed * factor**step for step in range(steps + 1)]
+    areas = ((b - a) * (survival(a) + survival(b)) / 2 for a, b in pairwise(durations))
+    return float(sum(areas) / survival(elapsed))
+
+
 class TestTheRestOfTheStartedOne:
     def test_services_that_vary_leave_more_the_longer_one_lasts(self) -> None:
         random = Random(5)
@@ -174,6 +188,26 @@ class TestTheRestOfTheStartedOne:
             longer = [each - elapsed for each in services if each > elapsed]
             rest = history.rest_seconds(started(elapsed), moment(), DEFAULT)
             assert rest == pytest.approx(sum(longer) / len(longer), rel=0.4)
+
+    @pytest.mark.parametrize(
+        ("usual", "spread", "elapsed", "tolerance"),
+        [
+            *((60, 0.8, elapsed, 0.001) for elapsed in (10, 30, 60, 240, 6_000)),
+            *((2, 0.8, elapsed, 0.001) for elapsed in (0.5, 1, 2, 8, 200)),
+            (2, 0.1, 2, 0.001),
+            (60, 0.8, 120_000, 0.1),  # so far beyond that hardly one service lasts so long
+            (2, 0.1, 20, 0.1),
+        ],
+    )
+    def test_it_is_that_of_a_log_normal_with_the_mean_and_the_spread_learnt(
+        self, usual: float, spread: float, elapsed: float, tolerance: float
+    ) -> None:
+        random = Random(5)
+        services = [max(1, random.lognormvariate(log(usual), spread)) for _ in range(300)]
+        history = learn([finished(n, begin=1e4 * n, service=each) for n, each in enumerate(services)], DEFAULT)
+        mean = history.service_seconds(build_item(), DEFAULT)
+        expected = rest_of_log_normal(mean, history.fits["wheel", False].spread, elapsed)
+        assert history.rest_seconds(started(elapsed), moment(), DEFAULT) == pytest.approx(expected, rel=tolerance)
 
     def test_it_is_never_negative_however_long_it_lasts(self) -> None:
         history = learn(finished_in_a_row(10, service=60), DEFAULT)
@@ -187,7 +221,7 @@ class TestGaps:
         assert seconds([started(), build_item(2), build_item(3)], history) == [0, 70, 140]
 
     def test_with_nobody_on_stage_the_rest_of_the_gap_is_part_of_the_wait(self) -> None:
-        history = History(gaps=(10.0, 20.0, 30.0, 40.0, 50.0), last_end_at=moment(-15))
+        history = History(gaps=(10.0, 15.0, 20.0, 30.0, 40.0, 50.0), last_end_at=moment(-15))
         queue = [build_item(number, created_at=moment(-50)) for number in (1, 2)]
         (first, second) = seconds(queue, history, moment())
         assert first == 35 - 15, "35 s is the median of the gaps that were longer than 15 s"
@@ -319,8 +353,14 @@ class TestRanges:
         assert 0 < low < wait.seconds < high < 31
         few = History(gaps=(20.0,) * 9)
         assert next(iter(Waits([build_item(1)], few, moment(), DEFAULT))).range_seconds is None
-        enough = History(gaps=(20.0,) * 10)
-        assert next(iter(Waits([build_item(1)], enough, moment(), DEFAULT))).range_seconds == (20, 20)
+        enough = History(gaps=(0.5,) * 10)
+        assert next(iter(Waits([build_item(1)], enough, moment(), DEFAULT))).range_seconds == (0.5, 0.5)
+
+    def test_only_gaps_that_were_longer_count_for_the_range_of_the_first(self) -> None:
+        queue = [build_item(1, created_at=moment(-15))]
+        longer = tuple(map(float, range(16, 26)))
+        (wait,) = Waits(queue, History(gaps=(15.0, *longer)), moment(), DEFAULT)
+        assert wait.range_seconds == pytest.approx((1.1, 9.9))
 
     def test_the_wait_quoted_on_arrival_is_the_wait_of_the_item_in_its_place(self) -> None:
         history = replace(self.scored(30), gaps=tuple(map(float, range(1, 41))))

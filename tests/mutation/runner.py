@@ -8,6 +8,7 @@ import ast
 import gc
 import importlib.abc
 import importlib.machinery
+import inspect
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, cast
@@ -76,12 +78,20 @@ class _Session:
         self.seconds: dict[pytest.Item, float] = {}
         self.functions: defaultdict[tuple[str, str], list[FunctionType]] = defaultdict(list)
         """By file and qualified name."""
+        self.caches: list[_lru_cache_wrapper[Any]] = []
+        """Of functions of the modules. A result that is kept would hide what the function does."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = session.items
         paths = {str(module.resolve()) for module in self.modules}
+        for found in gc.get_objects():
+            if isinstance(found, FunctionType) and found.__code__.co_filename in paths:
+                self.functions[found.__code__.co_filename, found.__code__.co_qualname].append(found)
+            elif isinstance(found, _lru_cache_wrapper) and inspect.unwrap(found).__code__.co_filename in paths:
+                self.caches.append(found)
         for item in items:
+            self._clear_caches()
             began = time.perf_counter()
             with _recorded(paths) as self.lines[item]:
                 passed = _passes(item)
@@ -89,9 +99,7 @@ class _Session:
             if not passed:
                 self.failed = item.nodeid
                 return True
-        for found in gc.get_objects():
-            if isinstance(found, FunctionType) and found.__code__.co_filename in paths:
-                self.functions[found.__code__.co_filename, found.__code__.co_qualname].append(found)
+        self._clear_caches()
         # The children's collector writes to none of these objects, so that their memory stays shared.
         gc.freeze()
         # Unchanged code passes in a child, too: what fails there later is the mutant's doing.
@@ -116,6 +124,10 @@ class _Session:
                 result.survivors.append(mutant.key)
                 self.say(f"  survives, line {mutant.lines[0]}: {mutant.key}")
         return result
+
+    def _clear_caches(self) -> None:
+        for cache in self.caches:
+            cache.cache_clear()
 
     def _touching(self, path: str, mutant: Mutant) -> list[pytest.Item]:
         """The tests that execute the mutant, the fastest first. What takes effect at import, all execute."""

@@ -13,7 +13,13 @@ from tests.mutation.runner import Result
 ROOT = Path(__file__).parents[2]
 
 PLANTED = """
+from functools import lru_cache
+
 LIMIT = 5
+
+@lru_cache
+def doubled(count):
+    return count * 2
 
 def is_full(count):
     return count >= LIMIT
@@ -30,6 +36,12 @@ import planted
 def test_a_count_at_the_limit_is_full():
     assert planted.is_full(5)
     assert not planted.is_full(4)
+
+def test_a_count_is_doubled():
+    assert planted.doubled(3) == 6
+
+def test_a_count_that_was_doubled_before_is_doubled():
+    assert planted.doubled(3) == 6
 
 def test_a_count_is_not_empty():
     assert planted.is_empty(3) is False
@@ -55,7 +67,7 @@ def test_planted_mutants_are_killed_where_a_test_looks_and_survive_where_none_do
     )
     assert done.returncode == 0, done.stderr
     count, *survivors = [line for line in done.stdout.splitlines() if not line.startswith(("planted.py", "  survives"))]
-    assert int(count) == 13
+    assert int(count) == 16
     assert survivors == [
         "is_empty: 0 -> 1",
         "is_empty: 0 -> 1",
