@@ -343,6 +343,14 @@ class TestServiceClock:
         assert folded == stage.room
 
 
+@pytest.mark.parametrize(("last", "at"), [(None, 0), (-1, 0), (0, 0), (1, 1), (60, 60), (60.001, 0), (3600, 0)])
+def test_the_next_event_is_not_before_the_last_unless_that_is_more_than_a_minute_ahead(
+    last: float | None, at: float
+) -> None:
+    room = build_room(last_at=None if last is None else moment(last))
+    assert room.time(moment()) == moment(at)
+
+
 class TestRestartOfTheClocks:
     """While no process serves a room its clocks stand, and setting the clock changes no item's time."""
 
