@@ -40,6 +40,10 @@ LEAVERS_NEEDED = 2.0
 """The least value of the faded count `leavers` at which a rate is computed; the third leaver reaches it."""
 SCORES_NEEDED = 20
 SCORES_KEPT = 120
+GAP_DIGITS = 3
+SCORE_DIGITS = 4
+"""Decimals of a kept gap in seconds (times are whole milliseconds) and of a kept score (a ten-thousandth of a wait): so
+few that they are stored exactly in a few bytes each."""
 SCORE_EXPONENT = 0.3
 """Relative errors shrink with the number of items ahead, as ahead ** -SCORE_EXPONENT."""
 
@@ -109,11 +113,11 @@ class History(Struct, frozen=True, kw_only=True):
             if (at - self.last_end_at).total_seconds() > SESSION_GAP_SECONDS and item.created_at > self.last_end_at:
                 history = replace(history, pace=0.0)
             if 0 <= gap <= SESSION_GAP_SECONDS:
-                history = replace(history, gaps=(*self.gaps, gap + self.paused_seconds)[-GAPS_KEPT:])
+                history = replace(history, gaps=(*self.gaps, round(gap + self.paused_seconds, GAP_DIGITS))[-GAPS_KEPT:])
         if item.quoted_wait_seconds is not None and item.quoted_position is not None and item.quoted_position > 1:
             actual = max(1.0, (at - item.created_at).total_seconds())
             score = log(actual / max(1.0, item.quoted_wait_seconds)) * _precision(item.quoted_position - 1)
-            history = replace(history, scores=(*history.scores, score)[-SCORES_KEPT:])
+            history = replace(history, scores=(*history.scores, round(score, SCORE_DIGITS))[-SCORES_KEPT:])
         return history
 
     def ended(self, item: Ended, at: datetime, default_seconds: float) -> "History":
