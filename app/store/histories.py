@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table
 from app.domain.estimate import GAP_DIGITS, SCORE_DIGITS, Fit, History
 from app.domain.room import Room
 from app.store.engines import rows_with
-from app.store.tables import HistoryRow, milliseconds, moment, table_of
+from app.store.tables import HistoryRow, milliseconds, moment_or_none, table_of
 
 HISTORIES: Table = table_of(HistoryRow)
 
@@ -76,7 +76,7 @@ def decoded(learnt: bytes) -> History:
         leavers=found.leavers,
         waited_seconds=found.waited_seconds,
         scores=tuple([score / _SCORE_UNIT for score in found.scores]),
-        last_end_at=None if found.last_end_at is None else moment(found.last_end_at),
+        last_end_at=moment_or_none(found.last_end_at),
         paused_seconds=found.paused_seconds,
     )
 

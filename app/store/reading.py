@@ -1,13 +1,16 @@
 """Reads of rooms, items and stored answers."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import (
+    Boolean,
     Connection,
+    Table,
     bindparam,
     func,
     select,
@@ -22,7 +25,7 @@ from app.store.engines import rows_with
 from app.store.facts import fact
 from app.store.histories import histories
 from app.store.records import Answer
-from app.store.tables import ITEMS, ROOMS, any_of
+from app.store.tables import ITEMS, ROOMS, Instant, any_of, moment_or_none
 
 T = TypeVar("T")
 
@@ -82,7 +85,6 @@ def locked_versions(connection: Connection, performer_ids: Collection[str]) -> t
 
 
 ROOM_ROWS = select(ROOMS).where(ROOMS.c.performer_id.in_(any_of("performer_ids")))
-_ACTIVE = select(ITEMS).where(ITEMS.c.performer_id.in_(any_of("performer_ids")), ACTIVE_ITEMS)
 _LAST_ENDED = (
     select(*(ITEMS.c[name] for name in records.LEARNT_COLUMNS))
     .where(
@@ -100,9 +102,9 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
     rooms = {performer_id: Room(performer_id=performer_id, policy=policy) for performer_id in performer_ids}
     # Versions are read before items. If a room is created in between, its version is then too low, and a write fails on
     # the event log's unique (performer, version). In the other order it could lack items without any error.
-    rows = connection.execute(ROOM_ROWS, {"performer_ids": list(performer_ids)}).mappings().all()
+    rows = rows_of(connection, ROOMS, performer_ids)
     active: dict[str, list[Item]] = {row["performer_id"]: [] for row in rows}
-    for row in connection.execute(_ACTIVE, {"performer_ids": list(active)}).mappings():
+    for row in rows_of(connection, ITEMS, active, where=f"{ACTIVE_ITEMS} AND"):
         active[row["performer_id"]].append(records.item_from(row))
     learnt = histories(connection, list(active))
     for row in rows:
@@ -119,6 +121,38 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
             history=history,
         )
     return rooms
+
+
+def rows_of(
+    connection: Connection, table: Table, performer_ids: Collection[str], *, where: str = ""
+) -> list[dict[str, Any]]:
+    """A table's rows of these performers, by column name. `where`: a further condition, and AND.
+
+    A room is loaded in 116 µs so, in 212 µs with SQLAlchemy's own IN and rows (`tests.bench --only growth`: its first
+    intake).
+    """
+    if not performer_ids:
+        return []
+    names, columns, conversions = _layout(table)
+    question = f"SELECT {columns} FROM {table.name} WHERE {where} performer_id IN "  # noqa: S608 - names of ours
+    rows = [dict(zip(names, row, strict=True)) for row in rows_with(connection, question, list(performer_ids))]
+    for row in rows:
+        for name, convert in conversions:
+            row[name] = convert(row[name])
+    return rows
+
+
+@cache
+def _layout(table: Table) -> tuple[list[str], str, list[tuple[str, Callable[[Any], Any]]]]:
+    """The names of a table's columns, the same as SQL, and the conversions to what SQLAlchemy would return."""
+    conversions: list[tuple[str, Callable[[Any], Any]]] = []
+    for column in table.columns:
+        if isinstance(column.type, Instant):
+            conversions.append((column.name, moment_or_none))
+        elif isinstance(column.type, Boolean):
+            conversions.append((column.name, bool))  # an integer on SQLite
+    names = [column.name for column in table.columns]
+    return names, ", ".join(names), conversions
 
 
 def learn_again(connection: Connection, performer_id: str, policy: Policy) -> History:

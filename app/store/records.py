@@ -166,7 +166,7 @@ def item_values(item: Item, due_at: datetime | None) -> Values:
     return values
 
 
-def item_from(row: RowMapping) -> Item:
+def item_from(row: RowMapping | Mapping[str, Any]) -> Item:
     values = {name: row[name] for name in _PLAIN_ITEM_FIELDS}
     values["metadata"] = orjson.loads(row["metadata"])
     values["clock"] = Clock(used_seconds=row["clock_used_seconds"], since=row["clock_since"])
@@ -217,7 +217,7 @@ def room_progress(room: Room) -> Values:
     return {"key": room.performer_id, "version": room.version, "last_at": milliseconds(room.last_at)}
 
 
-def settings_from(row: RowMapping) -> RoomSettings:
+def settings_from(row: RowMapping | Mapping[str, Any]) -> RoomSettings:
     values = {name: row[name] for name in _SETTINGS_FIELDS}
     positions = values["notify_positions"]
     values["notify_positions"] = None if positions is None else _positions(positions)

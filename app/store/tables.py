@@ -42,6 +42,10 @@ def moment(value: int) -> datetime:
     return EPOCH + value * MILLISECOND
 
 
+def moment_or_none(value: int | None) -> datetime | None:
+    return None if value is None else moment(value)
+
+
 class Instant(TypeDecorator[datetime]):
     """An aware UTC datetime kept as whole milliseconds since 1970."""
 
@@ -52,7 +56,7 @@ class Instant(TypeDecorator[datetime]):
         return milliseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        return None if value is None else moment(value)
+        return moment_or_none(value)
 
 
 Serial = BigInteger().with_variant(Integer(), "sqlite")
