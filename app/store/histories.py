@@ -13,7 +13,8 @@ import msgspec
 from msgspec.structs import astuple
 from sqlalchemy import Connection, Table
 
-from app.domain.estimate import GAP_DIGITS, SCORE_DIGITS, Fit, History
+from app.domain.estimate import GAP_DIGITS, SCORE_DIGITS, History
+from app.domain.fit import Fit
 from app.domain.room import Room
 from app.store.engines import rows_with
 from app.store.tables import HistoryRow, milliseconds, moment_or_none, table_of
