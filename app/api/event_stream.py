@@ -77,6 +77,7 @@ class EventLog:
     """The log, by the page and as a stream. Used from the event loop only."""
 
     def __init__(self, queries: Queries, clock: Callable[[], datetime], pace: Pace = Pace()) -> None:
+        """`clock`: the one by which tokens, and with them streams, end."""
         self._pace = pace
         self._queries = queries
         self._clock = clock

@@ -51,6 +51,9 @@ class SocketContext:
     authenticator: Authenticator
     presence: Presence
     clock: Callable[[], datetime]
+    """The clock of the rooms."""
+    token_clock: Callable[[], datetime]
+    """The clock by which tokens expire."""
     public_rooms: bool
     connected: Counter[str]
     """Sockets by principal, and under "" all of them."""
@@ -78,7 +81,7 @@ class LiveConnection:
         self._performer_id = performer_id
         self._identity = Identity(
             shared.authenticator,
-            shared.clock,
+            shared.token_clock,
             shared.connected,
             self.close_soon,
             most_sockets=shared.sockets_per_principal,

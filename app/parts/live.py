@@ -44,7 +44,7 @@ class Live:
 def open_live(
     base: Foundation, redis: RedisLink | None, actions: Actions, authenticator: Authenticator, limits: Limits
 ) -> Live:
-    event_log = EventLog(base.queries, base.clock, Pace(stalled=limits.write_seconds))
+    event_log = EventLog(base.queries, base.own_clock, Pace(stalled=limits.write_seconds))
 
     def receive(performer_id: str, events: Sequence[Event]) -> None:
         """Events that another process has committed."""
@@ -67,6 +67,7 @@ def open_live(
         authenticator=authenticator,
         presence=presence,
         clock=base.clock,
+        token_clock=base.own_clock,
         public_rooms=base.settings.public_rooms,
         origins=Origins(base.settings.allowed_origins),
         connected=Counter(),

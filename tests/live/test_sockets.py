@@ -1,14 +1,20 @@
 """The beginning of a live socket and its caller: origin, subprotocol, welcome, snapshot, tokens and their refresh."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import jwt
 import pytest
+from sqlalchemy.engine import make_url
 from websockets.exceptions import InvalidStatus
 
 from app.live.hub import Hub
+from app.parts import utc_now
+from app.store.engines import open_engines
+from app.store.migrating import migrate
 from tests.support.server import (
     INSTANT,
     PUBLIC_FIELDS,
@@ -216,6 +222,26 @@ async def test_the_welcome_says_until_when_the_token_is_valid(server: Server, pe
         assert timedelta(seconds=880) < left <= timedelta(seconds=900)
         await live.auth(brief(server, "viewer", "ada", 1800))
         assert live.of("welcome")[-1]["expiresAt"] > welcome["expiresAt"]
+
+
+async def test_a_token_lasts_by_the_clock_that_has_checked_it_and_not_by_the_databases(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    engines = open_engines(postgres_url)
+    await asyncio.to_thread(migrate, engines.writer)
+    engines.dispose()
+    url = make_url(postgres_url).render_as_string(False)
+    with serving(tmp_path, database_url=url, clock=lambda: utc_now() - timedelta(minutes=10)) as server:
+        token = brief(server, "performer", "mira", -300)
+        headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
+        async with server.api() as api, server.live("mira", token) as live:
+            await live.until("snapshot")
+            async with api.http.stream("GET", "/v1/events", headers=headers) as stream:
+                chunks = stream.aiter_raw()
+                assert (await anext(chunks)).startswith(b"retry:")
+                item = await api.intake("mira")
+                assert item["itemId"].encode() in await anext(chunks)
+            assert (await live.until("update"))["events"][0]["itemId"] == item["itemId"]
 
 
 async def test_a_panel_whose_token_runs_out_is_not_absent_and_comes_back_unnoticed(
