@@ -105,7 +105,7 @@ def check(
         with _store(settings) as store:
             results = list(check_database(store))
             if wallet:
-                results.append(asyncio.run(_ask_wallet(settings, store)))
+                results.append(asyncio.run(_compare_with_wallet(settings, store)))
     report(results)
     if any(result.wrong for result in results):
         raise typer.Exit(1)
@@ -152,7 +152,7 @@ def _store(settings: Settings) -> Iterator[Store]:
         engines.dispose()
 
 
-async def _ask_wallet(settings: Settings, store: Store) -> Result:
+async def _compare_with_wallet(settings: Settings, store: Store) -> Result:
     """Compares every open or recently changed escrow, and records the result for the service's metrics."""
     examined, unanswered, differences, after = 0, 0, list[Difference](), ""
     since = utc_now() - RECENT

@@ -17,7 +17,7 @@ MINIMUM_KEY_BYTES = 32
 MINIMUM_DISTINCT = 8
 """Distinct characters of a key. 32 random hexadecimal digits have fewer with a probability of about 1 in 5,000,000."""
 SHORTEST_PERIOD = 16
-"""Characters of the longest period for which a key is checked."""
+"""The shortest period, in characters, that a key which repeats itself may have."""
 
 _MAILTO = re.compile(r"mailto:[^@\s\x00-\x1f]{1,64}@[A-Za-z0-9.-]{1,253}")
 _BLANK = re.compile(r"[\s\x00-\x1f\x7f]")

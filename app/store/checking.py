@@ -55,7 +55,7 @@ def _count(connection: Connection, table: str) -> int:
     return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())  # noqa: S608 - a constant
 
 
-def _asked(connection: Connection, query: str, line: str) -> Iterator[str]:
+def _findings(connection: Connection, query: str, line: str) -> Iterator[str]:
     """One finding for each row of the query: `line` formatted with the row's columns."""
     for row in connection.execute(text(query)).mappings():
         yield line.format(**row)
@@ -70,7 +70,7 @@ def _integrity(connection: Connection) -> tuple[int, Iterator[str]]:
                 if problem != "ok":
                     yield " ".join(problem.split())
         else:
-            yield from _asked(
+            yield from _findings(
                 connection,
                 "SELECT indexrelid::regclass::text AS name FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
                 " WHERE NOT indisvalid AND relnamespace = current_schema()::regnamespace",
@@ -84,7 +84,7 @@ def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
     """A room's events are numbered without a gap, from 1 or from where retention has pruned, up to its version."""
 
     def found() -> Iterator[str]:
-        yield from _asked(
+        yield from _findings(
             connection,
             # Pruning leaves gaps up to `pruned_through`.
             "SELECT rooms.performer_id AS performer_id, rooms.version AS version, count(events.version) AS events,"
@@ -95,7 +95,7 @@ def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
             " OR coalesce(max(events.version), coalesce(rooms.pruned_through, 0)) <> rooms.version",
             "room {performer_id} is at version {version}, its log has {events} events up to {newest}",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT performer_id, count(*) AS events FROM events WHERE NOT EXISTS"
             " (SELECT 1 FROM rooms WHERE rooms.performer_id = events.performer_id) GROUP BY performer_id",
@@ -107,7 +107,7 @@ def _versions(connection: Connection) -> tuple[int, Iterator[str]]:
 
 def _started(connection: Connection) -> tuple[int, Iterator[str]]:
     examined = _count(connection, "rooms")
-    return examined, _asked(
+    return examined, _findings(
         connection,
         "SELECT performer_id, count(*) AS items FROM items WHERE status = 'started'"
         " GROUP BY performer_id HAVING count(*) > 1",
@@ -119,7 +119,7 @@ def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
     """An item's row has the status of its last event, and the times that belong to it; items and events match."""
 
     def found() -> Iterator[str]:
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT items.item_id AS item_id, items.status AS status, events.to_status AS logged FROM"
             " (SELECT item_id, max(version) AS version FROM events WHERE item_id IS NOT NULL GROUP BY item_id) newest"
@@ -128,7 +128,7 @@ def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
             " WHERE events.to_status <> items.status",
             "item {item_id} is {status}, its last event says {logged}",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT item_id, status FROM items WHERE"
             " (status IN ('created', 'started')) = (ended_at IS NOT NULL)"
@@ -136,13 +136,13 @@ def _statuses(connection: Connection) -> tuple[int, Iterator[str]]:
             " OR (status = 'abandoned' AND abandoned_at IS NULL) OR (status = 'refunded' AND refunded_at IS NULL)",
             "item {item_id} is {status} without the times that belong to it",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT items.item_id AS item_id FROM items LEFT JOIN (SELECT DISTINCT item_id FROM events) logged"
             " ON logged.item_id = items.item_id WHERE logged.item_id IS NULL",
             "item {item_id} has no event",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT item_id, count(*) AS events FROM events WHERE item_id IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM items WHERE items.item_id = events.item_id) GROUP BY item_id",
@@ -187,19 +187,19 @@ def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
 
     def found() -> Iterator[str]:
         for table in ("items", "wallet_operations"):
-            yield from _asked(
+            yield from _findings(
                 connection,
                 f"SELECT escrow_transaction_id, count(*) AS number FROM {table}"  # noqa: S608 - a constant
                 " GROUP BY escrow_transaction_id HAVING count(*) > 1",
                 "escrow {escrow_transaction_id} has {number} " + table.replace("_", " "),
             )
-        yield from _asked(
+        yield from _findings(
             connection,
             f"SELECT item_id, status FROM items WHERE status IN {_ENDED} AND NOT EXISTS"  # noqa: S608 - a constant
             " (SELECT 1 FROM wallet_operations WHERE wallet_operations.item_id = items.item_id)",
             "item {item_id} is {status}, and nothing resolves its escrow",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT wallet_operations.item_id AS item_id FROM wallet_operations JOIN items"
             " ON items.item_id = wallet_operations.item_id WHERE"
@@ -210,7 +210,7 @@ def _escrows(connection: Connection) -> tuple[int, Iterator[str]]:
             " OR coalesce(items.settled_tokens, 0) + coalesce(items.refunded_tokens, 0) > items.tokens",
             "item {item_id} and its wallet operation do not agree",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT item_id FROM wallet_operations WHERE NOT EXISTS"
             " (SELECT 1 FROM items WHERE items.item_id = wallet_operations.item_id)",
@@ -224,21 +224,21 @@ def _keys(connection: Connection) -> tuple[int, Iterator[str]]:
     """The stored answer of an idempotency key points to an event of its item, that of an intake to the item's first."""
 
     def found() -> Iterator[str]:
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT answers.performer_id AS performer_id, answers.version AS version FROM answers"
             " LEFT JOIN events ON events.performer_id = answers.performer_id AND events.version = answers.version"
             " WHERE answers.item_id <> '' AND (events.item_id IS NULL OR events.item_id <> answers.item_id)",
             "an answer points to event {version} of room {performer_id}, which is not of its item",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT items.item_id AS item_id FROM items LEFT JOIN events ON events.performer_id = items.performer_id"
             " AND events.version = items.first_version WHERE items.first_version IS NOT NULL"
             " AND (events.item_id IS NULL OR events.item_id <> items.item_id OR events.from_status IS NOT NULL)",
             "item {item_id} does not begin where its row says",
         )
-        yield from _asked(
+        yield from _findings(
             connection,
             "SELECT source_feature, count(*) AS number FROM items"
             " GROUP BY source_feature, idempotency_key HAVING count(*) > 1",

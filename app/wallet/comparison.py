@@ -15,8 +15,8 @@ from app.wallet.answers import Escrow, EscrowAnswer, EscrowStatus, NoEscrow, Rej
 
 RECENT = timedelta(days=7)
 """Resolved escrows are compared if their item has changed within this time."""
-QUESTIONS_AT_ONCE = 16
-LOOKS = 3
+REQUESTS_AT_ONCE = 16
+ROUNDS = 3
 """The most comparisons of an item that changes while the wallet is asked."""
 
 T = TypeVar("T")
@@ -60,10 +60,10 @@ class Compared:
 
 
 async def compare(
-    run: Run, wallet: EscrowSource, *, since: datetime, after: str = "", at_most: int = QUESTIONS_AT_ONCE
+    run: Run, wallet: EscrowSource, *, since: datetime, after: str = "", at_most: int = REQUESTS_AT_ONCE
 ) -> Compared:
     """Compares the next `at_most` escrows with an item id beyond `after` that are not resolved, or whose item has
-    changed since `since`. QUESTIONS_AT_ONCE requests run at a time.
+    changed since `since`. REQUESTS_AT_ONCE requests run at a time.
     """
     items = await run(
         lambda connection: reading.items_to_compare(connection, after=after, since=since, at_most=at_most)
@@ -79,14 +79,14 @@ async def _differences(run: Run, wallet: EscrowSource, items: Sequence[Item]) ->
     """The differences of these items. An item that changes while the wallet is asked is compared again: the answer may
     be about its new state."""
     found: list[Difference] = []
-    places = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+    places = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
-    async def ask(item: Item) -> EscrowAnswer:
+    async def read(item: Item) -> EscrowAnswer:
         async with places:
             return await wallet.escrow(item.user_id, item.escrow_transaction_id)
 
-    for _ in range(LOOKS):
-        answers = await asyncio.gather(*map(ask, items))
+    for _ in range(ROUNDS):
+        answers = await asyncio.gather(*map(read, items))
         differing = [
             Difference(item=item, problem=problem, is_answered=_is_answer(answer))
             for item, answer in zip(items, answers, strict=True)
@@ -96,8 +96,8 @@ async def _differences(run: Run, wallet: EscrowSource, items: Sequence[Item]) ->
             break
         current = await run(partial(_current, item_ids=[each.item.item_id for each in differing]))
         found += [each for each in differing if current.get(each.item.item_id) == each.item]
-        asked = {each.item.item_id: each.item for each in differing}
-        items = [item for item in current.values() if item != asked[item.item_id]]
+        compared = {each.item.item_id: each.item for each in differing}
+        items = [item for item in current.values() if item != compared[item.item_id]]
     return sorted(found, key=lambda each: each.item.item_id)
 
 

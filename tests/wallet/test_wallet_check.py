@@ -16,7 +16,7 @@ from app.engine.queries import Queries
 from app.store import Store
 from app.wallet.answers import Escrow, EscrowAnswer, EscrowStatus, NoEscrow, Retry
 from app.wallet.breaker import Breaker
-from app.wallet.comparison import QUESTIONS_AT_ONCE
+from app.wallet.comparison import REQUESTS_AT_ONCE
 from app.wallet.wallet_check import Part, WalletChecks
 from tests.support.builders import PERFORMER
 from tests.support.server import Json, fresh, ok, problem
@@ -36,7 +36,7 @@ from tests.support.wallet_harness import (  # noqa: F401 - fixtures
 pytestmark = pytest.mark.anyio
 PATH = "/v1/admin/wallet-check"
 ITEMS = 40
-"""Three steps of QUESTIONS_AT_ONCE."""
+"""Three steps of REQUESTS_AT_ONCE."""
 
 Answer = Callable[[str, str], Awaitable[EscrowAnswer]]
 
@@ -104,7 +104,7 @@ async def test_a_long_comparison_comes_in_parts_and_is_recorded_at_its_end(store
         last = await checks.last()
         assert last is not None
         assert (last.examined, last.different) == (40, 2)
-    assert wallet.most_at_once <= QUESTIONS_AT_ONCE
+    assert wallet.most_at_once <= REQUESTS_AT_ONCE
 
 
 async def test_nothing_is_recorded_before_the_last_part(store: Store) -> None:
