@@ -63,7 +63,7 @@ class Periods:
     lag: float = 30.0
     """How long a socket may lag before it is cut off."""
     outbox_restart: float = 1.0
-    """Before the outbox is started again after a failure."""
+    """The pause before the outbox, the delivery of webhooks or of push notifications runs again after a failure."""
     write_metrics: float = 1.0
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0

@@ -44,12 +44,12 @@ def public_text(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 def encoded(content: bytes) -> str:
-    """base64url without padding."""
+    """Bytes in base64url, without padding."""
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def decoded(text: str) -> bytes:
-    """From base64url, with padding or without. Raises ValueError."""
+    """The bytes of a base64url text, with or without padding. Raises ValueError."""
     try:
         return base64.b64decode(text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4), altchars=b"-_", validate=True)
     except binascii.Error:

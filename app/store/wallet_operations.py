@@ -66,7 +66,7 @@ def dead_operations(connection: Connection, *, after: str, at_most: int, rejecte
 
 
 def operation_counts(connection: Connection, at_most: int = 10_000) -> Mapping[str, int]:
-    """How many operations are in each status, counted up to `at_most`: the cost does not grow with history."""
+    """The number of operations in each status, counted up to `at_most`, so that the cost does not grow with history."""
     counts = {}
     for status in OperationStatus:
         some = select(OPERATIONS.c.operation_id).where(OPERATIONS.c.status == status).limit(at_most).subquery()
