@@ -38,8 +38,7 @@ LARGEST_FRAME = 64 * 1024
 HIGH_WATER = 64 * 1024
 """Bytes waiting in our own buffer above which a connection counts as lagging and gets no more frames."""
 KERNEL_BUFFER = 64 * 1024
-"""Bytes that the kernel is asked for as the send buffer: by default it would hold megabytes of unread frames before our
-own buffer begins to fill."""
+"""Bytes that the kernel is asked for as the send buffer: by default it holds megabytes before ours begins to fill."""
 VERSION = "13"
 """The one version of the protocol, RFC 6455."""
 
@@ -187,8 +186,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self._half_close()
 
     def _answer_failed_handshake(self) -> None:
-        """Answer a request that the library's parser has refused: uvicorn never sends the library's answer, and there
-        may be none."""
+        """Answer a request that the library's parser has refused: uvicorn does not, and the library not always."""
         if self.conn.handshake_exc is None or self.handshake_initiated or self.close_sent:
             return
         self.handshake_complete = True
