@@ -87,7 +87,7 @@ async def test_a_wallet_that_cannot_be_asked_queues_nothing(tmp_path: Path) -> N
             assert await api.version("mira") == 0
 
 
-async def test_the_limit_of_a_user_counts_the_feature_in_no_way(tmp_path: Path) -> None:
+async def test_the_limit_of_a_user_is_the_same_for_all_features(tmp_path: Path) -> None:
     with serving(tmp_path, user_intakes_per_minute=3) as server:
         async with server.api() as api:
             for feature in ("wheel", "dice", "menu"):
@@ -116,7 +116,7 @@ async def test_a_depth_is_bounded_by_the_setting(tmp_path: Path) -> None:
             assert (await api.queue("mira"))["room"]["maxDepth"] == 2
 
 
-async def test_only_what_is_dead_is_sent_on_its_way_again(api: Api, careful: Server, performer_id: str) -> None:
+async def test_only_dead_operations_are_retried_in_bulk(api: Api, careful: Server, performer_id: str) -> None:
     item = ok(await api.post(ITEMS, careful.feature(), await held_body(api, performer_id)), 201)
     await api.command("complete", await api.command("start", item))
     listing = ok(await api.get("/v1/admin/wallet-operations?limit=100", careful.admin))

@@ -104,14 +104,14 @@ def test_every_container_that_is_kept_has_its_bound_in_the_guide() -> None:
     assert {each for each in found() if not is_not_kept(*each)} - described() == set()
 
 
-def test_the_guide_names_nothing_that_is_not_there() -> None:
+def test_the_guide_names_only_existing_values() -> None:
     for module, name in described():
         assert re.search(
             rf"\bself\.{name}\b|^    {name}: |^def {name}\(", (ROOT / "app" / module).read_text(), re.MULTILINE
         ), name
 
 
-def test_what_is_filled_is_filled_in_a_test_that_is_there() -> None:
+def test_the_test_that_fills_each_value_exists() -> None:
     for row in rows():
         for test in re.findall(r"`([^`]+)`", row[-1]):
             assert (ROOT / "tests" / test).is_file(), test

@@ -104,7 +104,7 @@ def test_configuring_again_replaces_what_was() -> None:
     assert len(second.getvalue().splitlines()) == 1
 
 
-def test_what_json_cannot_hold_is_written_as_text() -> None:
+def test_values_without_a_json_form_are_written_as_text() -> None:
     stream = written(Environment.PRODUCTION)
     log.warning("odd", extra={"kind": Environment, "path": {1, 2}})
     assert json.loads(stream.getvalue())["message"] == "odd"
@@ -138,7 +138,7 @@ async def test_a_request_that_the_service_could_not_answer_is_logged_by_its_rout
     assert len(server.expected_errors()) == 1
 
 
-async def test_what_callers_should_not_have_asked_leaves_no_line(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_refused_request_leaves_no_line(api: Api, server: Server, performer_id: str) -> None:
     stream = written(Environment.PRODUCTION)
     problem(await api.get("/v1/nowhere"), 404, "NOT_FOUND")
     problem(await api.get("/v1/events", "x.y.z"), 401, "UNAUTHORIZED")

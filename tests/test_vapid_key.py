@@ -61,7 +61,7 @@ def test_a_key_is_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     ],
     ids=lambda text: text[:16].strip(),
 )
-def test_what_is_no_key_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_an_invalid_key_is_refused_and_not_repeated(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     line = refusal(monkeypatch, VAPID_PRIVATE_KEY=text, VAPID_SUBJECT="mailto:ops@site.example")
     assert line.startswith("VAPID_PRIVATE_KEY: must be a P-256 private key")
     assert text.strip() not in line

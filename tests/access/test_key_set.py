@@ -194,7 +194,7 @@ async def test_a_withdrawn_key_stops_working_once_the_keys_are_refreshed(
 @pytest.mark.parametrize(
     ("status", "body"), [(500, None), (404, b""), (200, b"<html>"), (200, b"[]"), (200, b'{"keys":[]}'), (302, b"")]
 )
-async def test_keys_that_cannot_be_had_are_a_503_and_not_a_refusal(
+async def test_missing_keys_are_a_503_and_not_a_refusal(
     federated: Authenticator,
     site: HostSite,
     clock: Clock,
@@ -218,7 +218,7 @@ async def test_keys_that_cannot_be_had_are_a_503_and_not_a_refusal(
     assert (await federated.principal(presented)).sub == "ada"
 
 
-async def test_a_host_site_that_is_not_there_is_a_503(clock: Clock) -> None:
+async def test_an_unreachable_host_site_is_a_503(clock: Clock) -> None:
     with HostSite().running() as site:
         gone = site.url
     async with KeySet(gone, clock) as keys:

@@ -101,7 +101,7 @@ READS: dict[str, set[str]] = {
 
 
 @pytest.mark.parametrize("path", READS)
-async def test_exactly_those_in_the_table_may_read(scene: Scene, path: str) -> None:
+async def test_only_the_callers_in_the_table_may_read(scene: Scene, path: str) -> None:
     for who in READS[path]:
         ok(await scene.ask("GET", path, who))
     await scene.everybody_but(READS[path], "GET", path)
@@ -120,7 +120,7 @@ COMMANDS: dict[str, tuple[Json | None, set[str]]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-async def test_exactly_those_in_the_table_may_command(scene: Scene, name: str) -> None:
+async def test_only_the_callers_in_the_table_may_send_commands(scene: Scene, name: str) -> None:
     body, allowed = COMMANDS[name]
     path = f"{ITEMS}/{{item}}/{name}"
     await scene.everybody_but(allowed, "POST", path, body)
@@ -137,7 +137,7 @@ async def test_a_user_may_cancel_their_own_item_and_no_more(scene: Scene) -> Non
     assert ok(await scene.ask("POST", path, "its user", {"reason": "user_cancelled"}))["status"] == "refunded"
 
 
-async def test_exactly_those_in_the_table_may_drive_the_room(scene: Scene) -> None:
+async def test_only_the_callers_in_the_table_may_change_the_room(scene: Scene) -> None:
     path = "/v1/performers/{performer_id}/queue"
     await scene.everybody_but(ROOM, "PATCH", path, {"announcement": "Hello"})
     await scene.everybody_but(ROOM, "POST", f"{path}/start-next")
@@ -153,7 +153,7 @@ async def test_only_its_own_feature_and_an_admin_may_queue_an_item(scene: Scene)
         ok(await scene.ask("POST", ITEMS, who, intake_body(scene.performer_id)), 201)
 
 
-async def test_who_may_not_see_an_item_is_not_shown_it_by_a_refusal(scene: Scene) -> None:
+async def test_a_refusal_does_not_show_an_item_to_a_caller_who_may_not_see_it(scene: Scene) -> None:
     await scene.api.command("start", scene.item)
     other = await scene.api.intake(scene.performer_id)
     path = f"{ITEMS}/{other['itemId']}/start"
@@ -215,7 +215,7 @@ def bad_tokens(server: Server, performer_id: str) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-async def test_a_token_that_is_no_good_opens_nothing(scene: Scene) -> None:
+async def test_an_invalid_token_is_refused_everywhere(scene: Scene) -> None:
     api, performer_id = scene.api, scene.performer_id
     room, item = f"/v1/performers/{performer_id}/queue", f"{ITEMS}/{scene.item['itemId']}"
     async with nothing_changes(api, performer_id):
@@ -257,7 +257,7 @@ async def test_a_token_in_the_query_is_not_looked_at(scene: Scene) -> None:
     problem(await scene.api.get(path), 401, "UNAUTHORIZED")
 
 
-async def test_who_is_not_known_is_refused_before_the_body_is_looked_at(api: Api, performer_id: str) -> None:
+async def test_an_unknown_caller_is_refused_before_the_body_is_read(api: Api, performer_id: str) -> None:
     problem(await api.post(ITEMS, None, content=b"not json"), 401, "UNAUTHORIZED")
     problem(await api.post(f"{ITEMS}/{fresh('item')}/start"), 401, "UNAUTHORIZED")
     problem(

@@ -108,7 +108,7 @@ def test_a_million_users_cost_a_bounded_amount_of_memory_and_time() -> None:
     assert len(window) == 100_000
 
 
-def test_what_is_given_back_may_be_taken_again() -> None:
+def test_returned_places_may_be_taken_again() -> None:
     window = Window(2, clock=Clock())
     first, _ = window.take("user")
     window.take("user")
@@ -138,7 +138,7 @@ async def test_exactly_as_many_as_are_allowed_pass_when_all_come_at_once(link: L
     assert sum(taken is not None for taken in attempts) == 20
 
 
-async def test_what_is_given_back_in_one_process_may_be_taken_in_another(link: Link) -> None:
+async def test_places_returned_in_one_process_may_be_taken_in_another(link: Link) -> None:
     one, other = Quota(1, await link()), Quota(1, await link())
     taken = await one.take("user")
     assert await takes(other, "user") == [False]
@@ -175,7 +175,7 @@ async def test_while_redis_is_away_each_counts_by_itself_and_then_together_again
     assert caplog.text.count("Redis is away") == 2, "one line each"
 
 
-async def test_a_redis_that_hangs_holds_up_one_question_and_then_nobody(
+async def test_a_redis_that_hangs_delays_one_query_and_then_none(
     valkey: ValkeyServer, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = await link(valkey.connection_url, slowest_seconds=0.5, pause_seconds=30)
@@ -189,7 +189,9 @@ async def test_a_redis_that_hangs_holds_up_one_question_and_then_nobody(
     assert caplog.text.count("Redis is away") == 1
 
 
-async def test_after_the_pause_one_question_tries_and_the_others_do_not_wait(valkey: ValkeyServer, link: Link) -> None:
+async def test_after_the_pause_one_query_tries_redis_and_the_others_do_not_wait(
+    valkey: ValkeyServer, link: Link
+) -> None:
     connection = await link(valkey.connection_url, slowest_seconds=1, pause_seconds=0)
     quota = Quota(1000, connection)
     with frozen(valkey):

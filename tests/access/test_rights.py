@@ -68,7 +68,7 @@ TABLE: dict[str, tuple[Action, set[str]]] = {
 
 @pytest.mark.parametrize("action", TABLE)
 @pytest.mark.parametrize("who", PRINCIPALS)
-def test_exactly_those_in_the_table_are_allowed(action: str, who: str) -> None:
+def test_only_the_callers_in_the_table_are_allowed(action: str, who: str) -> None:
     act, allowed = TABLE[action]
     if who in allowed:
         act(PRINCIPALS[who])

@@ -70,7 +70,7 @@ async def test_others_may_not_look(api: Api, server: Server, performer_id: str) 
         ({"from": "2025-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}, "from"),
     ],
 )
-async def test_a_span_that_is_none_is_refused(
+async def test_an_invalid_span_is_refused(
     api: Api, server: Server, performer_id: str, query: dict[str, str], field: str
 ) -> None:
     await api.intake(performer_id)

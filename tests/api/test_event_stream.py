@@ -163,7 +163,7 @@ async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database
         assert not caller.gone.is_set(), "nobody was cut off"
 
 
-async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store) -> None:
+async def test_events_without_a_hint_are_found_by_polling(store: Store) -> None:
     writer = build_writer(store)
     queue_item(writer)
     async with open_log(store, pace=Pace(poll=0.05)) as log, reading_along(log) as caller:
@@ -172,7 +172,7 @@ async def test_what_no_hint_was_given_for_is_found_by_looking(store: Store) -> N
         assert first + await caller.cursors(1) == all_cursors(store)
 
 
-async def test_a_hint_is_not_needed_twice_for_what_shows_late(database: Database) -> None:
+async def test_a_commit_that_is_visible_late_needs_no_second_hint(database: Database) -> None:
     """On a shared database a commit is visible only when all older transactions have ended; no event is skipped until
     then."""
     slow_store, store = database.open(), database.open()
@@ -307,7 +307,7 @@ async def test_a_stopping_log_opens_no_stream(sqlite_database: Database) -> None
             await log.stream(EVERYTHING, None, until=NOON)
 
 
-async def test_a_stopping_log_cuts_off_who_takes_nothing(sqlite_database: Database) -> None:
+async def test_a_stopping_log_cuts_off_a_reader_that_takes_nothing(sqlite_database: Database) -> None:
     store = sqlite_database.open()
     async with open_log(store, pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
@@ -319,7 +319,7 @@ async def test_a_stopping_log_cuts_off_who_takes_nothing(sqlite_database: Databa
         assert caller.gone.is_set()
 
 
-async def test_a_stopping_log_cuts_off_who_does_not_even_take_the_end(sqlite_database: Database) -> None:
+async def test_a_stopping_log_cuts_off_a_reader_that_does_not_even_take_the_end(sqlite_database: Database) -> None:
     async with open_log(sqlite_database.open(), pace=Pace(last_moment=0.05)) as log, reading_along(log) as caller:
         await caller.chunk()
         caller.takes.clear()

@@ -83,7 +83,7 @@ async def paged(api: Api, token: str, query: str = "") -> list[Json]:
 # Over HTTP
 
 
-async def test_a_stream_brings_what_was_and_then_what_happens(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_stream_has_past_events_and_then_new_ones(api: Api, server: Server, performer_id: str) -> None:
     item = await api.intake(performer_id)
     async with streamed(api, server.performer(performer_id)) as stream:
         assert stream.response.headers["Content-Type"].startswith("text/event-stream")
@@ -142,7 +142,7 @@ async def test_a_reader_sees_only_what_it_may(api: Api, server: Server) -> None:
         assert [event["item"]["sourceFeature"] for event in await own.take(3)] == [feature] * 3
 
 
-async def test_who_may_not_read_the_log_may_not_stream_it(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_caller_who_may_not_read_the_log_may_not_stream_it(api: Api, server: Server, performer_id: str) -> None:
     for token, query, status, code in (
         (None, "", 401, "UNAUTHORIZED"),
         (server.viewer("ada"), "", 403, "FORBIDDEN"),
@@ -158,7 +158,9 @@ async def test_who_may_not_read_the_log_may_not_stream_it(api: Api, server: Serv
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "text/*", ""])
-async def test_who_does_not_ask_for_a_stream_by_name_gets_a_page(api: Api, server: Server, accept: str) -> None:
+async def test_a_request_that_does_not_accept_an_event_stream_gets_a_page(
+    api: Api, server: Server, accept: str
+) -> None:
     token = f"Bearer {server.admin}"
     response = await api.http.get("/v1/events?limit=1", headers={"Authorization": token, "Accept": accept})
     assert set(ok(response)) == {"events", "next"}

@@ -42,7 +42,7 @@ def served(number: int, *, came: float, started: float, finished: float, **field
     return replace(item, clock=Clock(used_seconds=finished - started))
 
 
-def test_a_moment_counts_in_the_span_it_lies_in_and_the_end_of_a_span_is_the_next_ones() -> None:
+def test_an_event_counts_in_the_span_of_its_time_and_the_end_of_a_span_is_exclusive() -> None:
     before = served(1, came=990, started=1000, finished=2000)
     figures = analyse([before], START, END, "mira")
     assert figures["counts"] == {
@@ -92,7 +92,7 @@ def test_the_error_of_the_estimate_is_the_actual_wait_less_the_quoted_one() -> N
     assert error == {"count": 2, "meanAbsoluteSeconds": 30, "biasSeconds": 10}
 
 
-def test_what_passed_through_neither_waited_nor_was_served() -> None:
+def test_items_that_passed_through_have_no_wait_and_no_service_time() -> None:
     item = served(1, came=1000, started=1000, finished=1000, pass_through_mode=True)
     figures = analyse([item], START, END, None)
     assert figures["counts"]["finished"] == 1

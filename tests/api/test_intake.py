@@ -57,7 +57,7 @@ async def test_an_intake_answers_201_with_the_whole_item_and_where_it_is(
     assert ok(await api.get(response.headers["Location"], server.feature())) == item
 
 
-async def test_what_may_be_left_out_has_its_default(api: Api, performer_id: str) -> None:
+async def test_optional_fields_have_their_defaults(api: Api, performer_id: str) -> None:
     item = await api.intake(performer_id)
     assert (item["durationSeconds"], item["metadata"], item["queueMode"]) == (None, {}, "on")
 
@@ -201,7 +201,7 @@ async def test_an_escrow_of_an_ended_item_is_not_free_again(api: Api, server: Se
     problem(await api.post(ITEMS, server.feature(), again), 409, "ESCROW_ALREADY_QUEUED")
 
 
-async def test_whose_escrow_it_is_stays_hidden_from_another_feature(
+async def test_the_owner_of_an_escrow_is_hidden_from_another_feature(
     api: Api, server: Server, performer_id: str
 ) -> None:
     first = await api.intake(performer_id)

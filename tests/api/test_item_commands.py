@@ -98,7 +98,7 @@ async def test_a_started_items_clock_is_paused_and_resumed(api: Api, server: Ser
 
 
 @pytest.mark.parametrize("name", ["complete", "pause", "resume"])
-async def test_what_only_a_started_item_takes_is_refused_to_a_waiting_one(
+async def test_commands_for_a_started_item_are_refused_to_a_waiting_one(
     api: Api, server: Server, performer_id: str, name: str
 ) -> None:
     item = await api.intake(performer_id)
@@ -185,7 +185,7 @@ async def test_a_user_cancels_an_item_while_it_waits_and_not_after(api: Api, ser
     assert (refunded["status"], refunded["refundReason"]) == ("refunded", "user_cancelled")
 
 
-async def test_an_item_that_never_was_is_not_found(api: Api, server: Server) -> None:
+async def test_an_unknown_item_is_not_found(api: Api, server: Server) -> None:
     for item_id in (fresh("item"), "01a20bda-2fcc-776b-a1f3-44c4687cb2bd", "x" * 1000, "%00", "1' OR 1=1"):
         for path in (f"{ITEMS}/{item_id}", f"{ITEMS}/{item_id}/position", f"{ITEMS}/{item_id}/transitions"):
             problem(await api.get(path, server.admin), 404, "ITEM_NOT_FOUND")

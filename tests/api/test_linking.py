@@ -142,7 +142,7 @@ def test_a_circle_through_a_later_import_ends(run: Run) -> None:
         ({"main.js": "import { x } from 'bare';\n"}, "cannot read"),
     ],
 )
-def test_what_the_linker_cannot_read_is_refused_by_name(files: dict[str, str], words: str) -> None:
+def test_syntax_that_the_linker_cannot_read_is_refused_by_name(files: dict[str, str], words: str) -> None:
     with pytest.raises(LinkError, match=r".") as refusal:
         link("main.js", files.get)
     assert words in str(refusal.value)
@@ -158,7 +158,7 @@ def test_what_the_linker_cannot_read_is_refused_by_name(files: dict[str, str], w
         ({"main.js": "export const text = `a ${b ? `c` : d}`;\n"}, "a template in a template"),
     ],
 )
-def test_what_a_library_cannot_be_made_of_is_refused_by_name(files: dict[str, str], words: str) -> None:
+def test_modules_that_cannot_be_linked_to_a_library_are_refused_by_name(files: dict[str, str], words: str) -> None:
     with pytest.raises(LinkError, match=r".") as refusal:
         library("main.js", files.get)
     assert words in str(refusal.value)

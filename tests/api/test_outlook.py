@@ -33,7 +33,7 @@ async def test_a_new_request_waits_for_all_the_others(api: Api, performer_id: st
     }
 
 
-async def test_a_room_that_never_was_has_no_outlook(api: Api) -> None:
+async def test_an_unknown_room_has_no_outlook(api: Api) -> None:
     problem(await api.get(path_of(fresh("star"))), 404, "PERFORMER_NOT_FOUND")
 
 

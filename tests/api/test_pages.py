@@ -38,7 +38,7 @@ async def test_every_page_and_file_is_served_under_a_strict_policy(api: Api) -> 
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_runs_and_wears_only_what_its_policy_names_by_hash(api: Api, path: str) -> None:
+async def test_a_page_has_only_scripts_and_styles_whose_hash_is_in_its_policy(api: Api, path: str) -> None:
     response = await api.get(path)
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     inline: dict[str, list[str]] = {"script": [], "style": []}
@@ -53,7 +53,7 @@ async def test_a_page_runs_and_wears_only_what_its_policy_names_by_hash(api: Api
 
 
 @pytest.mark.parametrize("path", PAGES)
-async def test_a_page_is_one_document_and_what_else_it_names_is_there_and_never_changes(api: Api, path: str) -> None:
+async def test_a_page_is_one_document_and_the_files_that_it_names_exist_and_never_change(api: Api, path: str) -> None:
     markup = INLINE.sub("", (await api.get(path)).text)
     assert not re.search(r'rel="(?:stylesheet|modulepreload)"|<script', markup)
     wanted = set(re.findall(r'(?:src|href)="(/static/[^"#]+)"', markup))
@@ -80,7 +80,7 @@ async def test_a_page_comes_in_its_readers_language(api: Api) -> None:
         assert response.headers["Vary"] == "Accept-Encoding, Accept-Language"
 
 
-async def test_text_is_compressed_for_who_takes_it(api: Api) -> None:
+async def test_text_is_compressed_for_clients_that_accept_it(api: Api) -> None:
     for path in ("/watch/star", "/static/queue-client.js", "/static/lib/style.css", "/docs/guides/embed"):
         sizes, codings = {}, {}
         for accepted in ("gzip, deflate, br", "gzip", "identity", "gzip;q=0", "br;q=0, GZIP;q=0.5"):
@@ -93,7 +93,7 @@ async def test_text_is_compressed_for_who_takes_it(api: Api) -> None:
         assert sizes["gzip;q=0"] == sizes["identity"]
 
 
-async def test_what_host_sites_load_is_one_small_file_each_at_both_addresses(api: Api) -> None:
+async def test_the_modules_for_host_sites_are_one_small_file_each_at_both_addresses(api: Api) -> None:
     for name in ("queue-client.js", "position-element.js"):
         promised = await api.get(f"/static/v1/{name}")
         assert (await api.get(f"/static/{name}")).content == promised.content
@@ -127,7 +127,7 @@ async def test_modules_and_styles_have_a_type_a_browser_runs(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["/static/lib/style.css", "/watch/star", "/docs/guides/embed"])
-async def test_what_has_not_changed_is_not_sent_again(api: Api, path: str) -> None:
+async def test_an_unchanged_file_is_not_sent_again(api: Api, path: str) -> None:
     first = await api.get(path)
     assert first.headers["Cache-Control"] == "no-cache"
     for known in (first.headers["ETag"], first.headers["ETag"].removeprefix("W/"), f'"x", {first.headers["ETag"]}'):

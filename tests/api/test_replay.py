@@ -70,7 +70,7 @@ async def test_replay_has_the_rights_of_the_event_log(api: Api, server: Server, 
     problem(await api.get(path, server.performer(fresh("star"))), 403, "FORBIDDEN")
 
 
-async def test_a_version_that_never_was_is_refused_clearly(api: Api, server: Server, performer_id: str) -> None:
+async def test_an_unknown_version_is_refused_clearly(api: Api, server: Server, performer_id: str) -> None:
     await api.intake(performer_id)
     for wrong in ("", "0", "-1", "one", "1.0", "9" * 20):
         refusal = problem(

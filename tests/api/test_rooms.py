@@ -76,7 +76,7 @@ async def test_the_depth_of_a_queue(api: Api, performer_id: str) -> None:
 
 
 @pytest.mark.parametrize("rest", PATHS_OF_A_ROOM)
-async def test_a_room_that_never_was_is_not_found(api: Api, server: Server, rest: str) -> None:
+async def test_an_unknown_room_is_not_found(api: Api, server: Server, rest: str) -> None:
     for performer_id in (fresh("star"), "x" * 65, "x" * 2000, "a b", "ä", "%00", "<b>"):
         problem(await api.get(path_of(performer_id, rest), server.admin), 404, "PERFORMER_NOT_FOUND")
 
@@ -150,7 +150,7 @@ async def test_a_room_with_an_impossible_name_cannot_be_made(api: Api, server: S
     assert not {room["performerId"] for room in rooms} & {*impossible, "\0"}
 
 
-async def test_a_smaller_depth_keeps_who_is_in_already(api: Api, performer_id: str) -> None:
+async def test_a_smaller_depth_keeps_the_items_that_are_in_the_queue(api: Api, performer_id: str) -> None:
     for _ in range(3):
         await api.intake(performer_id)
     assert (await api.change(performer_id, maxDepth=1))["depth"] == 3
@@ -294,7 +294,7 @@ async def test_an_administrator_sees_every_room(api: Api, server: Server) -> Non
     assert (len(page["rooms"]), page["total"], page["limit"], page["skip"]) == (1, listing["total"], 1, 1)
 
 
-async def test_an_administrator_sees_what_the_wallet_was_asked_for(api: Api, server: Server, performer_id: str) -> None:
+async def test_an_administrator_sees_the_wallet_operations(api: Api, server: Server, performer_id: str) -> None:
     settle, refund = await api.intake(performer_id), await api.intake(performer_id)
     await api.command("complete", await api.command("start", settle))
     await api.command("refund", refund, {"reason": "technical_error"})

@@ -45,5 +45,5 @@ async def test_a_users_items_are_found_newest_first_with_their_place_now(api: Ap
 
 
 @pytest.mark.parametrize("query", ["", "?q=", "?q=%20", "?q=%00", f"?q={'x' * 256}", "?q=a&limit=101"])
-async def test_what_cannot_be_looked_for_is_refused(api: Api, server: Server, query: str) -> None:
+async def test_an_invalid_search_is_refused(api: Api, server: Server, query: str) -> None:
     problem(await api.get(f"{PATH}{query}", server.admin), 422, "VALIDATION_ERROR")

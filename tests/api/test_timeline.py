@@ -35,7 +35,7 @@ async def test_a_step_names_its_actor_its_reason_and_the_wait_that_was_shown(
     assert timeline["next"] is None
 
 
-async def test_money_stands_where_the_wallet_has_confirmed_it(api: Api, server: Server, performer_id: str) -> None:
+async def test_payments_are_at_the_event_of_their_confirmation(api: Api, server: Server, performer_id: str) -> None:
     item = await api.intake(performer_id)
     await api.command("refund", item, {"reason": "performer_declined"})
 
@@ -88,7 +88,7 @@ async def test_it_is_the_performers_side_and_the_administrators(api: Api, server
     problem(await api.get(path_of(fresh("star")), server.admin), 404, "PERFORMER_NOT_FOUND")
 
 
-async def test_parameters_that_are_none_are_refused(api: Api, server: Server, performer_id: str) -> None:
+async def test_invalid_parameters_are_refused(api: Api, server: Server, performer_id: str) -> None:
     await api.intake(performer_id)
     for query in ({"limit": "0"}, {"limit": "1001"}, {"afterVersion": "-1"}, {"from": "today"}):
         refusal = problem(await api.get(path_of(performer_id, **query), server.admin), 422, "VALIDATION_ERROR")

@@ -57,7 +57,7 @@ def test_a_room_on_a_break_needs_no_look_and_this_devices_clock_does_not_count(t
     expect(admin.get_by_test_id("stuck")).to_be_hidden()
 
 
-def test_what_stands_for_long_is_not_flagged_while_its_room_is_on_a_break(till: Till, windows: Windows) -> None:
+def test_an_old_item_is_not_flagged_while_its_room_is_on_a_break(till: Till, windows: Windows) -> None:
     till.clock.wait(-2_400)
     till.request(title="Dance", tokens=250)
     till.clock.wait(2_400)

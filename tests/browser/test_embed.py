@@ -241,7 +241,7 @@ def test_a_site_whose_origin_is_not_allowed_is_shown_the_reason_and_the_remedy(
     ],
     ids=["expired", "refused"],
 )
-def test_a_token_that_does_not_do_is_a_problem_with_a_hint(
+def test_a_refused_token_is_a_problem_with_a_hint(
     mira: Room, site: Site, windows: Windows, seconds: float, suffix: str, hint: str
 ) -> None:
     site.token = mira.server.sign("viewer", "ada", ttl_seconds=seconds) + suffix
@@ -279,7 +279,7 @@ def test_two_performers_on_one_page_know_nothing_of_each_other(mira: Room, site:
         assert page.evaluate("[localStorage.length, sessionStorage.length]") == [0, 0]
 
 
-def test_a_client_is_ready_with_its_first_picture_and_commands_wait_for_the_connection(
+def test_a_client_is_ready_with_its_first_state_and_commands_wait_for_the_connection(
     mira: Room, site: Site, windows: Windows
 ) -> None:
     item = mira.request(userId="ada")

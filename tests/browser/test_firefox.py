@@ -95,7 +95,7 @@ def _address(log: Path, program: "subprocess.Popen[bytes]") -> str:
     raise AssertionError(f"Firefox did not start: {log.read_text()}")
 
 
-def test_every_page_shows_its_picture_in_firefox_and_no_script_fails(room: Room, firefox: Firefox) -> None:
+def test_every_page_shows_its_content_in_firefox_and_no_script_fails(room: Room, firefox: Firefox) -> None:
     for address, words in every_page(room):
         firefox.shows(address, words)
     assert firefox.errors == []

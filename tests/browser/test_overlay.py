@@ -73,7 +73,7 @@ def test_the_address_says_how_many_and_what_is_shown_and_how(room: Room, windows
     expect(overlay.locator("#next")).to_be_hidden()
 
 
-def test_what_the_room_says_can_be_shown_or_hidden(room: Room, windows: Windows) -> None:
+def test_the_rooms_announcement_can_be_shown_or_hidden(room: Room, windows: Windows) -> None:
     room.settings(announcement="Back at nine")
     overlay = windows.open(room.overlay_url)
     expect(overlay.get_by_text("Back at nine")).to_be_visible()

@@ -43,7 +43,7 @@ def test_two_viewers_watch_their_places_move_while_the_performer_works(room: Roo
     expect(ben.get_by_test_id("now-card")).to_contain_text("Spin the wheel")
 
 
-def test_the_performer_pauses_and_resumes_what_is_on_stage(room: Room, windows: Windows) -> None:
+def test_the_performer_pauses_and_resumes_the_item_on_stage(room: Room, windows: Windows) -> None:
     item = room.request()
     panel = windows.open(room.panel_url)
     panel.get_by_role("button", name="Start next").click()
@@ -113,7 +113,7 @@ def test_a_page_says_that_it_is_cut_off_and_is_right_again_afterwards(
         expect(start).to_be_enabled()
 
 
-def test_what_people_write_is_text_and_never_markup(room: Room, windows: Windows) -> None:
+def test_user_text_is_text_and_never_markup(room: Room, windows: Windows) -> None:
     evil = "<img src=x onerror=\"document.title='owned'\">"
     words = f"{evil}<script>document.title='owned'</script>"
     room.settings(announcement=words)

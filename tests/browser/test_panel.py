@@ -179,7 +179,7 @@ def test_a_row_has_a_menu_that_opens_and_closes_by_keyboard(room: Room, windows:
 # Money
 
 
-def test_what_a_wallet_has_not_confirmed_is_never_shown_as_done(till: Till, windows: Windows) -> None:
+def test_an_unconfirmed_payment_is_never_shown_as_done(till: Till, windows: Windows) -> None:
     till.wallet.faults.rates = AWAY
     panel = windows.open(till.room.panel_url)
     panel.evaluate(TONES)
@@ -257,7 +257,7 @@ def test_emptying_the_queue_needs_the_number_typed(room: Room, windows: Windows)
 # The room
 
 
-def test_what_a_performer_sets_is_seen_by_everybody_at_once(room: Room, windows: Windows) -> None:
+def test_a_performers_settings_are_seen_by_everybody_at_once(room: Room, windows: Windows) -> None:
     room.request(userId="ada")
     panel, ada = windows.open(room.panel_url), windows.open(room.watch_url("ada"), size=PHONE)
     expect(ada.get_by_text("Online")).to_be_visible()
@@ -322,7 +322,9 @@ def test_time_in_which_the_performer_was_cut_off_is_not_counted(till: Till, wind
     assert till.room.item(item)["status"] == "started"
 
 
-def test_the_time_on_stage_is_the_same_on_every_screen_also_for_who_comes_late(till: Till, windows: Windows) -> None:
+def test_the_time_on_stage_is_the_same_on_every_screen_also_on_one_that_is_opened_late(
+    till: Till, windows: Windows
+) -> None:
     panel = windows.open(till.room.panel_url)
     item = till.request(durationSeconds=300, userId="ada")
     named(panel, "Start next").click()
@@ -345,7 +347,7 @@ def test_the_time_on_stage_is_the_same_on_every_screen_also_for_who_comes_late(t
     )
 
 
-def test_an_arrival_in_an_empty_queue_is_heard_and_seen_by_who_has_asked_for_it(room: Room, windows: Windows) -> None:
+def test_an_arrival_in_an_empty_queue_is_alerted_where_that_is_switched_on(room: Room, windows: Windows) -> None:
     panel = windows.blank()
     panel.add_init_script(ALARMS)
     panel.goto(room.panel_url)

@@ -82,7 +82,7 @@ def await_tones(panel: Page, count: int) -> None:
     wait_for(panel, lambda: bool(panel.evaluate("alarms.tones") == count))
 
 
-def test_each_arrival_has_a_sound_for_who_wants_one(room: Room, windows: Windows) -> None:
+def test_each_arrival_has_a_sound_where_that_is_switched_on(room: Room, windows: Windows) -> None:
     panel = windows.blank()
     panel.add_init_script(ALARMS)
     panel.clock.install()

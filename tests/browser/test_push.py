@@ -160,7 +160,7 @@ def test_a_later_visit_asks_for_nothing_and_another_viewer_takes_the_subscriptio
     assert page.evaluate("[pushes.asked.length, pushes.ended]") == [2, 1]
 
 
-def test_where_nothing_can_be_pushed_no_more_is_promised_than_holds(room: Room, windows: Windows) -> None:
+def test_without_push_the_page_promises_only_what_it_can_do(room: Room, windows: Windows) -> None:
     ada = fresh("ada")
     room.request(userId=ada)
     page = watching(windows, room, ada)

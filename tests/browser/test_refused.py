@@ -77,9 +77,7 @@ def test_each_page_says_in_one_sentence_that_no_socket_comes_about(room: Room, w
             assert len([line for line in said if "Does a proxy before the service" in line]) == 1
 
 
-def test_a_sandboxed_frame_which_has_no_origin_is_told_that_it_is_refused(
-    room: Room, site: Site, windows: Windows
-) -> None:
+def test_a_sandboxed_frame_without_an_origin_shows_that_it_is_refused(room: Room, site: Site, windows: Windows) -> None:
     frames = "".join(
         f'<iframe sandbox="allow-scripts" src="{url}" width="600" height="300"></iframe>'
         for url in (room.watch_url("ada"), room.overlay_url)

@@ -85,7 +85,7 @@ def test_money_counts_up_to_the_moment(till: Till, windows: Windows) -> None:
     expect(totals).to_have_text(["100", "0", "0"])
 
 
-def test_sliding_asks_little_one_question_at_a_time_and_ends_where_it_rests(till: Till, windows: Windows) -> None:
+def test_sliding_makes_few_requests_one_at_a_time_and_ends_with_the_slider_s_step(till: Till, windows: Windows) -> None:
     for number in range(40):
         till.request(title=f"Wish {number}")
     admin = open_replay(till, windows)
@@ -145,7 +145,7 @@ def test_the_last_night_is_shown_of_a_room_that_is_empty_now(till: Till, windows
     expect(admin.get_by_test_id("replay-summary")).to_contain_text("in line")
 
 
-def test_a_version_that_cannot_be_had_is_said_and_sliding_goes_on(till: Till, windows: Windows) -> None:
+def test_an_unavailable_version_is_reported_and_sliding_goes_on(till: Till, windows: Windows) -> None:
     till.request()
     till.request()
     admin = open_replay(till, windows)

@@ -87,7 +87,7 @@ def test_a_milestone_missed_while_cut_off_is_shown_only_if_it_still_holds(room: 
     expect(ben.get_by_test_id("notice")).to_have_text("You’re next. Get ready!")
 
 
-def test_a_page_on_a_slow_line_is_right(room: Room, windows: Windows) -> None:
+def test_a_page_on_a_slow_connection_is_right(room: Room, windows: Windows) -> None:
     queue(room, "x", "ada")
     ada = windows.blank(size=PHONE)
     line = ada.context.new_cdp_session(ada)
@@ -101,7 +101,9 @@ def test_a_page_on_a_slow_line_is_right(room: Room, windows: Windows) -> None:
     expect(ada.get_by_test_id("connection")).to_have_text("Up to date")
 
 
-def test_a_phone_that_slept_for_an_hour_finds_its_line_dead_and_is_right_at_once(room: Room, windows: Windows) -> None:
+def test_a_phone_that_slept_for_an_hour_finds_its_connection_dead_and_is_right_at_once(
+    room: Room, windows: Windows
+) -> None:
     """The old connection is silent and does not close, as if the server had given it up."""
     lines: list[WebSocketRoute] = []
     dead: set[int] = set()
@@ -143,7 +145,7 @@ def test_the_tab_says_the_place(room: Room, windows: Windows) -> None:
     expect(icon).to_have_attribute("href", re.compile(r"^/static/[0-9a-f]{16}/favicon\.svg$"))
 
 
-def test_who_has_asked_for_it_is_notified_when_the_milestone_comes(room: Room, windows: Windows) -> None:
+def test_a_viewer_who_switched_alerts_on_is_notified_at_the_milestone(room: Room, windows: Windows) -> None:
     queue(room, "w", "x", "y", "z", "ada")
     ada = windows.blank(size=PHONE)
     ada.add_init_script(ALARMS)
@@ -169,7 +171,7 @@ def test_who_has_asked_for_it_is_notified_when_the_milestone_comes(room: Room, w
     assert ada.evaluate("[alarms.shown.length, alarms.asked]") == [1, 1]
 
 
-def test_where_notifications_cannot_be_shown_a_sound_is_all_that_is_promised(room: Room, windows: Windows) -> None:
+def test_without_notifications_only_a_sound_is_promised(room: Room, windows: Windows) -> None:
     queue(room, "x", "ada")
     ada = windows.blank(size=PHONE)
     ada.add_init_script("delete window.Notification;")
@@ -202,7 +204,7 @@ def test_one_of_two_requests_is_cancelled(room: Room, windows: Windows) -> None:
     assert [room.item(item)["status"] for item in (first, second)] == ["created", "refunded"]
 
 
-def test_what_has_been_refunded_has_its_reference_in_the_history(till: Till, windows: Windows) -> None:
+def test_a_refunded_item_has_its_reference_in_the_history(till: Till, windows: Windows) -> None:
     item = till.request(userId="ada", title="Dance")
     ada = windows.open(till.room.watch_url("ada"), size=PHONE)
     expect(ada.get_by_test_id("position")).to_have_text("1")

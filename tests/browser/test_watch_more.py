@@ -7,7 +7,7 @@ from playwright.sync_api import Route, expect
 from tests.support.browsing import ALARMS, DESKTOP, HIDES, PHONE, Room, Till, Windows, wait_for
 
 
-def test_who_only_watches_sees_the_stage_its_time_what_is_next_and_how_long_a_wait_would_be(
+def test_a_spectator_sees_the_stage_its_time_the_next_item_and_the_wait_of_a_new_request(
     room: Room, windows: Windows
 ) -> None:
     for title in ("Jolene", "Dance", "Juggle"):
@@ -40,7 +40,7 @@ def test_with_enough_of_a_night_the_page_says_how_good_the_estimates_were(room: 
         )
 
 
-def test_a_locked_phone_says_after_whom_it_is_ones_turn_and_in_what_time(room: Room, windows: Windows) -> None:
+def test_a_locked_phone_shows_the_item_before_the_own_one_and_the_time_left(room: Room, windows: Windows) -> None:
     first = room.request(title="Dance")
     room.request(title="Jolene", durationSeconds=160)
     room.request(userId="ada", title="Juggle")

@@ -22,7 +22,7 @@ def live(page: Page) -> Page:
     return page
 
 
-def test_a_room_that_never_was_promises_nothing(room: Room, windows: Windows) -> None:
+def test_the_page_of_an_unknown_room_promises_nothing(room: Room, windows: Windows) -> None:
     page = live(windows.open(f"{room.server.url}/watch/{fresh('mira')}"))
     expect(page.get_by_test_id("room-note")).to_contain_text("Is the name spelled right?")
     expect(page.locator("#hero")).to_contain_text("No queue of this name")

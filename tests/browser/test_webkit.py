@@ -136,7 +136,7 @@ def webkit(room: Room, webkit_programs: WebKit, tmp_path: Path) -> Iterator[Wind
                 run.terminate()
 
 
-def test_every_page_shows_its_picture_in_webkit_and_no_script_fails(room: Room, webkit: Window) -> None:
+def test_every_page_shows_its_content_in_webkit_and_no_script_fails(room: Room, webkit: Window) -> None:
     for address, words in every_page(room):
         webkit.shows(address, words)
     assert webkit.errors == []

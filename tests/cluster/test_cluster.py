@@ -82,7 +82,7 @@ async def test_every_process_sends_its_sockets_the_same_in_the_same_order(apis: 
             assert [(item["itemId"], item["position"]) for item in socket.view()["items"]] == now
 
 
-async def test_every_process_knows_who_watches_through_any_of_them(apis: list[Api]) -> None:
+async def test_every_process_lists_the_viewers_of_all_processes(apis: list[Api]) -> None:
     performer_id = fresh("star")
 
     async def sent(api: Api) -> bool:
@@ -222,7 +222,7 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
         assert [item["itemId"] for item in task.result().view()["items"]] == now
 
 
-async def test_a_viewer_is_told_each_moment_once_whichever_process_it_happens_in(apis: list[Api]) -> None:
+async def test_a_viewer_is_notified_once_of_each_moment_whichever_process_it_happens_in(apis: list[Api]) -> None:
     ada = fresh("ada")
     async with push_service() as service:
         token = apis[0].server.viewer(ada)

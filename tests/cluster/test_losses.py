@@ -19,7 +19,7 @@ from tests.support.server import Api, Json, fresh, intake_body, ok, problem
 ITEMS = "/v1/queue/items"
 
 
-async def test_while_postgresql_or_redis_is_away_it_is_said_and_then_all_is_as_before(tmp_path: Path) -> None:
+async def test_an_outage_of_postgresql_or_redis_is_reported_and_leaves_nothing_wrong(tmp_path: Path) -> None:
     valkey = ValkeyServer(port=environment.free_port())
     valkey.start()
     with environment.postgres_server() as postgres, environment.database(postgres.url) as url:
@@ -94,7 +94,7 @@ async def degraded(api: Api) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_postgresql_that_is_not_there_is_one_line(workers: int) -> None:
+def test_a_missing_postgresql_is_one_line(workers: int) -> None:
     url = f"postgresql://queue:secret@127.0.0.1:{environment.free_port()}/queue"
     environ = environment_of(url, "redis://127.0.0.1:1", web_concurrency=workers)
     done = subprocess.run(

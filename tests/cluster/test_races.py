@@ -159,9 +159,7 @@ async def test_the_fiftieth_place_goes_to_exactly_one_and_nobody_is_the_fifty_fi
     await on_all(stages, play)
 
 
-async def test_of_those_who_start_at_once_one_does_and_an_item_ends_once(
-    stages: list[Stage], database_url: str
-) -> None:
+async def test_of_simultaneous_starts_one_wins_and_an_item_ends_once(stages: list[Stage], database_url: str) -> None:
     ends = [["complete"] * 4, ["complete", "abandon"] * 2, ["abandon"] * 4, ["refund"] * 4]
 
     async def play(each: Stage) -> None:

@@ -21,7 +21,7 @@ from tests.support.wallet_harness import (  # noqa: F401 - fixtures
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_wallet_s_word_is_compared_with_the_queue_s(
+async def test_the_wallets_status_is_compared_with_the_queues(
     tmp_path: Path, wallet: WalletServer, clock: HandClock
 ) -> None:
     performer_id = fresh("star")

@@ -99,7 +99,7 @@ def days_since(clock: HandClock, days: float) -> int:
     return round((utc_now() - clock()).total_seconds() / DAY + days)
 
 
-def test_prune_moves_out_what_has_long_ended_and_nothing_else(database: Database, tmp_path: Path) -> None:
+def test_prune_moves_out_items_that_ended_long_ago_and_nothing_else(database: Database, tmp_path: Path) -> None:
     store, clock = database.open(), HandClock()
     old, kept = a_month(store, clock)
     with store.reading() as connection:
@@ -156,7 +156,7 @@ def test_after_pruning_a_room_goes_on_as_before(database: Database) -> None:
     assert run("check", database.url).exit_code == 0
 
 
-async def test_what_a_parked_webhook_endpoint_has_not_been_given_stays(database: Database) -> None:
+async def test_events_that_a_parked_webhook_endpoint_has_not_got_stay(database: Database) -> None:
     store, clock = database.open(), HandClock()
     a_month(store, clock)
     parked = Endpoint(

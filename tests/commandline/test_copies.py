@@ -204,7 +204,7 @@ def sql(statement: str, copy: Path) -> None:
         connection.commit()
 
 
-def test_a_copy_that_is_no_good_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+def test_an_invalid_copy_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     (tmp_path / "live").mkdir()
     path = tmp_path / "live" / "queue.db"
     queue_with(path, 3)

@@ -616,7 +616,7 @@ class TestWalletOutcomes:
         assert (retried.operation.attempts, retried.operation.next_attempt_at) == (0, stage.now)
         assert item_of(stage.confirm(item)).settled
 
-    def test_what_is_pending_or_done_is_neither_retried_nor_resolved_by_hand(self) -> None:
+    def test_a_pending_or_done_operation_is_neither_retried_nor_resolved_by_hand(self) -> None:
         stage = Stage()
         pending, done = stage.in_status(Status.FINISHED), stage.in_status(Status.ABANDONED)
         stage.confirm(done)

@@ -60,7 +60,7 @@ class TestWithNothingLearnt:
         ]
         assert seconds(items) == [0, 30, 90, 290]
 
-    def test_what_the_started_one_has_already_used_is_taken_off(self) -> None:
+    def test_the_used_time_of_the_started_item_is_subtracted(self) -> None:
         items = [started(25, duration_seconds=40), build_item(2, duration_seconds=10), build_item(3)]
         assert seconds(items) == [0, 15, 25]
         assert seconds(items, now=moment(5)) == [0, 10, 20]

@@ -100,7 +100,7 @@ class TestWaitOfTheNext:
         assert stage.room.wait_of_next(moment()) == 105
         assert stage.room.wait_of_next(moment(30)) == 75
 
-    def test_what_an_intake_has_added_up_is_added_up_again_after_anything_else(self) -> None:
+    def test_the_sum_kept_by_an_intake_is_computed_again_after_any_other_command(self) -> None:
         stage, items = stage_of(3)
         stage.refund(items[1])
         assert stage.room.wait_of_next(moment()) == 120
@@ -194,7 +194,7 @@ class TestNotices:
         stage.complete(items[0])
         assert [stage.of(item).notified for item in items[1:]] == [(1,), (3,)]
 
-    def test_who_arrives_behind_the_item_on_stage_is_next_up_at_once(self) -> None:
+    def test_an_item_that_arrives_behind_the_one_on_stage_is_next_up_at_once(self) -> None:
         stage, items = stage_of(1)
         stage.start(items[0])
         assert stage.of(stage.intake()).notified == (1,)
@@ -602,7 +602,7 @@ class TestExpiry:
         assert decision.operation.refund_tokens == item.tokens
         assert decision.events[0].actor.role is do.Role.SYSTEM
 
-    def test_only_what_is_overdue_goes(self) -> None:
+    def test_only_overdue_items_are_abandoned(self) -> None:
         stage, items = stage_of(3, ROPE)
         stage.wait(500)
         for item in items[1:]:

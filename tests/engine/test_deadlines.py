@@ -81,7 +81,7 @@ async def test_a_database_locked_by_a_shell_is_unavailable_in_time_and_nothing_w
     assert assert_consistent(store).version == 1
 
 
-async def test_what_a_caller_has_waited_before_counts(sqlite_database: Database) -> None:
+async def test_the_time_that_a_caller_has_waited_before_counts(sqlite_database: Database) -> None:
     async with lanes_on(impatient(sqlite_database), seconds=10) as lanes:
         with locked_by_a_shell(sqlite_database.url):
             first = asyncio.create_task(lanes.send(PERFORMER.id, intake_of(1)))
@@ -212,7 +212,7 @@ def frozen(pids: Sequence[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_server_that_does_not_answer_is_unavailable_in_time_and_a_repeat_says_what_came_of_it(
+async def test_a_server_that_does_not_answer_is_unavailable_in_time_and_a_repeat_gets_the_result(
     postgres_database: Database,
 ) -> None:
     store = postgres_database.open()

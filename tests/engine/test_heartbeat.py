@@ -152,7 +152,7 @@ async def test_there_and_back_again_leaves_the_time_that_was_left(database: Data
         assert not item_of(store, item).is_active
 
 
-async def test_what_starts_between_a_clock_set_back_and_the_next_heartbeat_has_counted_only_that_time(
+async def test_an_item_started_between_a_clock_set_back_and_the_next_heartbeat_has_used_only_that_time(
     database: Database,
 ) -> None:
     store, clock = database.open(POLICY), HandClock()
@@ -253,7 +253,7 @@ async def test_a_clock_started_by_a_single_wrong_reading_counts_from_now(databas
         assert moment(0) < (item_of(store, item).clock.since or NOON) <= clock()
 
 
-async def test_it_says_when_nothing_can_be_written(database: Database) -> None:
+async def test_it_shows_that_nothing_can_be_written(database: Database) -> None:
     store, clock = database.open(POLICY), HandClock()
     async with at_work(store, clock) as service:
         await service.work(3)

@@ -119,7 +119,7 @@ async def test_a_rooms_commands_are_decided_in_the_order_of_their_sending(store:
     assert assert_consistent(store) == room
 
 
-async def test_what_was_committed_is_published_once_in_order_and_refusals_are_not(store: Store, heard: Heard) -> None:
+async def test_committed_outcomes_are_published_once_in_order_and_refusals_are_not(store: Store, heard: Heard) -> None:
     async with lanes_on(store, heard) as lanes:
         intake = intake_of()
         with pytest.raises(QueueEmpty):
@@ -139,7 +139,7 @@ async def test_what_was_committed_is_published_once_in_order_and_refusals_are_no
     ]
 
 
-async def test_a_caller_that_goes_away_takes_nothing_back(store: Store, heard: Heard) -> None:
+async def test_a_caller_that_goes_away_cancels_nothing(store: Store, heard: Heard) -> None:
     async with lanes_on(store, heard) as lanes:
         async with held_up(lanes):
             gone, stays = posted(lanes, intake_of(1), intake_of(2))
@@ -174,7 +174,7 @@ async def test_a_command_that_is_due_sooner_hides_no_older_one(store: Store, hea
     await asyncio.gather(*older, sooner)
 
 
-async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(store: Store, heard: Heard) -> None:
+async def test_a_full_mailbox_is_unavailable_and_the_jobs_in_it_are_done(store: Store, heard: Heard) -> None:
     async with lanes_on(store, heard, limit=3) as lanes:
         async with held_up(lanes):
             tasks = posted(lanes, *(intake_of() for _ in range(3)))
@@ -188,7 +188,7 @@ async def test_a_full_mailbox_is_unavailable_and_what_is_in_it_is_done(store: St
         assert (await lanes.send(PERFORMER.id, intake_of())).position == 4
 
 
-async def test_stopping_finishes_what_waits_and_takes_nothing_more(store: Store, heard: Heard) -> None:
+async def test_stopping_finishes_waiting_jobs_and_accepts_no_more(store: Store, heard: Heard) -> None:
     lanes = lanes_on(store, heard)
     await lanes.__aenter__()
     async with held_up(lanes) as release:

@@ -71,14 +71,14 @@ async def test_a_shared_room_that_is_in_memory_is_compared_first(postgres_databa
         assert room.depth == 2
 
 
-async def test_a_room_nobody_has_in_memory_is_read(database: Database) -> None:
+async def test_a_room_that_is_not_in_memory_is_read(database: Database) -> None:
     queue_item(build_writer(database.open()))
     async with running(database.open(), HandClock()) as process:
         assert await process.queries.room(PERFORMER.id) == stored_room(process.store)
         assert (await process.queries.existing_room(PERFORMER.id)).version == 1
 
 
-async def test_a_room_that_never_was_is_empty_and_does_not_exist(database: Database) -> None:
+async def test_an_unknown_room_is_empty_and_does_not_exist(database: Database) -> None:
     async with running(database.open(), HandClock()) as process:
         assert await process.queries.room("nobody") == Room(performer_id="nobody", policy=process.store.policy)
         with pytest.raises(PerformerNotFound):

@@ -103,7 +103,7 @@ async def test_everything_is_abandoned_when_the_performer_stays_away(database: D
     assert assert_consistent(store).depth == 0
 
 
-async def test_a_more_patient_policy_holds_after_a_restart_and_what_it_spares_crowds_nobody_out(
+async def test_a_more_patient_policy_holds_after_a_restart_and_spared_items_delay_no_others(
     database: Database,
 ) -> None:
     clock = HandClock()

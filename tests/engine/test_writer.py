@@ -241,7 +241,7 @@ def test_an_escrow_is_queued_once_whoever_asks_and_whenever(database: Database) 
 # Database tasks
 
 
-def test_errands_and_commands_happen_in_the_order_of_the_mail(store: Store) -> None:
+def test_database_tasks_and_commands_are_executed_in_the_order_of_the_mailbox(store: Store) -> None:
     writer = build_writer(store)
     seen: list[int] = []
 
@@ -260,7 +260,7 @@ def test_errands_and_commands_happen_in_the_order_of_the_mail(store: Store) -> N
     assert [result for result in results if isinstance(result, int)] == seen == [0, 1, 2]
 
 
-def test_an_errand_that_fails_costs_only_itself(store: Store) -> None:
+def test_a_database_task_that_fails_costs_only_itself(store: Store) -> None:
     writer = build_writer(store)
 
     def fail(connection: Any) -> None:

@@ -67,7 +67,7 @@ def test_a_batch_whose_commit_fails_is_replayed_and_only_the_bad_command_fails(
     assert [item.item_id for item in assert_consistent(store).items] == [intake.item.item_id for intake in good]
 
 
-def test_a_commit_that_fails_for_good_leaves_nothing_and_what_comes_after_works(
+def test_a_commit_that_fails_for_good_leaves_nothing_and_later_commands_work(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = build_writer(store)
@@ -133,7 +133,7 @@ def test_a_full_disk_is_unavailable_and_heals(sqlite_database: Database) -> None
     assert assert_consistent(store).version == 2 + served
 
 
-def test_neither_errors_nor_the_log_repeat_what_a_caller_wrote(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_neither_errors_nor_the_log_repeat_a_callers_values(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     writer = build_writer(store)
     queue_item(writer, 1)
 
@@ -241,7 +241,7 @@ def test_a_writer_is_not_in_trouble_before_anything_has_failed(store: Store) -> 
     assert build_writer(store).in_trouble is False
 
 
-def test_what_breaks_a_rule_of_the_database_again_and_again_may_be_tried_later(store: Store) -> None:
+def test_a_command_that_violates_a_constraint_again_and_again_may_be_repeated_later(store: Store) -> None:
     def breaks(connection: Any) -> None:
         raise IntegrityError("INSERT", {}, Exception("unique"))
 

@@ -95,7 +95,7 @@ async def test_many_who_come_together_cost_one_query_and_nothing_else() -> None:
     assert all(line.sent == [("snapshot", 0)] for line in lines)
 
 
-async def test_who_comes_and_goes_again_and_again_costs_one_query() -> None:
+async def test_a_socket_that_comes_and_goes_again_and_again_costs_one_query() -> None:
     site = Site()
     for _ in range(100):
         await site.come_and_go("nobody")
@@ -104,7 +104,7 @@ async def test_who_comes_and_goes_again_and_again_costs_one_query() -> None:
     assert site.hub.rooms == 0
 
 
-async def test_what_is_remembered_of_names_is_bounded_in_number_and_in_time() -> None:
+async def test_remembered_names_are_bounded_in_number_and_in_time() -> None:
     site = Site(limit=10)
     for number in range(100):
         await site.come_and_go(f"nobody-{number}")

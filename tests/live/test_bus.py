@@ -330,7 +330,7 @@ async def test_a_quiet_server_is_kept(redis_url: str, epoch: str, monkeypatch: p
         assert bus.connections == 1
 
 
-async def test_what_waits_to_be_sent_is_bounded(valkey: ValkeyServer, epoch: str) -> None:
+async def test_waiting_messages_are_bounded(valkey: ValkeyServer, epoch: str) -> None:
     async with connected(valkey.connection_url, Ear(), epoch, waiting_limit=100) as bus:
         for _ in range(500):
             bus.publish(STAR, [])
@@ -414,7 +414,7 @@ async def post(database: Database, bus: Bus | None = None, *, read_at_once: int 
     ],
     ids=["lost", "reversed", "repeated", "all but the last lost", "shuffled"],
 )
-async def test_what_the_bus_garbles_is_repaired_by_version(
+async def test_falsified_messages_of_the_bus_are_repaired_by_version(
     postgres_database: Database, lie: Callable[[list[Event]], list[Event]]
 ) -> None:
     async with post(postgres_database) as follower:
@@ -466,7 +466,7 @@ async def test_over_a_real_bus_a_socket_follows_another_process(
         await heard_by(0, redis_url, epoch, STAR)
 
 
-async def test_the_span_that_has_brought_events_about_goes_with_them(redis_url: str, epoch: str) -> None:
+async def test_events_carry_the_span_that_caused_them(redis_url: str, epoch: str) -> None:
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ear, spans = Ear(), list[str | None]()
 

@@ -148,7 +148,7 @@ async def test_a_small_frame_that_inflates_beyond_the_limit_ends_the_connection(
         assert await raw.close_code() == 4501
 
 
-async def test_what_does_not_inflate_ends_the_connection(server: Server, performer_id: str) -> None:
+async def test_a_message_that_does_not_inflate_ends_the_connection(server: Server, performer_id: str) -> None:
     async with raw_live(server.port, performer_id, None, OFFER) as raw:
         await raw.send(TEXT | COMPRESSED, b"\xff" * 40)
         assert await raw.close_code() == 1002

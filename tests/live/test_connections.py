@@ -118,7 +118,7 @@ async def test_a_process_that_dies_is_not_counted_for_long(process: Process, red
         assert await alive.everywhere() == ([watched("a", 10)], 2)
 
 
-async def test_a_process_that_ends_in_order_takes_its_figures_back(process: Process) -> None:
+async def test_a_process_that_ends_in_order_withdraws_its_list(process: Process) -> None:
     async with await process(watched("a")) as staying:
         async with await process(watched("a", 9)) as ending:
             await ending.post()
@@ -127,7 +127,7 @@ async def test_a_process_that_ends_in_order_takes_its_figures_back(process: Proc
 
 
 @pytest.mark.parametrize("value", [b"not JSON", b'[{"room": "a"}]', b"[1]", b"1"])
-async def test_what_another_release_has_posted_is_left_out(process: Process, redis_url: str, value: bytes) -> None:
+async def test_lists_posted_by_another_release_are_left_out(process: Process, redis_url: str, value: bytes) -> None:
     name = uuid4().hex
     async with (
         await process(watched("a")) as one,
@@ -186,7 +186,9 @@ async def audiences(api: Api, query: str) -> Json:
     return ok(await api.get(f"{PATH}?{query}", api.server.admin))
 
 
-async def test_an_administrator_sees_who_watches_the_most_watched_room_first(api: Api, server: Server) -> None:
+async def test_an_administrator_sees_the_sockets_of_each_room_the_most_watched_room_first(
+    api: Api, server: Server
+) -> None:
     few, many, alike = sorted(fresh("star") for _ in range(3))
     asked = "&".join(f"performerId={performer_id}" for performer_id in (few, many, alike, fresh("star")))
     async with AsyncExitStack() as stack:

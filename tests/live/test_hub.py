@@ -20,7 +20,7 @@ def world() -> World:
 # Events in, frames out
 
 
-async def test_who_joins_gets_the_room_and_then_what_follows(world: World) -> None:
+async def test_a_new_subscriber_gets_the_room_and_then_its_events(world: World) -> None:
     world.intake()
     line = FakeConnection()
     await world.join(line)
@@ -88,7 +88,7 @@ async def test_a_room_that_is_behind_catches_up(world: World) -> None:
     assert len(line.written) == 2
 
 
-async def test_what_happens_while_a_room_is_read_is_not_lost(world: World) -> None:
+async def test_events_during_the_read_of_a_room_are_not_lost(world: World) -> None:
     world.may_load.clear()
     line = FakeConnection()
     joining = asyncio.create_task(world.join(line))
@@ -151,7 +151,7 @@ async def test_a_socket_that_leaves_in_the_middle_of_a_broadcast_is_sent_no_more
     assert world.hub.traffic.lagged == 0
 
 
-async def test_who_has_left_is_forgotten_with_the_next_frame(world: World) -> None:
+async def test_a_subscriber_that_has_left_is_forgotten_with_the_next_frame(world: World) -> None:
     line, stays = FakeConnection(), FakeConnection()
     subscriber = await world.join(line)
     await world.join(stays)
@@ -192,7 +192,7 @@ async def test_a_socket_that_joins_in_the_middle_of_a_broadcast_is_not_sent_an_e
     assert late.sent == [("snapshot", 1)]
 
 
-async def test_the_first_event_leaves_at_once_and_what_follows_waits_for_the_window() -> None:
+async def test_the_first_event_is_sent_at_once_and_later_ones_wait_for_the_window() -> None:
     world = World(window=0.1)
     line = FakeConnection()
     await world.join(line)

@@ -44,7 +44,7 @@ async def test_resuming_gives_all_that_was_missed_or_a_snapshot() -> None:
             assert (frame["from"], frame["recovered"], len(frame["events"])) == (since, True, 6 - since)
 
 
-async def test_resuming_reads_what_is_no_longer_in_memory(world: World) -> None:
+async def test_resuming_reads_events_that_are_no_longer_in_memory(world: World) -> None:
     for _ in range(3):
         world.intake()
     line = FakeConnection()
@@ -89,7 +89,7 @@ async def test_a_rooms_audience_says_how_many_watch_how_many_lag_and_for_how_lon
     assert world.hub.audiences() == [Audience(performer_id=STAR, sockets=1, lagging=0, longest_lag_seconds=0)]
 
 
-async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caught_up(world: World) -> None:
+async def test_a_lagging_connection_is_skipped_and_gets_the_room_when_it_has_caught_up(world: World) -> None:
     slow, quick = FakeConnection(), FakeConnection()
     await world.join(slow)
     await world.join(quick)
@@ -109,7 +109,7 @@ async def test_a_line_that_lags_is_left_out_and_shown_the_room_when_it_has_caugh
     await until(lambda: slow.sent[-1] == ("update", 4))
 
 
-async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
+async def test_a_connection_that_lagged_while_nothing_happened_has_missed_nothing(world: World) -> None:
     line = FakeConnection()
     await world.join(line)
     line.is_lagging = True
@@ -117,7 +117,7 @@ async def test_a_line_that_lagged_while_nothing_happened_has_missed_nothing(worl
     assert line.sent == [("snapshot", 0)]
 
 
-async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> None:
+async def test_snapshots_do_not_pile_up_for_a_lagging_connection(world: World) -> None:
     line = FakeConnection()
     subscriber = await world.join(line)
     line.is_lagging = True
@@ -128,7 +128,7 @@ async def test_a_line_that_lags_cannot_have_snapshots_piled_up(world: World) -> 
     assert len(line.written) == 2
 
 
-async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_lags_too_long_is_cut_off_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, quick = FakeConnection(), FakeConnection()
     await world.join(slow)
     await world.join(quick)
@@ -146,7 +146,7 @@ async def test_a_line_that_lags_too_long_is_cut_off_once(world: World, monkeypat
     assert quick.cut == []
 
 
-async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
+async def test_nothing_is_written_to_a_closed_connection(world: World) -> None:
     gone, stays = FakeConnection(), FakeConnection()
     subscriber = await world.join(gone, sub="viewer-1")
     await world.join(stays)
@@ -158,14 +158,14 @@ async def test_a_line_that_has_closed_is_not_written_to(world: World) -> None:
     assert len(gone.written) == 1
 
 
-async def test_a_line_that_closes_while_the_room_is_read_is_not_written_to(world: World) -> None:
+async def test_nothing_is_written_to_a_connection_that_closes_while_the_room_is_read(world: World) -> None:
     for since in (None, 0):
         line = FakeConnection(is_open=False)
         await world.join(line, since=since, sub="viewer-1")
         assert line.written == []
 
 
-async def test_a_room_nobody_is_in_is_tidied_away(world: World) -> None:
+async def test_a_room_without_sockets_is_removed(world: World) -> None:
     world.may_load.clear()
     joining = asyncio.create_task(world.join(FakeConnection()))
     await until(lambda: world.loads == 1)
@@ -193,7 +193,7 @@ async def half_sent(world: World) -> list[FakeConnection]:
     return lines
 
 
-async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead() -> None:
+async def test_a_connection_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead() -> None:
     world = World(limits=TWO_AT_A_TIME)
     crowd = await half_sent(world)
     crowd[7].is_lagging = True
@@ -206,7 +206,7 @@ async def test_a_line_that_begins_to_lag_before_its_turn_gets_a_snapshot_instead
     assert all(line.sent == [("snapshot", 0), ("update", 1)] for line in crowd if line is not crowd[7])
 
 
-async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing() -> None:
+async def test_a_connection_that_lags_for_a_moment_before_its_turn_misses_nothing() -> None:
     world = World(limits=TWO_AT_A_TIME)
     crowd = await half_sent(world)
     crowd[7].is_lagging = True
@@ -216,7 +216,7 @@ async def test_a_line_that_lags_for_a_moment_before_its_turn_misses_nothing() ->
     assert crowd[7].sent == [("snapshot", 0), ("update", 1), ("position", 1), ("notice", -1)]
 
 
-async def test_a_line_that_lags_after_its_turn_has_missed_nothing() -> None:
+async def test_a_connection_that_lags_after_its_turn_has_missed_nothing() -> None:
     world = World(limits=TWO_AT_A_TIME)
     crowd = await half_sent(world)
     crowd[0].is_lagging = True
@@ -226,7 +226,7 @@ async def test_a_line_that_lags_after_its_turn_has_missed_nothing() -> None:
     assert crowd[0].sent == [("snapshot", 0), ("update", 1)]
 
 
-async def test_a_line_that_closes_before_its_turn_is_left_out() -> None:
+async def test_a_connection_that_closes_before_its_turn_is_skipped() -> None:
     world = World(limits=TWO_AT_A_TIME)
     crowd = await half_sent(world)
     crowd[7].is_open = False
@@ -236,7 +236,7 @@ async def test_a_line_that_closes_before_its_turn_is_left_out() -> None:
     assert world.hub.lagging == 0
 
 
-async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_in_the_old_one() -> None:
+async def test_a_connection_whose_way_of_sending_changes_is_no_longer_written_in_the_old_way() -> None:
     world = World(limits=TWO_AT_A_TIME)
     """A frame that is sent at once would overtake those in its buffer."""
     crowd = await half_sent(world)
@@ -258,7 +258,7 @@ async def test_a_line_that_must_be_sent_to_in_another_way_is_no_longer_sent_to_i
 
 
 @pytest.mark.parametrize("taken", [0, 1, 10])
-async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: World, taken: int) -> None:
+async def test_bytes_that_a_connection_does_not_take_at_once_are_buffered_in_order(world: World, taken: int) -> None:
     line, other = FakeConnection(), FakeConnection()
     begun: list[bytes] = []
 
@@ -277,7 +277,9 @@ async def test_what_a_line_does_not_take_at_once_is_written_behind_it(world: Wor
     assert b"".join(begun) + line.written[1] == other.written[1]
 
 
-async def test_a_connection_that_changes_by_being_shown_the_room_is_sent_to_in_the_new_way(world: World) -> None:
+async def test_a_connection_whose_way_of_sending_changes_with_its_snapshot_is_written_in_the_new_way(
+    world: World,
+) -> None:
     """It cannot report the change yet, because its subscriber has not got the room. Bytes in its buffer would be
     overtaken."""
     line = FakeConnection()

@@ -91,7 +91,7 @@ async def test_a_stalled_client_delays_nobody_and_gets_the_room_as_it_is_when_it
         assert (update["type"], update["from"], update["version"]) == ("update", live.version, live.version + 1)
 
 
-async def test_what_a_stalled_client_costs_is_bounded(api: Api, server: Server, performer_id: str, full: Json) -> None:
+async def test_the_cost_of_a_stalled_client_is_bounded(api: Api, server: Server, performer_id: str, full: Json) -> None:
     async with server.live(performer_id) as live, raw_live(server.port, performer_id, server.admin) as raw:
         await live.until("snapshot")
         # Unbounded this would be 25 MB.

@@ -112,7 +112,7 @@ async def test_nobody_else_may(api: Api, server: Server, performer_id: str) -> N
                     refused(await live.command(name, **fields), code)
 
 
-async def test_who_asks_is_settled_before_what_is_asked(server: Server, performer_id: str) -> None:
+async def test_rights_are_checked_before_the_command(server: Server, performer_id: str) -> None:
     async with server.live(performer_id) as live:
         await live.until("snapshot")
         for name in COMMANDS:

@@ -153,7 +153,7 @@ async def test_one_principal_has_only_so_many_connections(two_each: Server, perf
             await live.until("snapshot")
 
 
-async def test_a_full_process_sends_who_comes_after_away(tmp_path: Path) -> None:
+async def test_a_full_process_refuses_new_sockets(tmp_path: Path) -> None:
     with serving(tmp_path, limits=Limits(sockets=1)) as server:
         async with server.live("mira") as first:
             await first.until("snapshot")
@@ -200,7 +200,7 @@ async def test_many_sockets_are_sent_away_in_batches(tmp_path: Path) -> None:
     assert max(ends) - min(ends) > 0.2
 
 
-async def test_what_was_acknowledged_before_the_end_is_there_after_it(tmp_path: Path) -> None:
+async def test_commands_acknowledged_before_the_end_exist_after_it(tmp_path: Path) -> None:
     """Intakes and commands go on while the process stops: each is answered, refused or cut off, and no acknowledged one
     is lost."""
     with serving(tmp_path) as server:

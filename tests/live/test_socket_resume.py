@@ -21,7 +21,7 @@ async def first_answer(live: LiveSocket) -> Frame:
     return await live.next()
 
 
-async def test_what_was_missed_comes_in_one_update(api: Api, server: Server, performer_id: str) -> None:
+async def test_missed_events_come_in_one_update(api: Api, server: Server, performer_id: str) -> None:
     first = await api.intake(performer_id)
     async with server.live(performer_id) as live:
         await live.until("snapshot")
@@ -70,9 +70,7 @@ async def test_a_room_may_be_resumed_from_before_it_was(api: Api, server: Server
 @pytest.mark.parametrize(
     "since", ["", "-1", "1.5", "x", "999", "9" * 15, "9" * 400, "%D9%A1", "+1", "1_0", "0x1", "%00", "null"]
 )
-async def test_a_version_that_never_was_gets_a_snapshot(
-    api: Api, server: Server, performer_id: str, since: str
-) -> None:
+async def test_an_unknown_version_gets_a_snapshot(api: Api, server: Server, performer_id: str, since: str) -> None:
     await api.intake(performer_id)
     epoch = (await api.queue(performer_id))["room"]["epoch"]
     async with server.live(performer_id, query=point(epoch, since)) as live:
@@ -134,7 +132,7 @@ async def test_an_owner_resumes_with_the_positions_of_all_own_items(
         }
 
 
-async def test_what_is_resumed_is_cut_to_its_audience(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_resumed_update_has_only_what_its_audience_may_see(api: Api, server: Server, performer_id: str) -> None:
     await api.intake(performer_id)
     epoch = (await api.queue(performer_id))["room"]["epoch"]
     async with server.live(performer_id, query=point(epoch, 0)) as live:

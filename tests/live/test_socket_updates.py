@@ -29,7 +29,7 @@ def notices(live: LiveSocket) -> list[tuple[str, str]]:
     return [(notice["template"], notice["itemId"]) for notice in live.of("notice")]
 
 
-async def test_an_update_has_what_happened_and_the_rest_follows_from_it(
+async def test_an_update_has_the_events_and_the_rest_of_the_state_follows_from_them(
     api: Api, server: Server, performer_id: str
 ) -> None:
     async with server.live(performer_id) as live:
@@ -121,7 +121,7 @@ async def test_mode_off_is_one_update(api: Api, server: Server, performer_id: st
         assert (update["from"], update["version"], live.items) == (0, 3, {})
 
 
-async def test_what_happens_within_the_window_travels_together_and_the_first_at_once(tmp_path: Path) -> None:
+async def test_the_first_event_is_sent_at_once_and_those_within_the_window_together(tmp_path: Path) -> None:
     with serving(tmp_path, coalesce_ms=300) as server:
         async with server.api() as api, server.live("mira") as live:
             await live.until("snapshot")
@@ -139,7 +139,7 @@ async def test_what_happens_within_the_window_travels_together_and_the_first_at_
             assert loop.time() - began >= 0.3
 
 
-async def test_a_room_hears_of_itself_alone(api: Api, server: Server, performer_id: str) -> None:
+async def test_a_socket_gets_events_of_its_own_room_only(api: Api, server: Server, performer_id: str) -> None:
     async with server.live(performer_id) as live:
         await live.until("snapshot")
         await api.intake(fresh("star"))

@@ -64,7 +64,9 @@ async def test_the_first_frames_are_a_welcome_and_the_room_as_it_is(
 
 @pytest.mark.parametrize("way", ["in the header", "in the first frame"])
 @pytest.mark.parametrize("role", ["feature", "viewer", "performer", "moderator", "admin"])
-async def test_who_it_is_decides_what_it_sees(api: Api, server: Server, performer_id: str, role: str, way: str) -> None:
+async def test_the_caller_decides_which_fields_are_sent(
+    api: Api, server: Server, performer_id: str, role: str, way: str
+) -> None:
     other, own = await api.intake(performer_id), await api.intake(performer_id)
     sub = {"viewer": own["userId"], "performer": performer_id}.get(role, "somebody")
     token = server.token(role, sub, performer_id if role == "moderator" else None)

@@ -65,7 +65,7 @@ async def test_params_do_not_repeat_the_item(world: World) -> None:
     assert params == [{}, {}, {"overtook": 1}, {"refundTokens": 40}]
 
 
-async def test_viewers_are_sent_nothing_of_what_moves_money_alone_and_the_next_update_reaches_back(
+async def test_viewers_get_no_update_for_payment_events_and_the_next_update_reaches_back(
     world: World,
 ) -> None:
     public, panel = FakeConnection(), FakeConnection()
@@ -84,7 +84,7 @@ async def test_viewers_are_sent_nothing_of_what_moves_money_alone_and_the_next_u
     assert (panel.frames[-1]["from"], panel.frames[-1]["version"]) == (4, 5)
 
 
-async def test_what_travels_with_a_hidden_event_leaves_it_out_and_does_not_count_it(world: World) -> None:
+async def test_an_update_leaves_a_hidden_event_out_and_does_not_count_it(world: World) -> None:
     public = FakeConnection()
     await world.join(public)
     item = world.stage.in_status(Status.FINISHED)
@@ -138,7 +138,7 @@ async def test_an_owner_who_lags_when_only_their_own_frame_is_due_gets_a_snapsho
     assert line.sent[-1] == ("snapshot", 3)
 
 
-async def test_resuming_leaves_out_what_may_not_be_seen_and_the_room_that_has_not_changed(world: World) -> None:
+async def test_resuming_leaves_out_hidden_events_and_an_unchanged_room(world: World) -> None:
     stays = FakeConnection()
     await world.join(stays)
     item = world.stage.in_status(Status.FINISHED)

@@ -36,7 +36,7 @@ def test_prometheus_takes_the_alert_rules(promtool: Path, tmp_path: Path) -> Non
     assert f"SUCCESS: {printed('alerts').count('- alert:')} rules found" in done.stdout
 
 
-def test_prometheus_takes_every_question_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:
+def test_prometheus_accepts_every_query_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:
     expressions = dashboard_expressions()
     rules = [{"record": f"queue:panel{number}", "expr": each} for number, each in enumerate(expressions)]
     file = tmp_path / "questions.yml"
@@ -47,7 +47,7 @@ def test_prometheus_takes_every_question_of_the_dashboard(promtool: Path, tmp_pa
     assert f"SUCCESS: {len(expressions)} rules found" in done.stdout
 
 
-def test_a_question_that_is_none_is_found(promtool: Path, tmp_path: Path) -> None:
+def test_an_invalid_query_is_found(promtool: Path, tmp_path: Path) -> None:
     file = tmp_path / "wrong.yml"
     rule = {"record": "queue:wrong", "expr": "sum by (status (queue_items)"}
     file.write_text(json.dumps({"groups": [{"name": "wrong", "rules": [rule]}]}))
@@ -82,7 +82,7 @@ def test_panels_are_known_by_their_ids_and_lie_beside_each_other() -> None:
     assert len(set(places)) == len(places)
 
 
-async def test_prometheus_takes_what_it_is_shown(api: Api, promtool: Path, performer_id: str) -> None:
+async def test_prometheus_accepts_the_metrics_text(api: Api, promtool: Path, performer_id: str) -> None:
     await api.intake(performer_id)
     shown = (await api.get("/metrics")).text
 

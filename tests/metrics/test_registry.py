@@ -95,7 +95,7 @@ async def test_requests_are_counted_by_the_template_of_their_path(scraped: Scrap
     assert scraped.change("queue_http_request_seconds_bucket", method="GET", route=route, le="+Inf") == 3
 
 
-async def test_commands_are_counted_by_what_came_of_them(scraped: Scraped, performer_id: str) -> None:
+async def test_commands_are_counted_by_outcome(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
     body = intake_body(performer_id)
     feature = api.server.feature()
@@ -162,7 +162,7 @@ async def test_intakes_are_counted_by_their_result(scraped: Scraped, performer_i
     } == {"queued": 3, "replayed": 1, "VALIDATION_ERROR": 1, "DUPLICATE_IDEMPOTENCY_KEY": 1, "RATE_LIMIT_EXCEEDED": 1}
 
 
-async def test_sockets_and_what_they_are_sent_are_counted(scraped: Scraped, performer_id: str) -> None:
+async def test_sockets_and_their_frames_are_counted(scraped: Scraped, performer_id: str) -> None:
     api = scraped.api
     async with api.server.live(performer_id) as one, api.server.live(performer_id) as other:
         for live in (one, other):
@@ -209,7 +209,7 @@ async def test_wallet_operations_and_the_breaker_are_shown(scraped: Scraped, per
     assert scraped.value("queue_disk_free_bytes") > 0
 
 
-async def test_calls_of_the_wallet_are_counted_by_kind_and_outcome(tmp_path: Path, performer_id: str) -> None:
+async def test_calls_to_the_wallet_are_counted_by_kind_and_outcome(tmp_path: Path, performer_id: str) -> None:
     with serving(tmp_path, settle_delay_seconds=0) as server:
         async with server.api() as api:
             scraped = Scraped(api)
@@ -343,7 +343,7 @@ async def test_an_open_breaker_is_shown() -> None:
     assert samples["queue_wallet_operations", (("status", "pending"),)] == 0
 
 
-async def test_what_is_the_same_in_every_process_is_not_added_up() -> None:
+async def test_metrics_that_are_the_same_in_every_process_are_not_added_up() -> None:
     async def database() -> DatabaseReadings:
         return answer_of_the_database()
 
@@ -355,7 +355,7 @@ async def test_what_is_the_same_in_every_process_is_not_added_up() -> None:
     assert same <= OWN_ONLY
 
 
-async def test_what_a_pager_needs_is_shown() -> None:
+async def test_the_metrics_for_alerts_are_shown() -> None:
     async def database() -> DatabaseReadings:
         return answer_of_the_database()
 

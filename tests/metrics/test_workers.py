@@ -36,7 +36,7 @@ def lines(families: Sequence[Metric]) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs}
 
 
-def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> None:
+def test_metrics_of_living_workers_are_merged_by_their_kind(tmp_path: Path) -> None:
     with WorkerMetrics(tmp_path) as one, WorkerMetrics(tmp_path) as other:
         other.write(metrics_of(5))
         one.write(metrics_of(99))  # its own as it was is not counted on top of what it is
@@ -58,7 +58,7 @@ def test_the_living_are_added_up_and_each_kind_as_befits_it(tmp_path: Path) -> N
         }
 
 
-def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
+def test_of_a_dead_worker_only_counters_are_kept(tmp_path: Path) -> None:
     with WorkerMetrics(tmp_path) as one:
         with WorkerMetrics(tmp_path) as other:
             other.write(metrics_of(5))
@@ -69,7 +69,7 @@ def test_of_the_dead_only_what_never_falls_is_kept(tmp_path: Path) -> None:
         assert merged["process_start_time_seconds"] == 1002
 
 
-def test_what_is_left_again_replaces_what_was_left_before(tmp_path: Path) -> None:
+def test_a_second_write_replaces_the_first(tmp_path: Path) -> None:
     with WorkerMetrics(tmp_path) as one, WorkerMetrics(tmp_path) as other:
         for number in (3, 4, 5):
             other.write(metrics_of(number))

@@ -59,7 +59,7 @@ def test_no_two_messages_have_a_key_in_common() -> None:
     assert len({body[:16] for body in bodies}) == len({body[21:86] for body in bodies}) == 20
 
 
-def test_what_a_browser_gives_is_kept_in_one_form_and_all_else_is_told_apart() -> None:
+def test_valid_keys_are_stored_in_one_form_and_invalid_ones_are_recognised() -> None:
     keys = Keys()
     point, secret = vapid_key.encoded(keys.public), vapid_key.encoded(keys.auth)
     assert public_point(point + "=") == public_point(point) == point

@@ -64,7 +64,7 @@ def said(received: Received) -> tuple[str, str]:
     return received.content["moment"], received.content["title"]
 
 
-async def test_the_moments_of_an_item_are_told_in_the_subscribers_language(api: Api, service: PushService) -> None:
+async def test_the_moments_of_an_item_are_notified_in_the_subscribers_language(api: Api, service: PushService) -> None:
     room, ada = fresh("mira"), fresh("ada")
     shape = await subscribe(api, ada, service, language="de")
     assert (shape["name"], shape["language"]) == ("phone", "de")
@@ -92,9 +92,7 @@ async def test_the_moments_of_an_item_are_told_in_the_subscribers_language(api: 
     assert [each.content["tag"] for each in service.received] == [mine["itemId"]] * 3
 
 
-async def test_a_push_service_is_told_who_sends_how_urgent_it_is_and_how_long_it_is_news(
-    api: Api, service: PushService
-) -> None:
+async def test_a_push_service_gets_sender_urgency_and_time_to_live(api: Api, service: PushService) -> None:
     room, ada = fresh("mira"), fresh("ada")
     public_key = ok(await api.get("/v1/push"))["publicKey"]
     assert public_key == vapid_key.public_text(KEY)
@@ -163,7 +161,7 @@ async def test_a_push_service_that_is_busy_is_asked_again(api: Api, service: Pus
     assert (await outcomes(api))["retried"] >= 1
 
 
-async def test_what_is_refused_or_too_late_is_not_sent_again(
+async def test_refused_or_expired_notices_are_not_sent_again(
     api: Api, service: PushService, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = await outcomes(api)
@@ -181,7 +179,7 @@ async def test_what_is_refused_or_too_late_is_not_sent_again(
     assert line == f"a push service refused the notice about item {refused['itemId']}: it answered 403"
 
 
-async def test_a_name_that_nobody_can_have_is_a_push_service_that_is_away(api: Api, service: PushService) -> None:
+async def test_an_unresolvable_name_counts_as_a_push_service_that_is_away(api: Api, service: PushService) -> None:
     ada, before = fresh("ada"), (await outcomes(api))["retried"]
     for number, host in enumerate(("a..b", "nobody.invalid", "x" * 70)):
         await subscribe(api, ada, service, f"browser-{number}", endpoint=f"https://{host}/x")
@@ -265,7 +263,7 @@ async def test_a_viewer_renews_and_removes_their_own(api: Api, service: PushServ
     problem(await api.send("DELETE", f"{SUBSCRIPTIONS}/phone", api.server.viewer(ada)), 404, "NOT_FOUND")
 
 
-async def test_who_may_not_and_what_is_refused(api: Api, service: PushService) -> None:
+async def test_callers_without_the_right_and_wrong_requests_are_refused(api: Api, service: PushService) -> None:
     ada = api.server.viewer(fresh("ada"))
     body = service.browser()
     for token, status, code in (

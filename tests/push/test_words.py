@@ -53,7 +53,7 @@ MINE = build_item(2, title="Sing a song")
 NEXT = Moment.NEXT, MINE
 
 
-def test_who_is_next_is_told_after_whom_and_how_soon() -> None:
+def test_the_notice_to_the_next_viewer_names_the_item_before_it_and_the_wait() -> None:
     def said(room: Room, language: Language = Language.EN) -> Text | None:
         return text_of(*NEXT, room, NOON, language)
 
@@ -64,7 +64,7 @@ def test_who_is_next_is_told_after_whom_and_how_soon() -> None:
     assert said(room_of(JOLENE, MINE, paused=True)) == plain
 
 
-def test_a_notice_that_is_not_true_any_more_says_nothing() -> None:
+def test_a_notice_that_is_no_longer_true_has_no_text() -> None:
     other = build_item(3, created_at=NOON - timedelta(seconds=1))
     assert text_of(*NEXT, room_of(JOLENE, other, MINE), NOON, Language.EN) is None
     assert text_of(*NEXT, room_of(), NOON, Language.EN) is None
@@ -75,7 +75,7 @@ def test_a_notice_that_is_not_true_any_more_says_nothing() -> None:
         assert text_of(Moment.ENDED, replace(MINE, status=status), room_of(), NOON, Language.EN) is None
 
 
-def test_who_is_on_stage_is_told() -> None:
+def test_the_viewer_of_a_started_item_is_notified() -> None:
     started = replace(MINE, status=Status.STARTED)
     assert text_of(Moment.STARTED, started, room_of(started), NOON, Language.DE) == Text(
         "Jetzt bist du dran", "Sing a song"

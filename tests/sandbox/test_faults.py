@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_faults() -> None:
     assert [one.draw() for _ in range(100)] == [other.draw() for _ in range(100)]
 
 
-def test_turning_one_dial_does_not_move_the_dice_of_later_requests() -> None:
+def test_changing_one_rate_does_not_change_the_random_values_of_later_requests() -> None:
     calm, rough = Faults(Random(3)), Faults(Random(3), FaultRates(error=1))
     for faults in (calm, rough):
         for _ in range(10):

@@ -151,7 +151,9 @@ def test_an_unknown_escrow_is_refused(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(("settle", "refund"), [(100, 0), (0, 100), (70, 30)])
-def test_a_lenient_ledger_mints_and_holds_what_nobody_held(engine: Engine, settle: int, refund: int) -> None:
+def test_a_lenient_ledger_mints_and_holds_the_tokens_of_an_unknown_escrow(
+    engine: Engine, settle: int, refund: int
+) -> None:
     lenient = Ledger(engine, clock=HandClock(), adopts_unknown_escrows=True)
     order = resolution("made-up", settle, refund, user_id="viewer-1" if refund else None)
     assert lenient.escrow("viewer-1", "made-up") is None

@@ -430,7 +430,7 @@ async def test_a_busy_database_is_503_and_moves_nothing(
     assert isinstance(await wallet.execute(operation), Succeeded)
 
 
-async def test_the_fault_dial_is_turned_at_run_time(http: httpx2.AsyncClient, faults: Faults) -> None:
+async def test_the_fault_rates_are_changed_at_run_time(http: httpx2.AsyncClient, faults: Faults) -> None:
     turned = await http.put("/faults", json={"errorRate": 0.25, "latencySeconds": 0.5})
     assert turned.status_code == 200
     assert faults.rates == FaultRates(error=0.25, latency_seconds=0.5)
@@ -450,7 +450,7 @@ async def test_the_fault_dial_is_turned_at_run_time(http: httpx2.AsyncClient, fa
 
 
 @pytest.mark.parametrize("body", [{"errorRate": 2}, {"errorRate": "x"}, {"error": 0.1}, [], {"duplicateRate": None}])
-async def test_a_wrong_turn_of_the_dial_is_refused(http: httpx2.AsyncClient, faults: Faults, body: Any) -> None:
+async def test_wrong_fault_rates_are_refused(http: httpx2.AsyncClient, faults: Faults, body: Any) -> None:
     assert (await http.put("/faults", json=body)).status_code in (400, 422)
     assert faults.rates == FaultRates()
 

@@ -34,7 +34,7 @@ def forwarded(*values: str) -> list[tuple[bytes, bytes]]:
         (None, ["198.51.100.1"], None),
     ],
 )
-def test_the_client_is_the_last_one_whom_no_trusted_proxy_is(
+def test_the_client_is_the_last_address_that_is_no_trusted_proxy(
     peer: str | None, values: list[str], client: str | None
 ) -> None:
     assert PROXIES.client(peer, forwarded(*values)) == client

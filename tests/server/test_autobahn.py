@@ -260,7 +260,7 @@ async def test_6_text_comes_back_wherever_it_is_cut(raw: RawSocket, text: bytes)
 
 @pytest.mark.parametrize("text", INVALID, ids=repr)
 @pytest.mark.parametrize("in_fragments", [False, True], ids=["whole", "in fragments"])
-async def test_6_what_is_not_utf_8_is_a_bad_frame(raw: RawSocket, text: bytes, *, in_fragments: bool) -> None:
+async def test_6_text_that_is_not_utf_8_is_a_bad_frame(raw: RawSocket, text: bytes, *, in_fragments: bool) -> None:
     if in_fragments:
         pieces = [frame(CONTINUATION, bytes([byte]), final=False) for byte in text]
         await raw.send_bytes(frame(TEXT, final=False) + b"".join(pieces) + frame(CONTINUATION))

@@ -232,7 +232,7 @@ async def test_a_key_that_stands_twice_is_refused_wherever_it_stands(api: Api, s
     problem(await api.post(ITEMS, server.admin, content=twice.encode()), 422, "VALIDATION_ERROR")
 
 
-async def test_what_a_refusal_says_does_not_repeat_what_was_sent(api: Api, server: Server, room: str) -> None:
+async def test_a_refusal_does_not_repeat_the_callers_values(api: Api, server: Server, room: str) -> None:
     secret = "my-card-number-4111"
     for body in (intake_body(room, tokens=secret), intake_body(room, userId=f"{secret} "), {"metadata": secret}):
         response = await api.post(ITEMS, server.admin, body)

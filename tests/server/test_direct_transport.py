@@ -69,7 +69,7 @@ async def line() -> AsyncIterator[Line]:
         peer.close()
 
 
-async def test_what_is_written_is_there_at_once_and_the_transport_behind_has_nothing_to_do() -> None:
+async def test_a_write_reaches_the_socket_at_once_and_not_the_transport_behind() -> None:
     async with line() as here:
         here.direct.write(b"one")
         assert here.direct.send(b"two") == 3
@@ -114,7 +114,7 @@ async def test_a_broken_connection_ends_by_way_of_the_transport_behind() -> None
             await here.protocol.lost.wait()
 
 
-async def test_who_still_holds_a_lost_connections_send_cannot_reach_whoever_gets_the_descriptor_next() -> None:
+async def test_the_send_of_a_lost_connection_cannot_reach_the_next_owner_of_its_descriptor() -> None:
     async with line() as here:
         here.direct.write(b"x")
         held = here.direct.send
@@ -126,7 +126,7 @@ async def test_who_still_holds_a_lost_connections_send_cannot_reach_whoever_gets
         assert here.peer.recv(100) == b"x"
 
 
-async def test_an_encrypted_connection_is_never_gone_round() -> None:
+async def test_an_encrypted_connection_is_never_written_directly() -> None:
     class Encrypted(asyncio.Transport):
         written = b""
 

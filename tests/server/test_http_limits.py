@@ -137,7 +137,7 @@ async def test_trailers_are_no_headers_of_the_request(server: Server, raw: RawSo
     ],
     ids=lambda request: repr(request[:30]),
 )
-async def test_what_is_no_request_is_answered_once_and_not_logged(
+async def test_bytes_that_are_no_request_are_answered_once_and_not_logged(
     raw: RawSocket, request_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -152,7 +152,7 @@ async def test_connect_is_not_possible(raw: RawSocket) -> None:
     (await raw.answer()).problem(405, "METHOD_NOT_ALLOWED")
 
 
-async def test_what_follows_a_good_request_does_not_spoil_its_answer(raw: RawSocket) -> None:
+async def test_bytes_after_a_good_request_do_not_spoil_its_answer(raw: RawSocket) -> None:
     await raw.send_bytes(HEAD + b"\r\n" + b"garbage\r\n\r\n")
     assert (await raw.answer()).status == 200
     # The second is answered or not, depending on whether the first was by then; the connection ends in any case.
@@ -351,7 +351,7 @@ async def test_an_answer_without_a_body_leaves_before_the_connection_ends(raw: R
     assert (await raw.head()).startswith(b"HTTP/1.1 200")
 
 
-async def test_what_waits_behind_a_last_answer_gets_none(raw: RawSocket) -> None:
+async def test_requests_behind_a_last_answer_get_none(raw: RawSocket) -> None:
     last = HEAD + b"Connection: close\r\n\r\n"
     await raw.send_bytes(HEAD + b"\r\n" + last + HEAD + b"\r\n" + HEAD + b"Content-Length: 9\r\n\r\n")
     for _ in range(2):

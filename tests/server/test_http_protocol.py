@@ -45,7 +45,7 @@ async def test_a_head_and_its_body_are_one_write() -> None:
     assert transport.written == [HEAD + BODY]
 
 
-async def test_what_follows_the_body_is_written_as_it_comes() -> None:
+async def test_writes_after_the_body_are_sent_as_they_come() -> None:
     response, transport = joined()
     response.write(HEAD)
     response.write(BODY)

@@ -119,7 +119,7 @@ async def test_a_body_that_did_not_arrive_as_it_was_announced_is_refused(pieces:
     assert b"BAD_REQUEST" in sent[1]["body"]
 
 
-async def test_nobody_is_answered_who_went_away_before_the_end_of_the_request() -> None:
+async def test_a_client_that_went_away_before_the_end_of_its_request_gets_no_answer() -> None:
     caller = Caller()
     assert await caller.post("/echo", [b"{", None]) == []
     assert caller.seen == []
@@ -132,7 +132,7 @@ async def test_a_refusal_is_one_problem_document_wherever_it_comes_from(path: st
     assert (b"content-type", b"application/problem+json") in start["headers"]
 
 
-async def test_what_fails_after_the_answer_has_begun_is_logged_and_ends_the_connection(
+async def test_a_failure_after_the_answer_has_begun_is_logged_and_ends_the_connection(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caller = Caller()

@@ -64,7 +64,7 @@ async def test_a_page_of_the_sites_own_gets_a_live_socket_and_another_sites_does
                 assert (await raw.next_json())["type"] == "snapshot"
 
 
-async def test_what_happens_is_seen_on_the_socket_and_in_the_stream_at_once(behind: Behind) -> None:
+async def test_events_reach_the_socket_and_the_stream_at_once(behind: Behind) -> None:
     room = fresh("star")
     async with behind.proxy.api() as api, behind.proxy.live(room, behind.proxy.performer(room)) as live:
         await live.until("snapshot")

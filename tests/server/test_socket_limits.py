@@ -83,7 +83,7 @@ async def test_a_message_has_a_bounded_number_of_fragments(tmp_path: Path) -> No
             assert await raw.close_code() == 4529
 
 
-async def test_what_the_connections_of_an_address_send_is_counted_together(tmp_path: Path) -> None:
+async def test_the_frames_of_all_connections_of_an_address_are_counted_together(tmp_path: Path) -> None:
     limits = Limits(free_frames=Rate(5, 0.01), address_frames=Rate(20, 0.01))
     with serving(tmp_path, limits=limits) as server:
         async with AsyncExitStack() as stack:

@@ -135,7 +135,7 @@ async def test_frames_that_come_byte_by_byte_or_all_at_once_are_the_same(server:
 # Pings of ours
 
 
-async def test_who_answers_no_ping_is_dropped_and_who_does_is_kept(
+async def test_a_client_that_answers_no_ping_is_dropped_and_one_that_does_is_kept(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     limits = Limits(close_seconds=0.2)
@@ -146,7 +146,7 @@ async def test_who_answers_no_ping_is_dropped_and_who_does_is_kept(
             await kept.settled()
 
 
-async def test_who_answers_no_ping_and_reads_nothing_is_dropped_too(
+async def test_a_client_that_answers_no_ping_and_reads_nothing_is_dropped_too(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     limits = Limits(close_seconds=0.2)

@@ -216,7 +216,7 @@ async def test_a_run_against_the_real_service_finds_everything_true(server: Serv
     assert report["plan"]["seed"] == 7
 
 
-async def test_where_only_known_viewers_may_watch_everybody_says_who_they_are(tmp_path: Path) -> None:
+async def test_in_private_rooms_every_viewer_has_a_token(tmp_path: Path) -> None:
     with serving(tmp_path, public_rooms=False) as server:
         report = await Run(plan(server, seconds=2), sign(server)).run()
     assert report["consistent"], report["checks"]
@@ -246,9 +246,7 @@ async def test_a_socket_that_was_away_resumes_and_is_right(server: Server) -> No
         assert tally.differences == []
 
 
-async def test_an_update_that_leaves_out_what_happened_is_noticed(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_update_that_leaves_events_out_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     lie_about_ends(monkeypatch)
     report = await Run(plan(server), sign(server)).run()
     assert not report["consistent"]

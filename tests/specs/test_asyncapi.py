@@ -139,7 +139,7 @@ async def test_every_frame_that_a_socket_sends_is_described(
     assert {frame["type"] for frame in told} == SERVER_FRAMES.keys()
 
 
-def test_the_strict_schemas_notice_what_does_not_belong(strict: Json) -> None:
+def test_the_strict_schemas_notice_additional_fields(strict: Json) -> None:
     pong = {"type": "pong", "serverTime": "2026-01-31T12:00:00.000Z"}
     assert problems(strict, pong) == []
     assert problems(strict, {**pong, "userId": "ada"})
@@ -176,7 +176,7 @@ def test_the_schema_accepts_exactly_the_frames_that_the_server_accepts(
     assert (problems(strict, frame) == []) is is_valid
 
 
-async def test_what_is_no_frame_by_the_document_the_socket_refuses(server: Server, performer_id: str) -> None:
+async def test_the_socket_refuses_frames_that_the_document_does_not_describe(server: Server, performer_id: str) -> None:
     async with server.live(performer_id, server.performer(performer_id)) as live:
         await live.until("snapshot")
         for frame, is_valid in FRAMES:

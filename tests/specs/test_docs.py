@@ -61,7 +61,7 @@ def test_a_link_into_the_page_opens_what_it_names(page: Page, server: Server) ->
     expect(page.locator("#schema-IntakeRequest").get_by_text("escrowTransactionId")).to_be_in_viewport()
 
 
-def test_a_search_leaves_what_holds_all_of_its_words(page: Page, server: Server) -> None:
+def test_a_search_leaves_the_entries_with_all_of_its_words(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/docs")
     everything = page.locator("details:visible")
     expect(page.locator("details#intake")).to_be_visible()
@@ -101,7 +101,7 @@ def test_a_link_to_an_entry_that_a_search_has_hidden_shows_it(page: Page, server
     expect(page.locator("details#intake").get_by_text("QUEUE_FULL")).to_be_visible()
 
 
-def test_the_page_says_how_a_caller_is_known(page: Page, server: Server) -> None:
+def test_the_page_describes_authentication(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/docs#authentication")
     expect(page.locator("#authentication")).to_contain_text("Authorization: Bearer")
     page.locator("#authentication").get_by_role("link", name="Embed").click()
@@ -195,7 +195,7 @@ def test_the_examples_of_the_page_do_what_they_say(page: Page, server: Server) -
     context.close()
 
 
-def test_a_search_finds_what_the_page_itself_says(page: Page, server: Server) -> None:
+def test_a_search_finds_the_text_of_the_page_itself(page: Page, server: Server) -> None:
     page.goto(f"{server.url}/docs")
     expect(page.locator("details#intake")).to_be_visible()
     page.get_by_role("searchbox").fill("OBS browser source")
@@ -244,7 +244,7 @@ def test_the_page_and_the_guide_list_all_that_the_element_offers(browser: Browse
     context.close()
 
 
-def test_what_the_element_offers_can_be_tried_on_the_page(page: Page, server: Server) -> None:
+def test_the_elements_interface_can_be_tried_on_the_page(page: Page, server: Server) -> None:
     with room_of(server) as room:
         room.request(title="Dance")
         mine = room.request(title="Sing", userId="ada")

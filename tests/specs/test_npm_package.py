@@ -75,7 +75,7 @@ async def test_the_installed_package_compiles_with_a_site_and_works_in_node(
     }
 
 
-async def test_the_package_is_of_this_release_and_holds_what_the_service_sends(tarball: Path, api: Api) -> None:
+async def test_the_package_is_of_this_release_and_has_the_modules_of_the_service(tarball: Path, api: Api) -> None:
     with tarfile.open(tarball) as archive:
         files = {name.removeprefix("package/"): _read(archive, name) for name in archive.getnames()}
     manifest = json.loads(files.pop("package.json"))

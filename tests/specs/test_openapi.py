@@ -107,7 +107,7 @@ def test_only_operations_that_exist_are_beyond_a_schema() -> None:
     assert BEYOND_A_SCHEMA.keys() <= {operation.name for operation in OPERATIONS}
 
 
-def test_every_refusal_there_is_is_some_operations() -> None:
+def test_every_refusal_belongs_to_an_operation() -> None:
     described = {refusal.code for operation in OPERATIONS for refusal in operation.refuses}
     defined = {
         kind.code
@@ -159,18 +159,18 @@ def known_ids(server: Server) -> dict[str, list[str]]:
 
 
 @each_operation
-def test_what_valid_requests_get_is_described(operation: Operation, schema: Any, busy_server: Server) -> None:
+def test_the_answers_to_valid_requests_are_described(operation: Operation, schema: Any, busy_server: Server) -> None:
     keep_to_the_document(operation, GenerationMode.POSITIVE, schema, busy_server)
 
 
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.who], ids=lambda operation: operation.name)
-def test_what_invalid_requests_get_is_described(operation: Operation, schema: Any, busy_server: Server) -> None:
+def test_the_answers_to_invalid_requests_are_described(operation: Operation, schema: Any, busy_server: Server) -> None:
     keep_to_the_document(operation, GenerationMode.NEGATIVE, schema, busy_server)
 
 
 @each_operation
 @pytest.mark.parametrize("token", ["none", "bad", "viewer"])
-async def test_what_others_than_an_administrator_get_is_described(
+async def test_the_answers_to_callers_other_than_an_administrator_are_described(
     operation: Operation, token: str, api: Api, described: Json
 ) -> None:
     tokens = {"none": None, "bad": "x.y.z", "viewer": api.server.viewer("nosy")}

@@ -202,7 +202,7 @@ def test_figures_that_an_earlier_release_has_counted_are_still_reported(database
 
 
 @pytest.mark.parametrize("at_once", [7, 5000])
-def test_the_counted_log_comes_to_what_the_items_come_to(database: Database, at_once: int) -> None:
+def test_the_counted_log_gives_the_figures_of_the_items(database: Database, at_once: int) -> None:
     store = database.open()
     night = Night(store)
     random = Random(2)
@@ -264,7 +264,7 @@ def test_of_two_processes_that_count_the_same_one_is_too_late(database: Database
     assert_alike(of_items(store, 0, seconds + 1), counted(store, 0, seconds + 1))
 
 
-def test_what_retention_takes_out_stays_counted(database: Database) -> None:
+def test_items_removed_by_retention_stay_counted(database: Database) -> None:
     store = database.open()
     night = Night(store)
     night.live(100)

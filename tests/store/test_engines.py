@@ -132,7 +132,7 @@ def test_eight_threads_reading_and_writing_one_number_lose_nothing(sqlite_databa
         assert read_number(connection) == 800
 
 
-def test_what_a_reader_sees_stands_still_while_others_write(database: Database) -> None:
+def test_a_reader_sees_one_snapshot_while_others_write(database: Database) -> None:
     store = database.open()
     with store.reading() as reader:
         assert read_number(reader) is None
@@ -210,7 +210,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_what_is_asked_of_the_driver_itself_sees_what_the_transaction_has_written(store: Store) -> None:
+def test_a_statement_given_to_the_driver_sees_the_writes_of_its_transaction(store: Store) -> None:
     with store.writing() as connection:
         connection.execute(text("INSERT INTO meta (name, value) VALUES ('one', 'written')"))
         assert driver_rows(connection, "SELECT value FROM meta WHERE name = 'one'", ()) == [("written",)]

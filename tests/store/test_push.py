@@ -74,7 +74,7 @@ def names(store: Store, user_id: str) -> list[str]:
         return sorted(connection.execute(of_user).scalars())
 
 
-def test_every_moment_is_told_once_and_only_to_subscribers(store: Store) -> None:
+def test_every_moment_is_notified_once_and_only_to_subscribers(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")
@@ -96,7 +96,7 @@ def test_every_moment_is_told_once_and_only_to_subscribers(store: Store) -> None
     assert reader.read() == []
 
 
-def test_who_cancels_is_not_told_and_a_performed_item_has_no_end_to_tell(store: Store) -> None:
+def test_neither_a_cancelled_nor_a_performed_item_has_a_notice_of_its_end(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")
@@ -109,7 +109,7 @@ def test_who_cancels_is_not_told_and_a_performed_item_has_no_end_to_tell(store: 
     assert reader.read() == [(items[0].item_id, Moment.STARTED)]
 
 
-def test_the_refund_that_follows_an_end_is_not_told_however_late_the_wallet_confirms(store: Store) -> None:
+def test_the_refund_after_an_end_has_no_notice_however_late_the_wallet_confirms(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")
@@ -141,7 +141,7 @@ def test_a_room_that_gives_no_notice_to_the_next_gives_none_here(store: Store) -
     assert reader.read() == [(mine.item_id, Moment.STARTED)]
 
 
-def test_of_an_item_that_passes_through_only_a_refund_is_told(store: Store) -> None:
+def test_an_item_that_passes_through_has_a_notice_of_a_refund_only(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")
@@ -152,7 +152,7 @@ def test_of_an_item_that_passes_through_only_a_refund_is_told(store: Store) -> N
     assert reader.read() == [(mine.item_id, Moment.ENDED)]
 
 
-def test_what_is_read_again_after_a_crash_is_not_told_again(store: Store) -> None:
+def test_events_that_are_read_again_after_a_crash_are_not_notified_again(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     for name in ("phone", "desk"):
@@ -166,7 +166,7 @@ def test_what_is_read_again_after_a_crash_is_not_told_again(store: Store) -> Non
     assert reader.read() == []
 
 
-def test_old_news_are_none(store: Store) -> None:
+def test_old_events_are_not_notified(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")
@@ -254,7 +254,7 @@ def test_a_subscription_that_nobody_renews_goes_and_so_do_notices_of_items_that_
     assert reader.read() == []
 
 
-def test_what_is_not_to_be_sent_to_is_left_out_and_what_was_tried_least_comes_first(store: Store) -> None:
+def test_excluded_origins_are_left_out_and_the_least_tried_notices_come_first(store: Store) -> None:
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")

@@ -193,7 +193,7 @@ def test_an_item_that_takes_its_place_is_written_without_what_is_the_same_in_all
         assert reading.find_item(connection, waiting.item_id) == waiting
 
 
-def test_what_an_intake_makes_is_written_the_short_way() -> None:
+def test_the_rows_of_an_intake_are_written_by_the_short_statement() -> None:
     decision = decide(Room(performer_id=PERFORMER.id, policy=Policy()), intake_of(), moment())
     assert decision.item is not None
     assert records.is_fresh(decision.item)

@@ -112,7 +112,7 @@ def every_version_replays(store: Store) -> None:
             assert shown(replayed) == shown(room)
 
 
-def test_a_version_that_never_was_has_no_room(database: Database) -> None:
+def test_an_unknown_version_has_no_room(database: Database) -> None:
     store = database.open()
     send(build_writer(store), intake_of())
     with store.reading() as connection:

@@ -140,7 +140,7 @@ def test_a_history_that_another_release_has_laid_out_otherwise_is_passed_over(st
     assert _learnt(store) == {("wheel", False): THREE_SERVICES}
 
 
-def test_a_room_that_never_was_loads_empty(store: Store) -> None:
+def test_an_unknown_room_loads_empty(store: Store) -> None:
     with store.reading() as connection:
         rooms = reading.load_rooms(connection, store.policy, ["nobody"])
         assert rooms == {"nobody": Room(performer_id="nobody", policy=store.policy)}

@@ -37,6 +37,6 @@ def test_the_span_begins_with_its_first_event_also_where_the_log_has_been_pruned
         assert more == (len(inside) > 1)
 
 
-def test_a_room_that_never_was_has_no_events(store: Store) -> None:
+def test_an_unknown_room_has_no_events(store: Store) -> None:
     with store.engines.reader.begin() as connection:
         assert events_of_span(connection, "nobody", moment(), moment(9), after=None, limit=9) == ([], False)

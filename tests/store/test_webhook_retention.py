@@ -57,7 +57,7 @@ def keep(store: Store, *endpoints: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(("given", "held"), [(0, 1), (1, 1), (2, 2), (3, 2)])
-def test_what_a_parked_endpoint_has_not_been_given_is_kept(
+def test_events_that_a_parked_endpoint_has_not_got_are_kept(
     store: Store, cursors: list[str], given: int, held: int
 ) -> None:
     keep(store, endpoint("wheel", cursors[given]))

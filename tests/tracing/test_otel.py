@@ -30,7 +30,7 @@ def spans_of(collector: Recording) -> dict[str, str]:
     return found
 
 
-async def test_a_collector_gets_what_the_service_has_done_by_otlp(
+async def test_a_collector_gets_the_spans_of_the_service_by_otlp(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
@@ -54,7 +54,7 @@ def test_the_last_spans_are_sent_when_the_process_ends() -> None:
         assert spans_of(collector) == {"the last one": CALLER[3:35]}
 
 
-def test_what_the_caller_has_not_sampled_is_passed_on_as_such_and_not_sent() -> None:
+def test_a_trace_that_the_caller_has_not_sampled_is_passed_on_and_not_sent() -> None:
     with recording(taken) as collector:
         tracer = open_tracer(f"{collector.url}/v1/traces", version="1")
         span = tracer.begin("quiet", parent=CALLER[:-1] + "0")

@@ -137,7 +137,7 @@ async def test_a_request_goes_on_with_its_callers_trace_to_the_last_socket(trace
         assert outer.start_time - 20_000_000 <= inner.start_time <= inner.end_time <= outer.end_time + 20_000_000
 
 
-async def test_the_wallet_is_given_the_trace_of_what_has_brought_its_order_about(traced: Traced) -> None:
+async def test_the_wallet_gets_the_trace_of_the_request_that_caused_its_order(traced: Traced) -> None:
     item = await traced.intake(fresh("mira"), traceparent=None)
     other = CALLER.replace(TRACE, OTHER_TRACE)
     refund = await traced.api.send(
@@ -269,11 +269,11 @@ def test_a_valid_traceparent_is_taken(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", INVALID)
-def test_what_is_none_is_as_good_as_absent(text: str) -> None:
+def test_an_invalid_traceparent_counts_as_absent(text: str) -> None:
     assert traceparent_of([(b"traceparent", text.encode())]) is None
 
 
-def test_two_of_them_are_none() -> None:
+def test_two_traceparents_count_as_absent() -> None:
     assert traceparent_of([(b"traceparent", CALLER.encode())] * 2) is None
 
 

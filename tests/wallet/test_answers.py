@@ -279,7 +279,7 @@ def test_after_a_conflict_the_status_decides(status: EscrowStatus, kind: Operati
     assert isinstance(result, FATES[status][kind])
 
 
-def test_what_the_status_confirms_is_done_without_a_transaction_id() -> None:
+def test_an_operation_confirmed_by_the_status_has_no_transaction_id() -> None:
     found = replace(HELD, status=EscrowStatus.SETTLED)
     assert classify_escrow(PARTIAL, found) == Succeeded(
         receipt=Receipt(transaction_id=None, settled_tokens=70, refunded_tokens=30)

@@ -145,7 +145,7 @@ def test_a_call_cancelled_while_closed_counts_as_nothing() -> None:
     assert breaker.failures == 0
 
 
-def test_what_calls_of_an_earlier_state_report_is_ignored() -> None:
+def test_reports_of_calls_from_an_earlier_state_are_ignored() -> None:
     breaker = Breaker(threshold=3, pause_seconds=10)
     late = [admitted(breaker) for _ in range(20)]
     for permit in late[:3]:

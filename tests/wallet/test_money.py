@@ -119,7 +119,7 @@ async def test_an_abandoned_item_may_be_refunded_by_name_and_is_paid_back_once(s
     assert site.wallet.books == books(available=100)
 
 
-async def test_mode_off_settles_what_passes_through(site: Money, performer_id: str) -> None:
+async def test_items_that_pass_through_are_settled(site: Money, performer_id: str) -> None:
     async with site.watching(performer_id) as screen:
         item = await site.queued(performer_id, queueMode="off")
         await screen.sees(item, "queue.item.settled")
@@ -196,7 +196,7 @@ async def given_up(site: Money, performer_id: str, rates: FaultRates) -> Json:
     return item
 
 
-async def test_what_is_given_up_is_listed_with_its_problem(site: Money, dead: Json) -> None:
+async def test_a_dead_operation_is_listed_with_its_problem(site: Money, dead: Json) -> None:
     assert (dead["status"], dead["settled"]) == ("finished", False)
     listing = ok(await site.api.get("/v1/admin/wallet-operations?status=dead", site.server.admin))
     (operation,) = listing["operations"]
@@ -234,7 +234,7 @@ async def test_a_retry_is_one_under_its_key(site: Money, performer_id: str, dead
     assert site.wallet.books == books(earned=100)
 
 
-async def test_what_was_resolved_our_way_meanwhile_is_found_out_and_not_sent_again(
+async def test_an_escrow_resolved_our_way_meanwhile_is_confirmed_and_not_ordered_again(
     site: Money, performer_id: str
 ) -> None:
     # The wallet does what it is told and every answer of it is lost.
@@ -252,7 +252,7 @@ async def test_what_was_resolved_our_way_meanwhile_is_found_out_and_not_sent_aga
     assert site.wallet.books == books(earned=100)
 
 
-async def test_what_was_resolved_another_way_meanwhile_stays_dead(site: Money, dead: Json) -> None:
+async def test_an_operation_whose_escrow_was_resolved_another_way_stays_dead(site: Money, dead: Json) -> None:
     site.wallet.resolve(dead, settle=0, refund=100)
     refusal = problem(await site.retry(await site.operation(dead)), 409, "INVALID_STATE_TRANSITION")
     assert "resolved another way" in refusal["detail"]
@@ -340,7 +340,7 @@ async def health(site: Money) -> tuple[int, str, str, str]:
     return ready.status_code, document["status"], document["checks"]["wallet"], state.split('"')[1]
 
 
-async def test_what_waits_for_the_wallet_outlives_a_restart_and_is_settled_once(
+async def test_a_waiting_operation_survives_a_restart_and_is_settled_once(
     tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with money(tmp_path, wallet, clock) as site, site.watching(performer_id) as screen:

@@ -142,7 +142,7 @@ async def test_while_the_wallet_cannot_be_asked_nothing_is_resolved(site: Money,
     assert (await site.item(dead))["walletStatus"] == "dead"
 
 
-async def test_what_is_done_or_pending_is_not_resolved(
+async def test_a_done_or_pending_operation_is_not_resolved(
     tmp_path: Path, wallet: WalletServer, clock: HandClock, performer_id: str
 ) -> None:
     async with money(tmp_path, wallet, clock, settle_delay_seconds=3600) as site:

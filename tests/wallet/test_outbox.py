@@ -115,7 +115,7 @@ class TestOutcomes:
             (httpx2.ReadTimeout("slow"), "did not answer in time"),
         ],
     )
-    async def test_what_may_pass_is_tried_again(
+    async def test_temporary_failures_are_tried_again(
         self, stage: Stage, wallet: ScriptedWallet, scripted: Scripted, problem: str
     ) -> None:
         item = await stage.finished()
@@ -134,7 +134,7 @@ class TestOutcomes:
         assert (first.key, first.body, first.path) == (second.key, second.body, second.path)
         assert first.key == f"queue-{item.item_id}-settle"
 
-    async def test_what_cannot_have_reached_the_wallet_uses_up_age_and_no_attempt(
+    async def test_an_attempt_that_cannot_have_reached_the_wallet_does_not_count(
         self, stage: Stage, wallet: ScriptedWallet, clock: HandClock
     ) -> None:
         item = await stage.finished()
@@ -203,7 +203,9 @@ class TestOutcomes:
         assert len({(asked.key, asked.body) for asked in wallet.orders}) == 1
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 410, 422])
-    async def test_what_cannot_succeed_is_dead_at_once(self, stage: Stage, wallet: ScriptedWallet, status: int) -> None:
+    async def test_an_order_that_cannot_succeed_is_dead_at_once(
+        self, stage: Stage, wallet: ScriptedWallet, status: int
+    ) -> None:
         item = await stage.finished()
         wallet.script.append(answer(status))
         async with stage.running():
@@ -282,7 +284,7 @@ class TestResolvedByHand:
             f"queue-{item.item_id}-refund",
         ]
 
-    async def test_the_same_order_is_the_same_to_the_byte_however_often_its_mind_was_changed(
+    async def test_an_order_is_the_same_to_the_byte_however_often_its_resolution_was_changed(
         self, stage: Stage, wallet: ScriptedWallet
     ) -> None:
         item = await stage.abandoned()
@@ -298,7 +300,7 @@ class TestResolvedByHand:
         assert stage.item(item).settled
 
     @pytest.mark.parametrize("scripted", [receipt, answer(500), answer(422)])
-    async def test_a_late_answer_to_what_was_written_off_meanwhile_counts_only_if_it_is_a_receipt(
+    async def test_a_late_answer_to_a_written_off_operation_counts_only_if_it_is_a_receipt(
         self, stage: Stage, wallet: ScriptedWallet, scripted: Scripted
     ) -> None:
         item = await stage.finished()
@@ -437,7 +439,7 @@ class TestLeases:
         ):
             yield first, second
 
-    async def test_what_one_has_taken_up_the_other_leaves_alone(
+    async def test_an_operation_claimed_by_one_process_is_skipped_by_the_other(
         self, processes: tuple[Stage, Stage], wallet: ScriptedWallet
     ) -> None:
         first, second = processes
@@ -510,7 +512,7 @@ class TestLeases:
                 await second.attempted()
         assert second.item(item).settled
 
-    async def test_a_process_that_owns_the_database_alone_takes_up_at_its_start_what_its_predecessor_had(
+    async def test_a_process_that_owns_the_database_alone_claims_its_predecessors_operations_at_its_start(
         self, store: Store, clock: HandClock, wallet: ScriptedWallet
     ) -> None:
         async with stage_on(store, clock, wallet) as before:
@@ -574,7 +576,7 @@ class TestBreaker:
                 await stage.attempted(2)
         assert all(stage.item(item).settled for item in items)
 
-    async def test_when_the_wallet_is_back_what_died_meanwhile_is_tried_again_but_nothing_it_has_refused(
+    async def test_when_the_wallet_is_back_dead_operations_are_tried_again_except_refused_ones(
         self, store: Store, clock: HandClock, wallet: ScriptedWallet
     ) -> None:
         breaker = Breaker(threshold=2, pause_seconds=20)

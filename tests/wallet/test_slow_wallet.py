@@ -64,7 +64,7 @@ async def test_an_intake_whose_escrow_the_wallet_does_not_confirm_in_time_queues
         assert ok(await site.api.post(ITEMS, site.server.feature(), body), 201)["status"] == "created"
 
 
-async def test_what_the_wallet_takes_is_not_given_to_the_commit_again(
+async def test_the_time_used_by_the_wallet_is_not_given_to_the_commit_again(
     tmp_path: Path, wallet: WalletServer, clock: HandClock
 ) -> None:
     """Four seconds for the wallet, then a locked database: five seconds together, not nine."""

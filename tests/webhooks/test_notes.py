@@ -12,7 +12,7 @@ def test_beyond_the_bound_the_first_is_forgotten() -> None:
     assert [notes.get(("feature", f"endpoint-{number}")) for number in range(996, 1000)] == [None, 998, 999, 1000]
 
 
-def test_what_is_dropped_leaves_nothing_behind() -> None:
+def test_a_dropped_value_leaves_nothing_behind() -> None:
     notes: Notes[int] = Notes()
     notes.put(("feature", "main"), 1)
     for _ in range(2):

@@ -83,9 +83,7 @@ async def test_a_feature_gets_its_own_events_signed_and_in_order(api: Api, hook:
     assert [each.content["data"] for each in received] == page["events"]
 
 
-async def test_a_new_endpoint_gets_what_happens_from_then_on_and_only_the_events_it_asks_for(
-    api: Api, hook: Consumer
-) -> None:
+async def test_a_new_endpoint_gets_later_events_and_only_those_it_asks_for(api: Api, hook: Consumer) -> None:
     feature, performer_id = fresh("wheel"), fresh("mira")
     item = await api.intake(performer_id, sourceFeature=feature)
     await register(api, feature, hook, events=["queue.item.finished"])
@@ -274,7 +272,7 @@ async def test_administrators_get_every_event_and_manage_everybodys(api: Api, ho
     assert ok(await api.get(WEBHOOKS, api.server.feature(feature))) == {"webhooks": []}
 
 
-async def test_who_may_not_and_what_is_refused(api: Api, hook: Consumer) -> None:
+async def test_callers_without_the_right_and_wrong_requests_are_refused(api: Api, hook: Consumer) -> None:
     feature = fresh("wheel")
     token = api.server.feature(feature)
     body = {"url": hook.url}

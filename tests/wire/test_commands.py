@@ -70,7 +70,7 @@ def test_frames_of_every_client_are_read() -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], "ping", 1, {}, {"type": None}, {"type": []}, {"type": "stop"}])
-def test_what_has_no_known_type_is_no_frame(value: Any) -> None:
+def test_a_message_without_a_known_type_is_no_frame(value: Any) -> None:
     with pytest.raises(UnknownFrame):
         read_frame(value)
 

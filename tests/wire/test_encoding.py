@@ -29,7 +29,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_encoded_is_decoded_to_the_same(value: Any) -> None:
+def test_encoding_and_decoding_give_the_same_value(value: Any) -> None:
     assert decode(encode(value)) == value
     assert decode(json.dumps(value)) == value
 
@@ -88,7 +88,7 @@ def test_colons_within_strings_neither_hide_nor_make_a_second_key(text: str) -> 
     ],
     ids=lambda body: repr(body[:12]),
 )
-def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
+def test_anything_but_strict_json_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode(body)
 
@@ -113,7 +113,7 @@ def test_times_have_milliseconds_and_a_z(moment: datetime) -> None:
     assert encode({"at": moment}) == f'{{"at":"{told}"}}'.encode()
 
 
-def test_what_has_no_json_form_is_not_guessed() -> None:
+def test_a_value_without_a_json_form_is_refused() -> None:
     with pytest.raises(TypeError):
         encode({"value": object()})
 
