@@ -60,7 +60,7 @@ async def refusal(authenticator: Authenticator, presented: str) -> str:
     return caught.value.detail
 
 
-# What a good token means
+# Valid tokens
 
 
 @pytest.mark.parametrize(
@@ -263,12 +263,12 @@ async def test_a_key_that_was_replaced_is_accepted_beside_the_new_one_and_no_thi
     for number, key in enumerate((old, new)):
         assert (await changing.principal(token(key, sub=f"user-{number}"))).sub == f"user-{number}"
     assert await refusal(changing, token()) == auth.NOT_VALID
-    # Whatever else is wrong is said of a token of either key.
+    # Any other error is reported for a token of either key.
     assert await refusal(changing, token(old, exp=...)) == 'The token lacks the claim "exp".'
     assert await refusal(Authenticator(secret=new, clock=clock), token(old)) == auth.NOT_VALID
 
 
-# What is remembered
+# Remembered tokens
 
 
 async def test_a_token_is_verified_once_while_it_is_believed(authenticator: Authenticator, clock: Clock) -> None:

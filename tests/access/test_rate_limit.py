@@ -206,7 +206,7 @@ async def test_after_the_pause_one_query_tries_redis_and_the_others_do_not_wait(
     assert not connection.is_away
 
 
-# What counts
+# Counted intakes
 
 
 @pytest.fixture(scope="module")

@@ -272,7 +272,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
             with Deaf(server):
                 await until(lambda: has(api, 1))
                 async with streamed(api, server.admin) as honest:
-                    # Somebody who reads has all of it meanwhile.
+                    # A client that reads gets everything meanwhile.
                     assert len(await honest.take(300)) == 300
                 await until(lambda: has(api, 0))
 

@@ -35,12 +35,12 @@ async def test_everything_that_happens_in_a_room_is_logged_in_order(
     await api.command("complete", first)
     await api.command("refund", second, {"reason": "technical_error"})
     events = await read_all(api, server.performer(performer_id), "", 3)
-    told = [
+    summaries = [
         (event["version"], event["event"], event["template"], event["itemId"])
         for event in events
         if event["version"] < 9
     ]
-    assert told == [
+    assert summaries == [
         (1, "queue.item.created", "queue.item.created", first["itemId"]),
         (2, "queue.item.created", "queue.item.created", second["itemId"]),
         (3, "queue.item.started", "queue.item.started", first["itemId"]),
@@ -101,7 +101,7 @@ async def test_a_feature_reads_its_own_events_of_every_room_or_one(api: Api, ser
     for performer_id in stars:
         await api.intake(performer_id, sourceFeature=feature)
         await api.intake(performer_id)
-        # What is no item's is no feature's.
+        # An event without an item belongs to no feature.
         await api.change(performer_id, announcement="Hello")
     token = server.feature(feature)
     assert [event["performerId"] for event in await read_all(api, token, "", 1)] == stars

@@ -1,4 +1,4 @@
-"""Figures over a span: each moment counts where it lies, and only what is known is told."""
+"""Figures over a span: each event counts at its time, and a figure without observations is null."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -145,9 +145,9 @@ def test_an_item_counts_once_in_the_rates_by_how_it_left_the_queue(
     assert (figures["abandonRate"], figures["refundRate"]) == rates
 
 
-def waited(number: int, seconds: float, *, ahead: int, told: float, **fields: Any) -> Item:
+def waited(number: int, seconds: float, *, ahead: int, estimate: float, **fields: Any) -> Item:
     """An item that came at the start of the span and then waited for so long."""
-    item = served(number, came=1000, started=1000 + seconds, finished=1010 + seconds, quoted_wait_seconds=told)
+    item = served(number, came=1000, started=1000 + seconds, finished=1010 + seconds, quoted_wait_seconds=estimate)
     return replace(item, quoted_position=ahead + 1, **fields)
 
 
@@ -162,16 +162,16 @@ def test_without_shown_waits_nothing_is_known_for_any_number_ahead() -> None:
 
 def test_waits_are_counted_where_their_item_stood_when_it_came() -> None:
     places = [0, 1, 2, 3, 4, 6, 7, 10, 11, 49]
-    items = [waited(number, 100, ahead=ahead, told=90) for number, ahead in enumerate(places, 1)]
+    items = [waited(number, 100, ahead=ahead, estimate=90) for number, ahead in enumerate(places, 1)]
     assert [each["count"] for each in by_ahead(items)] == [1, 1, 2, 2, 2, 2]
 
 
 def test_error_bias_and_range_are_those_of_the_shown_waits() -> None:
     low_high = {"quoted_low_seconds": 80.0, "quoted_high_seconds": 130.0}
     items = [
-        waited(1, 100, ahead=1, told=90, **low_high),
-        waited(2, 100, ahead=1, told=130),
-        waited(3, 200, ahead=1, told=170, **low_high),
+        waited(1, 100, ahead=1, estimate=90, **low_high),
+        waited(2, 100, ahead=1, estimate=130),
+        waited(3, 200, ahead=1, estimate=170, **low_high),
     ]
     assert by_ahead(items)[1] == {
         "aheadFrom": 1,
@@ -186,9 +186,9 @@ def test_error_bias_and_range_are_those_of_the_shown_waits() -> None:
 
 def test_only_starts_of_the_span_are_judged_and_only_items_that_were_shown_a_wait() -> None:
     items = [
-        waited(1, 100, ahead=1, told=90),
-        waited(2, 1000, ahead=1, told=90),  # the end of a span is the next one's
-        waited(3, 0, ahead=0, told=0, pass_through_mode=True),
-        waited(4, 200, ahead=1, told=100, finished_at=None, status=Status.STARTED),
+        waited(1, 100, ahead=1, estimate=90),
+        waited(2, 1000, ahead=1, estimate=90),  # the end of a span is the next one's
+        waited(3, 0, ahead=0, estimate=0, pass_through_mode=True),
+        waited(4, 200, ahead=1, estimate=100, finished_at=None, status=Status.STARTED),
     ]
     assert sum(each["count"] for each in by_ahead(items)) == 2

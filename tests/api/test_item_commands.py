@@ -205,11 +205,11 @@ async def test_the_audit_trail_names_who_did_each_step(api: Api, server: Server,
     await api.command("pause", item)
     ok(await api.post(path_of(item, "refund"), server.admin, {"reason": "technical_error"}))
     trail = ok(await api.get(path_of(item, "transitions"), server.viewer(item["userId"])))["transitions"]
-    told = [
+    steps = [
         (step["from"], step["to"], step["actorRole"], step["actorId"], step["reason"], step["roomVersion"])
         for step in trail
     ]
-    assert told == [
+    assert steps == [
         (None, "created", "feature", "wheel", None, 1),
         ("created", "started", "moderator", "max", None, 2),
         ("started", "refunded", "admin", "ops", "technical_error", 4),

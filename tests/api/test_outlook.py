@@ -40,13 +40,13 @@ async def test_an_unknown_room_has_no_outlook(api: Api) -> None:
 async def test_after_a_nights_show_the_room_reports_how_good_its_estimates_were(api: Api, performer_id: str) -> None:
     for _ in range(10):
         await api.command("complete", await api.command("start", await api.intake(performer_id)))
-    told = ok(await api.get(path_of(performer_id)))["accuracy"]
-    assert set(told) == {"since", "count", "share", "withinSeconds"}
-    assert (told["count"], told["share"]) == (10, 0.9)
-    assert 0 <= told["withinSeconds"] < 20
+    answer = ok(await api.get(path_of(performer_id)))["accuracy"]
+    assert set(answer) == {"since", "count", "share", "withinSeconds"}
+    assert (answer["count"], answer["share"]) == (10, 0.9)
+    assert 0 <= answer["withinSeconds"] < 20
     # Kept for a minute.
     await api.command("complete", await api.command("start", await api.intake(performer_id)))
-    assert ok(await api.get(path_of(performer_id)))["accuracy"] == told
+    assert ok(await api.get(path_of(performer_id)))["accuracy"] == answer
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ async def test_after_a_nights_show_the_room_reports_how_good_its_estimates_were(
     ],
 )
 def test_nine_in_ten_waits_came_within(errors: list[float], within: int | None) -> None:
-    told = accuracy(errors, moment())
-    assert (told and told["withinSeconds"]) == within
+    answer = accuracy(errors, moment())
+    assert (answer and answer["withinSeconds"]) == within
 
 
 def test_a_rooms_accuracy_is_kept_for_a_minute_and_those_of_so_many_rooms() -> None:
@@ -81,8 +81,8 @@ def test_the_errors_are_those_of_the_last_items_that_were_on_stage_and_had_been_
         send(writer, complete_of(item))
     queue_item(writer)
     with store.writing() as connection:
-        untold = tables.ITEMS.c.item_id == items[3].item_id
-        connection.execute(update(tables.ITEMS).where(untold).values(quoted_wait_seconds=None))
+        without_estimate = tables.ITEMS.c.item_id == items[3].item_id
+        connection.execute(update(tables.ITEMS).where(without_estimate).values(quoted_wait_seconds=None))
     with store.reading() as connection:
         night = estimate_errors(connection, PERFORMER.id, since=clock.now - timedelta(hours=12), at_most=100)
         last = estimate_errors(connection, PERFORMER.id, since=clock.now - timedelta(seconds=150), at_most=100)

@@ -237,7 +237,7 @@ class Simulation:
             watchers = self.watchers[room]
             for _ in range(events):
                 spent[self._decider(watchers)] += decision / 1e6
-            # What falls into one window travels in one frame.
+            # The events of one window travel in one frame.
             sent = math.ceil(events / (1 + events * COALESCED_SECONDS))
             for process, viewers in watchers.items():
                 spent[process] += (events * costs.watch_us + sent * viewers * costs.delivery_us) / 1e6

@@ -70,7 +70,7 @@ def test_every_event_goes_over_redis_once_for_each_process_that_watches() -> Non
     assert far.redis_out > 2 * far.redis_in
 
 
-def test_what_is_paid_is_the_sum_of_its_parts() -> None:
+def test_the_cost_of_a_site_is_the_sum_of_its_parts() -> None:
     deliveries = Simulation(SITE, replace(FREE, delivery_us=10.0), 5, Placement.RANDOM).run()
     assert deliveries.cores == pytest.approx(deliveries.deliveries * 10e-6)
     items = Simulation(SITE, replace(FREE, life_us=8000.0, database_life_us=2000.0), 5, Placement.RANDOM).run()
@@ -95,7 +95,7 @@ def test_a_process_that_is_busy_by_itself_is_said_to_be_too_much() -> None:
         settle(SITE, replace(FREE, idle_ms=700.0), Placement.RANDOM)
 
 
-def test_what_is_used_up_first_is_named() -> None:
+def test_the_resource_that_is_used_up_first_is_named() -> None:
     outcome = Simulation(SITE, replace(FREE, database_idle_ms=1000.0), 4, Placement.RANDOM).run()
     assert Limits(database_cores=8, connections=1000).bottleneck(outcome) == ("PostgreSQL's cores", 0.5)
     assert Limits(database_cores=16, connections=64).bottleneck(outcome) == ("PostgreSQL's connections", 0.5)

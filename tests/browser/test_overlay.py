@@ -153,8 +153,8 @@ def test_the_element_shows_a_place_in_a_page_of_another_site(windows: Windows, t
         expect(ahead).to_have_text("2 requests in line")
         place.evaluate(
             """(place, token) => {
-              window.told = [];
-              const note = ({ type, detail }) => told.push([type, detail.position ?? detail.text]);
+              window.heard_events = [];
+              const note = ({ type, detail }) => heard_events.push([type, detail.position ?? detail.text]);
               for (const name of ["position", "notice", "ended"]) document.addEventListener(`queue-${name}`, note);
               place.token = token;
             }""",
@@ -168,7 +168,7 @@ def test_the_element_shows_a_place_in_a_page_of_another_site(windows: Windows, t
         expect(ahead).to_have_text("You’re on stage now")
         room.command("complete", item)
         expect(ahead).to_have_text("That was yours")
-        told = site.evaluate("told")
-        assert [detail for name, detail in told if name == "queue-position"] == [2, 1, 1]
-        assert ["queue-notice", "You’re next. Get ready!"] in told
-        assert told[-1][0] == "queue-ended"
+        heard_events = site.evaluate("heard_events")
+        assert [detail for name, detail in heard_events if name == "queue-position"] == [2, 1, 1]
+        assert ["queue-notice", "You’re next. Get ready!"] in heard_events
+        assert heard_events[-1][0] == "queue-ended"

@@ -72,7 +72,7 @@ def test_abandoning_and_refunding_ask_first_and_name_what_it_costs(
     dialog.locator("button[value=yes]").click()
     expect(panel.get_by_role("button", name="Start next")).to_be_visible()
     answer = room.item(item)
-    # What is abandoned is refunded by itself a moment later.
+    # An abandoned item is refunded by itself a moment later.
     assert answer["status"] in (status, "refunded")
     assert "technical_error" in (answer["abandonReason"], answer["refundReason"])
 

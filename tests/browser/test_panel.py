@@ -71,8 +71,8 @@ def test_the_answer_to_a_command_that_comes_too_late_says_who_did_what_meanwhile
     room.as_other(token, "refund", item, {"reason": "technical_error"})
     expect(panel.get_by_test_id("queue-item")).to_have_count(0)
     confirm(panel)
-    told = panel.get_by_text(re.compile(rf"Too late: “Dance” is now “Refunded” \({words}, \d\d:\d\d:\d\d\)"))
-    expect(told).to_be_visible()
+    toast = panel.get_by_text(re.compile(rf"Too late: “Dance” is now “Refunded” \({words}, \d\d:\d\d:\d\d\)"))
+    expect(toast).to_be_visible()
 
 
 # The keyboard

@@ -120,12 +120,13 @@ def test_the_token_is_sent_as_a_frame_to_a_service_that_ignores_it_in_the_handsh
     room: Room, windows: Windows
 ) -> None:
     page = windows.blank(size=PHONE)
-    told: list[str] = []
+    types_sent: list[str] = []
     page.route_web_socket(
-        re.compile("/queue/live"), lambda line: line.on_message(lambda text: told.append(json.loads(text)["type"]))
+        re.compile("/queue/live"),
+        lambda line: line.on_message(lambda text: types_sent.append(json.loads(text)["type"])),
     )
     page.goto(room.watch_url("ada"))
-    wait_for(page, lambda: told[:1] == ["auth"])
+    wait_for(page, lambda: types_sent[:1] == ["auth"])
 
 
 def test_a_newer_page_replaces_the_kept_one_from_the_visit_after(room: Room, windows: Windows) -> None:

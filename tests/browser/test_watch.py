@@ -128,7 +128,7 @@ def test_a_phone_that_slept_for_an_hour_finds_its_connection_dead_and_is_right_a
     assert len(lines) == 2
 
 
-# Being told
+# Notices
 
 
 def test_the_tab_says_the_place(room: Room, windows: Windows) -> None:
@@ -257,12 +257,12 @@ def test_every_state_has_words_of_its_own(room: Room, windows: Windows) -> None:
         (lambda: room.settings(accepting=True, maxDepth=50), note, ""),
         (lambda: _left_waiting(room, panel), note, "Your place is safe: the clocks stand still."),
     ]
-    told = set()
+    texts = set()
     for change, place, words in steps:
         change()
         if words:
             expect(place).to_contain_text(words)
-            told.add(place.inner_text())
+            texts.add(place.inner_text())
         else:
             expect(place).to_have_count(0)
-    assert len(told) == len([words for _, _, words in steps if words])
+    assert len(texts) == len([words for _, _, words in steps if words])

@@ -45,8 +45,8 @@ class Window:
         while True:
             event: Json = json.loads(self._socket.recv(timeout=ANSWER_SECONDS))
             if event.get("method") == method:
-                told: Json = event["params"]
-                return told
+                params: Json = event["params"]
+                return params
 
     def send(self, method: str, **params: Any) -> Json:
         """Send a command to the page and return its result; keeps the errors that it logs meanwhile."""
@@ -86,12 +86,12 @@ class Window:
 @contextmanager
 def screen(program: Path) -> Iterator[str]:
     """The name of a display in memory."""
-    told, tells = os.pipe()
-    command = [str(program), "-displayfd", str(tells), "-screen", "0", "1280x1000x24", "-nolisten", "tcp"]
-    with subprocess.Popen(command, pass_fds=[tells], stderr=subprocess.DEVNULL) as server:
-        os.close(tells)
+    readable, writable = os.pipe()
+    command = [str(program), "-displayfd", str(writable), "-screen", "0", "1280x1000x24", "-nolisten", "tcp"]
+    with subprocess.Popen(command, pass_fds=[writable], stderr=subprocess.DEVNULL) as server:
+        os.close(writable)
         try:
-            with os.fdopen(told) as numbers:
+            with os.fdopen(readable) as numbers:
                 yield f":{numbers.readline().strip()}"
         finally:
             server.terminate()

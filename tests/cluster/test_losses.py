@@ -90,7 +90,7 @@ async def degraded(api: Api) -> bool:
     return response.status_code == 200 and found["status"] == "degraded" and found["checks"]["bus"] == "degraded"
 
 
-# What keeps it from starting
+# Failed starts
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -79,7 +79,7 @@ async def test_workers_count_together_and_one_that_goes_is_replaced(
                 await viewer.reach(11)
                 assert len(viewer.items) == 11
             counted = time.time()
-            # What the other one has counted is not forgotten, and its sockets are no longer counted.
+            # The other worker's counters are kept, and its sockets are no longer counted.
             await all_see("queue_intakes_total", 11)
             await all_see("queue_sockets", 12)
             # It may have answered each time itself. The others know what it had counted when it last wrote its metrics,

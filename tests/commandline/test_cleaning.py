@@ -328,10 +328,10 @@ def test_forget_leaves_no_trace_and_keeps_the_story(database: Database, compact:
     assert "for nobody" in everything(store)
     with store.reading() as connection:
         items = [reading.find_item(connection, item.item_id) for item in mine]
-        told = [event_log.item_events(connection, item.item_id) for item in mine]
+        kept_events = [event_log.item_events(connection, item.item_id) for item in mine]
     (new_id_,) = {item.user_id for item in items if item is not None}
     assert new_id_.startswith("forgotten-")
-    for before, after in zip(chain.from_iterable(story), chain.from_iterable(told), strict=True):
+    for before, after in zip(chain.from_iterable(story), chain.from_iterable(kept_events), strict=True):
         assert before.item is not None
         assert after.item is not None
         assert after.item == replace(before.item, user_id=new_id_, description="", metadata={})

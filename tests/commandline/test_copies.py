@@ -159,11 +159,11 @@ def test_a_restore_takes_the_place_of_a_crashed_queue_with_its_side_files(tmp_pa
         queue = client.get(f"/v1/performers/{PERFORMERS[0]}/queue", admin)
         assert [item["title"] for item in queue["items"]] == [f"Request kept-{number}" for number in range(5)]
         client.send(intake("after", PERFORMERS[0], "feature"))
-        # Whoever has read the lost part of the log misses nothing of what follows.
+        # A reader of the lost part of the log misses no later event.
         later = client.get(f"/v1/events?after={newest}&limit=1000", admin)["events"]
         assert later[-1]["params"]["title"] == "Request after"
     assert run("check", url_of(path)).exit_code == 0
-    # What was replaced is whole: all 25 items, those of the write-ahead log included.
+    # The replaced file is complete: all 25 items, those of the write-ahead log included.
     store = opened(kept)
     assert assert_consistent(store, PERFORMERS[0]).depth == 25
     store.engines.dispose()

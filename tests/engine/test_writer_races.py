@@ -217,7 +217,7 @@ def assert_all_consistent(store: Store) -> None:
     assert sorted(operations) == sorted(ended)
 
 
-# What breaks in between
+# Failures in between
 
 
 def terminate(url: str) -> int:
@@ -344,7 +344,7 @@ def test_connections_cut_at_random_lose_nothing_that_was_acknowledged(postgres_d
     assert set(answered) <= {"ok", "replayed", "UNAVAILABLE"}
     assert answered["ok"] > 50
     assert acknowledged <= items_of(writers[0].store)
-    # Whoever was told to come back comes back, and finds what was done the first time.
+    # Callers that were refused for a time repeat their requests, and get the first result.
     writer = build_writer(writers[0].store)
     for result in writer.process([job_of(intake, idempotency_of(intake)) for intake in sent]):
         outcome_of(result)

@@ -77,7 +77,7 @@ def _size(status: int, fields: dict[bytes, bytes], asked: Asked | None, rest: by
         return 0
     if b"content-length" not in fields:
         raise NotHttp(f"{status} without a length")
-    # Who refuses a head may not have come as far as its method.
+    # A server may refuse a head before it has read the method.
     is_head = asked is None or asked.method == b"HEAD"
     if is_head and (b"connection" not in fields or not rest.startswith(b"{")):
         return 0

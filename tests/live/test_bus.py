@@ -338,7 +338,7 @@ async def test_waiting_messages_are_bounded(valkey: ValkeyServer, epoch: str) ->
         await until(lambda: not bus.waiting)
 
 
-# What the bus does wrong, and who mends it
+# Errors of the bus, and their repair
 
 
 @dataclass(eq=False)

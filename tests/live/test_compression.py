@@ -34,7 +34,7 @@ async def compressed(raw: RawSocket, kind: str) -> RawFrame:
     raise EOFError("the connection has ended")
 
 
-# What is agreed
+# Negotiation
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ async def server_view(server: Server, performer_id: str, token: str | None) -> J
         return await fresh_one.until("snapshot")
 
 
-# What comes in
+# Inbound frames
 
 
 async def test_compressed_frames_are_read_whole_or_in_pieces(server: Server, performer_id: str) -> None:

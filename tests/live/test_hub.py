@@ -212,7 +212,7 @@ async def test_the_first_event_is_sent_at_once_and_later_ones_wait_for_the_windo
     ]
 
 
-# Who sees what
+# Audiences
 
 
 async def test_each_audience_gets_its_own_shape(world: World) -> None:

@@ -99,7 +99,7 @@ async def test_the_cost_of_a_stalled_client_is_bounded(api: Api, server: Server,
         await make_noise(api, full, live, 4)
         await wake(raw, live.version)
         snapshot = ITEMS * LARGE_ITEM
-        # What the kernel has, what we have, the snapshot written before it was found to lag, and the one it woke to.
+        # The kernel's buffer, our buffer, the snapshot written before it was found to lag, and the one after it woke.
         assert raw.received < 2 * KERNEL_BUFFER + HIGH_WATER + 3 * snapshot
 
 

@@ -231,7 +231,7 @@ async def test_commands_acknowledged_before_the_end_exist_after_it(tmp_path: Pat
             ok(await api.get("/v1/performers/mira/queue"))
 
 
-# What never ends one
+# Events that never end a socket
 
 
 async def test_a_client_may_go_at_any_moment(server: Server, performer_id: str) -> None:

@@ -384,7 +384,7 @@ async def test_listed_origins_are_allowed_exactly(
                 pass
 
 
-# What nobody expected
+# Unexpected failures
 
 
 async def test_a_room_that_cannot_be_read_asks_the_client_to_come_back(

@@ -95,7 +95,7 @@ def _of(parent: ast.AST, name: str, index: int | None, node: ast.AST, place: _Pl
     if _is_left_alone(parent, node):
         return
     for changed in _changes(parent, name, node):
-        # An operator alone tells a reader nothing.
+        # An operator alone would not show the place.
         is_operator = isinstance(node, ast.operator | ast.boolop | ast.cmpop)
         before = _text(parent if is_operator else node)
         _put(parent, name, index, changed)

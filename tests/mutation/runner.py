@@ -207,7 +207,7 @@ def _in_a_child(work: Callable[[], int], limit: float) -> bool:
 
 
 def _passes(item: pytest.Item) -> bool:
-    # Whatever follows belongs to the session: its fixtures live on, and the children find them.
+    # Later tests belong to the same session: its fixtures stay alive for the children.
     follows = cast(pytest.Item, item.session)
     return not any(report.failed for report in runtestprotocol(item, log=False, nextitem=follows))
 

@@ -337,7 +337,7 @@ async def test_an_address_may_ask_so_often_in_a_second(tmp_path_factory: pytest.
         assert len(refused) in (2, 3)
         refused[0].problem(429, "RATE_LIMIT_EXCEEDED")
         assert refused[0].headers["retry-after"] == "1"
-        # Who writes X-Forwarded-For by himself is counted as himself, behind a proxy everybody for himself.
+        # A client with its own X-Forwarded-For counts by its address; behind a proxy each client counts by its own.
         assert (await get(server.port, "127.0.0.2", X_Forwarded_For="192.0.2.9")).status == 429
         for number in range(8):
             forwarded = f"198.51.100.1, 192.0.2.{number}, 10.1.2.3"

@@ -140,7 +140,7 @@ async def test_the_service_says_that_it_is_alive_and_ready(api: Api) -> None:
     assert ready["checks"]["database"] == "ok"
 
 
-# What nobody expected
+# Unexpected failures
 
 
 class Secret(Exception):

@@ -74,7 +74,7 @@ async def test_a_locked_database_is_reported_in_time_heals_and_does_not_hold_up_
         with locked_by_a_shell(url):
             body, expected = await refused_in_time(api)
             becomes(node, 503)
-            # What only reads is answered as ever.
+            # Reads are still answered.
             assert (await api.queue("mira"))["items"][0]["itemId"] == item["itemId"]
         becomes(node, 200)
         await repeated(api, body, expected)

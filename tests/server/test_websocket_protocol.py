@@ -287,7 +287,7 @@ async def test_nothing_follows_a_close_frame_however_it_came_about(
     async with raw_live(server.port, performer_id) as raw:
         await begun(raw)
         await raw.send(*last_words)
-        # The connection is still there for a while: the peer has not answered, or has not been told yet.
+        # The connection still exists for a while: the peer has not answered, or has not got the close frame yet.
         for _ in range(3):
             await api.intake(performer_id)
         kinds = []

@@ -208,7 +208,7 @@ def test_the_demo_shows_moving_queues_at_once_and_stops_without_a_trace(tmp_path
         finished = http.post(f"{site}/v1/queue/items/{started['itemId']}/complete", headers=yours).json()
         assert finished["status"] == "finished"
 
-        # What is in line is held at the wallet, and its books balance.
+        # The tokens of queued items are held at the wallet, and its ledger balances.
         # The demo's wallet fails now and then on purpose, and whoever asks it asks again.
         path = f"/sandbox/wallets/{started['userId']}/escrow/{started['escrowTransactionId']}"
         asked = (http.get(site + path) for _ in range(20))
@@ -219,8 +219,8 @@ def test_the_demo_shows_moving_queues_at_once_and_stops_without_a_trace(tmp_path
         assert books["escrow"] >= started["tokens"]
 
         running.process.send_signal(signal.SIGINT)
-        told, _ = running.process.communicate(timeout=30)
+        output, _ = running.process.communicate(timeout=30)
     assert running.process.returncode == 0
-    assert "Stopped. The books balance" in told
-    assert "Traceback" not in "".join(running.lines) + told
+    assert "Stopped. The books balance" in output
+    assert "Traceback" not in "".join(running.lines) + output
     assert list(tmp_path.glob("performance-queue-demo-*")) == []

@@ -62,7 +62,7 @@ def seeing(*items: dict[str, Any], **fields: Any) -> View:
     return view
 
 
-# What a client knows
+# A client's view
 
 
 def test_an_update_that_follows_on_is_applied_and_the_rest_is_renumbered() -> None:
@@ -109,7 +109,7 @@ OWN = {**shown(2), "ahead": 1}
 
 
 @pytest.mark.parametrize(
-    ("truth", "told"),
+    ("truth", "named_difference"),
     [
         (snapshot(shown(1), mine=(OWN,)), "queue: seen ['item-1', 'item-2'], is ['item-1']"),
         (snapshot(shown(1), shown(2, paused=True), mine=(OWN,)), "item item-2: paused differ"),
@@ -118,12 +118,12 @@ OWN = {**shown(2), "ahead": 1}
         ({**snapshot(shown(1), shown(2), mine=(OWN,)), "room": {"performerId": "mira"}}, "room: depth, version differ"),
     ],
 )
-def test_every_way_to_differ_is_named(truth: dict[str, Any], told: str) -> None:
+def test_every_way_to_differ_is_named(truth: dict[str, Any], named_difference: str) -> None:
     differences = seeing(shown(1), shown(2), mine=(OWN,)).differences(truth)
-    assert told in differences
+    assert named_difference in differences
 
 
-# What is counted
+# Counters
 
 
 def test_percentiles_are_right_to_a_few_percent() -> None:
@@ -145,7 +145,7 @@ def test_the_quickest_answer_gives_the_skew_of_the_servers_clock() -> None:
     assert clock.age("2026-01-31T12:00:11.000Z", noon + 3) == pytest.approx(2)
 
 
-# Who asks for what
+# Drawn requests
 
 
 def test_every_request_that_can_be_drawn_is_a_valid_intake() -> None:

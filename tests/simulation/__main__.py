@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: many seeds' worlds, with a report; or one of them, told in full."""
+"""`python -m tests.simulation`: many seeds' worlds, with a report; or one of them, with its full trace."""
 
 import argparse
 import sys

@@ -202,9 +202,9 @@ def _promises(world: "World", tables: Tables) -> Iterator[str]:
         (event.performer_id, event.version): (str(event.name), event.item.item_id if event.item else None)
         for event in tables.events
     }
-    for (performer_id, version), told in promises.events.items():
-        if logged.get((performer_id, version)) != told:
-            yield f"acknowledged {told[0]}, version {version} of {performer_id}, is lost"
+    for (performer_id, version), seen_event in promises.events.items():
+        if logged.get((performer_id, version)) != seen_event:
+            yield f"acknowledged {seen_event[0]}, version {version} of {performer_id}, is lost"
     by_key: dict[str, list[Item]] = defaultdict(list)
     for item in tables.items:
         by_key[item.idempotency_key].append(item)

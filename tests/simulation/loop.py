@@ -47,7 +47,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             try:
                 future.set_result(func(*args))
             except ProcessDiedError:
-                # Nobody is left to be told.
+                # No caller is left for the result.
                 return
             except Exception as error:  # the caller's, as from a thread
                 future.set_exception(error)

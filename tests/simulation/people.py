@@ -312,8 +312,8 @@ class People:
 
     def _keep(self, outcome: Outcome) -> None:
         for event in outcome.events:
-            told = (str(event.name), event.item.item_id if event.item else None)
-            if self.promises.events.setdefault((event.performer_id, event.version), told) != told:
+            seen_event = (str(event.name), event.item.item_id if event.item else None)
+            if self.promises.events.setdefault((event.performer_id, event.version), seen_event) != seen_event:
                 self._world.violated(f"version {event.version} of {event.performer_id} was acknowledged twice")
 
     def _some_item(self, *, started: bool = False) -> WholeItem | None:

@@ -158,7 +158,7 @@ class Watcher:
         self.version = update["version"]
         self._room = {**update.get("room", self._room), "depth": len(self._items), "version": self.version}
 
-    # What it shows
+    # The view
 
     def view(self) -> tuple[int, Mapping[str, Any], list[Mapping[str, Any]]]:
         ordered = sorted(

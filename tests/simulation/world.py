@@ -93,7 +93,7 @@ class World:
         """As they were sent to the screens; those of a process that died before it could are not among them."""
         self.is_over = False
 
-    # What everything draws from
+    # Random streams
 
     def random(self, purpose: str) -> Random:
         return Random(f"{self.seed} {purpose}")
@@ -117,7 +117,7 @@ class World:
         moment = NOON + timedelta(seconds=self.loop.time()) + self._later
         return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
-    # What the processes report
+    # Reports of processes
 
     def violated(self, what: str) -> None:
         self.note(f"VIOLATION {what}")

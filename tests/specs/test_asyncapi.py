@@ -134,9 +134,9 @@ async def test_every_frame_that_a_socket_sends_is_described(
             assert (await back.until("update"))["recovered"]
             for live in [*everyone, back]:
                 await live.settled()
-            told = [frame for live in [*everyone, back] for frame in live.frames]
-    assert [problem for frame in told for problem in problems(strict, frame)] == []
-    assert {frame["type"] for frame in told} == SERVER_FRAMES.keys()
+            sent_frames = [frame for live in [*everyone, back] for frame in live.frames]
+    assert [problem for frame in sent_frames for problem in problems(strict, frame)] == []
+    assert {frame["type"] for frame in sent_frames} == SERVER_FRAMES.keys()
 
 
 def test_the_strict_schemas_notice_additional_fields(strict: Json) -> None:

@@ -118,7 +118,7 @@ def test_every_refusal_belongs_to_an_operation() -> None:
     assert defined - described - {refusal.code for refusal in EVERYWHERE} == {"METHOD_NOT_ALLOWED"}
 
 
-# What the service does
+# The service's answers
 
 
 @pytest.fixture(scope="module")

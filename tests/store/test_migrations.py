@@ -346,7 +346,7 @@ def test_an_index_that_is_missing_or_was_broken_off_is_built_while_others_write(
             with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as other:
                 while not other.execute(waits).scalar_one():
                     assert not building.done(), building.result().output
-                # Whoever writes now does not wait for the build, which waits for the one who began before.
+                # A new writer does not wait for the build, which waits for the earlier transaction.
                 other.execute(text("SET lock_timeout = '20s'"))
                 other.execute(text("UPDATE items SET paused = paused"))
                 other.invalidate()

@@ -58,16 +58,17 @@ FIRST, SECOND = first_event("star"), replace(first_event("star"), name=EventName
 
 def test_the_log_keeps_the_order_in_which_a_batch_was_decided(store: Store) -> None:
     names = [EventName.ITEM_CREATED, EventName.ITEM_STARTED, EventName.ITEM_CREATED, EventName.ITEM_FINISHED]
-    told = [
+    decided = [
         replace(first_event("star"), version=version, name=name, item=build_item(version))
         for version, name in enumerate(names, 1)
     ]
     with store.writing() as connection:
         save(
-            connection, Changes(events=told, new_items={event.item.item_id: event.item for event in told if event.item})
+            connection,
+            Changes(events=decided, new_items={event.item.item_id: event.item for event in decided if event.item}),
         )
     with store.reading() as connection:
-        assert [logged.event for logged in event_log.log_events(connection, after=None, limit=10)] == told
+        assert [logged.event for logged in event_log.log_events(connection, after=None, limit=10)] == decided
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Stage:
         finally:
             await stopped(task)
 
-    # What happens in the room
+    # Commands in the room
 
     async def intake(self, **fields: Any) -> Item:
         number = int(new_id()[:8], 16)

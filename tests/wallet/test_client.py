@@ -349,11 +349,11 @@ async def test_a_wallet_that_is_not_there_is_tried_again(clock: HandClock) -> No
 async def test_every_call_is_measured_with_its_kind_its_outcome_and_its_time(
     clock: HandClock, theirs: StrictWallet
 ) -> None:
-    told: list[tuple[str, str]] = []
+    measured: list[tuple[str, str]] = []
 
     def observe(kind: str, outcome: str, seconds: float) -> None:
         assert 0 <= seconds < 30
-        told.append((kind, outcome))
+        measured.append((kind, outcome))
 
     async with build_wallet("http://wallet.test", clock, transport=theirs.transport(), observe=observe) as wallet:
         for kind in KINDS:
@@ -364,8 +364,8 @@ async def test_every_call_is_measured_with_its_kind_its_outcome_and_its_time(
         async with build_wallet(f"http://127.0.0.1:{taken.getsockname()[1]}", clock, observe=observe) as wallet:
             await wallet.execute(build_operation())
             await wallet.escrow("viewer-1", "escrow-1")
-    assert told[:3] == [(str(kind), "succeeded") for kind in KINDS]
-    assert told[3:] == [(str(build_operation().kind), "unreached"), ("escrow", "unreached")]
+    assert measured[:3] == [(str(kind), "succeeded") for kind in KINDS]
+    assert measured[3:] == [(str(build_operation().kind), "unreached"), ("escrow", "unreached")]
 
 
 async def test_a_silent_wallet_is_given_up_and_does_not_use_up_the_pool(serve: Serve, clock: HandClock) -> None:

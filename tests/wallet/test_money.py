@@ -237,7 +237,7 @@ async def test_a_retry_is_one_under_its_key(site: Money, performer_id: str, dead
 async def test_an_escrow_resolved_our_way_meanwhile_is_confirmed_and_not_ordered_again(
     site: Money, performer_id: str
 ) -> None:
-    # The wallet does what it is told and every answer of it is lost.
+    # The wallet executes the order, and all its answers are lost.
     dead = await given_up(site, performer_id, FaultRates(lost_answer=1.0))
     assert site.wallet.escrow(dead).status is HoldStatus.SETTLED
     # Were it sent again, it would fail; a look-up is all that is needed.

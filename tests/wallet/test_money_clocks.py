@@ -170,7 +170,7 @@ async def test_after_the_grace_everything_is_abandoned(site: Money, performer_id
             abandoned = await screen.sees(item, "queue.item.abandoned")
             assert abandoned["abandonReason"] == "performer_disconnected"
             await screen.sees(item, "queue.item.refunded", walletStatus="done")
-        # Whoever came while nobody was there is given the whole grace.
+        # An item that came during the absence has the whole grace.
         assert await lives(site, late)
         site.clock.wait(GRACE - MOMENT)
         await screen.sees(late, "queue.item.abandoned", abandonReason="performer_disconnected")

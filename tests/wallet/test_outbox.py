@@ -423,7 +423,7 @@ class TestWhenItIsTried:
                 await stage.attempted()
         assert stage.item(item).wallet_status is expected
         if isinstance(found, Exception):
-            # What is told is why the attempt failed, not why the look did.
+            # The problem is that of the attempt, not that of the look-up.
             assert stage.row(item).last_problem == "the wallet answered 502"
 
 

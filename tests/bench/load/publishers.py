@@ -67,7 +67,7 @@ class SocketPublisher:
         with suppress(BlockingIOError):
             self._held += self._sock.recv(65536)
         self._sock.settimeout(ANSWER_SECONDS)
-        # Nobody sends us anything but small frames of housekeeping.
+        # The server sends us only small frames of housekeeping.
         while len(self._held) >= 2 and len(self._held) >= (end := 2 + (self._held[1] & 127)):
             opcode, data, self._held = self._held[0] & 15, self._held[2:end], self._held[end:]
             if opcode == PING:

@@ -67,7 +67,7 @@ def _turn(bench: Bench, subject: str, round_number: int) -> None:
             cpu_us=cpu / report.frames * 1e6,
             memory_kb=memory / viewers / 1024,
         )
-        # Whatever the viewers can count of what they got, all of them got the same.
+        # All viewers must have got the same, as far as they count it.
         bench.check(NAME, subject, report, viewers=viewers, events=report.most)
 
 

@@ -206,7 +206,7 @@ class _Night:
         waiting = [item for item in self.room.items if item.status is Status.CREATED]
         if not waiting:
             if self.seconds < NIGHT_SECONDS:
-                # Somebody who comes into an empty room is noticed after about a pause.
+                # An item in an empty room is noticed after about a pause.
                 self.later(5.0, self.start)
             return
         head = waiting[0]
