@@ -173,10 +173,10 @@ class Pusher:
 
     async def _advance(self, cursor: str | None, notices: Sequence[Notice], now: datetime) -> None:
         until = now + LEASE
-        stands = await self._lanes.run(
+        is_held = await self._lanes.run(
             lambda connection: push.advance(connection, self._holder, cursor, until, notices, now)
         )
-        self._progress = Progress(cursor=cursor, holder=self._holder, lease_until=until) if stands else None
+        self._progress = Progress(cursor=cursor, holder=self._holder, lease_until=until) if is_held else None
 
     async def _begin_due(self) -> None:
         """Start an attempt for each due notice, up to AT_ONCE and AT_ONE_ORIGIN."""

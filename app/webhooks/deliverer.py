@@ -199,7 +199,7 @@ class Deliverer:
         self, claimed: Endpoint, page: Sequence[Logged], end: str | None, result: _PageResult
     ) -> Endpoint | None:
         """Store the result of a page. Returns the endpoint, still claimed, if the next page may begin at once."""
-        owed = [logged.cursor for logged in page if logged.cursor not in result.delivered]
+        undelivered = [logged.cursor for logged in page if logged.cursor not in result.delivered]
         key = claimed.owner, claimed.name
         delivered_in_order = []
         for logged in page:
@@ -207,7 +207,7 @@ class Deliverer:
                 break
             delivered_in_order.append(logged.cursor)
         cursor = claimed.cursor
-        if not owed and end is not None:
+        if not undelivered and end is not None:
             cursor = end
         elif delivered_in_order:
             cursor = delivered_in_order[-1]
@@ -216,14 +216,14 @@ class Deliverer:
         after = self._after_failure(claimed, result.failed) if result.failed else self._after_success(claimed, result)
         goes_on = bool(page) and result.failed is None
         after = replace(after, cursor=cursor, lease_until=self._clock() + LEASE if goes_on else None)
-        stands = await self._lanes.run(
+        is_claimed = await self._lanes.run(
             lambda connection: webhooks.record_progress(connection, claimed, after, result.attempts)
         )
         self._sent.drop(key)
-        if stands and owed and (beyond := result.delivered - set(delivered_in_order)):
+        if is_claimed and undelivered and (beyond := result.delivered - set(delivered_in_order)):
             self._sent.put(key, beyond)
         self._seen.drop(key)
-        return after if stands and goes_on else None
+        return after if is_claimed and goes_on else None
 
     def _after_success(self, endpoint: Endpoint, result: _PageResult) -> Endpoint:
         if not result.attempts:

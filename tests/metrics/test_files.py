@@ -60,7 +60,7 @@ def test_a_parked_webhook_endpoint_raises_an_alarm(promtool: Path, tmp_path: Pat
     series = {"series": 'queue_webhook_endpoints{status="parked"}', "values": f"{parked}x10"}
     alarm = {
         "exp_labels": {"severity": "warning"},
-        "exp_annotations": {"summary": "A webhook endpoint is parked: it is sent nothing until somebody resumes it."},
+        "exp_annotations": {"summary": "A webhook endpoint is parked: it gets no deliveries until it is resumed."},
     }
     expected = {"eval_time": "10m", "alertname": "QueueWebhookParked", "exp_alerts": [alarm] * parked}
     test = {"interval": "1m", "input_series": [series], "alert_rule_test": [expected]}
