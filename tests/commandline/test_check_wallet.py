@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from tests.support.builders import API_TOKEN
 from tests.support.command_line import run
 from tests.support.server import Json, fresh
 from tests.support.stores import HandClock
 from tests.support.wallet_harness import (  # noqa: F401 - fixtures
-    API_TOKEN,
     Money,
     WalletServer,
     clock_fixture,

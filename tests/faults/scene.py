@@ -19,7 +19,8 @@ from app.store.engines import open_engines
 from app.store.migrating import migrate
 from tests.faults.history import History
 from tests.faults.served import BREACH, OFFSET_FILE
-from tests.faults.wallet import API_TOKEN, QUEUE_SECRET, Wallet, wallet_in
+from tests.faults.wallet import Wallet, wallet_in
+from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.cluster import Node, environment_of
 from tests.support.environment import PostgresServer, database, free_port, postgres_server
 from tests.support.server import Server

@@ -22,11 +22,10 @@ from app.sandbox.faults import Faults
 from app.sandbox.ledger import Hold, Ledger
 from app.sandbox.tables import ESCROW, POSTING
 from app.store.engines import open_engines
+from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.environment import free_port
 from tests.support.sandbox_audit import create_tables
 
-API_TOKEN = "the-bearer-token-of-these-tests"
-QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 ORDER = re.compile(r"/wallets/escrow/([^/]+)/(settle|refund|partial-settle)")
 REFUSAL = b'{"error":"Unprocessable Entity","message":"a fault of these tests"}'
 START_SECONDS = 20

@@ -26,10 +26,10 @@ from app.wallet.answers import (
     classify_escrow,
 )
 from app.wallet.client import Wallet, authorisation, order_body
-from tests.support.builders import NOON
+from tests.support.builders import API_TOKEN, NOON, QUEUE_SECRET
 from tests.support.sandbox_audit import memory_engine
 from tests.support.stores import HandClock
-from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, build_operation
+from tests.support.strict_wallet import build_operation
 
 pytestmark = pytest.mark.anyio
 

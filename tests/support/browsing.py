@@ -13,9 +13,10 @@ import httpx2
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
 
 from app.main import Periods
+from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.server import Json, Server, fresh, intake_body, serving
 from tests.support.stores import HandClock
-from tests.support.wallet_harness import API_TOKEN, QUEUE_SECRET, WELL, WalletServer, real_clock, wallet_serving
+from tests.support.wallet_harness import WELL, WalletServer, real_clock, wallet_serving
 
 PHONE: ViewportSize = {"width": 390, "height": 844}
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}

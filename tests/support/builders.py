@@ -19,6 +19,8 @@ from app.domain.operation import Operation, OperationKind, OperationStatus, Rece
 from app.domain.recorder import Decision
 from app.domain.room import Policy, Room
 
+API_TOKEN = "the-bearer-token-of-these-tests"
+QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 FEATURE = Actor(role=Role.FEATURE, id="wheel")

@@ -19,7 +19,7 @@ from app.store import Store, reading, wallet_operations
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox
-from tests.support.builders import FEATURE, PERFORMER, build_item
+from tests.support.builders import API_TOKEN, FEATURE, PERFORMER, QUEUE_SECRET, build_item
 from tests.support.scripted_wallet import WAIT_SECONDS, ScriptedWallet
 from tests.support.stores import HandClock, new_id, stored_events
 
@@ -83,8 +83,8 @@ class Stage:
         self.queries = Queries(store, self.lanes)
         self.client = Wallet(
             base_url="http://wallet.test",
-            api_token="the-bearer-token-of-these-tests",
-            queue_secret="a-queue-secret-for-tests-of-enough-bytes",
+            api_token=API_TOKEN,
+            queue_secret=QUEUE_SECRET,
             timeout_seconds=TIMEOUT_SECONDS,
             clock=clock,
             transport=wallet,

@@ -20,10 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app.domain.operation import Operation, OperationKind
-from tests.support.builders import NOON
+from tests.support.builders import API_TOKEN, NOON, QUEUE_SECRET
 
-API_TOKEN = "the-bearer-token-of-these-tests"
-QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 BODIES = {

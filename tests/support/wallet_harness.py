@@ -24,13 +24,12 @@ from app.sandbox.faults import FaultRates, Faults
 from app.sandbox.ledger import Hold, Ledger, LedgerEscrow, Resolution
 from app.sandbox.ledger_audit import LedgerTotals, audit, read_totals
 from app.store.engines import open_engines
+from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.live_socket import LiveSocket
 from tests.support.sandbox_audit import create_tables
 from tests.support.server import START_SECONDS, Api, Json, Server, fresh, ok, serving
 from tests.support.stores import HandClock
 
-API_TOKEN = "the-bearer-token-of-these-tests"
-QUEUE_SECRET = "a-queue-secret-for-tests-of-enough-bytes"
 AWAY = FaultRates(error=1.0)
 """The rates of a wallet that answers everything with an error."""
 WELL = FaultRates()

@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, Response
 from app.domain.operation import OperationKind, Receipt
 from app.wallet.answers import Conflict, Escrow, EscrowStatus, NoEscrow, Rejected, Retry, Succeeded
 from app.wallet.client import Wallet
+from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.environment import free_port
 from tests.support.stores import HandClock
 from tests.support.stream_server import listening, port_of
-from tests.support.strict_wallet import API_TOKEN, QUEUE_SECRET, StrictWallet, build_operation
+from tests.support.strict_wallet import StrictWallet, build_operation
 
 pytestmark = pytest.mark.anyio
 
