@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from app.api import analytics
-from app.domain.activity import PLACES_AHEAD, Life
+from app.domain.activity import Life
 from app.domain.item import Clock, Item, Status
 from app.store.tables import milliseconds
 from app.wire.report_shapes import Analytics, EstimateByAhead
@@ -156,7 +156,8 @@ def by_ahead(items: Iterable[Item]) -> list[EstimateByAhead]:
 
 
 def test_without_shown_waits_nothing_is_known_for_any_number_ahead() -> None:
-    assert [(each["aheadFrom"], each["aheadTo"]) for each in by_ahead([])] == list(PLACES_AHEAD)
+    places = [(0, 0), (1, 1), (2, 3), (4, 6), (7, 10), (11, None)]
+    assert [(each["aheadFrom"], each["aheadTo"]) for each in by_ahead([])] == places
     assert {(each["count"], each["biasSeconds"], each["rangeRate"]) for each in by_ahead([])} == {(0, None, None)}
 
 

@@ -10,6 +10,7 @@ from app.domain.event import EventName, PauseReason
 from app.domain.item import Move, Reason, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
 from app.domain.push import Language, Moment
+from app.domain.room import Policy
 from app.domain.webhook import EndpointStatus
 from app.wallet.answers import EscrowStatus
 from tests.support.builders import Stage
@@ -65,6 +66,18 @@ def test_the_services_own_actors_are_distinct_in_the_audit_trail() -> None:
         ("system", "wallet"),
         ("system", "presence"),
     ]
+
+
+def test_the_rules_without_settings_are_the_contracts() -> None:
+    assert Policy() == Policy(
+        max_depth=50,
+        default_duration_seconds=60,
+        notify_positions=(3, 1),
+        rope_drop_seconds=600,
+        started_timeout_seconds=3600,
+        disconnect_grace_seconds=120,
+        settle_delay_seconds=0,
+    )
 
 
 def test_an_error_of_no_other_kind_is_internal() -> None:
