@@ -97,7 +97,7 @@ def test_the_error_of_the_estimate_is_the_actual_wait_less_the_quoted_one() -> N
 def test_items_that_passed_through_have_no_wait_and_no_service_time() -> None:
     item = served(1, came=1000, started=1000, finished=1000, pass_through_mode=True)
     figures = analyse([item], START, END, None)
-    assert figures["counts"]["finished"] == 1
+    assert (figures["counts"]["started"], figures["counts"]["finished"]) == (1, 1)
     assert figures["waitSeconds"]["p50"] is None
     assert figures["serviceSeconds"]["p50"] is None
 
@@ -116,6 +116,24 @@ def test_tokens_count_when_the_money_moved_and_a_split_counts_on_both_sides() ->
     figures = analyse([split, refunded, unconfirmed], START, END, None)
     assert figures["tokens"] == {"settled": 70, "refunded": 80}
     assert figures["counts"]["refunded"] == 2
+
+
+def test_only_amounts_of_durations_and_of_places_have_a_number() -> None:
+    passed = served(1, came=1000, started=1000, finished=1000, pass_through_mode=True)
+    split = replace(
+        served(2, came=1000, started=1100, finished=1200, quoted_wait_seconds=60.0, quoted_position=3),
+        settled_at=moment(1500),
+        settled_tokens=70,
+        refunded_tokens=30,
+    )
+    waiting = build_item(3, created_at=moment(1000))
+    cancelled = replace(waiting, refunded_at=moment(1600), refunded_tokens=50)
+    abandoned = replace(cancelled, abandoned_at=moment(1500))
+    total = analytics.total_of(map(life_of, [passed, split, cancelled, abandoned]), START, END)
+    numbered = {kind for _, kind, number in total if number != 0}
+    assert numbered == {"wait", "service", "estimates", "estimate_error", "estimate_error_size"}
+    assert {number for _, kind, number in total if kind == "estimates"} == {2}
+    assert len({kind for _, kind, _ in total}) == 16
 
 
 def test_rates_are_shares_of_what_ended_in_the_span() -> None:
