@@ -222,7 +222,7 @@ def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
     """The expected rest of a log-normal duration after `elapsed` seconds. `spread`: of its logarithm."""
     if elapsed <= 0 or spread <= 0:
         return max(0.0, mean - max(0.0, elapsed))
-    z = (log(elapsed / mean) + spread * spread / 2) / spread
+    z = (log(elapsed) - log(mean) + spread * spread / 2) / spread
     survival = erfc(z / sqrt(2))
     if survival < 1e-9:
         return elapsed * spread / z  # what the quotient below tends to, and too few digits are left to compute
