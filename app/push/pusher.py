@@ -66,6 +66,8 @@ class Outcome(StrEnum):
 
 
 class _Flight(NamedTuple):
+    """An attempt under way."""
+
     task: asyncio.Task[None]
     origin: str
 
@@ -94,7 +96,7 @@ class Pusher:
         self._holder = holder
         self._wake = asyncio.Event()
         self._progress: Progress | None = None
-        """While this process holds the lease; its cursor may be ahead of the database's."""
+        """None unless this process holds the lease. Its cursor may be ahead of the database's."""
         self._flights: dict[tuple[str, str, str, str], _Flight] = {}
         self.outcomes: Counter[str] = Counter(dict.fromkeys(map(str, Outcome), 0))
 
