@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 
 from app.domain.event import Event
 from app.redis_link import RedisAway, RedisLink
-from app.store.records import event_from_json, event_to_json, traceparent_from_json
+from app.store.records import event_from_json, event_to_json
 from app.tracing import current, within
 
 WAITING_LIMIT = 10_000
@@ -190,8 +190,7 @@ class Bus:
         if channel != self._created and not channel.startswith(self._channel):
             return
         try:
-            events = event_from_json(payload)
-            traceparent = traceparent_from_json(payload)
+            events, traceparent = event_from_json(payload)
             performer_id = events[0].performer_id if channel == self._created else channel.removeprefix(self._channel)
         except (ValueError, TypeError, KeyError, IndexError):
             # From another release, perhaps. The position check finds the room behind, and the event is read from the

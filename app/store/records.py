@@ -99,7 +99,6 @@ _answer_values = attrgetter(*ANSWER_COLUMNS)
 
 
 TRACEPARENT = "traceparent"
-_TRACED = b'"traceparent":'
 
 INTAKE_SCOPE = "intake:"
 """The prefix of the scope of an intake's key; the source feature follows it."""
@@ -298,15 +297,11 @@ def event_to_json(events: Sequence[Event], traceparent: str | None = None) -> by
     return orjson.dumps(rows)
 
 
-def traceparent_from_json(payload: bytes) -> str | None:
-    """The span in the JSON of events; None if there is none."""
-    return orjson.loads(payload)[0].get(TRACEPARENT) if _TRACED in payload else None
-
-
-def event_from_json(payload: bytes) -> list[Event]:
-    """The events in the JSON of `event_to_json`."""
+def event_from_json(payload: bytes) -> tuple[list[Event], str | None]:
+    """The events in the JSON of `event_to_json`, and the span that came with them, if any."""
     rows = orjson.loads(payload)
-    return [event_from({**row, "at": moment(row["at"])}) for row in rows]
+    events = [event_from({**row, "at": moment(row["at"])}) for row in rows]
+    return events, rows[0].get(TRACEPARENT) if rows else None
 
 
 def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
