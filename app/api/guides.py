@@ -114,6 +114,7 @@ def text_of(name: str, language: str) -> tuple[str, str]:
     return text, language
 
 
+# Saves more than 99 % of a guide page's CPU (`bench --without guides`).
 @cache
 def guide(name: str, language: str = ORIGINAL) -> Guide:
     """The guide of this name, which must be one of `ORDER`."""
@@ -185,6 +186,7 @@ def _template(site: Site, language: str) -> Content:
     return site.pages["docs/guide.html", language]
 
 
+# Saves 97 % of a guide page's CPU, most of it compression (`bench --without filled-in`).
 @lru_cache(maxsize=4 * len(ORDER))
 def _rendered(template: Content, language: str, written: str, title: str, contents: str, body: str) -> Content:
     words = {name: html.escape(text) for name, text in WORDS[language].items()}

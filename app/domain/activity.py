@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 
 from app.domain.event import EventName
 
-# Plain texts: they are keys, and a member of an enumeration takes ten times as long to hash.
 CREATED: Final = "created"
 STARTED: Final = "started"
 FINISHED: Final = "finished"
@@ -69,8 +68,7 @@ class Life(NamedTuple):
 
 
 Amount = tuple[int, str, int, int]
-"""Time, kind, number, value. An item has a dozen: a class of their own would double what they cost, and generators in
-place of tuples made a month of a busy performer take a fifth more (`bench --only analytics`)."""
+"""Time, kind, number, value."""
 Amounts = tuple[Amount, ...]
 
 

@@ -14,9 +14,10 @@ from tests.bench import bench as surroundings
 from tests.bench import machine, report, runner
 from tests.bench.bench import Bench
 from tests.bench.load.crowd import viewer_command
+from tests.bench.optimisations.catalogue import ALL as OPTIMISATIONS
 from tests.bench.peers import catalogue
 from tests.bench.scale import DEFAULT, FULL, QUICK
-from tests.bench.scenarios import ALL
+from tests.bench.scenarios import ALL, optimisations
 
 SCENARIOS = ", ".join(ALL)
 PEERS = ", ".join(peer.name for peer in catalogue.ALL)
@@ -42,6 +43,9 @@ def main(
     log: Annotated[
         Path | None, typer.Option(help="An exported event log that `waits` scores.", exists=True, dir_okay=False)
     ] = None,
+    without: Annotated[
+        str | None, typer.Option(help=f"Only what these optimisations save; some of: {', '.join(OPTIMISATIONS)}.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything there, round by round.")] = None,
 ) -> None:
     """Measure the service and its peers on this machine, by turns, and hold the service against its bar.
@@ -53,7 +57,7 @@ def main(
     """
     scale = QUICK if quick else FULL if full else DEFAULT
     scale = replace(scale, rounds=rounds or scale.rounds, history_events=history or scale.history_events)
-    chosen = _chosen(only, list(ALL), "scenario")
+    chosen = _chosen(only if without is None else optimisations.NAME, list(ALL), "scenario")
     names = _chosen(peers, [peer.name for peer in catalogue.ALL], "peer")
     if sys.platform != "linux":
         raise typer.BadParameter("the benchmark reads Linux's process table")
@@ -70,6 +74,7 @@ def main(
         viewers=viewer_command(cache / "bin"),
         peers=frozenset(names),
         log=log,
+        optimisations=tuple(_chosen(without, list(OPTIMISATIONS), "optimisation")),
     )
     about = {
         "machine": machine.describe(),

@@ -31,6 +31,8 @@ class Bench:
     """The names of the peers to run; what is not asked for is not installed."""
     log: Path | None = None
     """An exported event log for `waits` to score in place of generated nights."""
+    optimisations: tuple[str, ...] = ()
+    """The names of those that `optimisations` measures; none: all of them."""
     ledger: Ledger = field(default_factory=Ledger)
 
     @property

@@ -143,8 +143,16 @@ def data_folder(parent: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+SERVE = ("-m", "app", "serve")
+
+
 def start_ours(
-    folder: Path, core: int, settings: Mapping[str, str] | None = None, *, port: int | None = None
+    folder: Path,
+    core: int,
+    settings: Mapping[str, str] | None = None,
+    *,
+    port: int | None = None,
+    program: Sequence[str] = SERVE,
 ) -> Server:
     """The real service, as `python -m app serve` runs it, on a database in `folder`."""
     port = port or machine.free_port()
@@ -158,9 +166,7 @@ def start_ours(
         "SOCKETS_PER_ADDRESS": "0",
         **(settings or {}),
     }
-    return start(
-        [sys.executable, "-m", "app", "serve"], core=core, port=port, folder=folder, env=env, ready=answers_readyz
-    )
+    return start([sys.executable, *program], core=core, port=port, folder=folder, env=env, ready=answers_readyz)
 
 
 @contextmanager

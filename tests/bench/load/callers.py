@@ -9,7 +9,8 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 BUFFER = 1 << 18
@@ -95,9 +96,21 @@ def call(
     rate: float | None = None,
 ) -> Tally:
     """Let the callers run until a time has passed, a number of calls is sent, or all callers have ended."""
+    with connected(port, callers, host=host) as connections:
+        return _Loop(connections, seconds, calls, rate).run()
+
+
+def call_again(connections: list[_Connection], calls: int) -> Tally:
+    """Let callers that stay connected send so many more."""
+    return _Loop(connections, None, calls, None).run()
+
+
+@contextmanager
+def connected(port: int, callers: Iterable[Caller], *, host: str = "127.0.0.1") -> Iterator[list[_Connection]]:
+    """Callers with their connections, for as long as the block lasts."""
     connections = [_Connection(_connect(host, port), caller, next(caller)) for caller in callers]
     try:
-        return _Loop(connections, seconds, calls, rate).run()
+        yield connections
     finally:
         for connection in connections:
             connection.sock.close()

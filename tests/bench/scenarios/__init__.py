@@ -11,6 +11,7 @@ from tests.bench.scenarios import (
     life,
     memory,
     mixed,
+    optimisations,
     postgres,
     reads,
     reconnect,
@@ -43,5 +44,6 @@ ALL: dict[str, Scenario] = {
         scaling,
         tracing,
         waits,
+        optimisations,
     )
 }

@@ -1,0 +1,94 @@
+"""All optimisations by name, each with its operation and its plain way."""
+
+from tests.bench.optimisations import plain
+from tests.bench.optimisations.here import DOCUMENTS, GUIDE, PAGE, ROOM_LOAD, START_OF_SITE
+from tests.bench.optimisations.measuring import Operation, Optimisation
+from tests.bench.optimisations.operations import (
+    BROADCAST,
+    ENDED_ITEM_READ,
+    INTAKE,
+    JOIN,
+    LEARNT_INTAKE,
+    LONG_QUEUE_INTAKE,
+    POSITION_READ,
+    PROXIED_INTAKE,
+    QUEUE_READ,
+    VIEWER,
+    WATCHED_INTAKE,
+)
+from tests.bench.optimisations.swap import Plain
+
+_BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
+    (
+        INTAKE,
+        {
+            "bulk": plain.STATEMENTS_BY_SQLALCHEMY,
+            "questions": plain.QUESTIONS_BY_SQLALCHEMY,
+            "padding": plain.UNPADDED_QUESTIONS,
+            "constants": plain.EVERY_COLUMN,
+            "texts": plain.ENUMERATIONS,
+            "answers": plain.ANSWER_ROWS,
+            "progress": plain.WHOLE_ROOMS,
+            "pause": plain.NO_PAUSE_OF_THE_LANE,
+            "one-write": plain.TWO_WRITES,
+            "error-layers": plain.STARLETTES_ERROR_LAYERS,
+            "endpoints": plain.STARLETTES_ENDPOINTS,
+            "lengths": plain.EVERY_BODY_COUNTED,
+            "instants": plain.TIMES_EACH_TIME,
+            "colons": plain.EVERY_BODY_READ_TWICE,
+            "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
+            "collector": plain.USUAL_COLLECTOR,
+        },
+    ),
+    (
+        LONG_QUEUE_INTAKE,
+        {
+            "renewed": plain.CHANGED_BY_SET,
+            "backlog": plain.BACKLOG_ADDED_UP,
+            "last-first": plain.POSITION_FROM_THE_FRONT,
+            "arrivals": plain.EVERY_ARRIVAL_SORTED_IN,
+        },
+    ),
+    (LEARNT_INTAKE, {"deciles": plain.DECILES_EACH_TIME}),
+    (PROXIED_INTAKE, {"addresses": plain.ADDRESSES_READ_EACH_TIME}),
+    (
+        POSITION_READ,
+        {
+            "turns": plain.EACH_TURN_BY_ITSELF,
+            "ranges": plain.EVERY_RANGE,
+            "first-waits": plain.EVERY_WAIT,
+        },
+    ),
+    (QUEUE_READ, {"instants-of-a-queue": plain.TIMES_EACH_TIME}),
+    (ENDED_ITEM_READ, {"statements": plain.STATEMENTS_BUILT_ANEW}),
+    (
+        BROADCAST,
+        {
+            "ready": plain.EACH_CONNECTION_LOOKED_AT,
+            "direct": plain.UVLOOPS_WRITES,
+            "unready": plain.EVERYBODY_LOOKED_AT,
+        },
+    ),
+    (
+        WATCHED_INTAKE,
+        {
+            "no-task": plain.A_TASK_FOR_FEW,
+            "folded": plain.EVENTS_FOLDED_AGAIN,
+            "same-settings": plain.ROOMS_COMPARED_BY_SHAPE,
+            "many-recent": plain.RECENT_EVENTS_LOOKED_AT,
+        },
+    ),
+    (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME}),
+    (VIEWER, {"handshake": plain.HANDSHAKE_KEPT}),
+    (START_OF_SITE, {"modules": plain.MODULES_LINKED_EACH_TIME, "imports": plain.IMPORTS_FOUND_EACH_TIME}),
+    (DOCUMENTS, {"documents": plain.DOCUMENTS_EACH_TIME}),
+    (PAGE, {"site": plain.SITE_EACH_TIME}),
+    (GUIDE, {"guides": plain.GUIDES_READ_EACH_TIME, "filled-in": plain.GUIDES_FILLED_IN_EACH_TIME}),
+    (ROOM_LOAD, {"histories": plain.WITHOUT_HISTORIES}),
+)
+
+ALL: dict[str, Optimisation] = {
+    name: Optimisation(name=name, operation=operation, plain=way)
+    for operation, ways in _BY_OPERATION
+    for name, way in ways.items()
+}
