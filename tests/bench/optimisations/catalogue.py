@@ -1,7 +1,7 @@
 """All optimisations by name, each with its operation and its plain way."""
 
 from tests.bench.optimisations import plain
-from tests.bench.optimisations.here import DOCUMENTS, GUIDE, PAGE, ROOM_LOAD, START_OF_SITE
+from tests.bench.optimisations.here import COMMIT, DOCUMENTS, GUIDE, PAGE, REQUEST, ROOM_LOAD, START_OF_SITE
 from tests.bench.optimisations.measuring import Operation, Optimisation
 from tests.bench.optimisations.operations import (
     BROADCAST,
@@ -20,7 +20,7 @@ from tests.bench.optimisations.swap import Plain
 
 _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
     (
-        INTAKE,
+        COMMIT,
         {
             "bulk": plain.STATEMENTS_BY_SQLALCHEMY,
             "questions": plain.QUESTIONS_BY_SQLALCHEMY,
@@ -29,14 +29,24 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "texts": plain.ENUMERATIONS,
             "answers": plain.ANSWER_ROWS,
             "progress": plain.WHOLE_ROOMS,
-            "pause": plain.NO_PAUSE_OF_THE_LANE,
-            "one-write": plain.TWO_WRITES,
+        },
+    ),
+    (
+        REQUEST,
+        {
             "error-layers": plain.STARLETTES_ERROR_LAYERS,
             "endpoints": plain.STARLETTES_ENDPOINTS,
             "lengths": plain.EVERY_BODY_COUNTED,
             "instants": plain.TIMES_EACH_TIME,
             "colons": plain.EVERY_BODY_READ_TWICE,
             "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
+        },
+    ),
+    (
+        INTAKE,
+        {
+            "pause": plain.NO_PAUSE_OF_THE_LANE,
+            "one-write": plain.TWO_WRITES,
             "collector": plain.USUAL_COLLECTOR,
         },
     ),
