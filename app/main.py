@@ -62,8 +62,8 @@ class Periods:
     """Between two looks for lagging sockets and for rooms that nobody watches any more."""
     lag: float = 30.0
     """How long a socket may lag before it is cut off."""
-    outbox_restart: float = 1.0
-    """The pause before the outbox, the delivery of webhooks or of push notifications runs again after a failure."""
+    restart: float = 1.0
+    """The pause before the outbox, or the sending of webhooks or push notifications, runs again after a failure."""
     write_metrics: float = 1.0
     """Between two writes of a worker's metrics file."""
     upkeep: float = 60.0
@@ -184,15 +184,15 @@ def _loops(parts: Parts, periods: Periods, *, is_worker: bool) -> list[Coroutine
         every(timers.SWEEP_SECONDS, "the sweep", sweep),
         every(RENEW_SECONDS, "presence", parts.live.presence.keep),
         every(periods.tidy, "tidying", tidy),
-        every(periods.outbox_restart, "the outbox", parts.money.outbox.run),
-        every(periods.outbox_restart, "delivering webhooks", parts.webhooks.deliverer.run),
+        every(periods.restart, "the outbox", parts.money.outbox.run),
+        every(periods.restart, "delivering webhooks", parts.webhooks.deliverer.run),
         parts.loop_lag.run(),
         every(periods.upkeep, "compacting the log", compact_log),
         every(periods.counts, "counting activity", count_activity),
         every(periods.counts, "counting items", parts.item_counts.refresh),
     ]
     if (pusher := parts.push.pusher) is not None:
-        loops.append(every(periods.outbox_restart, "sending push notifications", pusher.run))
+        loops.append(every(periods.restart, "sending push notifications", pusher.run))
     if parts.base.store.shared:
         loops.append(every(catch_up.POSITION_CHECK_SECONDS, "the position check", check_positions))
     if parts.live.bus is not None:

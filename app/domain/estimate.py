@@ -42,8 +42,8 @@ SCORES_NEEDED = 20
 SCORES_KEPT = 120
 GAP_DIGITS = 3
 SCORE_DIGITS = 4
-"""Decimals of a kept gap in seconds (times are whole milliseconds) and of a kept score (a ten-thousandth of a wait): so
-few that they are stored exactly in a few bytes each."""
+"""Decimals of a gap in seconds (times are whole milliseconds) and of a score (a ten-thousandth of a wait), so that each
+is stored exactly in a few bytes."""
 SCORE_EXPONENT = 0.3
 """Relative errors shrink with the number of items ahead, as ahead ** -SCORE_EXPONENT."""
 
@@ -225,7 +225,7 @@ def _mean_residual(mean: float, spread: float, elapsed: float) -> float:
     z = (log(elapsed) - log(mean) + spread * spread / 2) / spread
     survival = erfc(z / sqrt(2))
     if survival < 1e-9:
-        return elapsed * spread / z  # what the quotient below tends to, and too few digits are left to compute
+        return elapsed * spread / z  # the limit of the quotient below, which would lose too many digits here
     return max(0.0, mean * erfc((z - spread) / sqrt(2)) / survival - elapsed)
 
 

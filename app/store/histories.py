@@ -27,7 +27,7 @@ _SCORE_UNIT = 10**SCORE_DIGITS
 
 
 class _Learnt(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """A History as it is stored, in MessagePack: a list without names, its many numbers as integers."""
+    """The stored layout of a History, in MessagePack: a list without names, gaps and scores as integers."""
 
     form: Literal["2"] = "2"
     fits: list[tuple[str, bool, tuple[float, float, float, float, float, float]]]
@@ -54,6 +54,7 @@ def history_values(room: Room) -> dict[str, Any]:
 
 
 def encoded(history: History) -> bytes:
+    """A history in the stored layout."""
     return _ENCODER.encode(
         _Learnt(
             fits=[(feature, declares, astuple(fit)) for (feature, declares), fit in history.fits.items()],
@@ -69,7 +70,7 @@ def encoded(history: History) -> bytes:
 
 
 def decoded(learnt: bytes) -> History:
-    """Raises msgspec.MsgspecError for bytes of another form."""
+    """The history in the stored layout. Raises msgspec.MsgspecError for bytes of another layout."""
     found = _DECODER.decode(learnt)
     return History(
         fits={(feature, declares): _fit(*fields) for feature, declares, fields in found.fits},

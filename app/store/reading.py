@@ -126,7 +126,7 @@ def load_rooms(connection: Connection, policy: Policy, performer_ids: Collection
 def rows_of(
     connection: Connection, table: Table, performer_ids: Collection[str], *, where: str = ""
 ) -> list[dict[str, Any]]:
-    """A table's rows of these performers, by column name. `where`: a further condition, and AND.
+    """A table's rows of these performers, by column name. `where`: a further condition, followed by AND.
 
     A room is loaded in 116 µs so, in 212 µs with SQLAlchemy's own IN and rows (`tests.bench --only growth`: its first
     intake).
@@ -134,8 +134,8 @@ def rows_of(
     if not performer_ids:
         return []
     names, columns, conversions = _layout(table)
-    question = f"SELECT {columns} FROM {table.name} WHERE {where} performer_id IN "  # noqa: S608 - names of ours
-    rows = [dict(zip(names, row, strict=True)) for row in rows_with(connection, question, list(performer_ids))]
+    query = f"SELECT {columns} FROM {table.name} WHERE {where} performer_id IN "  # noqa: S608 - constants only
+    rows = [dict(zip(names, row, strict=True)) for row in rows_with(connection, query, list(performer_ids))]
     for row in rows:
         for name, convert in conversions:
             row[name] = convert(row[name])
@@ -144,7 +144,7 @@ def rows_of(
 
 @cache
 def _layout(table: Table) -> tuple[list[str], str, list[tuple[str, Callable[[Any], Any]]]]:
-    """The names of a table's columns, the same as SQL, and the conversions to what SQLAlchemy would return."""
+    """The names of a table's columns, their list in SQL, and the conversions to the values that SQLAlchemy returns."""
     conversions: list[tuple[str, Callable[[Any], Any]]] = []
     for column in table.columns:
         if isinstance(column.type, Instant):
