@@ -6,28 +6,33 @@ enumerations become plain texts: the driver would look for an adapter for each, 
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import orjson
 from msgspec import Struct
-from msgspec.structs import asdict, fields, replace
+from msgspec.structs import replace
 from sqlalchemy import RowMapping
 
 from app.domain.command import Actor, Mode, Role
-from app.domain.event import Event, EventName, PauseReason, RoomSettings
+from app.domain.event import Event, EventName, RoomSettings
 from app.domain.item import Clock, Item, Reason, Status, WalletStatus
 from app.domain.operation import Operation, OperationKind, OperationStatus
 from app.domain.room import Room
 from app.store import compact
+from app.store.members import member, with_item_enums, with_settings_enums
 from app.store.tables import milliseconds, moment
+from app.store.whole_json import (
+    ONLY_IN_ITS_ROW,
+    item_from_json,
+    settings_from_json,
+    settings_json,
+    whole_item_json,
+)
 
 Values = dict[str, Any]
-E = TypeVar("E", bound=StrEnum)
 
 _ITEM_FIELDS = Item.__struct_fields__
-_ITEM_NAMES = frozenset(_ITEM_FIELDS)
 _PLAIN_ITEM_FIELDS = tuple(name for name in _ITEM_FIELDS if name not in ("metadata", "clock", "notified"))
 FRESH_ITEM: Mapping[str, Any] = {
     "queue_mode": Mode.ON,
@@ -57,28 +62,6 @@ _own_item_values = attrgetter(*_OWN_ITEM_FIELDS)
 _ITEM_ENUMS = ("queue_mode", "status", "abandon_reason", "refund_reason", "wallet_status")
 _LATER_ITEM_TIMES = tuple(name for name in FRESH_ITEM if name.endswith("_at"))
 _SETTINGS_FIELDS = RoomSettings.__struct_fields__
-_KNOWN_TO_PREVIOUS: Mapping[type[Struct], set[str]] = {
-    Item: {*compact.FIXED, *compact.SHORT_NAMES, "status"},
-    RoomSettings: {
-        "mode",
-        "accepting",
-        "paused",
-        "pause_reason",
-        "strict_fifo",
-        "max_depth",
-        "notify_positions",
-        "announcement",
-        "performer_online",
-        "offline_since",
-    },
-}
-"""The fields of the records that the previous release knows."""
-_ONLY_IN_ITS_ROW = ("quoted_low_seconds", "quoted_high_seconds")
-"""Fields that are not in an item's JSON, which the previous release could then not read, but only in the item's row."""
-_NEW_ITEM_DEFAULTS, _NEW_SETTINGS_DEFAULTS = (
-    {field.name: field.default for field in fields(kind) if field.name not in known}
-    for kind, known in _KNOWN_TO_PREVIOUS.items()
-)
 _OPERATION_FIELDS = Operation.__struct_fields__
 
 
@@ -170,7 +153,7 @@ def item_from(row: RowMapping | Mapping[str, Any]) -> Item:
     values["metadata"] = orjson.loads(row["metadata"])
     values["clock"] = Clock(used_seconds=row["clock_used_seconds"], since=row["clock_since"])
     values["notified"] = _positions(row["notified"])
-    return Item(**_with_item_enums(values))
+    return Item(**with_item_enums(values))
 
 
 class LearntItem(NamedTuple):
@@ -220,7 +203,7 @@ def settings_from(row: RowMapping | Mapping[str, Any]) -> RoomSettings:
     values = {name: row[name] for name in _SETTINGS_FIELDS}
     positions = values["notify_positions"]
     values["notify_positions"] = None if positions is None else _positions(positions)
-    return RoomSettings(**_with_settings_enums(values))
+    return RoomSettings(**with_settings_enums(values))
 
 
 ARRIVAL: Mapping[str, Any] = {
@@ -260,8 +243,8 @@ def event_values(event: Event) -> Values:
         "reason": event.reason and str(event.reason),
         "position": event.position,
         "params": orjson.dumps(event.params).decode(),
-        "item": item and _whole_item_json(item),
-        "settings": event.settings and _settings_json(event.settings),
+        "item": item and whole_item_json(item),
+        "settings": event.settings and settings_json(event.settings),
     }
 
 
@@ -285,7 +268,7 @@ def compact_event_values(event: Event) -> Values:
         "position": event.position,
         "params": compact.compact_params(event, item),
         "item": compact.compact_item(item, event.at),
-        "settings": event.settings and _settings_json(event.settings),
+        "settings": event.settings and settings_json(event.settings),
     }
 
 
@@ -317,18 +300,18 @@ def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
         derived = compact.derived_params(row["of_title"], row["of_tokens"], row["of_source_feature"], row["position"])
         params = compact.expanded_params(row["params"], derived)
     else:
-        item = text and _with_told_range(_item_from_json(text), row)
+        item = text and _with_told_range(item_from_json(text), row)
         params = orjson.loads(row["params"])
     return Event(
         performer_id=row["performer_id"],
         version=row["version"],
-        name=_member(EventName, row["name"]),
+        name=member(EventName, row["name"]),
         at=at,
-        actor=Actor(role=_member(Role, row["actor_role"]), id=row["actor_id"]),
+        actor=Actor(role=member(Role, row["actor_role"]), id=row["actor_id"]),
         item=item,
         position=row["position"],
-        settings=row["settings"] and _settings_from_json(row["settings"]),
-        from_status=row["from_status"] and _member(Status, row["from_status"]),
+        settings=row["settings"] and settings_from_json(row["settings"]),
+        from_status=row["from_status"] and member(Status, row["from_status"]),
         reason=row["reason"],
         params=params,
     )
@@ -341,7 +324,7 @@ def _compact_item_from(row: RowMapping | Mapping[str, Any]) -> Item:
     values |= compact.changing_values(row["item"], row["at"])
     values["status"] = row["to_status"]
     values.setdefault("wallet_status", WalletStatus.NONE)
-    return Item(**_with_item_enums(values))
+    return Item(**with_item_enums(values))
 
 
 def is_confirmed(text: str) -> bool:
@@ -355,18 +338,8 @@ def is_confirmed(text: str) -> bool:
 
 def _with_told_range(item: Item, row: RowMapping | Mapping[str, Any]) -> Item:
     """An item from JSON, with the columns that only its own row has, if the event was read together with that row."""
-    low, high = (row.get(compact.PREFIX + name) for name in _ONLY_IN_ITS_ROW)
+    low, high = (row.get(compact.PREFIX + name) for name in ONLY_IN_ITS_ROW)
     return item if low is high is None else replace(item, quoted_low_seconds=low, quoted_high_seconds=high)
-
-
-def _member(kind: type[E], text: str) -> E:
-    """The member with this value. A value of a newer release becomes an unlisted member, which no code handles."""
-    try:
-        return kind(text)
-    except ValueError:
-        carried = str.__new__(kind, text)
-        carried._name_, carried._value_ = text, text
-        return carried
 
 
 def operation_values(operation: Operation) -> Values:
@@ -393,64 +366,9 @@ def answer_from(row: Sequence[Any]) -> Answer:
 
 def operation_from(row: RowMapping) -> Operation:
     values = {name: row[name] for name in _OPERATION_FIELDS}
-    values["kind"] = _member(OperationKind, values["kind"])
-    values["status"] = _member(OperationStatus, values["status"])
+    values["kind"] = member(OperationKind, values["kind"])
+    values["status"] = member(OperationStatus, values["status"])
     return Operation(**values)
-
-
-def _whole_item_json(item: Item) -> str:
-    return _json_for_previous(item, _NEW_ITEM_DEFAULTS, _ONLY_IN_ITS_ROW)
-
-
-def _settings_json(settings: RoomSettings) -> str:
-    return _json_for_previous(settings, _NEW_SETTINGS_DEFAULTS, ())
-
-
-def _json_for_previous(record: Item | RoomSettings, new_defaults: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
-    """A record as JSON. The previous release cannot read fields that it does not know, so those are left out while they
-    have their default."""
-    values = asdict(record)
-    for name in (*left_out, *(name for name, default in new_defaults.items() if values[name] == default)):
-        del values[name]
-    return orjson.dumps(values, default=asdict).decode()
-
-
-def _item_from_json(text: str) -> Item:
-    """An item from JSON. Fields of a newer release are ignored; fields that are missing get their default."""
-    values = {name: value for name, value in orjson.loads(text).items() if name in _ITEM_NAMES}
-    for name, value in values.items():
-        if name.endswith("_at") and value is not None:
-            values[name] = datetime.fromisoformat(value)
-    clock = values["clock"]
-    since = clock["since"]
-    values["clock"] = Clock(used_seconds=clock["used_seconds"], since=since and datetime.fromisoformat(since))
-    values["notified"] = tuple(values["notified"])
-    return Item(**_with_item_enums(values))
-
-
-def _settings_from_json(text: str) -> RoomSettings:
-    values = {name: value for name, value in orjson.loads(text).items() if name in _SETTINGS_FIELDS}
-    if values["notify_positions"] is not None:
-        values["notify_positions"] = tuple(values["notify_positions"])
-    if values["offline_since"] is not None:
-        values["offline_since"] = datetime.fromisoformat(values["offline_since"])
-    return RoomSettings(**_with_settings_enums(values))
-
-
-def _with_item_enums(values: Values) -> Values:
-    values["status"] = _member(Status, values["status"])
-    values["wallet_status"] = _member(WalletStatus, values["wallet_status"])
-    for name in ("abandon_reason", "refund_reason"):
-        if values[name] is not None:
-            values[name] = _member(Reason, values[name])
-    return values
-
-
-def _with_settings_enums(values: Values) -> Values:
-    values["mode"] = _member(Mode, values["mode"])
-    if values["pause_reason"] is not None:
-        values["pause_reason"] = _member(PauseReason, values["pause_reason"])
-    return values
 
 
 def _joined(positions: tuple[int, ...]) -> str:
