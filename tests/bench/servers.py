@@ -99,6 +99,7 @@ def start(
     folder: Path,
     env: Mapping[str, str] | None = None,
     ready: Ready = listens,
+    source: Path = ROOT,
 ) -> Server:
     """Raises DidNotStart."""
     log = folder / "log"
@@ -108,7 +109,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            cwd=ROOT,
+            cwd=source,
             env={**os.environ, **(env or {})},
         )
     began = time.monotonic()
@@ -153,8 +154,10 @@ def start_ours(
     *,
     port: int | None = None,
     program: Sequence[str] = SERVE,
+    source: Path = ROOT,
+    python: Path = Path(sys.executable),
 ) -> Server:
-    """The real service, as `python -m app serve` runs it, on a database in `folder`."""
+    """The real service, as `python -m app serve` runs it in `source`, on a database in `folder`."""
     port = port or machine.free_port()
     env = {
         "HOST": "127.0.0.1",
@@ -166,13 +169,22 @@ def start_ours(
         "SOCKETS_PER_ADDRESS": "0",
         **(settings or {}),
     }
-    return start([sys.executable, *program], core=core, port=port, folder=folder, env=env, ready=answers_readyz)
+    return start(
+        [python, *program], core=core, port=port, folder=folder, env=env, ready=answers_readyz, source=source
+    )
 
 
 @contextmanager
-def ours(parent: Path, core: int, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def ours(
+    parent: Path,
+    core: int,
+    settings: Mapping[str, str] | None = None,
+    *,
+    source: Path = ROOT,
+    python: Path = Path(sys.executable),
+) -> Iterator[Server]:
     with data_folder(parent) as folder:
-        server = start_ours(folder, core, settings)
+        server = start_ours(folder, core, settings, source=source, python=python)
         try:
             yield server
         finally:
