@@ -169,9 +169,7 @@ def start_ours(
         "SOCKETS_PER_ADDRESS": "0",
         **(settings or {}),
     }
-    return start(
-        [python, *program], core=core, port=port, folder=folder, env=env, ready=answers_readyz, source=source
-    )
+    return start([python, *program], core=core, port=port, folder=folder, env=env, ready=answers_readyz, source=source)
 
 
 @contextmanager
