@@ -40,6 +40,7 @@ PYTEST_OPTIONS = (
     "--assert=plain",
     "-o tmp_path_retention_policy=none",
     "-o faulthandler_timeout=0",
+    "-o timeout=60",
 )
 SLOWEST_FACTOR, SLOWEST_SECONDS = 5, 20.0
 """A mutant whose tests take so many times as long as without it, and so many seconds on top, hangs: it is killed."""
