@@ -208,8 +208,8 @@ def classify_failure(response: WalletResponse, now: datetime) -> Retry | Rejecte
     """Classifies a response that is not a success. A 409 is a Retry here; `classify` handles it before."""
     status = response.status
     concerns_credentials = status in (401, 403)
-    ahead = seconds_ahead(response.date, now) or 0.0
-    if concerns_credentials and abs(ahead) > CLOCK_TOLERANCE_SECONDS:
+    ahead = seconds_ahead(response.date, now)
+    if concerns_credentials and ahead is not None and abs(ahead) > CLOCK_TOLERANCE_SECONDS:
         problem = f"{_REJECTIONS[status]}; its clock and ours differ by {abs(ahead):.0f} s"
         return Retry(problem=problem, clocks_differ=True)
     if 400 <= status < 500 and status not in _PASSING:

@@ -390,6 +390,8 @@ def test_only_401_and_403_speak_of_our_credentials(status: int) -> None:
     rejected = classify(SETTLE, WalletResponse(status=status), NOON)
     assert isinstance(rejected, Rejected)
     assert rejected.concerns_credentials is (status in (401, 403))
+    assert f"({status})" in rejected.problem
+    assert ("request wrong" in rejected.problem) is (status in (400, 422))
 
 
 def test_an_answer_means_that_the_wallet_was_reached() -> None:
