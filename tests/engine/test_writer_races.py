@@ -375,7 +375,7 @@ def test_two_batches_that_deadlock_are_both_done(postgres_database: Database) ->
 
 def test_a_vanished_process_holds_a_room_up_for_a_bounded_time(postgres_database: Database) -> None:
     ours = build_writer(postgres_database.open(lock_timeout_ms=200))
-    theirs = postgres_database.open(silence_ms=300)
+    theirs = postgres_database.open(silence_ms=1000)
     queue_item(ours)
     vanished = theirs.engines.writer.connect()
     vanished.begin()
