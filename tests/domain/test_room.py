@@ -16,6 +16,8 @@ from app.domain.recorder import Decision
 from app.domain.room import Policy, Room, apply
 from tests.support.builders import FEATURE, NOON, PERFORMER, Stage, build_room, item_of, moment, order_of
 
+MILLISECOND = timedelta(milliseconds=1)
+
 
 def stage_of(waiting: int, policy: Policy | None = None) -> tuple[Stage, list[Item]]:
     """A room with this many waiting items, which arrived one second apart, at the time of the last arrival."""
@@ -69,12 +71,19 @@ class TestOrder:
         items = [stage.intake(number=number) for number in (9, 4, 4000, 1)]
         assert ids(stage.room) == [item.item_id for item in items]
         assert ids(stage.room) == [item.item_id for item in sorted(items, key=lambda item: item.order)]
+        assert [item.created_at for item in items] == [
+            NOON,
+            NOON + MILLISECOND,
+            NOON + MILLISECOND,
+            NOON + 2 * MILLISECOND,
+        ]
 
     def test_arrival_order_holds_when_the_clock_is_set_back(self) -> None:
         stage, items = stage_of(2)
         stage.wait(-3600)
         items.append(stage.intake(number=0))
         assert ids(stage.room) == [item.item_id for item in items]
+        assert items[2].created_at == items[1].created_at + MILLISECOND
 
     def test_an_empty_room_has_nobody_started_and_nobody_next(self) -> None:
         room = build_room()
