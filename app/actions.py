@@ -184,8 +184,8 @@ class Actions:
         return await self._sent(operation, command, idempotency, deadline)
 
     async def retry_dead_operations(self, principal: Principal, key: str | None) -> tuple[int, bool]:
-        """Try all dead operations again, up to about dead_letters.MAX_OPERATIONS; returns their number, and whether the
-        key had been used before."""
+        """Try all dead operations again, at most dead_letters.MAX_OPERATIONS; returns their number, and whether the key
+        had been used before."""
         rights.may_administer(principal)
         deadline = self._deadline()
 

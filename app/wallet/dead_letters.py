@@ -16,23 +16,30 @@ MAX_OPERATIONS = 10_000
 
 
 async def retry_dead(
-    queries: Queries, lanes: Lanes, *, actor: Actor, rejected_too: bool, deadline: Deadline | None = None
+    queries: Queries,
+    lanes: Lanes,
+    *,
+    actor: Actor,
+    rejected_too: bool,
+    deadline: Deadline | None = None,
+    at_most: int = MAX_OPERATIONS,
 ) -> int:
-    """Retries dead operations, each once; returns their number, at most about MAX_OPERATIONS.
+    """Retries dead operations, each once; returns their number, at most `at_most`.
 
     `rejected_too`: also those that the wallet refused for good. `deadline`: no batch begins in the last quarter of the
     time for a command. Raises Unavailable if the database cannot be used; operations retried before stay retried.
     """
     retried, after = 0, ""
-    while retried < MAX_OPERATIONS and (deadline is None or deadline.left(keep=lanes.seconds / 4)):
+    while retried < at_most and (deadline is None or deadline.left(keep=lanes.seconds / 4)):
+        wanted = min(BATCH, at_most - retried)
         batch = await queries.run(
-            lambda connection, after=after: wallet_operations.dead_operations(  # type: ignore[misc]
-                connection, after=after, at_most=BATCH, rejected_too=rejected_too
+            lambda connection, after=after, wanted=wanted: wallet_operations.dead_operations(  # type: ignore[misc]
+                connection, after=after, at_most=wanted, rejected_too=rejected_too
             ),
             deadline,
         )
         retried += sum(await asyncio.gather(*(_retry(lanes, operation, actor, deadline) for operation in batch)))
-        if len(batch) < BATCH:
+        if len(batch) < wanted:
             break
         after = batch[-1].operation_id
     return retried
