@@ -14,7 +14,6 @@ rate at which waiting items leave unserved, per second waited: some of the items
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import lru_cache
 from math import erfc, exp, log, log1p, sqrt
 from statistics import median, quantiles
 from typing import Protocol
@@ -207,9 +206,8 @@ def _kind(item: Ended) -> Kind:
     return item.source_feature, item.duration_seconds is not None
 
 
-@lru_cache(maxsize=1024)
 def _outer_deciles(values: tuple[float, ...]) -> tuple[float, float]:
-    """The first and the last decile. A room's values change with a start, and every intake until the next one asks."""
+    """The first and the last decile."""
     deciles = quantiles(values, n=10)
     return deciles[0], deciles[-1]
 

@@ -296,9 +296,6 @@ class QueueHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """uvicorn's. If further input was refused, the last answer ends the connection."""
-        if self._serving is not None:
-            # The answer to a HEAD request has no body whose write would send the head that waits.
-            _response_transport(self._serving).flush()
         # In `_Phase.HEAD` the next request's head has come in part.
         self._came_early = bool(self.pipeline or self._unparsed) or self._phase is _Phase.HEAD
         super().on_response_complete()

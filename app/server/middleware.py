@@ -217,16 +217,9 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
     The server passes on no more of a body than its Content-Length, so only a body in chunks, or without a length, is
     counted as it comes.
     """
-    in_chunks, length = False, None
     for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            length = int(value)
-        elif name == b"transfer-encoding":
-            in_chunks = True
-    if length is not None and length > LARGEST_BODY:
-        raise _too_large()
-    if length is not None and not in_chunks:
-        return receive
+        if name == b"content-length" and value.isdigit() and int(value) > LARGEST_BODY:
+            raise _too_large()
     total = 0
 
     async def receive_bounded() -> Message:

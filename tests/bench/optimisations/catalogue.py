@@ -1,14 +1,13 @@
 """All optimisations by name, each with its operation and its plain way."""
 
 from tests.bench.optimisations import plain
-from tests.bench.optimisations.here import COMMIT, DOCUMENTS, GUIDE, PAGE, REQUEST, ROOM_LOAD, START_OF_SITE
+from tests.bench.optimisations.here import COMMIT, COMMITS, DOCUMENTS, GUIDE, PAGE, REQUEST, ROOM_LOAD, START_OF_SITE
 from tests.bench.optimisations.measuring import Operation, Optimisation
 from tests.bench.optimisations.operations import (
     BROADCAST,
     ENDED_ITEM_READ,
     INTAKE,
     JOIN,
-    LEARNT_INTAKE,
     LONG_QUEUE_INTAKE,
     POSITION_READ,
     PROXIED_INTAKE,
@@ -24,19 +23,18 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
         {
             "bulk": plain.STATEMENTS_BY_SQLALCHEMY,
             "questions": plain.QUESTIONS_BY_SQLALCHEMY,
-            "padding": plain.UNPADDED_QUESTIONS,
             "constants": plain.EVERY_COLUMN,
             "texts": plain.ENUMERATIONS,
             "answers": plain.ANSWER_ROWS,
             "progress": plain.WHOLE_ROOMS,
         },
     ),
+    (COMMITS, {"padding": plain.UNPADDED_QUESTIONS}),
     (
         REQUEST,
         {
             "error-layers": plain.STARLETTES_ERROR_LAYERS,
             "endpoints": plain.STARLETTES_ENDPOINTS,
-            "lengths": plain.EVERY_BODY_COUNTED,
             "instants": plain.TIMES_EACH_TIME,
             "colons": plain.EVERY_BODY_READ_TWICE,
             "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
@@ -46,7 +44,6 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
         INTAKE,
         {
             "pause": plain.NO_PAUSE_OF_THE_LANE,
-            "one-write": plain.TWO_WRITES,
             "collector": plain.USUAL_COLLECTOR,
         },
     ),
@@ -59,8 +56,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "arrivals": plain.EVERY_ARRIVAL_SORTED_IN,
         },
     ),
-    (LEARNT_INTAKE, {"deciles": plain.DECILES_EACH_TIME}),
-    (PROXIED_INTAKE, {"addresses": plain.ADDRESSES_READ_EACH_TIME}),
+    (PROXIED_INTAKE, {"addresses": plain.ADDRESSES_READ_EACH_TIME, "proxies": plain.PROXIES_SOUGHT_EACH_TIME}),
     (
         POSITION_READ,
         {
@@ -94,7 +90,14 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
     (DOCUMENTS, {"documents": plain.DOCUMENTS_EACH_TIME}),
     (PAGE, {"site": plain.SITE_EACH_TIME}),
     (GUIDE, {"guides": plain.GUIDES_READ_EACH_TIME, "filled-in": plain.GUIDES_FILLED_IN_EACH_TIME}),
-    (ROOM_LOAD, {"histories": plain.WITHOUT_HISTORIES}),
+    (
+        ROOM_LOAD,
+        {
+            "histories": plain.WITHOUT_HISTORIES,
+            "room-rows": plain.ROWS_BY_SQLALCHEMY,
+            "layouts": plain.LAYOUT_EACH_TIME,
+        },
+    ),
 )
 
 ALL: dict[str, Optimisation] = {

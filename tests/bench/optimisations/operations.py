@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
 from app.domain.command import Role
@@ -28,7 +28,9 @@ QUEUE = 50
 VIEWERS = 1_000
 SMALL_ROOMS = 100
 VIEWERS_A_ROOM = 5
-JOINS = 30
+JOINS = 100
+LEAVING_SECONDS = 0.2
+"""Until the service has taken leave of them."""
 BROADCASTS = 3
 PAUSE_SECONDS = 0.06
 """Longer than the service's coalescing window."""
@@ -132,14 +134,6 @@ def _learn(bench: Bench, server: Server) -> None:
             yield Call("complete", post(f"/v1/queue/items/{item}/complete", b"", bearer=admin))
 
     _check(bench, call(server.port, [caller(f"room-{number}") for number in range(BUSY_ROOMS)]))
-
-
-@contextmanager
-def _learnt_intakes(bench: Bench, server: Server) -> Iterator[Drive]:
-    _learn(bench, server)
-    intakes = Intakes(BUSY_ROOMS)
-    with _calls(bench, server, [intakes.caller() for _ in range(CALLERS)]) as drive:
-        yield drive
 
 
 # Reads
@@ -251,23 +245,26 @@ def _watched_intakes(bench: Bench, server: Server) -> Iterator[Drive]:
 @contextmanager
 def _joins(bench: Bench, server: Server) -> Iterator[Drive]:
     _fill(bench, server, 1, QUEUE)
-    with crowd(bench.viewers, bench.load_core) as watching:
 
-        def drive() -> float:
+    def drive() -> float:
+        with crowd(bench.viewers, bench.load_core) as joining:
             before = server.cpu()
-            watching.connect(server.port, "/v1/performers/room-0/queue/live", JOINS)
-            return (server.cpu() - before) / JOINS * 1e6
+            joining.connect(server.port, "/v1/performers/room-0/queue/live", JOINS)
+            cost = (server.cpu() - before) / JOINS * 1e6
+        time.sleep(LEAVING_SECONDS)
+        return cost
 
-        yield drive
+    yield drive
 
 
 @contextmanager
 def _weights(bench: Bench, server: Server) -> Iterator[Drive]:
-    with crowd(bench.viewers, bench.load_core) as watching:
+    with ExitStack() as staying:
 
         def drive() -> float:
+            joining = staying.enter_context(crowd(bench.viewers, bench.load_core))
             before = server.memory()
-            watching.connect(server.port, "/v1/performers/room-0/queue/live", 5 * JOINS)
+            joining.connect(server.port, "/v1/performers/room-0/queue/live", 5 * JOINS)
             return (server.memory() - before) / (5 * JOINS) / 1024
 
         yield drive
@@ -276,9 +273,6 @@ def _weights(bench: Bench, server: Server) -> Iterator[Drive]:
 INTAKE = Operation(name="an intake", begin=_of_service(partial(_intakes, ROOMS, 1)))
 LONG_QUEUE_INTAKE = Operation(
     name=f"an intake behind {LONG_QUEUE} and more", begin=_of_service(partial(_intakes, FULL_ROOMS, LONG_QUEUE))
-)
-LEARNT_INTAKE = Operation(
-    name="an intake in a room that has learnt its waits", begin=_of_service(_learnt_intakes, NEVER_SETTLED)
 )
 PROXIED_INTAKE = Operation(
     name="an intake that comes by a proxy",
@@ -290,4 +284,4 @@ ENDED_ITEM_READ = Operation(name="reading an item that has ended", begin=_of_ser
 BROADCAST = Operation(name=f"an intake that {VIEWERS:,} watch", begin=_of_service(_broadcasts))
 WATCHED_INTAKE = Operation(name=f"an intake that {VIEWERS_A_ROOM} watch", begin=_of_service(_watched_intakes))
 JOIN = Operation(name=f"joining a room of {QUEUE} items", begin=_of_service(_joins))
-VIEWER = Operation(name="a viewer", unit="KB", begin=_of_service(_weights))
+VIEWER = Operation(name="a viewer", unit="KB", pairs=8, begin=_of_service(_weights))

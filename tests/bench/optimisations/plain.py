@@ -29,15 +29,14 @@ from app.live.recent_events import RecentEvents
 from app.live.snapshots import Snapshots
 from app.live.subscriber import Group
 from app.live.watched_room import WatchedRoom
-from app.server import addresses, admission, http_protocol, middleware
+from app.server import addresses, admission
 from app.server.direct_transport import DirectTransport
 from app.server.draining_server import COLLECT_AFTER
 from app.server.middleware import Endpoint, Service
-from app.server.response_transport import ResponseTransport
 from app.server.websocket_protocol import QueueSocketProtocol
 from app.store import engines, reading, records, tables, writing
 from app.store.records import Answer
-from app.store.tables import ANSWERS, ITEMS, Instant
+from app.store.tables import ANSWERS, ITEMS, ROOMS, Instant
 from app.wire import encoding, frames, requests, shapes
 from tests.bench.optimisations.swap import Plain, swapped, uncached
 
@@ -139,6 +138,23 @@ def _save_whole_rooms(connection: Connection, changes: writing.Changes, *, compa
 WHOLE_ROOMS = swapped((writing, "save", _save_whole_rooms))
 
 
+_OF_PERFORMERS: Any = bindparam("performer_ids", expanding=True)
+_ROWS = {
+    ROOMS: select(ROOMS).where(ROOMS.c.performer_id.in_(_OF_PERFORMERS)),
+    ITEMS: select(ITEMS).where(reading.ACTIVE_ITEMS, ITEMS.c.performer_id.in_(_OF_PERFORMERS)),
+}
+
+
+def _rows_of(connection: Connection, table: Any, performer_ids: Collection[str], *, where: str = "") -> list[Any]:
+    if not performer_ids:
+        return []
+    return list(connection.execute(_ROWS[table], {"performer_ids": list(performer_ids)}).mappings())
+
+
+ROWS_BY_SQLALCHEMY = swapped((reading, "rows_of", _rows_of))
+LAYOUT_EACH_TIME = uncached(reading, "_layout")
+
+
 def _find_item(connection: Connection, item_id: str) -> Item | None:
     row = connection.execute(select(ITEMS).where(ITEMS.c.item_id == item_id)).mappings().first()
     return None if row is None else records.item_from(row)
@@ -197,8 +213,6 @@ def _fold(
 
 EVERY_ARRIVAL_SORTED_IN = swapped((rooms, "fold", _fold), (recorder, "fold", _fold))
 
-DECILES_EACH_TIME = uncached(estimate, "_outer_deciles")
-
 
 def _turns(waiting: Iterable[Item], history: estimate.History, default_seconds: float) -> Iterator[float]:
     return (history.turn_seconds(item, default_seconds) for item in waiting)
@@ -227,15 +241,6 @@ NO_PAUSE_OF_THE_LANE = swapped((lane, "sleep", lambda seconds: None))
 # HTTP
 
 
-class _WrittenAtOnce(ResponseTransport):
-    def write(self, data: bytes) -> None:
-        if not self.is_closing():
-            self._transport.write(data)
-
-
-TWO_WRITES = swapped((http_protocol, "ResponseTransport", _WrittenAtOnce))
-
-
 async def _with_error_layers(self: Service, scope: Scope, receive: Receive, send: Send) -> None:
     if "plain" not in _STACKS:
         _STACKS["plain"] = Starlette.build_middleware_stack(self)
@@ -255,25 +260,9 @@ async def _as_starlette(self: Endpoint, scope: Scope, receive: Receive, send: Se
 STARLETTES_ENDPOINTS = swapped((Endpoint, "__call__", _as_starlette))
 
 
-def _counted(scope: Scope, receive: Receive) -> Receive:
-    total = 0
-
-    async def receive_counting() -> Any:
-        nonlocal total
-        message = await receive()
-        if message["type"] == "http.request":
-            total += len(message.get("body", b""))
-            if total > middleware.LARGEST_BODY:
-                raise middleware._too_large()
-        return message
-
-    return receive_counting
-
-
-EVERY_BODY_COUNTED = swapped((middleware, "_bounded", _counted))
-ADDRESSES_READ_EACH_TIME = swapped(
-    (admission, "counted_as", addresses.counted_as.__wrapped__),
-    (addresses.Proxies, "trusts", lambda self, address: address is not None and self._find(address)),
+ADDRESSES_READ_EACH_TIME = swapped((admission, "counted_as", addresses.counted_as.__wrapped__))
+PROXIES_SOUGHT_EACH_TIME = swapped(
+    (addresses.Proxies, "trusts", lambda self, address: address is not None and self._contains(address))
 )
 TIMES_EACH_TIME = swapped((encoding, "instant", encoding.instant.__wrapped__))
 
