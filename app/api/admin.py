@@ -22,7 +22,7 @@ from app.api.parameters import (
 from app.api.responses import REPLAYED, json_response
 from app.domain.operation import OperationStatus
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.store import Store, reading, wallet_operations
 from app.store.searching import search_items
 from app.wire import admin_shapes, shapes
@@ -174,12 +174,12 @@ class Admin:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/v1/admin/rooms", Endpoint(self.rooms), methods=["GET"]),
-            Route("/v1/admin/items", Endpoint(self.items), methods=["GET"]),
-            Route("/v1/admin/audiences", Endpoint(self.audiences), methods=["GET"]),
-            Route("/v1/admin/sockets/disconnect", Endpoint(self.disconnect_sockets), methods=["POST"]),
-            Route(OPERATIONS_PATH, Endpoint(self.wallet_operations), methods=["GET"]),
-            Route(f"{OPERATIONS_PATH}/retry", Endpoint(self.retry_operations), methods=["POST"]),
-            Route(f"{OPERATIONS_PATH}/{{operationId}}/resolve", Endpoint(self.resolve_operation), methods=["POST"]),
-            Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", Endpoint(self.retry_operation), methods=["POST"]),
+            Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
+            Route("/v1/admin/items", self.items, methods=["GET"]),
+            Route("/v1/admin/audiences", self.audiences, methods=["GET"]),
+            Route("/v1/admin/sockets/disconnect", self.disconnect_sockets, methods=["POST"]),
+            Route(OPERATIONS_PATH, self.wallet_operations, methods=["GET"]),
+            Route(f"{OPERATIONS_PATH}/retry", self.retry_operations, methods=["POST"]),
+            Route(f"{OPERATIONS_PATH}/{{operationId}}/resolve", self.resolve_operation, methods=["POST"]),
+            Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", self.retry_operation, methods=["POST"]),
         ]

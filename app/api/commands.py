@@ -11,7 +11,7 @@ from app.actions import Actions
 from app.api.callers import Callers
 from app.api.parameters import idempotency_key_of, performer_id_of
 from app.api.responses import outcome_response
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.store import Store
 from app.wire.commands import ITEM_COMMANDS, START_NEXT, CommandSpec
 from app.wire.requests import read_body
@@ -39,6 +39,6 @@ class Commands:
     def routes(self) -> list[BaseRoute]:
         """All but the settings, which share their path with the queue."""
         return [
-            Route(spec.path, Endpoint(self.endpoint(spec)), methods=[spec.method], name=spec.name)
+            Route(spec.path, self.endpoint(spec), methods=[spec.method], name=spec.name)
             for spec in (*ITEM_COMMANDS, START_NEXT)
         ]

@@ -9,7 +9,6 @@ from starlette.routing import BaseRoute, Route
 
 from app.api.callers import Callers
 from app.metrics.registry import CONTENT_TYPE, Metrics
-from app.server.middleware import Endpoint
 from app.specs import asyncapi, openapi, typescript
 from app.wire.encoding import encode
 
@@ -23,7 +22,7 @@ def routes(metrics: Metrics, callers: Callers) -> list[BaseRoute]:
         return Response(await metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return [
-        Route("/metrics", Endpoint(scrape), methods=["GET"]),
+        Route("/metrics", scrape, methods=["GET"]),
         Route("/openapi.json", _answers(openapi.document), methods=["GET"]),
         Route("/asyncapi.json", _answers(asyncapi.document), methods=["GET"]),
         # The hand-written declarations of static/v1/ import it from there, also for pages of other origins.

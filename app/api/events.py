@@ -13,7 +13,6 @@ from app.api.event_stream import EventLog, Selection
 from app.api.parameters import bad_parameter, wants_stream, whole_number
 from app.api.responses import json_response
 from app.server.http_protocol import ABORT_EXTENSION
-from app.server.middleware import Endpoint
 from app.wire import shapes
 from app.wire.paging import DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT
 from app.wire.requests import is_identifier
@@ -59,4 +58,4 @@ class Events:
             raise bad_parameter(name, "must be a cursor that this log has given") from None
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/v1/events", Endpoint(self.events), methods=["GET"])]
+        return [Route("/v1/events", self.events, methods=["GET"])]

@@ -14,7 +14,6 @@ from app.api.callers import Callers
 from app.api.responses import json_response
 from app.domain.errors import QueueError
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store import reading
 from app.wire import shapes
 
@@ -56,8 +55,8 @@ class Health:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/healthz", Endpoint(self.healthz), methods=["GET"]),
-            Route("/readyz", Endpoint(self.readyz), methods=["GET"]),
+            Route("/healthz", self.healthz, methods=["GET"]),
+            Route("/readyz", self.readyz, methods=["GET"]),
         ]
 
 

@@ -18,7 +18,7 @@ from app.domain.errors import QueueError
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.store import Store, event_log
 from app.wire import shapes
 from app.wire.commands import ITEM_PATH
@@ -72,8 +72,8 @@ class Items:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(ITEMS_PATH, Endpoint(self.intake), methods=["POST"]),
-            Route(f"{ITEM_PATH}/position", Endpoint(self.position), methods=["GET"]),
-            Route(ITEM_PATH, Endpoint(self.item), methods=["GET"]),
-            Route(f"{ITEM_PATH}/transitions", Endpoint(self.transitions), methods=["GET"]),
+            Route(ITEMS_PATH, self.intake, methods=["POST"]),
+            Route(f"{ITEM_PATH}/position", self.position, methods=["GET"]),
+            Route(ITEM_PATH, self.item, methods=["GET"]),
+            Route(f"{ITEM_PATH}/transitions", self.transitions, methods=["GET"]),
         ]

@@ -6,8 +6,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.server.middleware import Endpoint
-
 
 def by_method(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) -> Route:
     """A route whose endpoint depends on the method (the keyword). A refused method's Allow header names them all.
@@ -18,4 +16,4 @@ def by_method(path: str, **endpoints: Callable[[Request], Awaitable[Response]]) 
     async def endpoint(request: Request) -> Response:
         return await endpoints["GET" if request.method == "HEAD" else request.method](request)
 
-    return Route(path, Endpoint(endpoint), methods=[*endpoints])
+    return Route(path, endpoint, methods=[*endpoints])

@@ -14,7 +14,6 @@ from app.api.callers import Callers
 from app.api.parameters import performer_id_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store.estimates import estimate_errors
 from app.wire.commands import ROOM_PATH
 from app.wire.shapes import EstimateAccuracy, OutlookShape
@@ -84,7 +83,7 @@ class Outlook:
         return found
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"{ROOM_PATH}/outlook", Endpoint(self.of_room), methods=["GET"])]
+        return [Route(f"{ROOM_PATH}/outlook", self.of_room, methods=["GET"])]
 
 
 def accuracy(errors: list[float], since: datetime) -> EstimateAccuracy | None:

@@ -13,7 +13,7 @@ from app.api.parameters import bad_parameter
 from app.api.responses import json_response
 from app.domain.errors import NotFound
 from app.push.subscriptions import PushSubscriptions
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.wire import push_shapes as shapes
 from app.wire.requests import PushSubscriptionRequest, is_identifier, read_body
 
@@ -59,6 +59,6 @@ class Push:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(PUSH_PATH, Endpoint(self.key), methods=["GET"]),
+            Route(PUSH_PATH, self.key, methods=["GET"]),
             by_method(SUBSCRIPTION_PATH, PUT=self.subscribe, DELETE=self.unsubscribe),
         ]

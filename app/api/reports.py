@@ -15,7 +15,6 @@ from app.api.callers import Callers
 from app.api.parameters import performer_id_of, span_of
 from app.api.responses import json_response
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store import activity
 from app.store.tables import milliseconds
 from app.wire.commands import ROOM_PATH
@@ -54,6 +53,6 @@ class Reports:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(f"{ROOM_PATH}/analytics", Endpoint(self.of_room), methods=["GET"]),
-            Route("/v1/admin/analytics", Endpoint(self.of_all_rooms), methods=["GET"]),
+            Route(f"{ROOM_PATH}/analytics", self.of_room, methods=["GET"]),
+            Route("/v1/admin/analytics", self.of_all_rooms, methods=["GET"]),
         ]

@@ -14,7 +14,6 @@ from app.api.parameters import paging_of, performer_id_of, whole_number
 from app.api.responses import json_response
 from app.domain.errors import NotFound
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store import Store, reading
 from app.store.replay import PrunedError, room_at
 from app.wire import shapes
@@ -96,6 +95,6 @@ class Rooms:
     def routes(self) -> list[BaseRoute]:
         return [
             by_method(ROOM_PATH, GET=self.queue, PATCH=self.commands.endpoint(SETTINGS)),
-            Route(f"{ROOM_PATH}/depth", Endpoint(self.depth), methods=["GET"]),
-            Route(f"{ROOM_PATH}/history", Endpoint(self.history), methods=["GET"]),
+            Route(f"{ROOM_PATH}/depth", self.depth, methods=["GET"]),
+            Route(f"{ROOM_PATH}/history", self.history, methods=["GET"]),
         ]

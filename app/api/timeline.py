@@ -13,7 +13,6 @@ from app.api.callers import Callers
 from app.api.parameters import performer_id_of, span_of, whole_number
 from app.api.responses import json_response
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store.timeline import events_of_span
 from app.wire.commands import ROOM_PATH
 from app.wire.paging import DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT, LARGEST_VERSION
@@ -47,4 +46,4 @@ class Timeline:
         return json_response(timeline)
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"{ROOM_PATH}/timeline", Endpoint(self.of_room), methods=["GET"])]
+        return [Route(f"{ROOM_PATH}/timeline", self.of_room, methods=["GET"])]

@@ -12,7 +12,6 @@ from app.api.parameters import paging_of
 from app.api.responses import json_response
 from app.domain.errors import NotFound
 from app.engine.queries import Queries
-from app.server.middleware import Endpoint
 from app.store import reading
 from app.wire import shapes
 from app.wire.requests import is_identifier
@@ -38,4 +37,4 @@ class Users:
         return json_response(history)
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/v1/users/{userId}/queue/items", Endpoint(self.items), methods=["GET"])]
+        return [Route("/v1/users/{userId}/queue/items", self.items, methods=["GET"])]

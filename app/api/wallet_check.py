@@ -10,7 +10,7 @@ from app.access import rights
 from app.api.callers import Callers
 from app.api.parameters import idempotency_key_of
 from app.api.responses import json_response
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.wallet.comparison import Difference
 from app.wallet.wallet_check import WalletChecks
 from app.wire import admin_shapes
@@ -49,8 +49,8 @@ class WalletCheckRoutes:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(PATH, Endpoint(self.last), methods=["GET"]),
-            Route(PATH, Endpoint(self.part), methods=["POST"]),
+            Route(PATH, self.last, methods=["GET"]),
+            Route(PATH, self.part, methods=["POST"]),
         ]
 
 

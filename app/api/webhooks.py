@@ -13,7 +13,7 @@ from app.api.parameters import bad_parameter, source_feature_of, whole_number
 from app.api.responses import json_response
 from app.domain.errors import NotFound
 from app.domain.webhook import ADMINISTRATORS
-from app.server.middleware import Endpoint, body_of
+from app.server.middleware import body_of
 from app.webhooks.endpoints import WebhookEndpoints
 from app.wire import webhook_shapes as shapes
 from app.wire.paging import DEFAULT_LIMIT, LARGEST_DELIVERIES_LIMIT
@@ -87,9 +87,9 @@ class Webhooks:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(WEBHOOKS_PATH, Endpoint(self.webhooks), methods=["GET"]),
+            Route(WEBHOOKS_PATH, self.webhooks, methods=["GET"]),
             by_method(WEBHOOK_PATH, GET=self.webhook, PUT=self.register, DELETE=self.delete),
-            Route(f"{WEBHOOK_PATH}/deliveries", Endpoint(self.deliveries), methods=["GET"]),
-            Route(f"{WEBHOOK_PATH}/test", Endpoint(self.test), methods=["POST"]),
-            Route(f"{WEBHOOK_PATH}/resume", Endpoint(self.resume), methods=["POST"]),
+            Route(f"{WEBHOOK_PATH}/deliveries", self.deliveries, methods=["GET"]),
+            Route(f"{WEBHOOK_PATH}/test", self.test, methods=["POST"]),
+            Route(f"{WEBHOOK_PATH}/resume", self.resume, methods=["POST"]),
         ]

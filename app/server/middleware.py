@@ -1,8 +1,7 @@
 """HTTP around the endpoints: request ids, bounded bodies, and every failure as one problem+json shape.
 
 Nothing internal reaches a caller: an unexpected failure is logged under the request's id and answered with that id.
-Every request passes through here, so each step is taken only once: `Service` leaves out Starlette's two error
-middlewares, and `Endpoint` the exception handling that Starlette wraps around an endpoint.
+`Service` leaves out Starlette's two error middlewares, which would answer failures in a shape of their own.
 """
 
 import logging
@@ -42,17 +41,6 @@ class Service(Starlette):
         for layer, arguments, options in reversed(self.user_middleware):
             app = layer(app, *arguments, **options)
         return app
-
-
-class Endpoint:
-    """A function from a request to its answer, as an ASGI application."""
-
-    def __init__(self, handle: Callable[[Request], Awaitable[Response]]) -> None:
-        self._handle = handle
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._handle(Request(scope, receive, send))
-        await answer(scope, receive, send)
 
 
 async def body_of(request: Request) -> bytes:

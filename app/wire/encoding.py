@@ -38,15 +38,14 @@ def decode(body: bytes | str) -> Any:
     """
     try:
         value = orjson.loads(body)
-        depth, keys = _measure(value)
-        # Every member has a colon: without more colons than keys, no key can be there twice.
-        if depth <= DEEPEST_NESTING and keys < (body.count(":") if isinstance(body, str) else body.count(b":")):
+        is_too_deep = _depth(value) > DEEPEST_NESTING
+        if not is_too_deep:
             _WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
     except _DuplicateKeyError as error:
         raise InvalidRequest(f"The key {error.args[0]!r} stands twice in one JSON object.") from None
     except (ValueError, RecursionError):
         raise InvalidRequest("The body is not valid JSON.") from None
-    if depth > DEEPEST_NESTING:
+    if is_too_deep:
         raise InvalidRequest(f"The JSON is nested more than {DEEPEST_NESTING} levels deep.")
     return value
 
@@ -67,23 +66,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _WITHOUT_DUPLICATES = json.JSONDecoder(object_pairs_hook=_unique)
 
 
-def _measure(value: Any) -> tuple[int, int]:
-    """The depth to which objects and arrays are nested, and the number of their keys.
-
-    Without recursion, and no further than one level beyond DEEPEST_NESTING.
-    """
-    depth, keys, level = 0, 0, [value]
+def _depth(value: Any) -> int:
+    """The depth of nested objects and arrays, found without recursion and no further than one beyond the bound."""
+    depth, level = 0, [value]
     while depth <= DEEPEST_NESTING and (level := [item for item in level if isinstance(item, (dict, list))]):
         depth += 1
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                keys += len(item)
-                inner.extend(item.values())
-            else:
-                inner.extend(item)
-        level = inner
-    return depth, keys
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def fingerprint(*parts: Any) -> str:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Message, Scope
 
 from app.domain.errors import QueueError, QueueFull
-from app.server.middleware import LARGEST_BODY, Endpoint, ErrorMiddleware, Service, body_of
+from app.server.middleware import LARGEST_BODY, ErrorMiddleware, Service, body_of
 from app.server.problems import problem_response
 
 pytestmark = pytest.mark.anyio
@@ -43,8 +43,7 @@ class Caller:
         self.seen: list[tuple[str, str, int]] = []
         self.app = Service(
             routes=[
-                Route(f"/{handle.__name__}", Endpoint(handle), methods=["POST"])
-                for handle in (echo, refused, half_an_answer)
+                Route(f"/{handle.__name__}", handle, methods=["POST"]) for handle in (echo, refused, half_an_answer)
             ]
         )
         self.app.add_middleware(

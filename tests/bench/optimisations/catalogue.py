@@ -33,10 +33,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
     (
         REQUEST,
         {
-            "error-layers": plain.STARLETTES_ERROR_LAYERS,
-            "endpoints": plain.STARLETTES_ENDPOINTS,
             "instants": plain.TIMES_EACH_TIME,
-            "colons": plain.EVERY_BODY_READ_TWICE,
             "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
         },
     ),

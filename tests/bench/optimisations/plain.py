@@ -8,19 +8,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-import orjson
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
-from starlette.applications import Starlette
-from starlette.routing import request_response
-from starlette.types import Receive, Scope, Send
 
 from app.access.auth import Authenticator, Principal
 from app.api import descriptions, guides, library, linking, module_syntax, pages
 from app.domain import estimate, recorder
 from app.domain import room as rooms
-from app.domain.errors import InvalidRequest
 from app.domain.event import Event, EventName, RoomSettings
 from app.domain.item import Item
 from app.domain.room import Room
@@ -32,12 +27,11 @@ from app.live.watched_room import WatchedRoom
 from app.server import addresses, admission
 from app.server.direct_transport import DirectTransport
 from app.server.draining_server import COLLECT_AFTER
-from app.server.middleware import Endpoint, Service
 from app.server.websocket_protocol import QueueSocketProtocol
 from app.store import engines, reading, records, tables, writing
 from app.store.records import Answer
 from app.store.tables import ANSWERS, ITEMS, ROOMS, Instant
-from app.wire import encoding, frames, requests, shapes
+from app.wire import encoding, frames, shapes
 from tests.bench.optimisations.swap import Plain, swapped, uncached
 
 # The database
@@ -241,42 +235,11 @@ NO_PAUSE_OF_THE_LANE = swapped((lane, "sleep", lambda seconds: None))
 # HTTP
 
 
-async def _with_error_layers(self: Service, scope: Scope, receive: Receive, send: Send) -> None:
-    if "plain" not in _STACKS:
-        _STACKS["plain"] = Starlette.build_middleware_stack(self)
-    scope["app"] = self
-    await _STACKS["plain"](scope, receive, send)
-
-
-_STACKS: dict[str, Any] = {}
-
-STARLETTES_ERROR_LAYERS = swapped((Starlette, "__call__", _with_error_layers))
-
-
-async def _as_starlette(self: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-    await request_response(self._handle)(scope, receive, send)
-
-
-STARLETTES_ENDPOINTS = swapped((Endpoint, "__call__", _as_starlette))
-
-
 ADDRESSES_READ_EACH_TIME = swapped((admission, "counted_as", addresses.counted_as.__wrapped__))
 PROXIES_SOUGHT_EACH_TIME = swapped(
     (addresses.Proxies, "trusts", lambda self, address: address is not None and self._contains(address))
 )
 TIMES_EACH_TIME = swapped((encoding, "instant", encoding.instant.__wrapped__))
-
-
-def _decode(body: bytes | str) -> Any:
-    value = orjson.loads(body)
-    encoding._WITHOUT_DUPLICATES.decode(body if isinstance(body, str) else body.decode())
-    depth, _ = encoding._measure(value)
-    if depth > encoding.DEEPEST_NESTING:
-        raise InvalidRequest("The JSON is nested too deeply.")
-    return value
-
-
-EVERY_BODY_READ_TWICE = swapped((requests, "decode", _decode))
 
 
 async def _verified(self: Authenticator, token: str) -> Principal:
