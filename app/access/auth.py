@@ -81,7 +81,8 @@ class Authenticator:
         self._audience = audience
         self._remembered_tokens = remembered_tokens
         self._verified: OrderedDict[bytes, tuple[Principal, datetime]] = OrderedDict()
-        """By the token's SHA-256: its principal, and until when it is accepted. The oldest entry is dropped first."""
+        """By the token's SHA-256: its principal, and until when it is accepted. The oldest entry is dropped first.
+        Saves a third of an intake's CPU (`bench --without tokens`)."""
 
     async def principal(self, token: str) -> Principal:
         """The principal of a token. Raises Unauthorized; TokenExpired for a valid token after its time; Unavailable if

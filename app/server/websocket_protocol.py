@@ -210,7 +210,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self._set_open(self.handshake_complete and not (self.close_sent or self.transport.is_closing()))
         if message["type"] == "websocket.accept":
             self._stop_upgrade_timer()
-            # 3 KB that nobody looks at again.
+            # Not used again: saves 3 KB, a tenth of a viewer's memory (`bench --without handshake`).
             del self.request, self.response
             self._direct.reading.release(Hold.HANDSHAKE)
         if message["type"] == "websocket.http.response.body" and self.close_sent:

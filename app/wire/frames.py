@@ -189,8 +189,6 @@ def _event(event: Event, view: View) -> EventShape:
 def room_if_changed(before: Room, after: Room, epoch: str) -> RoomShape | None:
     """The room after, or None if it differs in nothing but `depth` and `version`: clients know these from the list of
     items and the frame."""
-    if before.settings is after.settings and before.policy is after.policy:
-        return None
     room = room_shape(after, epoch)
     unchanged = {**room_shape(before, epoch), "depth": room["depth"], "version": room["version"]}
     return None if unchanged == room else room

@@ -33,7 +33,6 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
     (
         REQUEST,
         {
-            "instants": plain.TIMES_EACH_TIME,
             "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
         },
     ),
@@ -60,9 +59,10 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "turns": plain.EACH_TURN_BY_ITSELF,
             "ranges": plain.EVERY_RANGE,
             "first-waits": plain.EVERY_WAIT,
+            "room-of-item": plain.ITEMS_LOOKED_UP,
         },
     ),
-    (QUEUE_READ, {"instants-of-a-queue": plain.TIMES_EACH_TIME}),
+    (QUEUE_READ, {"instants": plain.TIMES_EACH_TIME}),
     (ENDED_ITEM_READ, {"statements": plain.STATEMENTS_BUILT_ANEW}),
     (
         BROADCAST,
@@ -77,8 +77,6 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
         {
             "no-task": plain.A_TASK_FOR_FEW,
             "folded": plain.EVENTS_FOLDED_AGAIN,
-            "same-settings": plain.ROOMS_COMPARED_BY_SHAPE,
-            "many-recent": plain.RECENT_EVENTS_LOOKED_AT,
         },
     ),
     (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME}),

@@ -20,7 +20,8 @@ from app.domain.event import Event, EventName, RoomSettings
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine import lane, writer
-from app.live.recent_events import RecentEvents
+from app.engine.deadline import Deadline
+from app.engine.queries import Queries
 from app.live.snapshots import Snapshots
 from app.live.subscriber import Group
 from app.live.watched_room import WatchedRoom
@@ -31,7 +32,7 @@ from app.server.websocket_protocol import QueueSocketProtocol
 from app.store import engines, reading, records, tables, writing
 from app.store.records import Answer
 from app.store.tables import ANSWERS, ITEMS, ROOMS, Instant
-from app.wire import encoding, frames, shapes
+from app.wire import encoding
 from tests.bench.optimisations.swap import Plain, swapped, uncached
 
 # The database
@@ -232,6 +233,17 @@ EVERY_WAIT = swapped((Room, "waits", _all_waits))
 
 NO_PAUSE_OF_THE_LANE = swapped((lane, "sleep", lambda seconds: None))
 
+
+async def _looked_up(self: Queries, item_id: str, deadline: Deadline | None = None) -> tuple[Item, Room]:
+    deadline = deadline or Deadline(self._seconds)
+    item = await self.run(lambda connection: reading.find_item(connection, item_id), deadline)
+    assert item is not None
+    room = await self.room(item.performer_id, deadline)
+    return room.find(item_id) or item, room
+
+
+ITEMS_LOOKED_UP = swapped((Queries, "item", _looked_up))
+
 # HTTP
 
 
@@ -324,15 +336,6 @@ def _unready(self: Group) -> list[Any]:
 
 EVERYBODY_LOOKED_AT = swapped((Group, "unready", _unready))
 
-
-def _room_if_changed(before: Room, after: Room, epoch: str) -> shapes.RoomShape | None:
-    room = shapes.room_shape(after, epoch)
-    unchanged = {**shapes.room_shape(before, epoch), "depth": room["depth"], "version": room["version"]}
-    return None if unchanged == room else room
-
-
-ROOMS_COMPARED_BY_SHAPE = swapped((frames, "room_if_changed", _room_if_changed))
-RECENT_EVENTS_LOOKED_AT = swapped((RecentEvents, "are_many", property(lambda self: True)))
 
 _send = QueueSocketProtocol.send
 
