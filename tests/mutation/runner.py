@@ -37,6 +37,7 @@ Line = tuple[str, int]
 KILLED, SURVIVED = 1, 0
 PYTEST_OPTIONS = (
     "-p no:cacheprovider",
+    "-p no:unraisableexception",  # the object that complains when it is collected may be of another test
     "--assert=plain",
     "-o tmp_path_retention_policy=none",
     "-o faulthandler_timeout=0",
