@@ -491,3 +491,13 @@ def test_the_fit_is_the_weighted_regression_that_it_says_it_is() -> None:
     expected = log(100) + mean_y * trust + slope * (log(100) - mean_x)
     assert fit.log_service(100) == pytest.approx(expected)
     assert fit.service_seconds(100) == pytest.approx(exp(expected + trust * spread**2 / 2))
+
+
+def test_a_declaration_is_at_worst_not_believed_and_at_best_taken_half_as_far_again() -> None:
+    declared = [10.0, 30.0, 100.0, 300.0, 1000.0] * 4
+    assert fit_of([(each, each**-3) for each in declared]).slope == -1
+    assert fit_of([(each, each**3) for each in declared]).slope == 0.5
+
+
+def test_absurd_services_do_not_make_the_spread_absurd() -> None:
+    assert fit_of([(60.0, 1.0), (60.0, 86_400.0)] * 10).spread == 1.5
