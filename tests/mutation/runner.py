@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import _lru_cache_wrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, cast
 
@@ -61,7 +62,7 @@ def run(modules: Sequence[Path], tests: Sequence[str]) -> list[Result]:
 
     Raises RuntimeError if these tests fail without a mutant.
     """
-    with open(os.dup(1), "w", buffering=1) as shown, _quiet():
+    with open(os.dup(1), "w", buffering=1) as shown, _own_folder(), _quiet():
         session = _Session(modules, lambda line: print(line, file=shown))
         status = pytest.main(_arguments(tests), plugins=[session])
     if session.failed or status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -169,7 +170,8 @@ def _run_imported(module: Path, code: CodeType, items: Sequence[pytest.Item]) ->
     sys.meta_path.insert(0, _Changed(name, code))
     files = dict.fromkeys(item.nodeid.partition("::")[0] for item in items)
     options = ["--noconftest"] if items[0].config.getoption("noconftest") else []
-    status = pytest.main(_arguments(["-x", *options, *files]))
+    with _own_folder():
+        status = pytest.main(_arguments(["-x", *options, *files]))
     return SURVIVED if status == pytest.ExitCode.OK else KILLED
 
 
@@ -234,6 +236,21 @@ def _recorded(paths: Collection[str]) -> Iterator[set[Line]]:
     finally:
         sys.settrace(before)
         threading.settrace(None)
+
+
+@contextmanager
+def _own_folder() -> Iterator[None]:
+    """Tests have their temporary folders in one of their own meanwhile: another session of pytest that keeps none of
+    its folders may remove those of this one."""
+    before = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    with TemporaryDirectory(dir=before, ignore_cleanup_errors=True) as folder:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("PYTEST_DEBUG_TEMPROOT")
+            if before is not None:
+                os.environ["PYTEST_DEBUG_TEMPROOT"] = before
 
 
 @contextmanager
