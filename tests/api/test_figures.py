@@ -90,6 +90,7 @@ def test_the_error_of_the_estimate_is_the_actual_wait_less_the_quoted_one() -> N
     unquoted = served(3, came=1000, started=1900, finished=1950)
     figures = analyse([late, early, unquoted], START, END, None)
     assert figures["estimateError"] == {"count": 2, "meanAbsoluteSeconds": 30, "biasSeconds": 10}
+    assert figures["counts"]["started"] == 3
     # Where they stood is not known of items that came before it was kept.
     assert sum(each["count"] for each in figures["estimateByAhead"]) == 0
 
@@ -129,7 +130,8 @@ def test_only_amounts_of_durations_and_of_places_have_a_number() -> None:
     waiting = build_item(3, created_at=moment(1000))
     cancelled = replace(waiting, refunded_at=moment(1600), refunded_tokens=50)
     abandoned = replace(cancelled, abandoned_at=moment(1500))
-    total = analytics.total_of(map(life_of, [passed, split, cancelled, abandoned]), START, END)
+    untold = served(4, came=1000, started=1100, finished=1200)
+    total = analytics.total_of(map(life_of, [passed, split, cancelled, abandoned, untold]), START, END)
     numbered = {kind for _, kind, number in total if number != 0}
     assert numbered == {"wait", "service", "estimates", "estimate_error", "estimate_error_size"}
     assert {number for _, kind, number in total if kind == "estimates"} == {2}
