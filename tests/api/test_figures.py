@@ -91,6 +91,7 @@ def test_the_error_of_the_estimate_is_the_actual_wait_less_the_quoted_one() -> N
     figures = analyse([late, early, unquoted], START, END, None)
     assert figures["estimateError"] == {"count": 2, "meanAbsoluteSeconds": 30, "biasSeconds": 10}
     assert figures["counts"]["started"] == 3
+    assert figures["waitSeconds"] == {"p50": 100, "p90": 740}
     # Where they stood is not known of items that came before it was kept.
     assert sum(each["count"] for each in figures["estimateByAhead"]) == 0
 
