@@ -208,6 +208,24 @@ def test_error_bias_and_range_are_those_of_the_shown_waits() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "range_rate", "inside_rate"),
+    [
+        (100.0, 100.0, 1, 1),
+        (100.001, 200.0, 1, 0),
+        (50.0, 99.999, 1, 0),
+        (None, 100.0, 0, None),
+        (100.0, None, 0, None),
+    ],
+)
+def test_a_wait_lies_within_a_range_of_two_ends_and_on_them(
+    low: float | None, high: float | None, range_rate: float, inside_rate: float | None
+) -> None:
+    item = waited(1, 100, ahead=0, told=90, quoted_low_seconds=low, quoted_high_seconds=high)
+    (figures, *_) = by_ahead([item])
+    assert (figures["rangeRate"], figures["insideRate"]) == (range_rate, inside_rate)
+
+
 def test_only_starts_of_the_span_are_judged_and_only_items_that_were_shown_a_wait() -> None:
     items = [
         waited(1, 100, ahead=1, estimate=90),
