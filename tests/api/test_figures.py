@@ -140,7 +140,10 @@ def test_only_amounts_of_durations_and_of_places_have_a_number() -> None:
 
 
 def test_rates_are_shares_of_what_ended_in_the_span() -> None:
-    ended = [served(n, came=1000, started=1100, finished=1200) for n in (1, 2)]
+    ended = [
+        served(1, came=1000, started=1100, finished=1200),
+        served(2, came=1000, started=1000, finished=1000, pass_through_mode=True),
+    ]
     abandoned = replace(build_item(3, created_at=moment(1000), status=Status.ABANDONED), abandoned_at=moment(1300))
     refunded = replace(build_item(4, created_at=moment(1000), status=Status.REFUNDED), refunded_at=moment(1300))
     figures = analyse([*ended, abandoned, refunded], START, END, None)
@@ -221,7 +224,7 @@ def test_error_bias_and_range_are_those_of_the_shown_waits() -> None:
 def test_a_wait_lies_within_a_range_of_two_ends_and_on_them(
     low: float | None, high: float | None, range_rate: float, inside_rate: float | None
 ) -> None:
-    item = waited(1, 100, ahead=0, told=90, quoted_low_seconds=low, quoted_high_seconds=high)
+    item = waited(1, 100, ahead=0, estimate=90, quoted_low_seconds=low, quoted_high_seconds=high)
     (figures, *_) = by_ahead([item])
     assert (figures["rangeRate"], figures["insideRate"]) == (range_rate, inside_rate)
 
