@@ -1,5 +1,6 @@
 """Figures over a span: each event counts at its time, and a figure without observations is null."""
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -120,7 +121,7 @@ def test_tokens_count_when_the_money_moved_and_a_split_counts_on_both_sides() ->
     assert figures["counts"]["refunded"] == 2
 
 
-def test_only_amounts_of_durations_and_of_places_have_a_number() -> None:
+def test_each_amount_counts_once_and_only_those_of_durations_and_of_places_have_a_number() -> None:
     passed = served(1, came=1000, started=1000, finished=1000, pass_through_mode=True)
     split = replace(
         served(2, came=1000, started=1100, finished=1200, quoted_wait_seconds=60.0, quoted_position=3),
@@ -136,7 +137,27 @@ def test_only_amounts_of_durations_and_of_places_have_a_number() -> None:
     numbered = {kind for _, kind, number in total if number != 0}
     assert numbered == {"wait", "service", "estimates", "estimate_error", "estimate_error_size"}
     assert {number for _, kind, number in total if kind == "estimates"} == {2}
-    assert len({kind for _, kind, _ in total}) == 16
+    sums: Counter[str] = Counter()
+    for (_, kind, _), value in total.items():
+        sums[kind] += value
+    assert sums == {
+        "created": 5,
+        "started": 3,
+        "wait": 2,
+        "estimates": 1,
+        "estimate_error": 40_000,
+        "estimate_error_size": 40_000,
+        "finished": 3,
+        "left_finished": 3,
+        "service": 2,
+        "abandoned": 1,
+        "left_abandoned": 1,
+        "refunded": 2,
+        "left_refunded": 1,
+        "settled": 1,
+        "settled_tokens": 70,
+        "refunded_tokens": 130,
+    }
 
 
 def test_rates_are_shares_of_what_ended_in_the_span() -> None:
