@@ -622,6 +622,7 @@ class TestManyAtOnce:
                 await wallet.has_been_asked(outbox.CONCURRENT_ATTEMPTS)
                 assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
+                assert stage.outbox.attempts == outbox.CONCURRENT_ATTEMPTS
                 wallet.let_go()
                 await stage.attempted(40)
             assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
