@@ -340,6 +340,7 @@ def test_a_setting_sent_again_with_its_key_is_answered_by_the_room_as_it_is_now(
     change = do.ChangeSettings(actor=PERFORMER, accepting=False)
     key = Idempotency(scope="settings:star", key="key-1", fingerprint="first")
     first = outcome_of(writer.process([job_of(change, key)])[0])
+    assert (first.item, first.position) == (None, 0)
     outcome_of(writer.process([job_of(do.ChangeSettings(actor=PERFORMER, accepting=True))])[0])
     for asked in (writer, build_writer(store)):
         again = outcome_of(asked.process([job_of(change, key)])[0])
