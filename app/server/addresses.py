@@ -23,6 +23,7 @@ class Proxies:
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = tuple(networks)
+        # Saves 4 % of the CPU of an intake that comes by a proxy (`bench --without proxies`).
         self._is_trusted = lru_cache(maxsize=4096)(self._contains)
 
     def trusts(self, address: str | None) -> bool:
@@ -61,6 +62,7 @@ class Proxies:
         return said[-1].decode() if said and said[-1] in (b"http", b"https") else None
 
 
+# Saves 19 % of the CPU of an intake from an IPv6 address where requests are counted (`bench --without addresses`).
 @lru_cache(maxsize=4096)
 def counted_as(address: str | None) -> str:
     """The key that an address is counted under."""

@@ -1,7 +1,17 @@
 """All optimisations by name, each with its operation and its plain way."""
 
 from tests.bench.optimisations import plain
-from tests.bench.optimisations.here import COMMIT, COMMITS, DOCUMENTS, GUIDE, PAGE, REQUEST, ROOM_LOAD, START_OF_SITE
+from tests.bench.optimisations.here import (
+    COMMIT,
+    COMMITS,
+    DOCUMENTS,
+    GUIDE,
+    MODULES,
+    PAGE,
+    REQUEST,
+    ROOM_LOAD,
+    START_OF_SITE,
+)
 from tests.bench.optimisations.measuring import Operation, Optimisation
 from tests.bench.optimisations.operations import (
     BROADCAST,
@@ -82,6 +92,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
     (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME}),
     (VIEWER, {"handshake": plain.HANDSHAKE_KEPT}),
     (START_OF_SITE, {"modules": plain.MODULES_LINKED_EACH_TIME, "imports": plain.IMPORTS_FOUND_EACH_TIME}),
+    (MODULES, {"thorough": plain.QUICK_COMPRESSION}),
     (DOCUMENTS, {"documents": plain.DOCUMENTS_EACH_TIME}),
     (PAGE, {"site": plain.SITE_EACH_TIME}),
     (GUIDE, {"guides": plain.GUIDES_READ_EACH_TIME, "filled-in": plain.GUIDES_FILLED_IN_EACH_TIME}),

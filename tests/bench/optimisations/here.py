@@ -13,8 +13,8 @@ from typing import Any
 import uvloop
 from starlette.applications import Starlette
 
-from app.api import descriptions, guides, linking, module_syntax, pages
-from app.api.site import Site
+from app.api import descriptions, guides, linking, module_syntax, pages, site
+from app.api.library import library
 from app.domain import command as do
 from app.domain.item import Item
 from app.domain.room import Policy
@@ -46,15 +46,7 @@ def _here(times: int, ready: Callable[[Bench], AbstractContextManager[Work]]) ->
 
     @contextmanager
     def begin(bench: Bench) -> Iterator[tuple[Drive, Switch]]:
-        # The catalogue names the operations below.
-        from tests.bench.optimisations.catalogue import ALL
-
         with ExitStack() as entered, ready(bench) as work:
-
-            def switch(name: str | None) -> None:
-                entered.close()
-                if name is not None:
-                    entered.enter_context(ALL[name].plain())
 
             def drive() -> float:
                 before = time.process_time()
@@ -62,9 +54,35 @@ def _here(times: int, ready: Callable[[Bench], AbstractContextManager[Work]]) ->
                     work()
                 return (time.process_time() - before) / times * 1e6
 
-            yield drive, switch
+            yield drive, _switch(entered)
 
     return begin
+
+
+def _switch(entered: ExitStack) -> Switch:
+    # The catalogue names the operations below.
+    from tests.bench.optimisations.catalogue import ALL
+
+    def switch(name: str | None) -> None:
+        entered.close()
+        if name is not None:
+            entered.enter_context(ALL[name].plain())
+
+    return switch
+
+
+@contextmanager
+def _modules(bench: Bench) -> Iterator[tuple[Drive, Switch]]:
+    """The bytes of the modules that host sites load, as they are sent."""
+    with ExitStack() as entered:
+        sources = {path.relative_to(pages.STATIC).as_posix(): path.read_text() for path in pages.STATIC.rglob("*.js")}
+
+        def size() -> float:
+            texts = (library(name, sources.get) for name in site.MODULES)
+            contents = [site.Content.of(text.encode(), "text/javascript", effort=site.THOROUGH) for text in texts]
+            return float(sum(len(content.compressed[0][1]) for content in contents))
+
+        yield size, _switch(entered)
 
 
 @contextmanager
@@ -74,7 +92,7 @@ def _site(bench: Bench) -> Iterator[Work]:
     def assemble() -> None:
         for cache in caches:
             cache.cache_clear()
-        Site(pages.STATIC)
+        site.Site(pages.STATIC)
 
     yield assemble
 
@@ -89,8 +107,8 @@ def _documents(bench: Bench) -> Iterator[Work]:
 def _views(path: str) -> Callable[[Bench], AbstractContextManager[Work]]:
     @contextmanager
     def ready(bench: Bench) -> Iterator[Work]:
-        site = pages.current_site(reload=False)
-        app = Starlette(routes=[*guides.routes(site), *pages.routes(site)])
+        current = pages.current_site(reload=False)
+        app = Starlette(routes=[*guides.routes(current), *pages.routes(current)])
         headers = [(b"accept-encoding", b"br"), (b"accept-language", b"de")]
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers}
 
@@ -247,6 +265,7 @@ COMMITS = Operation(
 )
 REQUEST = Operation(name=f"answering {AT_ONCE} intakes", pairs=60, begin=_here(1, _requests))
 START_OF_SITE = Operation(name="making the pages ready", pairs=5, begin=_here(1, _site))
+MODULES = Operation(name="a host site's modules", unit="bytes", pairs=1, begin=_modules)
 DOCUMENTS = Operation(name="making an application's documents", pairs=5, begin=_here(1, _documents))
 PAGE = Operation(name="a page", pairs=5, begin=_here(1, _views("/watch/aria")))
 GUIDE = Operation(name="a page of a guide", pairs=5, begin=_here(3, _views("/docs/guides/operate")))

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.access.auth import Authenticator, Principal
-from app.api import descriptions, guides, library, linking, module_syntax, pages
+from app.api import descriptions, guides, library, linking, module_syntax, pages, site
 from app.domain import estimate, recorder
 from app.domain import room as rooms
 from app.domain.event import Event, EventName, RoomSettings
@@ -358,5 +358,6 @@ MODULES_LINKED_EACH_TIME = uncached(linking, "_body")
 IMPORTS_FOUND_EACH_TIME = swapped(
     *((module, "imports_of", module_syntax.imports_of.__wrapped__) for module in (linking, library))
 )
+QUICK_COMPRESSION = swapped((site, "THOROUGH", site.QUICK))
 DOCUMENTS_EACH_TIME = uncached(descriptions, "made")
 WITHOUT_HISTORIES = swapped((reading, "histories", lambda connection, performer_ids: {}))
