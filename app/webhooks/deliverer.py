@@ -86,7 +86,7 @@ class Deliverer:
         self._wake = asyncio.Event()
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._seen: Notes[str] = Notes()
-        """The cursor up to which the log holds nothing for an endpoint. Kept in memory: it saves a write."""
+        """The cursor up to which the log holds nothing for an endpoint; in memory only."""
         self._sent: Notes[set[str]] = Notes()
         """Cursors delivered beyond an endpoint's own cursor, because an earlier event of another room failed."""
         self.delivered = 0

@@ -42,6 +42,10 @@ def test_every_benchmark_that_a_comment_names_exists() -> None:
     assert "waits" in _named("only")
 
 
+def test_every_optimisation_is_named_where_it_is_made() -> None:
+    assert ALL.keys() - _named("without").keys() == set()
+
+
 @pytest.mark.parametrize("name", sorted(ALL.keys() - {"collector"}))
 def test_a_plain_way_has_something_whose_place_it_takes(name: str) -> None:
     with ALL[name].plain():

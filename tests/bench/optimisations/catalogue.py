@@ -3,7 +3,6 @@
 from tests.bench.optimisations import plain
 from tests.bench.optimisations.here import (
     COMMIT,
-    COMMITS,
     DOCUMENTS,
     GUIDE,
     MODULES,
@@ -19,6 +18,7 @@ from tests.bench.optimisations.operations import (
     INTAKE,
     JOIN,
     LONG_QUEUE_INTAKE,
+    OUTLOOK,
     POSITION_READ,
     PROXIED_INTAKE,
     QUEUE_READ,
@@ -39,7 +39,6 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "progress": plain.WHOLE_ROOMS,
         },
     ),
-    (COMMITS, {"padding": plain.UNPADDED_QUESTIONS}),
     (
         REQUEST,
         {
@@ -72,6 +71,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "room-of-item": plain.ITEMS_LOOKED_UP,
         },
     ),
+    (OUTLOOK, {"accuracies": plain.ACCURACY_READ_EACH_TIME}),
     (QUEUE_READ, {"instants": plain.TIMES_EACH_TIME}),
     (ENDED_ITEM_READ, {"statements": plain.STATEMENTS_BUILT_ANEW}),
     (

@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -152,15 +150,15 @@ def _minutes() -> Callable[[], datetime]:
 
 
 @contextmanager
-def _batches(sizes: Sequence[int], bench: Bench) -> Iterator[Work]:
-    """Of so many intakes each, into as many rooms, decided and committed on a disk."""
+def _batches(bench: Bench) -> Iterator[Work]:
+    """Of BATCH intakes into as many rooms, decided and committed on a disk."""
     with servers.data_folder(bench.data) as folder:
         engines = open_engines(f"sqlite:///{folder / servers.DATABASE}")
         try:
             migrate(engines.patient_writer)
             writer = Writer(Store(engines, Policy(max_depth=100_000)), utc_now, new_id)
 
-            def commit(size: int) -> None:
+            def commit() -> None:
                 batch = [
                     Envelope(
                         performer_id=item.performer_id,
@@ -169,12 +167,12 @@ def _batches(sizes: Sequence[int], bench: Bench) -> Iterator[Work]:
                             scope=f"intake:{item.source_feature}", key=item.idempotency_key, fingerprint="f" * 32
                         ),
                     )
-                    for item in (_item(f"room-{number}") for number in range(size))
+                    for item in (_item(f"room-{number}") for number in range(BATCH))
                 ]
                 if failed := [each for each in writer.process(batch) if isinstance(each, Exception)]:
                     raise failed[0]
 
-            yield lambda: deque(map(commit, sizes), maxlen=0)
+            yield commit
         finally:
             engines.dispose()
 
@@ -259,10 +257,7 @@ def _live_through(writer: Writer) -> None:
         send(do.Complete(actor=ADMIN, item_id=item.item_id))
 
 
-COMMIT = Operation(name=f"committing {BATCH} intakes", pairs=200, begin=_here(1, partial(_batches, [BATCH])))
-COMMITS = Operation(
-    name=f"committing 1 to {2 * BATCH} intakes", begin=_here(1, partial(_batches, range(1, 2 * BATCH + 1)))
-)
+COMMIT = Operation(name=f"committing {BATCH} intakes", pairs=200, begin=_here(1, _batches))
 REQUEST = Operation(name=f"answering {AT_ONCE} intakes", pairs=60, begin=_here(1, _requests))
 START_OF_SITE = Operation(name="making the pages ready", pairs=5, begin=_here(1, _site))
 MODULES = Operation(name="a host site's modules", unit="bytes", pairs=1, begin=_modules)

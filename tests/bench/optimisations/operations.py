@@ -173,6 +173,14 @@ def _position_reads(bench: Bench, server: Server) -> Iterator[Drive]:
 
 
 @contextmanager
+def _outlooks(bench: Bench, server: Server) -> Iterator[Drive]:
+    _learn(bench, server)
+    requests = [get(f"/v1/performers/room-{number}/queue/outlook") for number in range(BUSY_ROOMS)]
+    with _reads(bench, server, requests) as drive:
+        yield drive
+
+
+@contextmanager
 def _queue_reads(bench: Bench, server: Server) -> Iterator[Drive]:
     _fill(bench, server, BUSY_ROOMS, QUEUE)
     with _reads(bench, server, [get(f"/v1/performers/room-{number}/queue") for number in range(BUSY_ROOMS)]) as drive:
@@ -279,6 +287,7 @@ PROXIED_INTAKE = Operation(
     begin=_of_service(_proxied_intakes, {"TRUSTED_PROXIES": "127.0.0.1", "REQUESTS_PER_ADDRESS": "100000"}),
 )
 POSITION_READ = Operation(name=f"reading a position among {QUEUE}", begin=_of_service(_position_reads, NEVER_SETTLED))
+OUTLOOK = Operation(name="an outlook", begin=_of_service(_outlooks, NEVER_SETTLED))
 QUEUE_READ = Operation(name=f"reading a queue of {QUEUE}", begin=_of_service(_queue_reads))
 ENDED_ITEM_READ = Operation(name="reading an item that has ended", begin=_of_service(_ended_item_reads))
 BROADCAST = Operation(name=f"an intake that {VIEWERS:,} watch", begin=_of_service(_broadcasts))

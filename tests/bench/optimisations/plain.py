@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.access.auth import Authenticator, Principal
 from app.api import descriptions, guides, library, linking, module_syntax, pages, site
+from app.api.outlook import Accuracies
 from app.domain import estimate, recorder
 from app.domain import room as rooms
 from app.domain.event import Event, EventName, RoomSettings
@@ -99,14 +100,6 @@ QUESTIONS_BY_SQLALCHEMY = swapped(
     (engines, "driver_rows", _begin),
 )
 
-
-def _unpadded(connection: Connection, question: str, values: Sequence[Any], *, width: int = 1) -> list[tuple[Any, ...]]:
-    marks = ", ".join("?" * width)
-    listed = ", ".join([marks if width == 1 else f"({marks})"] * (len(values) // width))
-    return engines.driver_rows(connection, f"{question}({listed if width == 1 else f'VALUES {listed}'})", values)
-
-
-UNPADDED_QUESTIONS = swapped((reading, "rows_with", _unpadded))
 
 EVERY_COLUMN = swapped((records, "is_fresh", lambda item: False), (records, "is_arrival", lambda event: False))
 
@@ -243,6 +236,8 @@ async def _looked_up(self: Queries, item_id: str, deadline: Deadline | None = No
 
 
 ITEMS_LOOKED_UP = swapped((Queries, "item", _looked_up))
+
+ACCURACY_READ_EACH_TIME = swapped((Accuracies, "is_known", lambda self, performer_id, now: False))
 
 # HTTP
 
