@@ -239,6 +239,7 @@ def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
 
 def test_a_writer_is_not_in_trouble_before_anything_has_failed(store: Store) -> None:
     assert build_writer(store).in_trouble is False
+    assert not build_writer(store).is_disk_full
 
 
 def test_a_command_that_violates_a_constraint_again_and_again_may_be_repeated_later(store: Store) -> None:

@@ -653,6 +653,7 @@ class TestTheEnd:
                 await wallet.has_been_asked(1)
             assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.PENDING, 0)
             assert stage.row(item).lease_until == moment(LEASE_SECONDS)
+            await stage.until(lambda: not stage.outbox.attempts)
             wallet.let_go()
             clock.wait(LEASE_SECONDS)
             async with stage.running():
