@@ -141,7 +141,9 @@ def test_a_program_of_the_tests_is_there_with_its_options(
     for variable, value in {"COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr(sys, "argv", [name, "--help"])
-    monkeypatch.delitem(sys.modules, name, raising=False)
+    # A test of the program itself may have imported it; `runpy` warns of that.
+    for module in (name, f"{name}.__main__"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(name, run_name="__main__")
     assert not ended.value.code
