@@ -50,6 +50,7 @@ class OpenConnections:
 
     def __init__(self) -> None:
         self._connections: dict[int, Any] = {}
+        self._pool_is_gone = False
 
     def watch(self, engine: Engine) -> None:
         """Follow the connections of an engine from now on."""
@@ -60,8 +61,17 @@ class OpenConnections:
         def closed(connection: Any, record: Any) -> None:
             self._connections.pop(id(connection), None)
 
+        def returned(connection: Any, record: Any) -> None:
+            if self._pool_is_gone and connection is not None:
+                record.invalidate()
+
         event.listen(engine, "connect", opened)
         event.listen(engine, "close", closed)
+        event.listen(engine, "checkin", returned)
+
+    def close_returned(self) -> None:
+        """Close each connection that is returned from now on: a disposed pool would leave it open."""
+        self._pool_is_gone = True
 
     def interrupt(self) -> None:
         """Make every statement under way fail. PostgreSQL's connections are cut, since nothing else frees a thread that
@@ -96,6 +106,8 @@ class Engines:
         self.connections.interrupt()
 
     def dispose(self) -> None:
+        """Close all connections, those in use when they are returned. The engines are not used afterwards."""
+        self.connections.close_returned()
         self.reader.dispose()
         self.writer.dispose()
         self.patient_writer.dispose()

@@ -240,3 +240,13 @@ def test_a_connection_that_the_driver_itself_finds_lost_is_not_used_again(postgr
         transaction.rollback()
     with store.writing() as connection:
         assert driver_rows(connection, "SELECT pg_backend_pid()", ()) != [(own,)]
+
+
+def test_a_connection_in_use_at_the_end_is_closed_when_it_is_returned(database: Database) -> None:
+    store = database.open()
+    with store.reading() as connection:
+        driver_connection: Any = connection.connection.driver_connection
+        store.engines.dispose()
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    with pytest.raises((psycopg.OperationalError, sqlite_driver().ProgrammingError), match="closed"):
+        driver_connection.execute("SELECT 1")
