@@ -81,11 +81,6 @@ class Outbox:
         self._absences_seen = breaker.opened_count
         self._retried_dead_at: datetime | None = None
 
-    @property
-    def attempts(self) -> int:
-        """The number of attempts under way."""
-        return len(self._attempts)
-
     def wake(self) -> None:
         """Look for due operations now. Without this hint they are found after POLL_SECONDS at most."""
         self._wake.set()

@@ -17,7 +17,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "app/domain/*.py": ("--noconftest", "tests/domain"),
     "app/domain/activity.py": ("tests/store/test_activity.py", "tests/api/test_figures.py"),
     "app/wallet/answers.py": ("--noconftest", "tests/wallet/test_answers.py", "tests/wallet/test_client.py"),
-    "app/wallet/outbox.py": ("tests/wallet/test_outbox.py",),
+    "app/wallet/outbox.py": (
+        "tests/wallet/test_outbox.py",
+        "tests/wallet/test_dead_letters.py",
+        "tests/tracing/test_wallet_attempts.py",
+    ),
     "app/engine/writer.py": (
         "tests/engine/test_writer.py",
         "tests/engine/test_writer_failures.py",

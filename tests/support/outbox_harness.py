@@ -16,6 +16,7 @@ from app.engine.jobs import Idempotency, Outcome
 from app.engine.lane import Lanes
 from app.engine.queries import Queries
 from app.store import Store, reading, wallet_operations
+from app.tracing import Tracer
 from app.wallet.breaker import Breaker
 from app.wallet.client import Wallet
 from app.wallet.outbox import Outbox
@@ -72,6 +73,7 @@ class Stage:
         *,
         max_attempts: int,
         breaker: Breaker,
+        tracer: Tracer | None = None,
         **options: Any,
     ) -> None:
         """`options`: further arguments of the outbox."""
@@ -79,7 +81,7 @@ class Stage:
         self.clock = clock
         self.wallet = wallet
         self.jitter = Longest()
-        self.lanes = _Lanes(store, clock, new_id, self._publish)
+        self.lanes = _Lanes(store, clock, new_id, self._publish, tracer=tracer)
         self.queries = Queries(store, self.lanes)
         self.client = Wallet(
             base_url="http://wallet.test",
@@ -100,6 +102,7 @@ class Stage:
             retry_base_seconds=RETRY_BASE_SECONDS,
             retry_max_seconds=RETRY_MAX_SECONDS,
             timeout_seconds=TIMEOUT_SECONDS,
+            tracer=tracer,
             **options,
         )
 
@@ -148,6 +151,10 @@ class Stage:
             while count:
                 command, _ = await self.lanes.answered.get()
                 count -= isinstance(command, do.Confirm | do.Report)
+
+    async def idle(self) -> None:
+        """Wait until no attempt is under way."""
+        await self.until(lambda: not any(task.get_name().startswith("wallet ") for task in asyncio.all_tasks()))
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Let the loop run until `holds()`, for conditions without a signal."""

@@ -17,7 +17,7 @@ from app.domain.item import Item, Status, WalletStatus
 from app.domain.operation import OperationKind, OperationStatus, Resolution
 from app.store import Store, reading, wallet_operations, writing
 from app.wallet import outbox
-from app.wallet.breaker import Breaker, BreakerState, Permit
+from app.wallet.breaker import Breaker, BreakerState
 from tests.support.builders import ADMIN, NOON, moment
 from tests.support.outbox_harness import (
     MAX_ATTEMPTS,
@@ -597,6 +597,21 @@ class TestBreaker:
         assert all(stage.item(item).settled for item in (probe, *items))
         assert (stage.row(refused).status, stage.row(refused).rejected) == (OperationStatus.DEAD, True)
 
+    async def test_a_probe_that_fails_unexpectedly_makes_room_for_the_next(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        breaker = _opened()
+        async with stage_on(store, clock, wallet, breaker=breaker) as stage:
+            item = await stage.finished()
+            wallet.script.append(ValueError("a bug"))
+            clock.wait(1)
+            async with stage.running():
+                await stage.attempted()
+                stage.later(RETRY_BASE_SECONDS)
+                await stage.attempted()
+        assert str(breaker.state) == "closed"
+        assert stage.item(item).settled
+
     @pytest.mark.parametrize("scripted", [answer(400), answer(409), answer(404)], ids=repr)
     async def test_a_wallet_that_refuses_is_alive(
         self, store: Store, clock: HandClock, wallet: ScriptedWallet, scripted: Scripted
@@ -622,7 +637,6 @@ class TestManyAtOnce:
                 await wallet.has_been_asked(outbox.CONCURRENT_ATTEMPTS)
                 assert await stage.outbox.claim() == 0
                 assert len(wallet.orders) == outbox.CONCURRENT_ATTEMPTS
-                assert stage.outbox.attempts == outbox.CONCURRENT_ATTEMPTS
                 wallet.let_go()
                 await stage.attempted(40)
             assert wallet.most_at_once == outbox.CONCURRENT_ATTEMPTS
@@ -630,6 +644,19 @@ class TestManyAtOnce:
                 item.escrow_transaction_id for item in items
             )
             assert all(stage.item(item).settled for item in items)
+
+    async def test_no_more_are_claimed_than_places_are_left(self, stage: Stage, wallet: ScriptedWallet) -> None:
+        wallet.hold_back()
+        places = outbox.CONCURRENT_ATTEMPTS
+        for _ in range(places - 3):
+            await stage.finished()
+        assert await stage.outbox.claim() == places - 3
+        items = [await stage.finished() for _ in range(5)]
+        assert await stage.outbox.claim() == 3
+        wallet.let_go()
+        async with stage.running():
+            await stage.attempted(places + 2)
+        assert all(stage.item(item).settled for item in items)
 
 
 class TestTheEnd:
@@ -653,7 +680,25 @@ class TestTheEnd:
                 await wallet.has_been_asked(1)
             assert (stage.row(item).status, stage.row(item).attempts) == (OperationStatus.PENDING, 0)
             assert stage.row(item).lease_until == moment(LEASE_SECONDS)
-            await stage.until(lambda: not stage.outbox.attempts)
+            await stage.idle()
+            wallet.let_go()
+            clock.wait(LEASE_SECONDS)
+            async with stage.running():
+                await stage.attempted()
+            assert stage.item(item).settled
+
+    async def test_a_probe_that_is_cut_short_makes_room_for_the_next(
+        self, store: Store, clock: HandClock, wallet: ScriptedWallet
+    ) -> None:
+        breaker = _opened()
+        async with stage_on(store, clock, wallet, breaker=breaker, last_moment_seconds=0.01) as stage:
+            item = await stage.finished()
+            wallet.hold_back()
+            clock.wait(1)
+            async with stage.running():
+                await wallet.has_been_asked(1)
+                assert breaker.state is BreakerState.HALF_OPEN
+            await stage.idle()
             wallet.let_go()
             clock.wait(LEASE_SECONDS)
             async with stage.running():
@@ -690,8 +735,7 @@ class TestTrouble:
     async def test_a_claim_that_failed_gives_the_probe_s_place_back(
         self, store: Store, clock: HandClock, wallet: ScriptedWallet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        breaker = Breaker(threshold=1, pause_seconds=1)
-        breaker.failed(_permit(breaker), moment())
+        breaker = _opened()
         async with stage_on(store, clock, wallet, breaker=breaker) as stage:
             item = await stage.finished()
             clock.wait(1)
@@ -710,7 +754,7 @@ class TestTrouble:
             await wallet.has_been_asked(1)
             with _away(stage, monkeypatch, "writing"):
                 wallet.let_go()
-                await stage.until(lambda: not stage.outbox.attempts)
+                await stage.idle()
             assert not stage.item(item).settled
             stage.later(LEASE_SECONDS)
             await stage.attempted()
@@ -730,10 +774,13 @@ def _away(stage: Stage, monkeypatch: pytest.MonkeyPatch, what: str) -> Iterator[
         yield
 
 
-def _permit(breaker: Breaker) -> Permit:
+def _opened() -> Breaker:
+    """A breaker that is open, and admits a probe after a second."""
+    breaker = Breaker(threshold=1, pause_seconds=1)
     permit = breaker.admit(moment())
     assert permit is not None
-    return permit
+    breaker.failed(permit, moment())
+    return breaker
 
 
 def knows(wallet: ScriptedWallet, escrow_id: str, user_id: str, found: dict[str, Any] | Exception | None) -> None:
