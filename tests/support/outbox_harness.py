@@ -30,16 +30,17 @@ RETRY_MAX_SECONDS = 60.0
 MAX_ATTEMPTS = 4
 
 
-class Longest(Random):
-    """Jitter that is always the largest; it records the bounds of each draw."""
+class Jitter(Random):
+    """Jitter that is always the same share of the range, by default the largest; it records the bounds of each draw."""
 
     def __init__(self) -> None:
         super().__init__(0)
+        self.share = 1.0
         self.bounds: list[tuple[float, float]] = []
 
     def uniform(self, a: float, b: float) -> float:
         self.bounds.append((a, b))
-        return b
+        return a + self.share * (b - a)
 
 
 class _Lanes(Lanes):
@@ -80,7 +81,7 @@ class Stage:
         self.store = store
         self.clock = clock
         self.wallet = wallet
-        self.jitter = Longest()
+        self.jitter = Jitter()
         self.lanes = _Lanes(store, clock, new_id, self._publish, tracer=tracer)
         self.queries = Queries(store, self.lanes)
         self.client = Wallet(

@@ -66,6 +66,18 @@ class TestWhenTheWalletIsBack:
             await stage.attempted(3)
         assert statuses(stage, dead) == {OperationStatus.DONE}
 
+    async def test_the_log_says_how_many_are_retried(self, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "app.wallet.outbox")
+        async with stage.running():
+            await died(stage, 2)
+            stage.later(1)
+            await stage.finished()
+            await stage.attempted(3)
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
+        assert [line for line in lines if "the wallet is back" in line] == [
+            "the wallet is back: 2 dead operations are retried"
+        ]
+
     async def test_an_operation_that_dies_later_stays_dead(self, stage: Stage, breaker: Breaker) -> None:
         async with stage.running():
             dead = await died(stage, 2)

@@ -367,6 +367,17 @@ class TestWhenItIsTried:
         assert stage.jitter.bounds == [(0, pause) for pause in pauses]
         assert stage.item(item).settled
 
+    @pytest.mark.parametrize("failure", [answer(500), httpx2.ConnectError("refused")], ids=repr)
+    async def test_a_pause_may_be_a_part_of_a_second(
+        self, stage: Stage, wallet: ScriptedWallet, failure: Scripted
+    ) -> None:
+        item = await stage.finished()
+        stage.jitter.share = 0.25
+        wallet.script.append(failure)
+        async with stage.running():
+            await stage.attempted()
+        assert stage.row(item).next_attempt_at == moment(0.25 * RETRY_BASE_SECONDS)
+
     @pytest.mark.parametrize(
         ("header", "seconds"),
         [("30", 30), ("1", RETRY_BASE_SECONDS), ("Sat, 31 Jan 2026 12:01:30 GMT", 90), ("soon", RETRY_BASE_SECONDS)],
