@@ -469,8 +469,6 @@ def _renewed(before: Sequence[Item], after: Sequence[Item]) -> Sequence[Item]:
 
 def _refusal_for(error: Exception | None) -> QueueError:
     """The refusal for an exception that repeated attempts did not resolve."""
-    if isinstance(error, QueueError):
-        return error
     log.error("a command could not be committed", exc_info=error)
     if isinstance(error, IntegrityError):
         return Unavailable("Others change the same at the same time; try again.", retry_after_seconds=1)

@@ -32,6 +32,7 @@ from tests.support.stores import (
     HandClock,
     assert_consistent,
     build_writer,
+    held,
     idempotency_of,
     intake_of,
     locked_by_a_shell,
@@ -139,15 +140,6 @@ async def test_the_end_does_not_wait_for_a_lock(sqlite_database: Database) -> No
         assert monotonic() - began < 4
         with pytest.raises(Unavailable):
             await sent
-
-
-@contextmanager
-def held(database: Database, statement: str, *values: str) -> Iterator[None]:
-    """Inside the block another connection holds locks on the rows that a statement finds."""
-    with psycopg.connect(database.url) as other:
-        other.execute(statement.encode(), values)
-        yield
-        other.rollback()
 
 
 @pytest.mark.parametrize(

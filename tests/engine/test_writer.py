@@ -111,7 +111,9 @@ def test_everything_may_happen_to_an_item_in_one_batch(store: Store) -> None:
         job_of(start_of(other.item)),
         job_of(do.ChangeSettings(actor=PERFORMER, paused=True)),
     ]
+    commits = count_commits(store)
     assert codes(writer.process(jobs)) == ["ok"] * 6 + ["replayed"] + ["ok"] * 3
+    assert len(commits) == 1
     room = assert_consistent(store)
     assert [item.item_id for item in room.items] == [other.item.item_id]
     with store.reading() as connection:
@@ -177,8 +179,9 @@ def test_random_batches_come_to_what_the_log_says_and_the_cache_agrees(store: St
 
 def test_the_same_key_gives_the_first_answer_within_a_batch_after_it_and_after_a_restart(store: Store) -> None:
     writer = build_writer(store)
-    intake = intake_of(1)
+    intake, commits = intake_of(1), count_commits(store)
     first, again = map(outcome_of, writer.process([job_of(intake, idempotency_of(intake))] * 2))
+    assert len(commits) == 1
     assert (first.replayed, again.replayed) == (False, True)
     send(writer, start_of(intake.item))
     send(writer, complete_of(intake.item))
@@ -234,8 +237,10 @@ def test_an_escrow_is_queued_once_whoever_asks_and_whenever(database: Database) 
         for result in writer.process([job_of(intake) for intake in same]):
             assert isinstance(result, EscrowAlreadyQueued)
             assert result.item_id == first.item_id
+    commits = count_commits(ours.store)
     twice = ours.process([job_of(intake_of(number, escrow_transaction_id="other")) for number in (5, 6)])
     assert codes(twice) == ["ok", "ESCROW_ALREADY_QUEUED"]
+    assert len(commits) == 1
 
 
 # Database tasks

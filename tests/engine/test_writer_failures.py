@@ -16,7 +16,6 @@ from app.domain.errors import (
     Unavailable,
 )
 from app.domain.room import Policy
-from app.engine import writer as writer_module
 from app.engine.jobs import DatabaseTask
 from app.store import Store
 from tests.support.builders import PERFORMER
@@ -96,21 +95,6 @@ def test_a_passing_failure_is_not_noticed_by_the_caller(store: Store) -> None:
     results = writer.process([job_of(intake_of(number)) for number in (1, 2)])
     assert codes(results) == ["ok", "ok"]
     assert assert_consistent(store).version == 2
-
-
-def test_a_database_in_trouble_is_not_asked_again_for_every_command_of_a_batch(store: Store) -> None:
-    writer = build_writer(store)
-    asked: list[None] = []
-
-    def count() -> bool:
-        asked.append(None)
-        return True
-
-    break_commit(store, count, OperationalError("COMMIT", {}, Exception("the server is away")))
-    results = writer.process([job_of(intake_of(number)) for number in range(1, 51)])
-    assert codes(results) == ["UNAVAILABLE"] * 50
-    # The first two times all together, then three rooms at most: here is only one.
-    assert len(asked) <= 2 * writer_module.ATTEMPTS
 
 
 def test_a_full_disk_is_unavailable_and_heals(sqlite_database: Database) -> None:

@@ -24,7 +24,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "app/engine/writer.py": (
         "tests/engine/test_writer.py",
+        "tests/engine/test_writer_attempts.py",
         "tests/engine/test_writer_failures.py",
+        "tests/engine/test_writer_records.py",
         "tests/engine/test_writer_races.py",
         "tests/engine/test_deadlines.py",
         "tests/engine/test_lane.py",

@@ -295,6 +295,15 @@ def before_each_statement(
     monkeypatch.setattr(writing, "driver_many", first(driver_many))
 
 
+@contextmanager
+def held(database: Database, statement: str, *values: str) -> Iterator[psycopg.Connection]:
+    """Inside the block another connection, which is yielded, holds locks on the rows that a statement finds."""
+    with psycopg.connect(database.url) as other:
+        other.execute(statement.encode(), values)
+        yield other
+        other.rollback()
+
+
 def in_parallel(runners: Sequence[Callable[[], object]]) -> None:
     """Run all at once, each in its own thread; the first failure is raised."""
     with ThreadPoolExecutor(len(runners)) as threads:
