@@ -97,9 +97,17 @@ def test_a_task_that_fails_by_itself_is_not_repeated(store: Store) -> None:
     assert len(runs) == 3, "once with the other job, once apart"
 
 
+def test_a_room_whose_commit_fails_is_loaded_again(store: Store) -> None:
+    """It may have been stale, or the commit may have succeeded."""
+    writer = build_writer(store)
+    queue_item(writer)
+    fail_commits(store, iter([TROUBLE]))
+    assert writer.attempt([job_of(intake_of())]) == [Later.TROUBLE]
+    assert writer.peek(PERFORMER.id) is None
+
+
 @pytest.mark.parametrize("error", [TROUBLE, RuntimeError("a bad command")], ids=["trouble", "a bad command"])
-def test_a_room_whose_commit_fails_is_loaded_again(store: Store, error: Exception) -> None:
-    """Also in a transaction of one command alone: the commit may have failed because the room was stale."""
+def test_a_room_is_loaded_again_after_the_failure_of_one_command_alone(store: Store, error: Exception) -> None:
     writer = build_writer(store)
     # Together, apart, then the first command alone, and the second.
     fail_commits(store, iter([RuntimeError("a bad batch"), RuntimeError("a bad room"), None, error]))

@@ -7,11 +7,13 @@ from msgspec.structs import replace
 
 from app.domain import command as do
 from app.domain.operation import Operation, OperationStatus
+from app.domain.room import Policy
 from app.engine.writer import Writer
 from app.store import Store, reading, wallet_operations
 from app.store.histories import histories
 from tests.support.builders import PERFORMER, moment
 from tests.support.stores import (
+    Database,
     HandClock,
     build_writer,
     codes,
@@ -47,19 +49,20 @@ def test_a_rooms_history_is_stored_with_the_end_that_it_learns_from(store: Store
         assert histories(connection, [PERFORMER.id]) == {PERFORMER.id: room.history}
 
 
-def test_new_settings_change_the_deadlines_of_items_that_wait(store: Store) -> None:
+def test_new_settings_change_the_deadlines_of_all_items_of_the_room(database: Database) -> None:
+    """Also of those that have not changed themselves: the second one's clock does not run."""
+    store = database.open(Policy(disconnect_grace_seconds=60))
     writer = build_writer(store)
-    item = queue_item(writer)
+    items = [queue_item(writer) for _ in range(2)]
+    send(writer, do.SetPresence(online=True))
 
-    def overdue() -> list[tuple[str, str]]:
+    def overdue() -> list[str]:
         with store.reading() as connection:
-            return list(reading.overdue_items(connection, moment(10**9), 10))
+            return [item_id for _, item_id in reading.overdue_items(connection, moment(10**9), 10)]
 
-    assert overdue() == [(PERFORMER.id, item.item_id)]
-    send(writer, do.ChangeSettings(actor=PERFORMER, paused=True))
-    assert overdue() == []
-    send(writer, do.ChangeSettings(actor=PERFORMER, paused=False))
-    assert overdue() == [(PERFORMER.id, item.item_id)]
+    assert overdue() == [items[0].item_id]
+    send(writer, do.SetPresence(online=False))
+    assert sorted(overdue()) == [item.item_id for item in items]
 
 
 def test_an_item_that_the_batch_has_ended_stays_ended(store: Store) -> None:
@@ -68,6 +71,18 @@ def test_an_item_that_the_batch_has_ended_stays_ended(store: Store) -> None:
     complete = job_of(complete_of(intake.item))
     results = writer.process([job_of(intake), job_of(start_of(intake.item)), complete, complete])
     assert codes(results) == ["ok", "ok", "ok", "INVALID_STATE_TRANSITION"]
+
+
+def test_an_operation_that_the_batch_has_changed_is_read_as_it_is_now(store: Store) -> None:
+    writer = build_writer(store)
+    item = queue_item(writer)
+    send(writer, start_of(item))
+    ordered = send(writer, complete_of(item)).operation
+    assert ordered is not None
+    dead = replace(ordered, status=OperationStatus.DEAD)
+    send(writer, do.Report(item_id=item.item_id, operation=dead))
+    retry = job_of(do.RetryOperation(item_id=item.item_id))
+    assert codes(writer.process([retry, retry])) == ["ok", "INVALID_STATE_TRANSITION"]
 
 
 def test_an_operation_keeps_the_span_of_the_command_that_ordered_it(store: Store) -> None:
