@@ -15,10 +15,12 @@ from app.domain.errors import (
     QueueFull,
     Unavailable,
 )
+from app.domain.item import Reason
+from app.domain.operation import Operation
 from app.domain.room import Policy
 from app.engine.jobs import DatabaseTask
-from app.store import Store
-from tests.support.builders import PERFORMER
+from app.store import Store, writing
+from tests.support.builders import ADMIN, PERFORMER, moment
 from tests.support.stores import (
     Database,
     assert_consistent,
@@ -219,6 +221,25 @@ def test_a_room_that_comes_to_be_while_it_is_loaded_is_not_taken_for_another(
     room = assert_consistent(ours.store)
     assert room.depth == room.version == 3
     assert ours.peek(PERFORMER.id) == room
+
+
+def test_an_operation_is_not_claimed_while_a_refund_replaces_it(
+    postgres_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = build_writer(postgres_database.open()), postgres_database.open()
+    item = queue_item(ours)
+    send(ours, start_of(item))
+    send(ours, complete_of(item))
+    claimed: list[Operation] = []
+
+    def claim(connection: Any, statement: str, parameters: Any) -> None:
+        if "INSERT INTO wallet_operations" in statement:
+            with theirs.writing() as other:
+                claimed.extend(writing.claim_operations(other, now=moment(), lease_until=moment(30), limit=10))
+
+    before_each_statement(monkeypatch, ours.store.engines.writer, claim)
+    send(ours, do.Refund(actor=ADMIN, item_id=item.item_id, reason=Reason.ADMIN_REFUND))
+    assert claimed == []
 
 
 def test_a_writer_is_not_in_trouble_before_anything_has_failed(store: Store) -> None:

@@ -27,9 +27,6 @@ TESTS: dict[str, tuple[str, ...]] = {
         "tests/engine/test_writer_attempts.py",
         "tests/engine/test_writer_failures.py",
         "tests/engine/test_writer_records.py",
-        "tests/engine/test_writer_races.py",
-        "tests/engine/test_deadlines.py",
-        "tests/engine/test_lane.py",
     ),
 }
 """The tests that each module has to answer to, as arguments of pytest; of several patterns the last one counts. Without
