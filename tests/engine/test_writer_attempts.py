@@ -78,8 +78,8 @@ def test_a_database_in_trouble_is_not_asked_again_for_every_command_of_a_batch(
     results = build_writer(store).process([job_of(intake_of(number)) for number in range(1, 51)])
     assert codes(results) == ["UNAVAILABLE"] * 50
     # After a few failures that took no time, the commands' only room is also tried apart.
-    apart = 0 if slow else writer_module.ATTEMPTS - writer_module.WHOLE_FAILURES
-    assert len(asked) == writer_module.ATTEMPTS + apart
+    apart = 0 if slow else 3
+    assert len(asked) == 5 + apart
 
 
 def test_a_task_that_fails_by_itself_is_not_repeated(store: Store) -> None:
@@ -125,6 +125,23 @@ def test_a_locked_room_is_tried_again_after_a_pause(
     with held(postgres_database, "SELECT 1 FROM rooms WHERE performer_id = %s FOR UPDATE", PERFORMER.id) as other:
         monkeypatch.setattr(writer_module, "sleep", lambda seconds: other.rollback())
         assert send(writer, intake_of()).position == 2
+
+
+def test_a_room_that_stays_locked_is_given_up_after_three_seconds(
+    postgres_database: Database, seconds: Seconds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = build_writer(postgres_database.open())
+    queue_item(writer)
+    pauses: list[float] = []
+
+    def pause(length: float) -> None:
+        pauses.append(length)
+        seconds.now += 1
+
+    monkeypatch.setattr(writer_module, "sleep", pause)
+    with held(postgres_database, "SELECT 1 FROM rooms WHERE performer_id = %s FOR UPDATE", PERFORMER.id):
+        assert codes(writer.process([job_of(intake_of())])) == ["UNAVAILABLE"]
+    assert pauses == [0.005] * 4, "the last pause begins when three seconds have just passed"
 
 
 # Which rooms
@@ -190,7 +207,7 @@ def test_rooms_with_a_locked_row_pause_and_the_others_go_on(
         assert codes(results[4:]) == ["ok"]
         # Together, then each room apart.
         assert len(begun) == 6
-        assert timeouts == [f"SET LOCAL lock_timeout = {writer_module.APART_LOCK_TIMEOUT_MS}"] * 5
+        assert timeouts == ["SET LOCAL lock_timeout = 50"] * 5
         begun.clear()
         jobs = [*starts, job_of(intake_of(performer_id="free")), DatabaseTask(run=reading.epoch)]
         results = writer.attempt(jobs)
@@ -220,7 +237,7 @@ def test_a_full_disk_is_reported_until_some_time_after_the_last_failure(store: S
     assert writer.is_disk_full is True
     assert codes(writer.attempt([job])) == ["ok"]
     assert (writer.in_trouble, writer.is_disk_full) == (False, True), "a smaller write may succeed"
-    seconds.now += writer_module.FULL_SECONDS
+    seconds.now += 5.0
     assert writer.is_disk_full is False
 
 
