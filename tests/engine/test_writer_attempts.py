@@ -141,7 +141,7 @@ def test_a_room_that_stays_locked_is_given_up_after_three_seconds(
     monkeypatch.setattr(writer_module, "sleep", pause)
     with held(postgres_database, "SELECT 1 FROM rooms WHERE performer_id = %s FOR UPDATE", PERFORMER.id):
         assert codes(writer.process([job_of(intake_of())])) == ["UNAVAILABLE"]
-    assert pauses == [0.005] * 4, "the last pause begins when three seconds have just passed"
+    assert pauses == [0.005] * 4, "the last one begins three seconds after the first"
 
 
 # Which rooms
