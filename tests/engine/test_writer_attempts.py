@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from app.domain.errors import Internal
 from app.engine import writer as writer_module
-from app.engine.jobs import DatabaseTask, Outcome
+from app.engine.jobs import DatabaseTask, Job, Outcome
 from app.engine.writer import Later
 from app.store import Store, reading
 from tests.support.builders import PERFORMER
@@ -209,7 +209,7 @@ def test_rooms_with_a_locked_row_pause_and_the_others_go_on(
         assert len(begun) == 6
         assert timeouts == ["SET LOCAL lock_timeout = 50"] * 5
         begun.clear()
-        jobs = [*starts, job_of(intake_of(performer_id="free")), DatabaseTask(run=reading.epoch)]
+        jobs: list[Job] = [*starts, job_of(intake_of(performer_id="free")), DatabaseTask(run=reading.epoch)]
         results = writer.attempt(jobs)
         assert results[:4] == [Later.LOCKED] * 4
         assert codes(results[4:5]) == ["ok"]
