@@ -1,7 +1,6 @@
 """The administration's replay of a room's night in a real browser: by keyboard, with few requests, on a phone."""
 
 import re
-import threading
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -92,15 +91,19 @@ def test_sliding_makes_few_requests_one_at_a_time_and_ends_with_the_slider_s_ste
     slider = admin.get_by_role("slider")
     expect(admin.get_by_test_id("replay-summary")).to_contain_text("40 in line")
     under_way, most = [0], [0]
-    lock = threading.Lock()
+    sliding, held = [True], []
 
     def slowly(route: Route) -> None:
-        with lock:
-            under_way[0] += 1
-            most[0] = max(most[0], under_way[0])
+        under_way[0] += 1
+        most[0] = max(most[0], under_way[0])
+        if sliding[0]:
+            held.append(route)
+        else:
+            answer(route)
+
+    def answer(route: Route) -> None:
         response = route.fetch()
-        with lock:
-            under_way[0] -= 1
+        under_way[0] -= 1
         route.fulfill(response=response)
 
     admin.route("**/queue?version=*", slowly)
@@ -108,9 +111,12 @@ def test_sliding_makes_few_requests_one_at_a_time_and_ends_with_the_slider_s_ste
     slider.focus()
     for _ in range(30):
         admin.keyboard.press("ArrowLeft")
+    sliding[0] = False
+    for route in held:
+        answer(route)
     expect(admin.get_by_test_id("replay-summary")).to_contain_text("10 in line")
     assert asked[-1] == "version=10"
-    assert len(asked) <= 10
+    assert len(asked) <= 3
     assert most[0] == 1
     known = len(asked)
     admin.keyboard.press("ArrowLeft")
