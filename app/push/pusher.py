@@ -187,13 +187,15 @@ class Pusher:
         now = self._clock()
         flying = Counter(flight.origin for flight in self._flights.values())
         full = [origin for origin, number in flying.items() if number >= AT_ONE_ORIGIN]
+        # An attempt may end while the query runs, which then still finds its notice due.
+        under_way = set(self._flights)
         due = await self._queries.run(
             lambda connection: push.due_notices(connection, now, limit=2 * AT_ONCE, without=full)
         )
         for notice, subscription in due:
             if len(self._flights) >= AT_ONCE:
                 return
-            if notice.key in self._flights or flying[subscription.origin] >= AT_ONE_ORIGIN:
+            if notice.key in under_way or flying[subscription.origin] >= AT_ONE_ORIGIN:
                 continue
             flying[subscription.origin] += 1
             task = asyncio.create_task(self._attempt(notice, subscription))
