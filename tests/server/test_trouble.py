@@ -1,5 +1,6 @@
 """The service as a process whose database is locked, full or frozen: it reports this in time, recovers, and ends."""
 
+import asyncio
 import os
 import resource
 import signal
@@ -162,8 +163,10 @@ async def test_a_frozen_postgresql_is_reported_in_time_and_does_not_hold_up_the_
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         try:
+            # Watched meanwhile: with the refusal the service cuts its connections, and new ones are not frozen.
+            reported = asyncio.create_task(asyncio.to_thread(becomes, node, 503))
             body, expected = await refused_in_time(api)
-            becomes(node, 503)
+            await reported
             ends_in_time(node)
         finally:
             for pid in stopped:
