@@ -7,7 +7,7 @@ from typing import Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.actions import Actions
@@ -20,6 +20,7 @@ from app.api.parameters import (
     search_words_of,
 )
 from app.api.responses import REPLAYED, json_response
+from app.api.routing import route
 from app.domain.operation import OperationStatus
 from app.engine.queries import Queries
 from app.server.middleware import body_of
@@ -174,12 +175,12 @@ class Admin:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/v1/admin/rooms", self.rooms, methods=["GET"]),
-            Route("/v1/admin/items", self.items, methods=["GET"]),
-            Route("/v1/admin/audiences", self.audiences, methods=["GET"]),
-            Route("/v1/admin/sockets/disconnect", self.disconnect_sockets, methods=["POST"]),
-            Route(OPERATIONS_PATH, self.wallet_operations, methods=["GET"]),
-            Route(f"{OPERATIONS_PATH}/retry", self.retry_operations, methods=["POST"]),
-            Route(f"{OPERATIONS_PATH}/{{operationId}}/resolve", self.resolve_operation, methods=["POST"]),
-            Route(f"{OPERATIONS_PATH}/{{operationId}}/retry", self.retry_operation, methods=["POST"]),
+            route("/v1/admin/rooms", GET=self.rooms),
+            route("/v1/admin/items", GET=self.items),
+            route("/v1/admin/audiences", GET=self.audiences),
+            route("/v1/admin/sockets/disconnect", POST=self.disconnect_sockets),
+            route(OPERATIONS_PATH, GET=self.wallet_operations),
+            route(f"{OPERATIONS_PATH}/retry", POST=self.retry_operations),
+            route(f"{OPERATIONS_PATH}/{{operationId}}/resolve", POST=self.resolve_operation),
+            route(f"{OPERATIONS_PATH}/{{operationId}}/retry", POST=self.retry_operation),
         ]

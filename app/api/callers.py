@@ -8,6 +8,7 @@ from starlette.types import Scope
 from app.access import rights
 from app.access.auth import Authenticator, Principal
 from app.domain.errors import Unauthorized
+from app.server.problems import header_of
 from app.settings.checks import is_loopback
 
 FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
@@ -23,7 +24,7 @@ class Callers:
 
     async def principal(self, request: Request) -> Principal:
         """The caller, who must have a valid token. Raises Unauthorized, or Unavailable if its key cannot be fetched."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        scheme, _, token = (header_of(request.scope, b"authorization") or "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
         principal = await self._authenticator.principal(token.strip())

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.actions import Actions
 from app.api.callers import Callers
 from app.api.parameters import idempotency_key_of, performer_id_of
 from app.api.responses import outcome_response
+from app.api.routing import route
 from app.server.middleware import body_of
 from app.store import Store
 from app.wire.commands import ITEM_COMMANDS, START_NEXT, CommandSpec
@@ -38,7 +39,4 @@ class Commands:
 
     def routes(self) -> list[BaseRoute]:
         """All but the settings, which share their path with the queue."""
-        return [
-            Route(spec.path, self.endpoint(spec), methods=[spec.method], name=spec.name)
-            for spec in (*ITEM_COMMANDS, START_NEXT)
-        ]
+        return [route(spec.path, **{spec.method: self.endpoint(spec)}) for spec in (*ITEM_COMMANDS, START_NEXT)]

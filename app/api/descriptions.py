@@ -5,9 +5,10 @@ from functools import cache
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.api.callers import Callers
+from app.api.routing import route
 from app.metrics.registry import CONTENT_TYPE, Metrics
 from app.specs import asyncapi, openapi, typescript
 from app.wire.encoding import encode
@@ -22,13 +23,11 @@ def routes(metrics: Metrics, callers: Callers) -> list[BaseRoute]:
         return Response(await metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return [
-        Route("/metrics", scrape, methods=["GET"]),
-        Route("/openapi.json", _answers(openapi.document), methods=["GET"]),
-        Route("/asyncapi.json", _answers(asyncapi.document), methods=["GET"]),
+        route("/metrics", GET=scrape),
+        route("/openapi.json", GET=_answers(openapi.document)),
+        route("/asyncapi.json", GET=_answers(asyncapi.document)),
         # The hand-written declarations of static/v1/ import it from there, also for pages of other origins.
-        Route(
-            "/static/v1/protocol.d.ts", _answers(typescript.declarations, "text/plain", TO_ANY_ORIGIN), methods=["GET"]
-        ),
+        route("/static/v1/protocol.d.ts", GET=_answers(typescript.declarations, "text/plain", TO_ANY_ORIGIN)),
     ]
 
 

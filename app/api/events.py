@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.access.auth import Principal
@@ -12,6 +12,7 @@ from app.api.callers import Callers
 from app.api.event_stream import EventLog, Selection
 from app.api.parameters import bad_parameter, wants_stream, whole_number
 from app.api.responses import json_response
+from app.api.routing import route
 from app.server.http_protocol import ABORT_EXTENSION
 from app.wire import shapes
 from app.wire.paging import DEFAULT_LIMIT, LARGEST_EVENTS_LIMIT
@@ -58,4 +59,4 @@ class Events:
             raise bad_parameter(name, "must be a cursor that this log has given") from None
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/v1/events", self.events, methods=["GET"])]
+        return [route("/v1/events", GET=self.events)]

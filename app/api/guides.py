@@ -17,9 +17,10 @@ from markdown_it.token import Token
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.api.pages import ALWAYS_ASK, STATIC, CurrentSite, asked_language, respond
+from app.api.routing import route
 from app.api.site import Content, Site
 
 FOLDER = STATIC / "docs" / "guides"
@@ -98,8 +99,8 @@ def routes(site: CurrentSite) -> list[BaseRoute]:
         return response
 
     return [
-        Route("/docs/guides", index, methods=["GET"]),
-        Route("/docs/guides/{name}", page, methods=["GET"]),
+        route("/docs/guides", GET=index),
+        route("/docs/guides/{name}", GET=page),
     ]
 
 

@@ -8,10 +8,11 @@ from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.api.callers import Callers
 from app.api.responses import json_response
+from app.api.routing import route
 from app.domain.errors import QueueError
 from app.engine.queries import Queries
 from app.store import reading
@@ -55,8 +56,8 @@ class Health:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route("/healthz", self.healthz, methods=["GET"]),
-            Route("/readyz", self.readyz, methods=["GET"]),
+            route("/healthz", GET=self.healthz),
+            route("/readyz", GET=self.readyz),
         ]
 
 

@@ -7,13 +7,14 @@ from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.actions import Actions
 from app.api.callers import Callers
 from app.api.parameters import idempotency_key_of
 from app.api.responses import json_response, outcome_response
+from app.api.routing import route
 from app.domain.errors import QueueError
 from app.domain.item import Item
 from app.domain.room import Room
@@ -73,8 +74,8 @@ class Items:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(ITEMS_PATH, self.intake, methods=["POST"]),
-            Route(f"{ITEM_PATH}/position", self.position, methods=["GET"]),
-            Route(ITEM_PATH, self.item, methods=["GET"]),
-            Route(f"{ITEM_PATH}/transitions", self.transitions, methods=["GET"]),
+            route(ITEMS_PATH, POST=self.intake),
+            route(f"{ITEM_PATH}/position", GET=self.position),
+            route(ITEM_PATH, GET=self.item),
+            route(f"{ITEM_PATH}/transitions", GET=self.transitions),
         ]

@@ -8,11 +8,12 @@ from math import ceil
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.api.callers import Callers
 from app.api.parameters import performer_id_of
 from app.api.responses import json_response
+from app.api.routing import route
 from app.engine.queries import Queries
 from app.store.estimates import estimate_errors
 from app.wire.commands import ROOM_PATH
@@ -84,7 +85,7 @@ class Outlook:
         return found
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"{ROOM_PATH}/outlook", self.of_room, methods=["GET"])]
+        return [route(f"{ROOM_PATH}/outlook", GET=self.of_room)]
 
 
 def accuracy(errors: list[float], since: datetime) -> EstimateAccuracy | None:

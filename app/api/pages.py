@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
+from app.api.routing import route
 from app.api.site import HASH_LENGTH, MODULES, Content, Site, language_of
 from app.specs.operations import MANIFEST
 from app.wire.encoding import encode
@@ -80,7 +81,7 @@ def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
         async def answer(request: Request) -> Response:
             return page_response(request, site(), name, origins)
 
-        return Route(path, answer, methods=["GET"], name=name)
+        return route(path, GET=answer)
 
     async def file(request: Request) -> Response:
         return _file_response(request, site())
@@ -94,8 +95,8 @@ def routes(site: CurrentSite, origins: Sequence[str] = ()) -> list[BaseRoute]:
     pages = [page(path, name) for path, name in PAGES.items()]
     return [
         *pages,
-        Route(MANIFEST_PATH, manifest, methods=["GET"], name="manifest"),
-        Route("/static/{path:path}", file, methods=["GET"], name="static"),
+        route(MANIFEST_PATH, GET=manifest),
+        route("/static/{path:path}", GET=file),
         _MissingPage("/", missing),
     ]
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
-from app.api.methods import by_method
 from app.api.parameters import bad_parameter
 from app.api.responses import json_response
+from app.api.routing import route
 from app.domain.errors import NotFound
 from app.push.subscriptions import PushSubscriptions
 from app.server.middleware import body_of
@@ -59,6 +59,6 @@ class Push:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(PUSH_PATH, self.key, methods=["GET"]),
-            by_method(SUBSCRIPTION_PATH, PUT=self.subscribe, DELETE=self.unsubscribe),
+            route(PUSH_PATH, GET=self.key),
+            route(SUBSCRIPTION_PATH, PUT=self.subscribe, DELETE=self.unsubscribe),
         ]

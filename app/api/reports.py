@@ -7,13 +7,14 @@ from datetime import datetime
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.analytics import report, total_of
 from app.api.callers import Callers
 from app.api.parameters import performer_id_of, span_of
 from app.api.responses import json_response
+from app.api.routing import route
 from app.engine.queries import Queries
 from app.store import activity
 from app.store.tables import milliseconds
@@ -53,6 +54,6 @@ class Reports:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(f"{ROOM_PATH}/analytics", self.of_room, methods=["GET"]),
-            Route("/v1/admin/analytics", self.of_all_rooms, methods=["GET"]),
+            route(f"{ROOM_PATH}/analytics", GET=self.of_room),
+            route("/v1/admin/analytics", GET=self.of_all_rooms),
         ]

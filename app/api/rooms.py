@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
 from app.api.commands import Commands
-from app.api.methods import by_method
 from app.api.parameters import paging_of, performer_id_of, whole_number
 from app.api.responses import json_response
+from app.api.routing import route
 from app.domain.errors import NotFound
 from app.engine.queries import Queries
 from app.store import Store, reading
@@ -94,7 +94,7 @@ class Rooms:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            by_method(ROOM_PATH, GET=self.queue, PATCH=self.commands.endpoint(SETTINGS)),
-            Route(f"{ROOM_PATH}/depth", self.depth, methods=["GET"]),
-            Route(f"{ROOM_PATH}/history", self.history, methods=["GET"]),
+            route(ROOM_PATH, GET=self.queue, PATCH=self.commands.endpoint(SETTINGS)),
+            route(f"{ROOM_PATH}/depth", GET=self.depth),
+            route(f"{ROOM_PATH}/history", GET=self.history),
         ]

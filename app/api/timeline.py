@@ -6,12 +6,13 @@ from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
 from app.api.parameters import performer_id_of, span_of, whole_number
 from app.api.responses import json_response
+from app.api.routing import route
 from app.engine.queries import Queries
 from app.store.timeline import events_of_span
 from app.wire.commands import ROOM_PATH
@@ -46,4 +47,4 @@ class Timeline:
         return json_response(timeline)
 
     def routes(self) -> list[BaseRoute]:
-        return [Route(f"{ROOM_PATH}/timeline", self.of_room, methods=["GET"])]
+        return [route(f"{ROOM_PATH}/timeline", GET=self.of_room)]

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
 from app.api.parameters import paging_of
 from app.api.responses import json_response
+from app.api.routing import route
 from app.domain.errors import NotFound
 from app.engine.queries import Queries
 from app.store import reading
@@ -37,4 +38,4 @@ class Users:
         return json_response(history)
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/v1/users/{userId}/queue/items", self.items, methods=["GET"])]
+        return [route("/v1/users/{userId}/queue/items", GET=self.items)]

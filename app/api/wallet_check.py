@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
 from app.api.parameters import idempotency_key_of
 from app.api.responses import json_response
+from app.api.routing import route
 from app.server.middleware import body_of
 from app.wallet.comparison import Difference
 from app.wallet.wallet_check import WalletChecks
@@ -49,8 +50,7 @@ class WalletCheckRoutes:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(PATH, self.last, methods=["GET"]),
-            Route(PATH, self.part, methods=["POST"]),
+            route(PATH, GET=self.last, POST=self.part),
         ]
 
 

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from app.access import rights
 from app.api.callers import Callers
-from app.api.methods import by_method
 from app.api.parameters import bad_parameter, source_feature_of, whole_number
 from app.api.responses import json_response
+from app.api.routing import route
 from app.domain.errors import NotFound
 from app.domain.webhook import ADMINISTRATORS
 from app.server.middleware import body_of
@@ -87,9 +87,9 @@ class Webhooks:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            Route(WEBHOOKS_PATH, self.webhooks, methods=["GET"]),
-            by_method(WEBHOOK_PATH, GET=self.webhook, PUT=self.register, DELETE=self.delete),
-            Route(f"{WEBHOOK_PATH}/deliveries", self.deliveries, methods=["GET"]),
-            Route(f"{WEBHOOK_PATH}/test", self.test, methods=["POST"]),
-            Route(f"{WEBHOOK_PATH}/resume", self.resume, methods=["POST"]),
+            route(WEBHOOKS_PATH, GET=self.webhooks),
+            route(WEBHOOK_PATH, GET=self.webhook, PUT=self.register, DELETE=self.delete),
+            route(f"{WEBHOOK_PATH}/deliveries", GET=self.deliveries),
+            route(f"{WEBHOOK_PATH}/test", POST=self.test),
+            route(f"{WEBHOOK_PATH}/resume", POST=self.resume),
         ]

@@ -34,6 +34,7 @@ from app.server.read_gate import Hold, ReadGate
 from app.server.refusals import response_bytes
 from app.server.response_transport import ResponseTransport
 from app.server.websocket_protocol import QueueSocketProtocol
+from app.server.whole_response import with_whole_responses
 
 ABORT_EXTENSION = "performance_queue.abort"
 
@@ -312,7 +313,11 @@ class QueueHttpProtocol(HttpToolsProtocol):
         """Raises _Refused, which stops the parser, with the reason in `_refusal`."""
         if len(self.headers) > self._limits.headers:
             self._stop(HeadersTooLarge(f"There can be at most {self._limits.headers} headers."), Cause.HEAD_SIZE)
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        size, hosts = len(self.url), []
+        for name, value in self.headers:
+            size += len(name) + len(value) + 4
+            if name == b"host":
+                hosts.append(value)
         if size > self._limits.head_bytes:
             self._stop(HeadersTooLarge(f"The head can be at most {self._limits.head_bytes} bytes."), Cause.HEAD_SIZE)
         if self.url.count(b"&") >= self._limits.parameters:
@@ -320,7 +325,6 @@ class QueueHttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             self._stop(BadRequest("This is not HTTP/1.1."), Cause.BAD_REQUEST)
-        hosts = [value for name, value in self.headers if name == b"host"]
         if len(hosts) > 1 or (not hosts and version == "1.1") or not all(map(_HOST.fullmatch, hosts)):
             self._stop(BadRequest("A request has one Host header."), Cause.BAD_REQUEST)
 
@@ -343,6 +347,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         """uvicorn's; remembers the request that is being answered. A request that came early may have to wait for its
         turn; meanwhile its connection counts as idle, so it may be ended for the sake of a new one."""
         self._serving = cycle
+        app = with_whole_responses(app, cycle)
         delay = self._of_address(self._admission.pipelined_delay) if self._came_early else 0.0
         self._came_early = False
         if delay:

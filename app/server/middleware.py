@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.domain.errors import BodyIncomplete, Internal, PayloadTooLarge, QueueError, RateLimitExceeded
 from app.server.problems import REQUEST_ID_HEADER, problem_response, refused_by_routing, request_id_of
+from app.server.whole_response import respond
 from app.tracing import Kind, Tracer, traceparent_of, within
 
 Observe = Callable[[str, str, int, float], None]
@@ -46,23 +47,45 @@ class Service(Starlette):
 async def body_of(request: Request) -> bytes:
     """The whole body of a request.
 
-    Raises starlette.requests.ClientDisconnect if the caller has gone before its end, and BodyIncomplete if its length
-    is not its Content-Length, so that no command is carried out with defaults in place of its body.
+    Raises PayloadTooLarge if it comes in chunks that are more than LARGEST_BODY bytes together,
+    starlette.requests.ClientDisconnect if the caller has gone before its end, and BodyIncomplete if its length is not
+    its Content-Length, so that no command is carried out with defaults in place of its body.
     """
-    pieces = []
+    body = b""
     more = True
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        pieces.append(message.get("body", b""))
+        body += message.get("body", b"")
+        if len(body) > LARGEST_BODY:
+            raise _too_large()
         more = message.get("more_body", False)
-    body = b"".join(pieces)
-    headers = request.headers
-    announced = headers.get("content-length", "")
-    if announced.isdigit() and int(announced) != len(body) and "transfer-encoding" not in headers:
+    announced = _announced_length(request.scope)
+    if announced is not None and announced != len(body):
         raise BodyIncomplete("The body is not as long as its Content-Length says.")
     return body
+
+
+def _announced_length(scope: Scope) -> int | None:
+    """The Content-Length; None if there is none, or if the body comes in chunks."""
+    length = None
+    for name, value in scope["headers"]:
+        if name == b"transfer-encoding":
+            return None
+        if name == b"content-length" and value.isdigit():
+            length = int(value)
+    return length
+
+
+def _check_length(scope: Scope) -> None:
+    """Refuses a body that announces itself as too large, whoever sends it and wherever."""
+    if (_announced_length(scope) or 0) > LARGEST_BODY:
+        raise _too_large()
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(f"A body can be at most {LARGEST_BODY} bytes.")
 
 
 _UNTRACED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -70,7 +93,7 @@ _DEFAULT_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", 
 
 
 class ErrorMiddleware:
-    """ASGI middleware around everything: request ids, bodies' bounds, and an answer for every failure."""
+    """ASGI middleware around everything: request ids, and an answer for every failure."""
 
     def __init__(
         self, app: ASGIApp, observe: Observe, refuse: Refuse, admit: Admit, tracer: Tracer | None = None
@@ -144,7 +167,8 @@ class ErrorMiddleware:
         try:
             try:
                 self._check_rate(scope)
-                await self._app(scope, _bounded(scope, receive), send_with_id)
+                _check_length(scope)
+                await self._app(scope, receive, send_with_id)
             except (QueueError, HTTPException) as refusal:
                 if started:
                     raise
@@ -156,7 +180,7 @@ class ErrorMiddleware:
                 if isinstance(refusal, PayloadTooLarge):
                     # The rest of the body is not waited for.
                     answer.headers["Connection"] = "close"
-                await answer(scope, receive, send_with_id)
+                await respond(answer, scope, receive, send_with_id)
         except ClientDisconnect:
             # The caller went away before all of the request had come: nothing was done, and nobody waits for an answer.
             return
@@ -166,7 +190,7 @@ class ErrorMiddleware:
             if started:
                 raise
             failure = Internal(f"Something went wrong here; it is logged under request id {request_id}.")
-            await problem_response(failure)(scope, receive, send_with_id)
+            await respond(problem_response(failure), scope, receive, send_with_id)
 
     def _check_rate(self, scope: Scope) -> None:
         client = scope.get("client")
@@ -197,30 +221,3 @@ def _missing(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]
 def _route(scope: Scope) -> str:
     """The template of the path, which has no ids in it; "none" if no route matches."""
     return str(getattr(scope.get("route"), "path", "none"))
-
-
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """`receive`, with PayloadTooLarge for more than LARGEST_BODY bytes; raised at once for a larger Content-Length.
-
-    The server passes on no more of a body than its Content-Length, so only a body in chunks, or without a length, is
-    counted as it comes.
-    """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > LARGEST_BODY:
-            raise _too_large()
-    total = 0
-
-    async def receive_bounded() -> Message:
-        nonlocal total
-        message = await receive()
-        if message["type"] == "http.request":
-            total += len(message.get("body", b""))
-            if total > LARGEST_BODY:
-                raise _too_large()
-        return message
-
-    return receive_bounded
-
-
-def _too_large() -> PayloadTooLarge:
-    return PayloadTooLarge(f"A body can be at most {LARGEST_BODY} bytes.")

@@ -8,28 +8,13 @@ import pytest
 
 from app.server.limits import Limits, Rate
 from app.server.response_transport import ResponseTransport
+from tests.support.fake_transport import Transport
 from tests.support.raw_socket import tcp
 from tests.support.server import Server, serving
 
 pytestmark = pytest.mark.anyio
 
 HEAD, BODY, MORE = b"HTTP/1.1 200 OK\r\n\r\n", b"{}", b"[]"
-
-
-class Transport:
-    def __init__(self) -> None:
-        self.written: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed
-        self.written.append(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
 
 
 def written_through() -> tuple[ResponseTransport, Transport]:

@@ -43,6 +43,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
         REQUEST,
         {
             "tokens": plain.TOKENS_VERIFIED_EACH_TIME,
+            "colons": plain.EVERY_BODY_READ_TWICE,
         },
     ),
     (
@@ -50,6 +51,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
         {
             "pause": plain.NO_PAUSE_OF_THE_LANE,
             "collector": plain.USUAL_COLLECTOR,
+            "one-write": plain.TWO_WRITES,
         },
     ),
     (

@@ -11,6 +11,8 @@ from typing import Any
 from msgspec.structs import replace
 from sqlalchemy import Connection, bindparam, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.access.auth import Authenticator, Principal
 from app.api import descriptions, guides, library, linking, module_syntax, pages, site
@@ -26,7 +28,7 @@ from app.engine.queries import Queries
 from app.live.snapshots import Snapshots
 from app.live.subscriber import Group
 from app.live.watched_room import WatchedRoom
-from app.server import addresses, admission
+from app.server import addresses, admission, middleware, whole_response
 from app.server.direct_transport import DirectTransport
 from app.server.draining_server import COLLECT_AFTER
 from app.server.websocket_protocol import QueueSocketProtocol
@@ -246,6 +248,16 @@ ADDRESSES_READ_EACH_TIME = swapped((admission, "counted_as", addresses.counted_a
 PROXIES_SOUGHT_EACH_TIME = swapped(
     (addresses.Proxies, "trusts", lambda self, address: address is not None and self._contains(address))
 )
+
+
+async def _in_two_messages(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    await response(scope, receive, send)
+
+
+TWO_WRITES = swapped((whole_response, "respond", _in_two_messages), (middleware, "respond", _in_two_messages))
+
+_measured = encoding._measure
+EVERY_BODY_READ_TWICE = swapped((encoding, "_measure", lambda value: (_measured(value)[0], -1)))
 TIMES_EACH_TIME = swapped((encoding, "instant", encoding.instant.__wrapped__))
 
 
