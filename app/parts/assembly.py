@@ -140,7 +140,7 @@ def _subscribe(parts: Parts) -> None:
     commits.subscribe(lambda outcome: live.hub.publish(outcome.room.performer_id, outcome.events, outcome.room))
     commits.subscribe(lambda outcome: live.event_log.wake(outcome.events))
     commits.subscribe(lambda outcome: parts.base.metrics.committed(outcome.events))
-    commits.subscribe(lambda outcome: parts.webhooks.deliverer.wake())
+    commits.subscribe(lambda outcome: parts.webhooks.deliverer.committed())
     if (pusher := parts.push.pusher) is not None:
         commits.subscribe(lambda outcome: pusher.wake())
     if (bus := live.bus) is not None:

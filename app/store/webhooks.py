@@ -40,6 +40,12 @@ def due_endpoints(connection: Connection, now: datetime) -> list[Endpoint]:
     return [_endpoint(row) for row in connection.execute(statement).mappings()]
 
 
+def has_active(connection: Connection) -> bool:
+    """Whether there is an active endpoint, due or not."""
+    active = select(ENDPOINTS.c.name).where(ENDPOINTS.c.status == str(EndpointStatus.ACTIVE)).limit(1)
+    return connection.execute(active).first() is not None
+
+
 def count_by_status(connection: Connection) -> Mapping[str, int]:
     """The number of endpoints in each status, zeros included."""
     rows = connection.execute(select(ENDPOINTS.c.status, func.count()).group_by(ENDPOINTS.c.status))

@@ -82,6 +82,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "ready": plain.EACH_CONNECTION_LOOKED_AT,
             "direct": plain.UVLOOPS_WRITES,
             "unready": plain.EVERYBODY_LOOKED_AT,
+            "endpoints": plain.ENDPOINTS_LOOKED_FOR_AT_EACH_COMMIT,
         },
     ),
     (

@@ -35,6 +35,7 @@ from app.server.websocket_protocol import QueueSocketProtocol
 from app.store import engines, reading, records, tables, writing
 from app.store.records import Answer
 from app.store.tables import ANSWERS, ITEMS, ROOMS, Instant
+from app.webhooks.deliverer import Deliverer
 from app.wire import encoding
 from tests.bench.optimisations.swap import Plain, swapped, uncached
 
@@ -308,6 +309,7 @@ def _publish(self: WatchedRoom, events: Sequence[Event], room: Room | None = Non
 
 
 EVENTS_FOLDED_AGAIN = swapped((WatchedRoom, "publish", _publish))
+ENDPOINTS_LOOKED_FOR_AT_EACH_COMMIT = swapped((Deliverer, "committed", Deliverer.wake))
 
 
 def _write_to_each(self: Group, frame: bytes) -> int:
