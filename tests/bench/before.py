@@ -1,15 +1,21 @@
-"""python -m tests.bench.before CHECKOUT: an earlier release beside this one, by turns in one run on one machine.
+"""python -m tests.bench.before CHECKOUT: an earlier release beside this one, both running, by turns.
 
-CPU per intake of 32 callers, and per delivery to 1,000 viewers of one room, less the intakes that caused them.
-CHECKOUT is a work tree of that release, as `git worktree add ../before COMMIT` makes it; `--python` names the
+In a turn each release does the same blocks of work, on the same core, one release after the other; in the next turn the
+other one begins. Each ratio is that of one turn, in which both had the same neighbours on the machine. The CPU of a
+delivery is that of a watched event, less that of one which nobody watches, in a server with the same sockets.
+
+CHECKOUT is a work tree of the earlier release, as `git worktree add ../before COMMIT` makes it; `--python` names the
 interpreter of an environment with its dependencies, if they differ.
 """
 
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Annotated
 
 import typer
@@ -18,93 +24,177 @@ from rich.table import Table
 
 from tests.bench import machine, servers
 from tests.bench.bench import cache_folder
-from tests.bench.load.callers import call
+from tests.bench.load.callers import CallersError, call_again, connected
 from tests.bench.load.crowd import Crowd, CrowdError, crowd, viewer_command
 from tests.bench.load.publishers import IntakePublisher
 from tests.bench.load.requests import Intakes
 from tests.bench.servers import ROOT, Server
 
-VIEWERS = 1_000
-EVENTS = 60
-WARM_UP = 5
 PAUSE_SECONDS = 0.06
-"""Longer than the coalescing window, so that each event is sent by itself."""
-ROOMS = 100
-INTAKES = 3_000
+"""After an event: longer than the coalescing window, so that the next one is sent by itself."""
 CALLERS = 32
+ROOMS = 100
+VIEWERS_A_ROOM = 5
+"""Of the small rooms."""
+MOST_TURNS = 48
+"""Then the rooms of events one by one are full."""
 
-Figures = dict[str, float]
+Turn = dict[str, float]
+"""The results of one release, by the title of a line of the table."""
+Block = Callable[[], float]
+"""Does a piece of work; returns the result."""
+INTAKE = f"CPU µs an intake, {CALLERS} callers"
+UNWATCHED = "CPU µs an event by itself, unwatched"
+WATCHED = "CPU µs an event by itself, watched"
+DELIVERY = "CPU µs a delivery"
+BYTES = "bytes a delivery"
+SMALL_UNWATCHED = "CPU µs an intake, small rooms, unwatched"
+SMALL_WATCHED = "CPU µs an intake, small rooms, watched"
+SMALL_DELIVERY = "CPU µs a delivery, small rooms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The work of each release in a turn."""
+
+    viewers: int = 1_000
+    """Of the large room."""
+    events: int = 20
+    """In the large room, one by one, and as many in a room that nobody watches."""
+    small_rooms: int = 400
+    """With VIEWERS_A_ROOM each. Each gets an event, and so do as many rooms that nobody watches."""
+    intakes: int = 1_000
+    """Into ROOMS that nobody watches."""
 
 
 def main(
     checkout: Annotated[Path, typer.Argument(help="A work tree of the earlier release.", exists=True, file_okay=False)],
     python: Annotated[Path, typer.Option(help="The interpreter that runs it.")] = Path(sys.executable),
-    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    turns: Annotated[int, typer.Option(min=2, max=MOST_TURNS)] = 40,
+    viewers: Annotated[int, typer.Option(min=1, help="Of the large room.")] = 1_000,
 ) -> None:
+    releases = {"before": (checkout.resolve(), python), "now": (ROOT, Path(sys.executable))}
     machine.raise_file_limit()
-    found: dict[str, list[Figures]] = {"before": [], "now": []}
     console = Console()
-    with console.status("") as status:
-        for number in range(rounds):
-            for release in sorted(found, reverse=bool(number % 2)):
-                status.update(f"round {number + 1} of {rounds}, {release}")
-                source, program = (ROOT, Path(sys.executable)) if release == "now" else (checkout.resolve(), python)
-                found[release].append(_measure(source, program))
-    console.print(_table(found))
-
-
-def _measure(source: Path, python: Path) -> Figures:
-    server_core, load_core = machine.cores()
-    cache = cache_folder()
-    with servers.ours(cache / "data", server_core, source=source, python=python) as server:
-        before = server.cpu()
-        call(server.port, [Intakes(ROOMS).caller() for _ in range(CALLERS)], calls=INTAKES)
-        intake = (server.cpu() - before) / INTAKES
-        with closing(IntakePublisher(server, prefix="unwatched")) as publisher:
-            alone = _cpu_of_events(server, publisher, None)
-        with (
-            crowd(viewer_command(cache / "bin"), load_core, flavour="live") as watching,
-            closing(IntakePublisher(server, prefix="watched")) as publisher,
-        ):
-            watching.connect(server.port, "/v1/performers/watched-0/queue/live", VIEWERS)
-            for number in range(1, WARM_UP + 1):
-                publisher.publish(1)
-                watching.wait(number * VIEWERS)
-            watching.reset()
-            watched = _cpu_of_events(server, publisher, watching)
-            report = watching.report()
-    if not report.is_complete(viewers=VIEWERS, events=EVENTS):
-        raise CrowdError(f"frames were lost or repeated: {report}")
-    return {
-        "CPU µs an intake": intake * 1e6,
-        "CPU µs a delivery": (watched - alone) / VIEWERS / EVENTS * 1e6,
-        "bytes a delivery": report.bytes / VIEWERS / EVENTS,
-    }
-
-
-def _cpu_of_events(server: Server, publisher: IntakePublisher, watching: Crowd | None) -> float:
-    """CPU seconds of so many events, each waited for by those who watch, if anybody does."""
-    before = server.cpu()
-    for number in range(1, EVENTS + 1):
-        time.sleep(PAUSE_SECONDS)
-        publisher.publish(1)
-        if watching is not None:
-            watching.wait(number * VIEWERS)
-    return server.cpu() - before
-
-
-def _table(found: dict[str, list[Figures]]) -> Table:
-    table = Table("", "before", "now", "now × before [lowest–highest]", title="Medians of the rounds")
-    for name in found["now"][0]:
-        before, now = ([figures[name] for figures in found[release]] for release in ("before", "now"))
-        ratios = sorted(mine / theirs for mine, theirs in zip(now, before, strict=True))
-        table.add_row(
-            name,
-            f"{median(before):.1f}",
-            f"{median(now):.1f}",
-            f"{median(ratios):.2f} [{ratios[0]:.2f}–{ratios[-1]:.2f}]",
+    with console.status("viewers connect") as status:
+        found = compare(
+            releases,
+            Work(viewers=viewers),
+            turns,
+            cache=cache_folder(),
+            begun=lambda number: status.update(f"turn {number} of {turns}"),
         )
-    return table
+    title = f"Medians of {turns} turns; {viewers:,} viewers of one room, {VIEWERS_A_ROOM} of each small one"
+    console.print(table(found["before"], found["now"], title))
+
+
+def compare(
+    releases: Mapping[str, tuple[Path, Path]],
+    work: Work,
+    turns: int,
+    *,
+    cache: Path,
+    begun: Callable[[int], None] = lambda number: None,
+) -> dict[str, list[Turn]]:
+    """The turns of each release, given by its work tree and the interpreter that runs it. `begun` gets each turn's
+    number."""
+    server_core, load_core = machine.cores()
+    viewers = viewer_command(cache / "bin")
+    found: dict[str, list[Turn]] = {name: [] for name in releases}
+    with machine.born_on(load_core), ExitStack() as running:
+        blocks: dict[str, dict[str, Block]] = {}
+        for name, (source, python) in releases.items():
+            server = running.enter_context(servers.ours(cache / "data", server_core, source=source, python=python))
+            large, small = (running.enter_context(crowd(viewers, load_core)) for _ in range(2))
+            blocks[name] = running.enter_context(_ready(server, large, small, work))
+        for number in range(turns):
+            begun(number + 1)
+            order = sorted(blocks, reverse=number % 2 == 1)
+            for name in order:
+                found[name].append({})
+            for title in blocks[order[0]]:
+                for name in order:
+                    found[name][-1][title] = blocks[name][title]()
+    for turn in chain.from_iterable(found.values()):
+        turn[DELIVERY] = (turn[WATCHED] - turn[UNWATCHED]) / work.viewers
+        turn[SMALL_DELIVERY] = (turn[SMALL_WATCHED] - turn[SMALL_UNWATCHED]) / VIEWERS_A_ROOM
+    return found
+
+
+@contextmanager
+def _ready(server: Server, large: Crowd, small: Crowd, work: Work) -> Iterator[dict[str, Block]]:
+    """The blocks of a server, with their viewers and callers connected. Each has been done once, to warm up."""
+    large.connect(server.port, "/v1/performers/large-0/queue/live", work.viewers)
+    small_viewers = work.small_rooms * VIEWERS_A_ROOM
+    small.connect(server.port, "/v1/performers/small-%d/queue/live", small_viewers, per_room=VIEWERS_A_ROOM)
+    with ExitStack() as connections:
+
+        def events(prefix: str, watching: Crowd | None = None) -> Block:
+            """Events one by one into one room, each waited for by those who watch."""
+            publisher = connections.enter_context(closing(IntakePublisher(server, prefix=prefix, connections=1)))
+
+            def publish() -> None:
+                for number in range(1, work.events + 1):
+                    publisher.publish(1)
+                    if watching is not None:
+                        watching.wait(number * work.viewers)
+                    time.sleep(PAUSE_SECONDS)
+
+            return lambda: _cpu_us(server, publish, work.events, watching, work.viewers, work.events)
+
+        def intakes(prefix: str, rooms: int, count: int, watching: Crowd | None = None) -> Block:
+            """Intakes of many callers, spread over rooms."""
+            new = Intakes(rooms, prefix=prefix)
+            # The service closes a connection on which no request comes.
+            senders = [new.caller() for _ in range(min(CALLERS, count))]
+            callers = connections.enter_context(connected(server.port, senders))
+
+            def send() -> None:
+                if failures := call_again(callers, count).failures:
+                    raise CallersError(f"{failures} of {count} intakes failed")
+                if watching is not None:
+                    watching.wait(count * VIEWERS_A_ROOM)
+                time.sleep(PAUSE_SECONDS)
+
+            return lambda: _cpu_us(server, send, count, watching, small_viewers, 1)
+
+        blocks: dict[str, Block] = {}
+        for title, block in (
+            (INTAKE, intakes("busy", ROOMS, work.intakes)),
+            (UNWATCHED, events("quiet")),
+            (WATCHED, events("large", large)),
+            (BYTES, lambda: large.report().bytes / work.viewers / work.events),
+            (SMALL_UNWATCHED, intakes("alone", work.small_rooms, work.small_rooms)),
+            (SMALL_WATCHED, intakes("small", work.small_rooms, work.small_rooms, small)),
+        ):
+            block()
+            blocks[title] = block
+        yield blocks
+
+
+def _cpu_us(
+    server: Server, do: Callable[[], None], count: int, watching: Crowd | None, viewers: int, events: int
+) -> float:
+    """CPU µs of each of `count` events. Raises CrowdError unless each of the viewers gets `events`."""
+    if watching is not None:
+        watching.reset()
+    before = server.cpu()
+    do()
+    used = server.cpu() - before
+    if watching is not None and not (report := watching.report()).is_complete(viewers=viewers, events=events):
+        raise CrowdError(f"frames were lost or repeated: {report}")
+    return used / count * 1e6
+
+
+def table(before: Sequence[Turn], now: Sequence[Turn], title: str) -> Table:
+    """Medians, and of the ratios also the quartiles."""
+    shown = Table("", "before", "now", "now × before [middle half]", title=title)
+    for name in now[0]:
+        ratios = [one[name] / other[name] for one, other in zip(now, before, strict=True)]
+        low, middle, high = quantiles(ratios, n=4, method="inclusive")
+        mine, theirs = (median(turn[name] for turn in turns) for turns in (now, before))
+        shown.add_row(name, f"{theirs:.1f}", f"{mine:.1f}", f"{middle:.2f} [{low:.2f}–{high:.2f}]")
+    return shown
 
 
 if __name__ == "__main__":

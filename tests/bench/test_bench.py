@@ -1,6 +1,7 @@
 """The benchmark's own parts, with tiny numbers: they count rightly, notice what is wrong, and stop what they start."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from app.domain.command import Role
-from tests.bench import machine, report, runner, servers
+from tests.bench import before, machine, report, runner, servers
 from tests.bench.bench import Bench, Scenario, Turn
 from tests.bench.figures import OURS, Bar, Column, Ledger, Standing
 from tests.bench.load import crowd as crowds
@@ -213,11 +214,27 @@ def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) 
 
 
 def test_cpu_and_memory_are_those_of_the_process_and_its_children(service: Server) -> None:
-    before = service.cpu()
+    used = service.cpu()
     call(service.port, [Intakes(5, prefix="costly").caller() for _ in range(4)], calls=100)
-    assert service.cpu() > before
+    assert service.cpu() > used
     assert service.process.pid in service.pids
     assert service.memory() > 20 * 2**20
+
+
+def test_cpu_of_threads_that_have_ended_counts() -> None:
+    program = """if True:
+        import threading, time
+        thread = threading.Thread(target=lambda: sum(range(10**6)))
+        thread.start()
+        thread.join()
+        print(time.process_time(), flush=True)
+        input()
+    """
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        own = float(process.stdout.readline())
+        assert own <= machine.cpu_seconds([process.pid]) < own + 1
+        process.communicate(b"\n")
 
 
 def test_a_peer_that_cannot_be_had_is_absent_with_a_reason(tmp_path: Path) -> None:
@@ -285,3 +302,26 @@ def test_figures_of_incomplete_deliveries_come_with_a_warning(bench: Bench, peer
         watching.connect(peer.port, "/live", 2)
         bench.check("s", "peer", watching.report(), viewers=2, events=1)
     assert [remark.kind for remark in bench.ledger.remarks] == ["wrong"]
+
+
+def test_an_earlier_release_is_measured_beside_this_one_by_turns(cache: Path) -> None:
+    work = before.Work(viewers=3, events=2, small_rooms=2, intakes=4)
+    begun: list[int] = []
+    here = (servers.ROOT, Path(sys.executable))
+    found = before.compare({"before": here, "now": here}, work, 2, cache=cache, begun=begun.append)
+    assert begun == [1, 2]
+    assert [len(turns) for turns in found.values()] == [2, 2]
+    for turn in (turn for turns in found.values() for turn in turns):
+        assert turn[before.WATCHED] - turn[before.UNWATCHED] == pytest.approx(turn[before.DELIVERY] * work.viewers)
+        assert min(turn[before.INTAKE], turn[before.UNWATCHED], turn[before.SMALL_UNWATCHED]) > 0
+        assert turn[before.BYTES] > 100
+
+
+def test_a_release_is_compared_with_the_other_one_in_the_same_turn() -> None:
+    console = Console(file=StringIO(), width=100)
+    console.print(
+        before.table([{"CPU": 1.0}, {"CPU": 10.0}, {"CPU": 4.0}], [{"CPU": 2.0}, {"CPU": 10.0}, {"CPU": 6.0}], "Three")
+    )
+    assert isinstance(console.file, StringIO)
+    (line,) = (line for line in console.file.getvalue().splitlines() if "CPU" in line)
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["CPU", "4.0", "6.0", "1.50 [1.25–1.75]"]
