@@ -235,6 +235,7 @@ def _routes(parts: Parts) -> list[BaseRoute]:
     site = pages.current_site(reload=parts.base.settings.environment is Environment.DEVELOPMENT)
     return [
         *items.routes(),
+        WebSocketRoute(f"{ROOM_PATH}/live", parts.live.sockets.live),
         *Rooms(callers=callers, commands=commands, queries=queries, store=store).routes(),
         *commands.routes(),
         *Reports(callers=callers, queries=queries, clock=clock).routes(),
@@ -252,7 +253,6 @@ def _routes(parts: Parts) -> list[BaseRoute]:
             can_write=lambda: parts.heartbeat.can_write and not parts.base.lanes.is_disk_full,
             dependencies=_dependencies(parts),
         ).routes(),
-        WebSocketRoute(f"{ROOM_PATH}/live", parts.live.sockets.live),
         *descriptions.routes(parts.base.metrics, callers),
         *parts.money.sandbox_routes,
         *guides.routes(site),

@@ -431,9 +431,7 @@ class QueueHttpProtocol(HttpToolsProtocol):
         self._reading.open()
         protocol = QueueSocketProtocol(config=self.config, server_state=self.server_state, app_state=self.app_state)
         self._admission.replace(self, protocol)
-        protocol.take_over(
-            self.transport, request_head.written("GET", self.url, "1.1", self.headers), rest, cast(Any, self.scope)
-        )
+        protocol.take_over(self.transport, request_head.handshake(self.url, self.headers), rest, cast(Any, self.scope))
         self.transport.set_protocol(protocol)
 
     # Refusals

@@ -1,6 +1,9 @@
-"""Heads of requests as bytes: bounds of a handshake's head, and heads written anew for another parser."""
+"""Heads of requests: bounds of a handshake's head, and heads given anew, to the WebSocket library or to the parser."""
 
 from collections.abc import Sequence
+
+import websockets.datastructures
+from websockets.http11 import Request
 
 from app.domain.errors import BadRequest, HeadersTooLarge, QueueError, UriTooLong
 from app.server.admission import Cause
@@ -28,6 +31,13 @@ def handshake_refusal(url: bytes, headers: Headers, *, line_bytes: int) -> tuple
     if _announces_body(headers):
         return BadRequest("A WebSocket handshake has no body."), Cause.HANDSHAKE
     return None
+
+
+def handshake(url: bytes, headers: Headers) -> Request:
+    """A handshake as the WebSocket library's parser would give it, without parsing it again. httptools has refused
+    every address and name of a header that is not ASCII."""
+    texts = [(name.decode("ascii"), value.decode("latin-1")) for name, value in headers]
+    return Request(url.decode("ascii"), websockets.datastructures.Headers(texts))
 
 
 def written(method: str, url: bytes, version: str, headers: Headers) -> bytes:

@@ -10,7 +10,7 @@ what it keeps of uvicorn's method; `tests/server/test_upstream.py` fails when th
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -54,7 +54,12 @@ class _Protocol(ServerProtocol):
         super().__init__(max_size=LARGEST_FRAME, **options)
         self.budget: SocketBudget | None = None
         self.over_budget: Cause | None = None
-        self._request_headers: list[tuple[bytes, bytes]] = []
+        self._request: Request | None = None
+        """The handshake that is being answered."""
+
+    def parse(self) -> Generator[None, None, None]:
+        """The library's for the frames; the request has been parsed already."""
+        return super(ServerProtocol, self).parse()
 
     def fail(self, code: int, reason: str = "") -> None:
         """The library's, with our own code for messages that it calls too big or not UTF-8."""
@@ -73,11 +78,9 @@ class _Protocol(ServerProtocol):
 
     def accept(self, request: Request) -> Response:
         """The library's. The answer to an invalid handshake names the version that is supported."""
-        self._request_headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
-            for name, value in request.headers.raw_items()
-        ]
+        self._request = request
         response = super().accept(request)
+        self._request = None
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             response.headers["Sec-WebSocket-Version"] = VERSION
         return response
@@ -88,9 +91,17 @@ class _Protocol(ServerProtocol):
         answer = problem_response(refusal)
         headers = Headers(
             [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.raw_headers]
-            + [(REQUEST_ID, request_id_of(self._request_headers)), ("Connection", "close")]
+            + [(REQUEST_ID, _id_of(self._request)), ("Connection", "close")]
         )
         return Response(refusal.status, HTTPStatus(refusal.status).phrase, headers, bytes(answer.body))
+
+
+def _id_of(request: Request | None) -> str:
+    """The request id of a handshake."""
+    return request_id_of(
+        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        for name, value in (request.headers.raw_items() if request is not None else ())
+    )
 
 
 def _refusal(status: int, text: str) -> QueueError:
@@ -128,7 +139,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
 
     # Beginning
 
-    def take_over(self, transport: asyncio.Transport, request: bytes, rest: bytes, origin: Scope) -> None:
+    def take_over(self, transport: asyncio.Transport, request: Request, rest: bytes, origin: Scope) -> None:
         """Begin on a connection whose upgrade request has come over HTTP; `rest`: the bytes that came after it.
         `origin`: the request's scope, which names the client that the connection counts for."""
         client = origin["client"]
@@ -138,8 +149,7 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         self.client, self.scheme = client, "wss" if origin["scheme"] == "https" else "ws"
         seconds = self._admission.limits.upgrade_seconds
         self._upgrade_timer = self.loop.call_later(seconds, self._upgrade_took_too_long)
-        super().data_received(request)
-        self._answer_failed_handshake()
+        self.handle_connect(request)
         if rest:
             self.data_received(rest)
 
@@ -177,22 +187,11 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
     def _turn_away(self, request: Request) -> None:
         response = self.conn.accept(request)
         self.handshake_initiated = self.handshake_complete = True
-        raw = [(name.lower().encode(), value.encode()) for name, value in request.headers.raw_items()]
-        response.headers[REQUEST_ID] = request_id_of(raw)
+        response.headers[REQUEST_ID] = _id_of(request)
         self.conn.send_response(response)
         if self.conn.state is OPEN:
             self._admission.closes[CloseCode.TOO_MANY_CONNECTIONS] += 1
             self.conn.fail(CloseCode.TOO_MANY_CONNECTIONS, "too many connections from this address")
-        self._half_close()
-
-    def _answer_failed_handshake(self) -> None:
-        """Answer a request that the library's parser has refused: uvicorn does not, and the library not always."""
-        if self.conn.handshake_exc is None or self.handshake_initiated or self.close_sent:
-            return
-        self.handshake_complete = True
-        self._admission.refuse(Cause.HANDSHAKE)
-        answer = b"".join(self.conn.data_to_send())
-        self.transport.write(answer or response_bytes(BadRequest("This is not a WebSocket handshake.")))
         self._half_close()
 
     def _upgrade_took_too_long(self) -> None:
@@ -206,6 +205,8 @@ class QueueSocketProtocol(WebSocketsSansIOProtocol):
         """uvicorn's. After `accept` the bytes that came after the handshake are parsed; after `close` the connection is
         half-closed, so that the peer reads its end and closes soon."""
         closed_before = self.close_sent
+        if message["type"] == "websocket.accept":
+            self._direct.join()
         await super().send(message)
         self._set_open(self.handshake_complete and not (self.close_sent or self.transport.is_closing()))
         if message["type"] == "websocket.accept":

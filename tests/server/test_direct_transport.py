@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -76,6 +76,39 @@ async def test_a_write_reaches_the_socket_at_once_and_not_the_transport_behind()
         assert here.behind.get_write_buffer_size() == 0
         assert here.peer.recv(100) == b"onetwo"
         assert here.is_direct
+
+
+async def test_joined_writes_leave_in_one_with_the_loops_next_turn() -> None:
+    async with line() as here:
+        here.direct.join()
+        here.direct.write(b"one")
+        assert here.direct.send(b"two") == 3
+        with pytest.raises(BlockingIOError):
+            here.peer.recv(100)
+        await asyncio.sleep(0)
+        assert here.peer.recv(100) == b"onetwo"
+        assert here.is_direct
+        here.direct.write(b"three")
+        assert here.peer.recv(100) == b"three"
+
+
+@pytest.mark.parametrize("end", [DirectTransport.write_eof, DirectTransport.close])
+async def test_joined_writes_leave_before_the_end(end: Callable[[DirectTransport], None]) -> None:
+    async with line() as here:
+        here.direct.join()
+        here.direct.write(b"last words")
+        end(here.direct)
+        assert await here.received(10) == b"last words"
+
+
+async def test_joined_writes_of_a_lost_connection_are_dropped() -> None:
+    async with line() as here:
+        here.direct.join()
+        here.direct.write(b"lost")
+        here.direct.release()
+        await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            here.peer.recv(100)
 
 
 async def test_a_peer_that_reads_slowly_gets_every_byte_in_order() -> None:

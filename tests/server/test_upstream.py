@@ -94,6 +94,7 @@ DIGESTS: dict[str, str] = {
     "ServerProtocol.__init__": "8792b72850840da2",
     "ServerProtocol.accept": "f2f96c48162dbfda",
     "ServerProtocol.fail": "924ae7075dc75a9d",
+    "ServerProtocol.parse": "8c4d10340de4d32f",
     "ServerProtocol.recv_frame": "4f83d3b90ea62428",
     "ServerProtocol.reject": "9d2df62f1952aab7",
     "Starlette.build_middleware_stack": "aca3f8e780a2be62",

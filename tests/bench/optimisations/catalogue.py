@@ -92,7 +92,7 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "folded": plain.EVENTS_FOLDED_AGAIN,
         },
     ),
-    (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME}),
+    (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME, "joined": plain.EACH_WRITE_BY_ITSELF}),
     (VIEWER, {"handshake": plain.HANDSHAKE_KEPT}),
     (START_OF_SITE, {"modules": plain.MODULES_LINKED_EACH_TIME, "imports": plain.IMPORTS_FOUND_EACH_TIME}),
     (MODULES, {"thorough": plain.QUICK_COMPRESSION}),

@@ -336,6 +336,7 @@ def _write_by_transport(self: Group, frame: bytes) -> int:
     return len(ready)
 
 
+EACH_WRITE_BY_ITSELF = swapped((DirectTransport, "join", lambda self: None))
 UVLOOPS_WRITES = swapped((DirectTransport, "write", _write_behind), (Group, "write", _write_by_transport))
 
 
