@@ -1,8 +1,9 @@
 """python -m tests.bench.before CHECKOUT: an earlier release beside this one, both running, by turns.
 
-In a turn each release does the same blocks of work, on the same core, one release after the other; in the next turn the
-other one begins. Each ratio is that of one turn, in which both had the same neighbours on the machine. The CPU of a
-delivery is that of a watched event, less that of one which nobody watches, in a server with the same sockets.
+In a turn each release does the same short blocks of work, on the same core, one release after the other; in the next
+turn the other one begins. Each ratio is that of one turn, in which both had the same neighbours on the machine: so the
+median of many turns is exact to a few per cent, also on a busy machine. The CPU of a delivery is that of a watched
+event, less that of one which nobody watches, in a server with the same sockets.
 
 CHECKOUT is a work tree of the earlier release, as `git worktree add ../before COMMIT` makes it; `--python` names the
 interpreter of an environment with its dependencies, if they differ.
@@ -14,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from math import floor, sqrt
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Annotated
 
 import typer
@@ -31,13 +33,13 @@ from tests.bench.load.requests import Intakes
 from tests.bench.servers import ROOT, Server
 
 PAUSE_SECONDS = 0.06
-"""After an event: longer than the coalescing window, so that the next one is sent by itself."""
+"""After a block: longer than the coalescing window, so that the next event is sent by itself."""
 CALLERS = 32
 ROOMS = 100
 VIEWERS_A_ROOM = 5
 """Of the small rooms."""
-MOST_TURNS = 48
-"""Then the rooms of events one by one are full."""
+MOST_TURNS = 490
+"""Then rooms are full: each gets an event or two in a turn."""
 
 Turn = dict[str, float]
 """The results of one release, by the title of a line of the table."""
@@ -58,19 +60,17 @@ class Work:
     """The work of each release in a turn."""
 
     viewers: int = 1_000
-    """Of the large room."""
-    events: int = 20
-    """In the large room, one by one, and as many in a room that nobody watches."""
+    """Of the large room. It gets an event by itself, and so does a room that nobody watches."""
     small_rooms: int = 400
     """With VIEWERS_A_ROOM each. Each gets an event, and so do as many rooms that nobody watches."""
-    intakes: int = 1_000
+    intakes: int = 200
     """Into ROOMS that nobody watches."""
 
 
 def main(
     checkout: Annotated[Path, typer.Argument(help="A work tree of the earlier release.", exists=True, file_okay=False)],
     python: Annotated[Path, typer.Option(help="The interpreter that runs it.")] = Path(sys.executable),
-    turns: Annotated[int, typer.Option(min=2, max=MOST_TURNS)] = 40,
+    turns: Annotated[int, typer.Option(min=5, max=MOST_TURNS)] = 200,
     viewers: Annotated[int, typer.Option(min=1, help="Of the large room.")] = 1_000,
 ) -> None:
     releases = {"before": (checkout.resolve(), python), "now": (ROOT, Path(sys.executable))}
@@ -129,18 +129,10 @@ def _ready(server: Server, large: Crowd, small: Crowd, work: Work) -> Iterator[d
     small.connect(server.port, "/v1/performers/small-%d/queue/live", small_viewers, per_room=VIEWERS_A_ROOM)
     with ExitStack() as connections:
 
-        def events(prefix: str, watching: Crowd | None = None) -> Block:
-            """Events one by one into one room, each waited for by those who watch."""
+        def event(prefix: str, watching: Crowd | None = None) -> Block:
+            """One event, waited for by those who watch."""
             publisher = connections.enter_context(closing(IntakePublisher(server, prefix=prefix, connections=1)))
-
-            def publish() -> None:
-                for number in range(1, work.events + 1):
-                    publisher.publish(1)
-                    if watching is not None:
-                        watching.wait(number * work.viewers)
-                    time.sleep(PAUSE_SECONDS)
-
-            return lambda: _cpu_us(server, publish, work.events, watching, work.viewers, work.events)
+            return lambda: _cpu_us(server, lambda: publisher.publish(1), 1, watching, work.viewers)
 
         def intakes(prefix: str, rooms: int, count: int, watching: Crowd | None = None) -> Block:
             """Intakes of many callers, spread over rooms."""
@@ -152,18 +144,15 @@ def _ready(server: Server, large: Crowd, small: Crowd, work: Work) -> Iterator[d
             def send() -> None:
                 if failures := call_again(callers, count).failures:
                     raise CallersError(f"{failures} of {count} intakes failed")
-                if watching is not None:
-                    watching.wait(count * VIEWERS_A_ROOM)
-                time.sleep(PAUSE_SECONDS)
 
-            return lambda: _cpu_us(server, send, count, watching, small_viewers, 1)
+            return lambda: _cpu_us(server, send, count, watching, small_viewers)
 
         blocks: dict[str, Block] = {}
         for title, block in (
             (INTAKE, intakes("busy", ROOMS, work.intakes)),
-            (UNWATCHED, events("quiet")),
-            (WATCHED, events("large", large)),
-            (BYTES, lambda: large.report().bytes / work.viewers / work.events),
+            (UNWATCHED, event("quiet")),
+            (WATCHED, event("large", large)),
+            (BYTES, lambda: large.report().bytes / work.viewers),
             (SMALL_UNWATCHED, intakes("alone", work.small_rooms, work.small_rooms)),
             (SMALL_WATCHED, intakes("small", work.small_rooms, work.small_rooms, small)),
         ):
@@ -172,29 +161,38 @@ def _ready(server: Server, large: Crowd, small: Crowd, work: Work) -> Iterator[d
         yield blocks
 
 
-def _cpu_us(
-    server: Server, do: Callable[[], None], count: int, watching: Crowd | None, viewers: int, events: int
-) -> float:
-    """CPU µs of each of `count` events. Raises CrowdError unless each of the viewers gets `events`."""
+def _cpu_us(server: Server, do: Callable[[], None], count: int, watching: Crowd | None, viewers: int) -> float:
+    """CPU µs of each of `count` events. Raises CrowdError unless each of the viewers gets one."""
     if watching is not None:
         watching.reset()
     before = server.cpu()
     do()
+    if watching is not None:
+        watching.wait(viewers)
+    time.sleep(PAUSE_SECONDS)
     used = server.cpu() - before
-    if watching is not None and not (report := watching.report()).is_complete(viewers=viewers, events=events):
+    if watching is not None and not (report := watching.report()).is_complete(viewers=viewers, events=1):
         raise CrowdError(f"frames were lost or repeated: {report}")
     return used / count * 1e6
 
 
 def table(before: Sequence[Turn], now: Sequence[Turn], title: str) -> Table:
-    """Medians, and of the ratios also the quartiles."""
-    shown = Table("", "before", "now", "now × before [middle half]", title=title)
+    """Medians, and the ratios' 95 % confidence intervals."""
+    shown = Table("", "before", "now", "now × before [95 %]", title=title)
     for name in now[0]:
         ratios = [one[name] / other[name] for one, other in zip(now, before, strict=True)]
-        low, middle, high = quantiles(ratios, n=4, method="inclusive")
+        low, high = _interval(ratios)
         mine, theirs = (median(turn[name] for turn in turns) for turns in (now, before))
-        shown.add_row(name, f"{theirs:.1f}", f"{mine:.1f}", f"{middle:.2f} [{low:.2f}–{high:.2f}]")
+        shown.add_row(name, f"{theirs:.1f}", f"{mine:.1f}", f"{median(ratios):.2f} [{low:.2f}–{high:.2f}]")
     return shown
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the median: from its rank less sqrt(n) to its rank plus sqrt(n), whatever the
+    distribution."""
+    reach = len(values) / 2 - sqrt(len(values))
+    ordered, outside = sorted(values), max(0, floor(reach))
+    return ordered[outside], ordered[-1 - outside]
 
 
 if __name__ == "__main__":

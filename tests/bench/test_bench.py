@@ -305,7 +305,7 @@ def test_figures_of_incomplete_deliveries_come_with_a_warning(bench: Bench, peer
 
 
 def test_an_earlier_release_is_measured_beside_this_one_by_turns(cache: Path) -> None:
-    work = before.Work(viewers=3, events=2, small_rooms=2, intakes=4)
+    work = before.Work(viewers=3, small_rooms=2, intakes=4)
     begun: list[int] = []
     here = (servers.ROOT, Path(sys.executable))
     found = before.compare({"before": here, "now": here}, work, 2, cache=cache, begun=begun.append)
@@ -319,9 +319,10 @@ def test_an_earlier_release_is_measured_beside_this_one_by_turns(cache: Path) ->
 
 def test_a_release_is_compared_with_the_other_one_in_the_same_turn() -> None:
     console = Console(file=StringIO(), width=100)
-    console.print(
-        before.table([{"CPU": 1.0}, {"CPU": 10.0}, {"CPU": 4.0}], [{"CPU": 2.0}, {"CPU": 10.0}, {"CPU": 6.0}], "Three")
-    )
+    # Each turn costs more than the one before; this release takes 1 % to 100 % more.
+    earlier = [{"CPU": 10.0 * number} for number in range(1, 101)]
+    this = [{"CPU": turn["CPU"] * (1 + number / 100)} for number, turn in enumerate(earlier, 1)]
+    console.print(before.table(earlier, this, "A hundred turns"))
     assert isinstance(console.file, StringIO)
     (line,) = (line for line in console.file.getvalue().splitlines() if "CPU" in line)
-    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["CPU", "4.0", "6.0", "1.50 [1.25–1.75]"]
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == ["CPU", "505.0", "760.0", "1.50 [1.41–1.60]"]
