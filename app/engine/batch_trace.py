@@ -5,8 +5,10 @@ belongs to the trace of its first traced command, and is linked to the others.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from app.domain.errors import QueueError
 from app.engine.jobs import Envelope, Job, Outcome

@@ -7,6 +7,7 @@ from math import inf
 from threading import Lock
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from app.domain.command import Command
@@ -17,8 +18,7 @@ from app.domain.operation import Operation
 from app.domain.room import Room
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Idempotency:
+class Idempotency(Struct, frozen=True, kw_only=True):
     """The caller's key, within the caller's scope, and a digest of the request."""
 
     scope: str
@@ -26,8 +26,7 @@ class Idempotency:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """The result of a committed command."""
 
     room: Room

@@ -344,8 +344,9 @@ class QueueHttpProtocol(HttpToolsProtocol):
         return self._serving is not None and not self._serving.response_complete
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        """uvicorn's; remembers the request that is being answered. A request that came early may have to wait for its
-        turn; meanwhile its connection counts as idle, so it may be ended for the sake of a new one."""
+        """uvicorn's, for an application that may send whole responses; remembers the request that is being answered. A
+        request that came early may have to wait for its turn; meanwhile its connection counts as idle, so it may be
+        ended for the sake of a new one."""
         self._serving = cycle
         app = with_whole_responses(app, cycle)
         delay = self._of_address(self._admission.pipelined_delay) if self._came_early else 0.0

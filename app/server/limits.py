@@ -21,7 +21,7 @@ class Limits:
     head_bytes: int = 32 * KIB
     """Of a request's line and headers together."""
     line_bytes: int = 8 * KIB
-    """Of the request line, or one header, of an upgrade: the WebSocket library's own limit."""
+    """Of the request line, or one header, of an upgrade."""
     headers: int = 128
     parameters: int = 256
     """Of a query; it may name MOST_PERFORMERS. A head that is full of parameters takes 13 ms to read."""

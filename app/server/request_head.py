@@ -20,7 +20,7 @@ def uri_too_long() -> UriTooLong:
 
 
 def handshake_refusal(url: bytes, headers: Headers, *, line_bytes: int) -> tuple[QueueError, Cause] | None:
-    """The error of a handshake whose head is too large for the WebSocket library, or that announces a body.
+    """The error of a handshake whose head is too large, or that announces a body.
     `line_bytes`: of the request line, or of one header."""
     if len(url) > line_bytes - len("GET  HTTP/1.1"):
         return uri_too_long(), Cause.HEAD_SIZE
