@@ -10,8 +10,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, select, text, upda
 
 from app.domain.event import Event, EventName
 from app.domain.item import Item
-from app.store import compact, records
-from app.store.event_log import EVENT_ROWS
+from app.store import compact, event_log, records
 from app.store.facts import fact, set_fact
 from app.store.tables import ANSWERS, EVENTS, ITEMS
 
@@ -20,10 +19,9 @@ PROGRESS = "compacted_through"
 """In META: the cursor up to which every event has been examined, or DONE."""
 DONE = "done"
 
-_BATCH = EVENT_ROWS.where(EVENTS.c.cursor > bindparam("after")).order_by(EVENTS.c.cursor).limit(bindparam("at_most"))
 _REWRITE = (
     update(EVENTS)
-    .where(EVENTS.c.cursor == bindparam("key"))
+    .where(EVENTS.c.performer_id == bindparam("room"), EVENTS.c.version == bindparam("key"))
     .values(item=bindparam("compact_item"), params=bindparam("compact_params"))
 )
 _FIRST_VERSION = (
@@ -46,10 +44,11 @@ def mark_done(connection: Connection) -> None:
 def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool:
     """Examine and rewrite the next events of the log; returns whether there are more."""
     # A second process waits here until this one has committed its batch.
-    progress = fact(connection, PROGRESS, lock=True) or "0"
+    progress = fact(connection, PROGRESS, lock=True)
     if progress == DONE:
         return False
-    rows = connection.execute(_BATCH, {"after": int(progress), "at_most": at_most}).mappings().all()
+    batch = event_log.committed_after(event_log.EVENT_ROWS.limit(at_most), connection, progress)
+    rows = connection.execute(batch).mappings().all()
     rewritten, created = [], []
     for row in rows:
         if row["item"] is None or row["item"].startswith(compact.MARK) or row["of_item_id"] is None:
@@ -58,14 +57,15 @@ def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool
         values = records.compact_event_values(event)
         new = {"item": values["item"], "params": values["params"]}
         if records.event_from({**row, **new, "to_status": values["to_status"]}) == event:
-            rewritten.append({"key": row["cursor"], "compact_item": new["item"], "compact_params": new["params"]})
+            this = {"room": row["performer_id"], "key": row["version"]}
+            rewritten.append({**this, "compact_item": new["item"], "compact_params": new["params"]})
         if event.name is EventName.ITEM_CREATED:
             created.append(event)
     if rewritten:
         connection.execute(_REWRITE, rewritten)
     _file_intakes(connection, created)
     if rows:
-        set_fact(connection, PROGRESS, str(rows[-1]["cursor"]))
+        set_fact(connection, PROGRESS, event_log.cursor_of(rows[-1]))
     return len(rows) == at_most
 
 

@@ -149,16 +149,23 @@ def log_events(
     return [logged_from(row) for row in connection.execute(statement).mappings()]
 
 
-def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
-    """The events after a cursor, in the log's order; on PostgreSQL only those that `log_events` may show."""
+def committed_after(statement: Any, connection: Connection, after: str | None) -> Any:
+    """The events after a cursor, in the log's order. On PostgreSQL others may appear among them later."""
     if connection.dialect.name == "postgresql":
         transaction, sequence = _cursor_parts(after or "0.0", 2)
-        return statement.where(
-            tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence),
-            EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION,
-        ).order_by(EVENTS.c.transaction_id, EVENTS.c.cursor)
+        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence)).order_by(
+            EVENTS.c.transaction_id, EVENTS.c.cursor
+        )
     (sequence,) = _cursor_parts(after or "0", 1)
     return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
+
+
+def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
+    """The events after a cursor, in the log's order; on PostgreSQL only those that `log_events` may show."""
+    statement = committed_after(statement, connection, after)
+    if connection.dialect.name == "postgresql":
+        return statement.where(EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION)
+    return statement
 
 
 def log_page(

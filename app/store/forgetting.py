@@ -21,7 +21,7 @@ NOBODY = "forgotten-"
 _ITEMS = select(ITEMS.c.item_id).where(ITEMS.c.user_id == bindparam("user_id")).limit(bindparam("at_most"))
 _REWRITE = (
     update(EVENTS)
-    .where(EVENTS.c.cursor == bindparam("key"))
+    .where(EVENTS.c.performer_id == bindparam("room"), EVENTS.c.version == bindparam("key"))
     .values(item=bindparam("new_item"), actor_id=bindparam("new_actor_id"))
 )
 
@@ -67,6 +67,7 @@ def _forget_events(connection: Connection, rows: Sequence[Any], user_id: str, ne
         if row["actor_role"] == "viewer" and actor_id == user_id:
             actor_id = new_id
         if (item, actor_id) != (row["item"], row["actor_id"]):
-            changed.append({"key": row["cursor"], "new_item": item, "new_actor_id": actor_id})
+            this = {"room": row["performer_id"], "key": row["version"]}
+            changed.append({**this, "new_item": item, "new_actor_id": actor_id})
     if changed:
         connection.execute(_REWRITE, changed)

@@ -1,8 +1,8 @@
 """The stored states of rooms' wait estimates, so that a room is loaded without reading its last items again.
 
 A row is written whenever the state changes, in the same transaction. It stays below the 2 KB at which PostgreSQL would
-move it out of its table, where each update leaves dead rows until VACUUM (`python -m tests.bench --only disk`: 4.9 KB
-an item then, 3.5 KB so). A row that another release has written in another form is ignored: the room then learns from
+move it out of its table, where each update leaves dead rows until VACUUM (`python -m tests.bench --only disk`: 1.4 KB
+an item more). A row that another release has written in another form is ignored: the room then learns from
 its last items.
 """
 

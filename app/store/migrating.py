@@ -40,7 +40,7 @@ LEAP = 2**32
 
 
 def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -> None:
-    """Upgrade to the newest schema in one transaction, then build the missing indexes.
+    """Upgrade to the newest schema in one transaction, then update the indexes.
 
     `restored`: the database is a restored backup. It gets a new epoch, so that every client starts afresh, and its log
     continues after the lost part. `contract`: no process of the previous release runs any more; processes that start
@@ -61,7 +61,7 @@ def migrate(engine: Engine, *, restored: bool = False, contract: bool = False) -
                 engine.dispose()
                 raise _refusal(error) from None
         time.sleep(LOCK_PAUSE_SECONDS)
-    indexes.build_missing(engine)
+    indexes.update(engine)
 
 
 def _upgrade(connection: Connection, *, restored: bool, contract: bool) -> None:

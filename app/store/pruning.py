@@ -121,8 +121,8 @@ def prune_items(
     if export is not None:
         export([_pruned(connection, records.item_from(row), life[row["item_id"]]) for row in rows])
     event_log.keep_numbering(connection)
-    cursors = [row["cursor"] for events in life.values() for row in events]
-    connection.execute(delete(EVENTS).where(EVENTS.c.cursor.in_(cursors)))
+    events = [(row["performer_id"], row["version"]) for events in life.values() for row in events]
+    connection.execute(delete(EVENTS).where(tuple_(EVENTS.c.performer_id, EVENTS.c.version).in_(events)))
     for table in (OPERATIONS, ITEMS):
         connection.execute(delete(table).where(table.c.item_id.in_(item_ids)))
     floors: dict[str, int] = {}

@@ -230,7 +230,8 @@ def ended_items(connection: Connection, performer_id: str, *, limit: int, skip: 
 
 def items_of_user(connection: Connection, user_id: str, *, limit: int, skip: int) -> Page[Item]:
     """A user's items over all rooms, newest first."""
-    return _items_page(connection, ITEMS.c.user_id == user_id, (ITEMS.c.item_id.desc(),), limit, skip)
+    newest_first = (ITEMS.c.created_at.desc(), ITEMS.c.item_id.desc())
+    return _items_page(connection, ITEMS.c.user_id == user_id, newest_first, limit, skip)
 
 
 def _items_page(connection: Connection, where: Any, order: Sequence[Any], limit: int, skip: int) -> Page[Item]:

@@ -39,7 +39,9 @@ def search_items(connection: Connection, words: str, *, limit: int, scanned: int
     """The newest `limit` items that match `words`. `scanned`: the most items that are examined without an index."""
     # A reference belongs to one item or to a few, so its query needs no order.
     queries = [select(ITEMS.c.item_id).where(ITEMS.c[name] == words).limit(limit + 1) for name in REFERENCES]
-    queries.append(_newest(select(ITEMS.c.item_id).where(ITEMS.c.user_id == words), limit + 1))
+    of_user = select(ITEMS.c.item_id).where(ITEMS.c.user_id == words)
+    # In the order of that index: in the order of ids PostgreSQL might read all items.
+    queries.append(of_user.order_by(ITEMS.c.created_at.desc(), ITEMS.c.item_id.desc()).limit(limit + 1))
     if words.isascii() and words.isdigit() and len(words) < 17 and int(words) <= LARGEST_AMOUNT:
         of_amount = select(ITEMS.c.item_id).where(ITEMS.c.tokens == int(words))
         ended = of_amount.where(ITEMS.c.ended_at.is_not(None)).order_by(ITEMS.c.ended_at.desc())

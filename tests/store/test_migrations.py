@@ -327,12 +327,29 @@ def test_an_old_postgresql_says_until_contract_that_the_previous_release_may_use
         assert oldest() == expected
 
 
+def test_indexes_of_the_previous_release_stay_until_contract(postgres_url: str) -> None:
+    def indexes() -> set[str]:
+        with engine_of(postgres_url) as engine, engine.begin() as connection:
+            names = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+            return set(connection.execute(text(names)).scalars())
+
+    earlier = {"ix_item_ended", "ix_item_user", "ix_operation_status"}
+    newer = {"ix_item_by_end", "ix_item_by_user", "ix_operation_not_done"}
+    with engine_of(postgres_url) as engine:
+        bring_to(engine, "0004")
+    assert run("migrate", postgres_url).exit_code == 0
+    assert indexes() > earlier | newer
+    assert run("migrate --contract", postgres_url).exit_code == 0
+    assert indexes() > newer
+    assert not indexes() & earlier
+
+
 def test_an_index_that_is_missing_or_was_broken_off_is_built_while_others_write(postgres_url: str) -> None:
     with engine_of(postgres_url) as engine:
         migrate(engine)
         before = schema_of(engine)
         with engine.begin() as connection:
-            connection.execute(text("DROP INDEX ix_item_user"))
+            connection.execute(text("DROP INDEX ix_item_by_user"))
             connection.execute(
                 text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_item_due'::regclass")
             )

@@ -15,9 +15,20 @@ from app.domain.event import EventName
 from app.domain.item import Status
 from app.domain.operation import OperationStatus
 from app.domain.room import Policy
-from app.store import Store, event_log, leases, reading, wallet_operations, writing
+from app.store import (
+    Store,
+    compaction,
+    event_log,
+    forgetting,
+    leases,
+    pruning,
+    reading,
+    wallet_operations,
+    writing,
+)
 from app.store.engines import driver_rows
 from app.store.estimates import estimate_errors
+from app.store.searching import search_items
 from app.store.writing import Changes, save
 from tests.support.builders import PERFORMER, build_item, item_id_of, moment
 from tests.support.stores import (
@@ -323,9 +334,9 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
     ("question", "index"),
     [
         (lambda connection: reading.load_rooms(connection, Policy(), ["star", "moon"]), "ix_item_active"),
-        (lambda connection: reading.learn_again(connection, "star", Policy()), "ix_item_ended"),
+        (lambda connection: reading.learn_again(connection, "star", Policy()), "ix_item_by_end"),
         (lambda connection: reading.load_rooms(connection, Policy(), ["star"]), "sqlite_autoindex_histories_1"),
-        (lambda connection: reading.ended_items(connection, "star", limit=20, skip=0), "ix_item_ended"),
+        (lambda connection: reading.ended_items(connection, "star", limit=20, skip=0), "ix_item_by_end"),
         (lambda connection: reading.overdue_items(connection, moment(), 200), "ix_item_due"),
         (
             lambda connection: writing.claim_operations(connection, now=moment(), lease_until=moment(), limit=20),
@@ -334,14 +345,23 @@ def test_another_policy_makes_every_active_item_due_once(database: Database) -> 
         (lambda connection: wallet_operations.is_operation_due(connection, moment()), "ix_operation_due"),
         (
             lambda connection: wallet_operations.operations_page(connection, status="dead", limit=20, skip=0),
-            "ix_operation_status",
+            "ix_operation_not_done",
         ),
+        (
+            lambda connection: wallet_operations.operations_page(connection, status="done", limit=20, skip=0),
+            "sqlite_autoindex_wallet_operations_1",
+        ),
+        (
+            lambda connection: wallet_operations.dead_operations(connection, after="", at_most=20, rejected_too=True),
+            "ix_operation_not_done",
+        ),
+        (wallet_operations.oldest_open_operation, "ix_operation_not_done"),
         (lambda connection: leases.wrongly_online_rooms(connection, moment(), 20), "ix_room_online"),
         (lambda connection: leases.present_elsewhere(connection, "star", "one", moment()), "ix_presence_performer"),
-        (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_user"),
+        (lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0), "ix_item_by_user"),
         (
             lambda connection: estimate_errors(connection, "star", since=moment(), at_most=100),
-            "ix_item_ended",
+            "ix_item_by_end",
         ),
         (lambda connection: event_log.item_events(connection, item_id_of(7)), "sqlite_autoindex_events_1"),
         (lambda connection: reading.held_escrows(connection, ["one", "two"]), "sqlite_autoindex_items_2"),
@@ -369,3 +389,49 @@ def test_a_frequent_question_on_sqlite_is_answered_by_its_index_without_a_sort_o
     assert any(index in step for step in plans), plans
     assert not [step for step in plans if step.startswith("SCAN") and "INDEX" not in step], plans
     assert not [step for step in plans if "TEMP B-TREE" in step and "LAST TERM" not in step], plans
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda connection: reading.ended_items(connection, "star", limit=20, skip=0),
+        lambda connection: reading.items_of_user(connection, "ada", limit=20, skip=0),
+        lambda connection: reading.overdue_items(connection, moment(), 200),
+        lambda connection: wallet_operations.operations_page(connection, status="dead", limit=20, skip=0),
+        lambda connection: wallet_operations.operations_page(connection, status="done", limit=20, skip=0),
+        lambda connection: wallet_operations.dead_operations(connection, after="", at_most=9, rejected_too=True),
+        wallet_operations.oldest_open_operation,
+        lambda connection: event_log.log_events(connection, after=None, limit=100),
+        event_log.log_end,
+        lambda connection: event_log.item_events(connection, item_id_of(7)),
+        lambda connection: search_items(connection, "reference", limit=20),
+        lambda connection: compaction.compact_batch(connection, 7),
+        lambda connection: forgetting.forget_some(connection, "ada", "forgotten-1"),
+        lambda connection: pruning.prune_items(connection, moment(86_400)),
+    ],
+)
+def test_on_postgresql_no_question_needs_a_whole_table(
+    postgres_database: Database, question: Callable[[Connection], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = postgres_database.open()
+    writer = build_writer(store)
+    store.compact = False
+    item = queue_item(writer, 7)
+    send(writer, start_of(item))
+    send(writer, complete_of(item))
+    plans: list[str] = []
+
+    def explain(connection: Connection, statement: str, parameters: Any) -> None:
+        values = parameters[0] if isinstance(parameters, list) else parameters
+        plans.extend(row[0] for row in driver_rows(connection, "EXPLAIN " + statement, values))
+
+    with store.writing() as connection:
+        connection.execute(text("UPDATE wallet_operations SET status = 'done'"))
+        connection.execute(text("DELETE FROM meta WHERE name = 'compacted_through'"))
+        # Small tables would be read as a whole.
+        connection.execute(text("SET LOCAL enable_seqscan = off"))
+        before_each_statement(monkeypatch, store.engines.writer, explain)
+        question(connection)
+    assert plans
+    for table in ("items", "events", "wallet_operations", "answers"):
+        assert not [step for step in plans if f"Seq Scan on {table}" in step], plans
