@@ -26,7 +26,7 @@ from app.domain.activity import (
     of_event,
 )
 from app.domain.event import EventName
-from app.store import event_log, reading, records
+from app.store import compact, event_log, reading, records
 from app.store.engines import upsert
 from app.store.facts import fact
 from app.store.tables import EVENTS, ITEMS, META, ActivityRow, ActivitySpanRow, moment, table_of
@@ -210,11 +210,11 @@ _COUNTED_EVENTS = (
         EVENTS.c.transaction_id,
         EVENTS.c.cursor,
         EVENTS.c.item_id,
-        case((EVENTS.c.name.in_(CONFIRMING_EVENTS), EVENTS.c.item)),
+        case((EVENTS.c.name.in_(compact.stored_names(CONFIRMING_EVENTS)), EVENTS.c.item)),
         *_LIFE,
     )
     .join(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
-    .where(EVENTS.c.name.in_(COUNTED_EVENTS))
+    .where(EVENTS.c.name.in_(compact.stored_names(COUNTED_EVENTS)))
 )
 
 
@@ -225,7 +225,7 @@ def _events(
     statement = event_log.in_stretch(of, connection, after, through)
     for name, at, transaction, cursor, item_id, item, *life in connection.execute(statement):
         is_confirmed = item is not None and records.is_confirmed(item)
-        yield _Event(name, at, transaction, cursor, item_id, is_confirmed, Life._make(life))
+        yield _Event(compact.full_name(name), at, transaction, cursor, item_id, is_confirmed, Life._make(life))
 
 
 def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
@@ -236,11 +236,13 @@ def compared(connection: Connection) -> Iterator[tuple[str, int, int]]:
         return
     events = event_log.in_stretch(select(EVENTS.c.name, EVENTS.c.cursor), connection, None, counted).subquery()
     names = select(events.c.name, func.count()).group_by(events.c.name)
-    logged: dict[str, int] = dict(connection.execute(names).all())
+    logged: Counter[str] = Counter()
+    for name, number in connection.execute(names):
+        logged[compact.full_name(name)] += number
     kinds = select(ACTIVITY.c.kind, func.sum(ACTIVITY.c.value)).group_by(ACTIVITY.c.kind)
     sums = {kind: int(number) for kind, number in connection.execute(kinds)}
     for name, kind in KIND_OF_EVENT.items():
-        yield kind, sums.get(kind, 0), logged.get(name, 0)
+        yield kind, sums.get(kind, 0), logged[name]
 
 
 def lives(connection: Connection, start: datetime, end: datetime, performer_id: str | None) -> Iterator[Life]:

@@ -22,7 +22,7 @@ DONE = "done"
 _REWRITE = (
     update(EVENTS)
     .where(EVENTS.c.performer_id == bindparam("room"), EVENTS.c.version == bindparam("key"))
-    .values(item=bindparam("compact_item"), params=bindparam("compact_params"))
+    .values(name=bindparam("stored_name"), item=bindparam("compact_item"), params=bindparam("compact_params"))
 )
 _FIRST_VERSION = (
     update(ITEMS)
@@ -55,10 +55,11 @@ def compact_batch(connection: Connection, at_most: int = EVENTS_AT_ONCE) -> bool
             continue
         event = records.event_from(row)
         values = records.compact_event_values(event)
-        new = {"item": values["item"], "params": values["params"]}
+        new = {"name": values["name"], "item": values["item"], "params": values["params"]}
         if records.event_from({**row, **new, "to_status": values["to_status"]}) == event:
             this = {"room": row["performer_id"], "key": row["version"]}
-            rewritten.append({**this, "compact_item": new["item"], "compact_params": new["params"]})
+            to = {"stored_name": new["name"], "compact_item": new["item"], "compact_params": new["params"]}
+            rewritten.append(this | to)
         if event.name is EventName.ITEM_CREATED:
             created.append(event)
     if rewritten:

@@ -4,7 +4,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, RowMapping, bindparam, func, literal_column, select, text, tuple_
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    RowMapping,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    type_coerce,
+)
 from sqlalchemy import cast as sql_cast
 
 from app.domain.event import Event, Logged
@@ -12,9 +23,13 @@ from app.store import compact, records
 from app.store.facts import fact, set_fact
 from app.store.tables import EVENTS, ITEMS, META
 
-_FIXED_PART = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED]
-EVENT_ROWS = select(EVENTS, *_FIXED_PART).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
-"""Rows for `records.event_from`: an event with the fixed fields of its item."""
+# Most events need none of the times of SET_ONCE, so they are not converted.
+_OF_ITEM = [ITEMS.c[name].label(compact.PREFIX + name) for name in compact.FIXED] + [
+    (type_coerce(ITEMS.c[name], BigInteger) if name.endswith("_at") else ITEMS.c[name]).label(compact.PREFIX + name)
+    for name in compact.SET_ONCE
+]
+EVENT_ROWS = select(EVENTS, *_OF_ITEM).select_from(EVENTS.outerjoin(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id))
+"""Rows for `records.event_from`: an event with those fields of its item that it need not store."""
 _EVENT = EVENT_ROWS.where(EVENTS.c.performer_id == bindparam("performer_id"), EVENTS.c.version == bindparam("version"))
 
 
@@ -57,7 +72,7 @@ _FIRST_VERSION = func.coalesce(ITEMS.c.first_version, 1)
 """NULL is from a release before this column; `compaction` fills it in."""
 _ITEMS_BY_ID = ITEMS.c.item_id.in_(bindparam("item_ids", expanding=True))
 _ITEMS_STRETCH = (
-    select(EVENTS, *_FIXED_PART)
+    select(EVENTS, *_OF_ITEM)
     .select_from(
         ITEMS.join(
             EVENTS,

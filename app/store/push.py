@@ -13,7 +13,7 @@ from app.domain.event import EventName
 from app.domain.item import Status
 from app.domain.push import LONGEST_NEWS, SUBSCRIPTIONS_OF_A_USER, Language, Moment, Notice, Subscription
 from app.domain.room import NEXT_UP
-from app.store import event_log
+from app.store import compact, event_log
 from app.store.engines import upsert
 from app.store.push_tables import PUSH_NOTICES, PUSH_PROGRESS, PUSH_SUBSCRIPTIONS
 from app.store.reading import ACTIVE_ITEMS
@@ -33,6 +33,7 @@ _MOMENTS: Mapping[str, Moment] = {
     EventName.ITEM_ABANDONED: Moment.ENDED,
     EventName.ITEM_REFUNDED: Moment.ENDED,
 }
+_STARTED = compact.stored_names([EventName.ITEM_STARTED])
 _DONE = {"next_attempt_at": None}
 
 
@@ -181,20 +182,20 @@ def _begun_or_ended(connection: Connection, after: str | None, through: str, now
         select(*columns)
         .join(ITEMS, ITEMS.c.item_id == EVENTS.c.item_id)
         .where(
-            EVENTS.c.name.in_([str(name) for name in _MOMENTS]),
+            EVENTS.c.name.in_(compact.stored_names(_MOMENTS)),
             # The user has been notified when the item was abandoned, and knows of a cancellation of their own.
             or_(EVENTS.c.from_status.is_(None), EVENTS.c.from_status != str(Status.ABANDONED)),
             EVENTS.c.actor_role != str(Role.VIEWER),
             # An item that passes through is started and finished in one step.
-            or_(ITEMS.c.pass_through_mode.is_(False), EVENTS.c.name != str(EventName.ITEM_STARTED)),
+            or_(ITEMS.c.pass_through_mode.is_(False), EVENTS.c.name.not_in(_STARTED)),
             _SUBSCRIBED,
         )
     )
     rows = connection.execute(event_log.in_stretch(statement, connection, after, through)).all()
-    found = [
-        _Found(row.item_id, _MOMENTS[row.name], row.user_id, row.performer_id, row.at + _MOMENTS[row.name].lasts)
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        moment = _MOMENTS[compact.full_name(row.name)]
+        found.append(_Found(row.item_id, moment, row.user_id, row.performer_id, row.at + moment.lasts))
     return [each for each in found if each.expires_at > now]
 
 

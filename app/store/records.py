@@ -209,17 +209,18 @@ def settings_from(row: RowMapping | Mapping[str, Any]) -> RoomSettings:
 
 
 ARRIVAL: Mapping[str, Any] = {
-    "name": EventName.ITEM_CREATED,
+    "name": compact.stored_name(EventName.ITEM_CREATED),
     "from_status": None,
     "to_status": Status.CREATED,
     "reason": None,
     "settings": None,
 }
-"""The values of these columns in every event of an item that takes its place in a queue, like FRESH_ITEM for items."""
+"""The values of these columns in the compact row of every event of an item that takes its place in a queue, like
+FRESH_ITEM for items."""
 
 
 def is_arrival(event: Event) -> bool:
-    """Whether it has the values of ARRIVAL."""
+    """Whether its compact row has the values of ARRIVAL."""
     return (
         event.name is EventName.ITEM_CREATED
         and event.item is not None
@@ -258,7 +259,7 @@ def compact_event_values(event: Event) -> Values:
     return {
         "performer_id": event.performer_id,
         "version": event.version,
-        "name": str(event.name),
+        "name": compact.stored_name(event.name),
         "at": milliseconds(event.at),
         "actor_role": str(event.actor.role),
         "actor_id": event.actor.id,
@@ -307,7 +308,7 @@ def event_from(row: RowMapping | Mapping[str, Any]) -> Event:
     return Event(
         performer_id=row["performer_id"],
         version=row["version"],
-        name=member(EventName, row["name"]),
+        name=member(EventName, compact.full_name(row["name"])),
         at=at,
         actor=Actor(role=member(Role, row["actor_role"]), id=row["actor_id"]),
         item=item,
@@ -323,7 +324,7 @@ def _compact_item_from(row: RowMapping | Mapping[str, Any]) -> Item:
     values: Values = {name: row[compact.PREFIX + name] for name in compact.FIXED}
     values["metadata"] = orjson.loads(values["metadata"])
     values["abandon_reason"] = values["refund_reason"] = None
-    values |= compact.changing_values(row["item"], row["at"])
+    values |= compact.changing_values(row["item"], row["at"], row)
     values["status"] = row["to_status"]
     values.setdefault("wallet_status", WalletStatus.NONE)
     return Item(**with_item_enums(values))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -122,9 +121,9 @@ def _bound(table: Table, fixed: Mapping[str, Any]) -> dict[str, ClauseElement]:
     return values | {name: _literal(value) for name, value in fixed.items() if value is not None}
 
 
-def _literal(value: bool | StrEnum) -> ClauseElement:
+def _literal(value: bool | str) -> ClauseElement:
     # Each dialect has its own literals for booleans.
-    return literal_column(f"'{value}'") if isinstance(value, StrEnum) else true() if value else false()
+    return literal_column(f"'{value}'") if isinstance(value, str) else true() if value else false()
 
 
 def _replace(table: Table, key: str, *kept: str, **set_to: Any) -> Callable[[ModuleType], ClauseElement]:
@@ -211,7 +210,7 @@ def save(connection: Connection, changes: Changes, *, compact: bool = True) -> N
     # In groups, without sorting: the log keeps the order of the events.
     event_values = records.compact_event_values if compact else records.event_values
     for are_arrivals, events in groupby(changes.events, key=records.is_arrival):
-        append = _APPEND_ARRIVALS if are_arrivals else _APPEND_EVENTS
+        append = _APPEND_ARRIVALS if compact and are_arrivals else _APPEND_EVENTS
         append.run(connection, list(map(event_values, events)))
     # Before the items: an item that the batch changes later is written with its own deadline.
     _CHANGE_DEADLINES.run(

@@ -11,6 +11,7 @@ from app.domain.room import Policy
 from app.sandbox.ledger_audit import audit, read_totals
 from app.store import Store
 from app.store.checking import check_database
+from app.store.compact import full_name
 from app.store.engines import open_engines
 from tests.faults.clients import Site, Watcher
 from tests.faults.history import Call, Json
@@ -65,7 +66,7 @@ def read_books(database_url: str) -> Books:
             ).mappings()
             events: defaultdict[str, list[Json]] = defaultdict(list)
             for row in rows:
-                events[row["performer_id"]].append(dict(row))
+                events[row["performer_id"]].append({**row, "name": full_name(row["name"])})
             versions = {row[0]: row[1] for row in connection.execute(text("SELECT performer_id, version FROM rooms"))}
         findings = [
             f"check: {result.rule}: {finding}" for result in check_database(store) for finding in result.findings

@@ -19,6 +19,7 @@ from app.sandbox.ledger import HoldStatus
 from app.sandbox.ledger_audit import audit, read_totals
 from app.sandbox.tables import ESCROW, POSTING
 from app.store import reading, records
+from app.store.compact import stored_name
 from app.store.event_log import EVENT_ROWS
 from app.store.tables import EVENTS, ITEMS, OPERATIONS, milliseconds
 from app.wire import frames
@@ -28,7 +29,7 @@ from tests.simulation.wallet import POCKET_MONEY
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-HIDDEN = (EventName.ITEM_SETTLED.value, EventName.ITEM_WALLET_CHANGED.value)
+HIDDEN = tuple(map(stored_name, (EventName.ITEM_SETTLED, EventName.ITEM_WALLET_CHANGED)))
 """The events that viewers do not see."""
 RESOLUTION = "resolution"
 """Of an event's params: what an administrator has decided about the payment."""

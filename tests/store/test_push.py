@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.event import listen
@@ -74,7 +75,9 @@ def names(store: Store, user_id: str) -> list[str]:
         return sorted(connection.execute(of_user).scalars())
 
 
-def test_every_moment_is_notified_once_and_only_to_subscribers(store: Store) -> None:
+@pytest.mark.parametrize("compact", [False, True])
+def test_every_moment_is_notified_once_and_only_to_subscribers(store: Store, compact: bool) -> None:
+    store.compact = compact
     clock = HandClock()
     writer = build_writer(store, clock)
     subscribe(store, "ada")

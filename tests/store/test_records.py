@@ -239,6 +239,47 @@ def test_a_compact_event_holds_nothing_of_the_fixed_part_of_its_item(store: Stor
         assert len(row.item) < 40
 
 
+def test_a_compact_event_holds_nothing_that_its_item_has_for_good(store: Store) -> None:
+    event = settled_event()
+    with passing(store) as connection:
+        save(connection, with_its_item(event))
+        (row,) = connection.execute(select(EVENTS.c.name, EVENTS.c.item))
+        assert row.name == "settled"
+        assert row.item == '~sfdtin{"w":"done","c":[12.5]}'
+        assert event_log.find_event(connection, event.performer_id, event.version) == event
+
+
+def test_an_event_of_the_first_compact_layout_is_read(store: Store) -> None:
+    event = settled_event()
+    with passing(store) as connection:
+        save(connection, with_its_item(event))
+        earlier = {
+            "name": "queue.item.settled",
+            "item": '~{"s":-20000,"f":-7500,"w":"done","d":true,"da":0,"dt":"receipt","dn":120,"c":[12.5,null]}',
+        }
+        connection.execute(update(EVENTS).values(earlier))
+        assert event_log.find_event(connection, event.performer_id, event.version) == event
+
+
+def settled_event() -> Event:
+    at = moment(60)
+    item = build_item(
+        tokens=120,
+        status=Status.FINISHED,
+        updated_at=at,
+        started_at=moment(40),
+        finished_at=moment(52.5),
+        wallet_status=WalletStatus.DONE,
+        settled=True,
+        settled_at=at,
+        settlement_transaction_id="receipt",
+        settled_tokens=120,
+        clock=Clock(used_seconds=12.5),
+    )
+    params = derived_params(item.title, item.tokens, item.source_feature, 0)
+    return replace(first_event(PERFORMER.id), name=EventName.ITEM_SETTLED, at=at, item=item, position=0, params=params)
+
+
 def test_names_and_fields_of_a_newer_release_are_carried_and_passed_over(store: Store) -> None:
     event = replace(first_event(PERFORMER.id), settings=RoomSettings())
     assert event.item is not None

@@ -14,10 +14,10 @@ PERFORMERS = 2_000
 BUSY = "busy"
 DAY_MS = 86_400_000
 _EVENTS = (
-    ("queue.item.created", "created_at", "NULL", "created"),
-    ("queue.item.started", "started_at", "'created'", "started"),
-    ("queue.item.finished", "finished_at", "'started'", "finished"),
-    ("queue.item.settled", "settled_at", "'finished'", "finished"),
+    ("created", "created_at", "NULL", "created"),
+    ("started", "started_at", "'created'", "started"),
+    ("finished", "finished_at", "'started'", "finished"),
+    ("settled", "settled_at", "'finished'", "finished"),
 )
 _ROW = {
     "performer_id": f"CASE WHEN n % 100 = 0 THEN '{BUSY}' ELSE 'performer-' || (n % {PERFORMERS}) END",
