@@ -43,32 +43,32 @@ class Placement(StrEnum):
 class Costs:
     """Medians of the scenario `scaling` with PostgreSQL and Redis, under its names, on one core of an AMD EPYC."""
 
-    process_mb: float = 122
-    idle_ms: float = 6.75
-    watched_kb: float = 5.94
-    viewer_kb: float = 24.4
-    viewer_us: float = 4.36
-    join_us: float = 450
-    join_bytes: float = 1863
-    open_us: float = 1118
-    intake_us: float = 2012
-    elsewhere_us: float = 3461
-    life_us: float = 12475
-    watch_us: float = 550
-    check_us: float = 3.01
+    process_mb: float = 138
+    idle_ms: float = 15
+    watched_kb: float = 3.27
+    viewer_kb: float = 22.35
+    viewer_us: float = 5.43
+    join_us: float = 549
+    join_bytes: float = 2162
+    open_us: float = 1304
+    intake_us: float = 2337
+    elsewhere_us: float = 3171
+    life_us: float = 16105
+    watch_us: float = 673
+    check_us: float = 18.97
     delivery_us: float = 10.5
-    delivery_bytes: float = 804
-    database_idle_ms: float = 2.5
-    database_intake_us: float = 676
-    database_elsewhere_us: float = 1318
-    database_life_us: float = 4118
-    database_open_us: float = 268
-    database_check_us: float = 2.74
-    life_commits: float = 4.97
-    life_rows: float = 16
-    life_wal: float = 11967
-    redis_intake_us: float = 85
-    redis_delivery_us: float = 2.16
+    delivery_bytes: float = 535
+    database_idle_ms: float = 5.25
+    database_intake_us: float = 736
+    database_elsewhere_us: float = 1138
+    database_life_us: float = 4874
+    database_open_us: float = 392
+    database_check_us: float = 1.51
+    life_commits: float = 5.02
+    life_rows: float = 17.26
+    life_wal: float = 7706
+    redis_intake_us: float = 113
+    redis_delivery_us: float = 5.2
 
     @classmethod
     def of(cls, report: Path) -> "Costs":
