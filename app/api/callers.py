@@ -8,7 +8,6 @@ from starlette.types import Scope
 from app.access import rights
 from app.access.auth import Authenticator, Principal
 from app.domain.errors import Unauthorized
-from app.server.problems import header_of
 from app.settings.checks import is_loopback
 
 FORWARDED = ("x-forwarded-for", "forwarded", "x-real-ip", "via")
@@ -24,7 +23,7 @@ class Callers:
 
     async def principal(self, request: Request) -> Principal:
         """The caller, who must have a valid token. Raises Unauthorized, or Unavailable if its key cannot be fetched."""
-        scheme, _, token = (header_of(request.scope, b"authorization") or "").partition(" ")
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized("A bearer token is needed (Authorization: Bearer …).")
         principal = await self._authenticator.principal(token.strip())

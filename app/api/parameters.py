@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from starlette.requests import Request
 
 from app.domain.errors import FieldError, InvalidRequest, PerformerNotFound
-from app.server.problems import header_of
 from app.specs.openapi import EVENT_STREAM
 from app.wire.paging import DEEPEST_SKIP, DEFAULT_LIMIT, LARGEST_LIMIT, LONGEST_SEARCH, MOST_PERFORMERS
 from app.wire.requests import is_identifier
@@ -32,7 +31,7 @@ def performer_ids_of(request: Request) -> list[str]:
 
 
 def idempotency_key_of(request: Request) -> str | None:
-    key = header_of(request.scope, b"idempotency-key")
+    key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= 255:
         raise bad_parameter("Idempotency-Key", "must be 1 to 255 characters")
     return key

@@ -77,15 +77,14 @@ class Hub:
 
     # Events
 
-    def publish(self, performer_id: str, events: Sequence[Event], room: Room | None = None) -> None:
-        """Send committed events to a room's sockets. Events may come late, twice or with a gap before them. `room`: the
-        room after them, if it is known."""
+    def publish(self, performer_id: str, events: Sequence[Event]) -> None:
+        """Send committed events to a room's sockets. Events may come late, twice or with a gap before them."""
         self._absent.created(performer_id)
         if performer_id in self._early:
             self._early[performer_id].extend(events)
         watched = self._rooms.get(performer_id)
         if watched is not None:
-            watched.publish(events, room)
+            watched.publish(events)
             self._subscribe_created(watched)
 
     def behind(self, performer_id: str, version: int) -> None:

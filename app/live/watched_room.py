@@ -8,7 +8,6 @@ lags is skipped; when it has caught up it gets the current snapshot. Missing eve
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -93,8 +92,8 @@ class WatchedRoom:
         """The highest version known: if it is ahead of `room`, the events between are read from the database."""
         self._coalesce_until = 0.0
         """Loop time before which an event waits for others."""
-        self._sender: asyncio.Task[None] | asyncio.Handle | None = None
-        """The task, or the scheduled call, that will send the pending events."""
+        self._sender: asyncio.Task[None] | None = None
+        """The task that sends the pending events."""
 
     @property
     def _is_behind(self) -> bool:
@@ -107,33 +106,18 @@ class WatchedRoom:
 
     # Events in
 
-    def publish(self, events: Sequence[Event], room: Room | None = None) -> None:
-        """Take committed events, which may come late, twice or with a gap before them. `room`: the room after them."""
+    def publish(self, events: Sequence[Event]) -> None:
+        """Take committed events, which may come late, twice or with a gap before them."""
         if self._trace is not None:
             self._trace.published()
-        follows_on = bool(events) and events[0].version == self.room.version + 1
-        if room is not None and follows_on and room.version == events[-1].version:
-            # Folded by the lane already. To fold it again would take 2 % more CPU for an intake that five sockets watch
-            # (`bench --without folded`), a seventh of what its deliveries take.
-            self.room = room
-            self.pending.extend(events)
-        else:
-            self._fold(events)
+        self._fold(events)
         self.hear_of(max((event.version for event in events), default=0))
 
     def hear_of(self, version: int) -> None:
         """Note that the room is at `version` at least, and begin to send, or to read, the events up to there."""
         self.latest_version = max(self.latest_version, version)
-        if self._sender is not None or not (self.pending or self._is_behind):
-            return
-        loop = asyncio.get_running_loop()
-        is_small = len(self._groups) <= self._groups.largest
-        if self._is_behind or not is_small or self._coalesce_until > loop.time():
-            self._sender = loop.create_task(self._send_all())
-        else:
-            # Few sockets and nothing to wait for: without a task, an intake that five sockets watch takes 3 % less CPU
-            # (`bench --without no-task`).
-            self._sender = loop.call_soon(self._send_to_few)
+        if self._sender is None and (self.pending or self._is_behind):
+            self._sender = asyncio.get_running_loop().create_task(self._send_all())
 
     def _fold(self, events: Iterable[Event]) -> None:
         """Apply the events that follow on; the others are old, or come after a gap."""
@@ -175,14 +159,6 @@ class WatchedRoom:
                     await asyncio.sleep(0)
         finally:
             self._sender = None
-
-    def _send_to_few(self) -> None:
-        self._sender = None
-        if self.pending:
-            self._coalesce_until = asyncio.get_running_loop().time() + self._fanout.coalesce_seconds
-            # Without turns, even if a few more sockets have joined since.
-            deque(self._send_pending(), maxlen=0)
-        self.hear_of(self.latest_version)
 
     def _send_pending(self) -> Iterator[None]:
         """Send each group, once, the events that it lacks. Yields after each turn of about `sockets_a_turn` sockets;

@@ -137,7 +137,7 @@ def _subscribe(parts: Parts) -> None:
 
     commits.subscribe(lambda outcome: parts.base.queries.observe(outcome.events))
     commits.subscribe(wake_outbox)
-    commits.subscribe(lambda outcome: live.hub.publish(outcome.room.performer_id, outcome.events, outcome.room))
+    commits.subscribe(lambda outcome: live.hub.publish(outcome.room.performer_id, outcome.events))
     commits.subscribe(lambda outcome: live.event_log.wake(outcome.events))
     commits.subscribe(lambda outcome: parts.base.metrics.committed(outcome.events))
     commits.subscribe(lambda outcome: parts.webhooks.deliverer.committed())

@@ -20,14 +20,6 @@ REQUEST_ID_HEADER = REQUEST_ID.lower().encode()
 _SANE_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 
 
-def header_of(scope: Scope, name: bytes) -> str | None:
-    """The first header of this name (in lower case); None if there is none."""
-    for each, value in scope["headers"]:
-        if each == name:
-            return str(value, "latin-1")
-    return None
-
-
 def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's own id for this request if it sent a sane one, else a new one. `headers`: of the ASGI scope."""
     for name, value in headers:

@@ -19,8 +19,6 @@ PAUSE_SECONDS = 0.2
 TABLES = [tables.META, tables.ROOMS, tables.ITEMS, tables.EVENTS, tables.OPERATIONS, tables.ANSWERS]
 OBSOLETE = (
     "ix_item_ended",
-    "ix_item_refund",
-    "ix_item_settlement",
     "ix_item_user",
     "ix_operation_status",
 )

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast, overload
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Column,
     Dialect,
@@ -19,7 +18,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
-    event,
     false,
     text,
 )
@@ -157,12 +155,10 @@ class ItemRow(SQLModel, table=True):
                 column,
                 sqlite_where=text(f"{column} IS NOT NULL"),
                 postgresql_where=text(f"{column} IS NOT NULL"),
-                # Without copies of the references: 2 % of the bytes of an item (`python -m tests.bench --only disk`).
-                postgresql_using="hash",
             )
             for name, column in (
-                ("ix_item_by_settlement", "settlement_transaction_id"),
-                ("ix_item_by_refund", "refund_transaction_id"),
+                ("ix_item_settlement", "settlement_transaction_id"),
+                ("ix_item_refund", "refund_transaction_id"),
             )
         ),
         Index(
@@ -385,10 +381,6 @@ ROOMS = table_of(RoomRow)
 ITEMS = table_of(ItemRow)
 EVENTS = table_of(EventRow)
 EVENTS.primary_key.ddl_if(dialect="sqlite")
-# Room for the entries of later versions of an item, which would otherwise split each leaf: 73 bytes an item in place of
-# 119 (`python -m tests.bench --only disk`).
-_ROOM_IN_LEAVES = DDL("ALTER INDEX items_pkey SET (fillfactor = 80)")  # type: ignore[no-untyped-call]
-event.listen(ITEMS, "after_create", _ROOM_IN_LEAVES.execute_if(dialect="postgresql"))
 OPERATIONS = table_of(OperationRow)
 ANSWERS = table_of(AnswerRow)
 PRESENCE = table_of(PresenceRow)

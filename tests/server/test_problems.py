@@ -72,6 +72,7 @@ async def test_an_unknown_path_is_not_found_whatever_the_method(api: Api, server
         ("/v1/users/ada/queue/items", {"GET", "HEAD"}),
         ("/v1/events", {"GET", "HEAD"}),
         ("/v1/admin/rooms", {"GET", "HEAD"}),
+        ("/v1/admin/wallet-check", {"GET", "HEAD", "POST"}),
         ("/v1/admin/items?q=100", {"GET", "HEAD"}),
         ("/healthz", {"GET", "HEAD"}),
         ("/", {"GET", "HEAD"}),

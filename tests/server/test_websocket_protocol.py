@@ -220,6 +220,12 @@ async def test_a_handshake_that_is_none_is_refused(server: Server, performer_id:
         assert await raw.ended()
 
 
+async def test_a_header_of_a_handshake_may_hold_any_text(server: Server, performer_id: str) -> None:
+    async with tcp(server.port) as raw:
+        await raw.send_bytes(upgrade(performer_id, None, "Cookie: name=M\u00fcller"))
+        assert (await raw.head()).startswith(b"HTTP/1.1 101")
+
+
 async def test_an_offer_over_http_1_0_is_no_offer(server: Server, performer_id: str) -> None:
     async with tcp(server.port) as raw:
         await raw.send_bytes(upgrade(performer_id).replace(b"HTTP/1.1", b"HTTP/1.0"))

@@ -80,8 +80,8 @@ def test_the_newest_come_first_and_it_is_said_that_there_are_more(store: Store) 
         ("ada", "ix_item_by_user"),
         ("250", "ix_item_tokens"),
         ("250", "ix_item_active"),
-        ("reference", "ix_item_by_settlement"),
-        ("reference", "ix_item_by_refund"),
+        ("reference", "ix_item_settlement"),
+        ("reference", "ix_item_refund"),
     ],
 )
 def test_a_word_is_looked_up_in_indexes_and_what_is_scanned_is_bounded(

@@ -23,7 +23,6 @@ from tests.bench.optimisations.operations import (
     PROXIED_INTAKE,
     QUEUE_READ,
     VIEWER,
-    WATCHED_INTAKE,
 )
 from tests.bench.optimisations.swap import Plain
 
@@ -83,13 +82,6 @@ _BY_OPERATION: tuple[tuple[Operation, dict[str, Plain]], ...] = (
             "direct": plain.UVLOOPS_WRITES,
             "unready": plain.EVERYBODY_LOOKED_AT,
             "endpoints": plain.ENDPOINTS_LOOKED_FOR_AT_EACH_COMMIT,
-        },
-    ),
-    (
-        WATCHED_INTAKE,
-        {
-            "no-task": plain.A_TASK_FOR_FEW,
-            "folded": plain.EVENTS_FOLDED_AGAIN,
         },
     ),
     (JOIN, {"snapshots": plain.SNAPSHOT_EACH_TIME, "joined": plain.EACH_WRITE_BY_ITSELF}),

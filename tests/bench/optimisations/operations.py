@@ -26,8 +26,6 @@ LONG_QUEUE = 150
 LEARNT_SERVICES = 120
 QUEUE = 50
 VIEWERS = 1_000
-SMALL_ROOMS = 100
-VIEWERS_A_ROOM = 5
 JOINS = 100
 LEAVING_SECONDS = 0.2
 """Until the service has taken leave of them."""
@@ -229,28 +227,6 @@ def _broadcasts(bench: Bench, server: Server) -> Iterator[Drive]:
 
 
 @contextmanager
-def _watched_intakes(bench: Bench, server: Server) -> Iterator[Drive]:
-    with crowd(bench.viewers, bench.load_core) as watching:
-        viewers = SMALL_ROOMS * VIEWERS_A_ROOM
-        watching.connect(server.port, "/v1/performers/room-%d/queue/live", viewers, per_room=VIEWERS_A_ROOM)
-        intakes = Intakes(SMALL_ROOMS)
-        watching.reset()
-        sent = 0
-
-        def drive() -> float:
-            nonlocal sent
-            time.sleep(PAUSE_SECONDS)
-            before = server.cpu()
-            _check(bench, call_again(connections, SMALL_ROOMS))
-            sent += SMALL_ROOMS
-            watching.wait(sent * VIEWERS_A_ROOM)
-            return (server.cpu() - before) / SMALL_ROOMS * 1e6
-
-        with connected(server.port, [intakes.caller() for _ in range(CALLERS)]) as connections:
-            yield drive
-
-
-@contextmanager
 def _joins(bench: Bench, server: Server) -> Iterator[Drive]:
     _fill(bench, server, 1, QUEUE)
 
@@ -291,6 +267,5 @@ OUTLOOK = Operation(name="an outlook", begin=_of_service(_outlooks, NEVER_SETTLE
 QUEUE_READ = Operation(name=f"reading a queue of {QUEUE}", begin=_of_service(_queue_reads))
 ENDED_ITEM_READ = Operation(name="reading an item that has ended", begin=_of_service(_ended_item_reads))
 BROADCAST = Operation(name=f"an intake that {VIEWERS:,} watch", begin=_of_service(_broadcasts))
-WATCHED_INTAKE = Operation(name=f"an intake that {VIEWERS_A_ROOM} watch", begin=_of_service(_watched_intakes))
 JOIN = Operation(name=f"joining a room of {QUEUE} items", begin=_of_service(_joins))
 VIEWER = Operation(name="a viewer", unit="KB", pairs=8, begin=_of_service(_weights))

@@ -1,7 +1,6 @@
 """The plain ways that the optimisations of the service stand for, as they would be written without them."""
 
 import gc
-from asyncio import get_running_loop
 from bisect import insort
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from app.api import descriptions, guides, library, linking, module_syntax, pages
 from app.api.outlook import Accuracies
 from app.domain import estimate, recorder
 from app.domain import room as rooms
-from app.domain.event import Event, EventName, RoomSettings
+from app.domain.event import EventName, RoomSettings
 from app.domain.item import Item
 from app.domain.room import Room
 from app.engine import lane, writer
@@ -27,7 +26,6 @@ from app.engine.deadline import Deadline
 from app.engine.queries import Queries
 from app.live.snapshots import Snapshots
 from app.live.subscriber import Group
-from app.live.watched_room import WatchedRoom
 from app.server import addresses, admission, middleware, whole_response
 from app.server.direct_transport import DirectTransport
 from app.server.draining_server import COLLECT_AFTER
@@ -294,21 +292,6 @@ _snapshot_body = Snapshots._body
 SNAPSHOT_EACH_TIME = swapped((Snapshots, "_body", _body))
 
 
-def _hear_of(self: WatchedRoom, version: int) -> None:
-    self.latest_version = max(self.latest_version, version)
-    if self._sender is None and (self.pending or self._is_behind):
-        self._sender = get_running_loop().create_task(self._send_all())
-
-
-A_TASK_FOR_FEW = swapped((WatchedRoom, "hear_of", _hear_of))
-
-
-def _publish(self: WatchedRoom, events: Sequence[Event], room: Room | None = None) -> None:
-    self._fold(events)
-    self.hear_of(max((event.version for event in events), default=0))
-
-
-EVENTS_FOLDED_AGAIN = swapped((WatchedRoom, "publish", _publish))
 ENDPOINTS_LOOKED_FOR_AT_EACH_COMMIT = swapped((Deliverer, "committed", Deliverer.wake))
 
 

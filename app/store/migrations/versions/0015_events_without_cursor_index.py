@@ -1,6 +1,5 @@
 """PostgreSQL: no index of the events' cursors, which no statement needs any more. It was the table's primary key, so
-logical replication gets another unique index in its place. And room in the leaves of the items' primary key, into which
-the entries of an item's later versions fit, so that fewer leaves are split."""
+logical replication gets another unique index in its place."""
 
 from alembic import op
 
@@ -12,6 +11,5 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute("ALTER TABLE events DROP CONSTRAINT events_pkey")
         op.execute("ALTER TABLE events REPLICA IDENTITY USING INDEX uq_event_version")
-        op.execute("ALTER INDEX items_pkey SET (fillfactor = 80)")
         # A compaction that is under way begins again: it follows the log's order now.
         op.execute("DELETE FROM meta WHERE name = 'compacted_through' AND value <> 'done'")
