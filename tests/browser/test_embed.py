@@ -15,7 +15,7 @@ from app.api.library import declared_names
 from app.api.module_syntax import imports_of
 from app.api.pages import STATIC
 from app.api.site import MODULES
-from tests.support.browsing import Room, Windows, room_of, wait_for
+from tests.support.browsing import Room, Windows, has_keyboard, room_of, wait_for
 from tests.support.server import Server, serving
 
 SNIPPETS: dict[str, str] = {
@@ -180,9 +180,9 @@ def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_shown(mira: Room, 
     )
     place = element(page)
     place.get_by_role("button", name="Cancel request…").click()
-    expect(place.get_by_role("button", name="Cancel and return 120 tokens")).to_be_focused()
+    has_keyboard(place.get_by_role("button", name="Cancel and return 120 tokens"))
     place.get_by_role("button", name="Keep it").click()
-    expect(place.get_by_role("button", name="Cancel request…")).to_be_focused()
+    has_keyboard(place.get_by_role("button", name="Cancel request…"))
     assert mira.item(item)["status"] == "created"
     place.get_by_role("button", name="Cancel request…").click()
     place.get_by_role("button", name="Cancel and return 120 tokens").click()
@@ -191,7 +191,7 @@ def test_an_item_is_cancelled_in_two_steps_and_its_outcome_is_shown(mira: Room, 
     assert mira.item(item)["refundReason"] == "user_cancelled"
     ended = [["queue-ended", item["itemId"]], ["queue-outcome", item["itemId"]]]
     wait_for(page, lambda: [told for told in ended if told in page.evaluate("told")] == ended)
-    expect(place.get_by_role("button", name="Close")).to_be_focused()
+    has_keyboard(place.get_by_role("button", name="Close"))
     place.get_by_role("button", name="Close").click()
     expect(place).to_contain_text("Nothing of yours is waiting here.")
 

@@ -163,13 +163,15 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
 ) -> None:
     performer_id = fresh("star")
     await apis[0].change(performer_id, maxDepth=1000)
+    # Each process is restarted amid this many intakes, however slowly it starts; together they fit into the queue.
+    allowed, intakes_a_process = asyncio.Semaphore(0), 300
     stop, complete = asyncio.Event(), asyncio.Event()
     queued: list[str] = []
 
     async def feature(first: int) -> None:
         """Send each intake until some process has answered, as a feature does."""
         number = first
-        while not stop.is_set():
+        while await allowed.acquire() and not stop.is_set():
             body = intake_body(performer_id)
             while True:
                 number += 1
@@ -180,7 +182,7 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
                         queued.append(answer.json()["itemId"])
                         break
                     problem(answer, 503, "UNAVAILABLE")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
     async def viewer(first: int) -> LiveSocket:
         """Watch until the end, through another process whenever a process ends; returns the last socket."""
@@ -206,12 +208,16 @@ async def test_processes_that_are_restarted_one_after_the_other_lose_nothing(
         viewers = [everybody.create_task(viewer(number)) for number in range(3)]
         for node in cluster:
             before = len(queued)
+            for _ in range(intakes_a_process):
+                allowed.release()
             await until(lambda before=before: len(queued) > before + 5)  # type: ignore[misc]
             node.terminate()
             assert await asyncio.to_thread(node.wait) == 0
             node.start()
             await asyncio.to_thread(node.wait_until_ready)
         stop.set()
+        for _ in features:
+            allowed.release()
         await asyncio.gather(*features)
         complete.set()
     with psycopg.connect(database_url) as connection:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
 from app.main import Periods
 from tests.support.builders import API_TOKEN, QUEUE_SECRET
@@ -129,6 +129,15 @@ def wait_for(page: Page, is_so: Callable[[], bool]) -> None:
             return
         page.wait_for_timeout(100)
     raise AssertionError("the condition did not become true within 15 s")
+
+
+def has_keyboard(locator: Locator) -> None:
+    """Wait until the keyboard acts on this element.
+
+    Playwright's `to_be_focused` also wants the window to be in front, which another window of the browser may be.
+    """
+    active = "element => element.getRootNode().activeElement === element"
+    wait_for(locator.page, lambda: bool(locator.evaluate(active)))
 
 
 @dataclass(frozen=True)
