@@ -8,7 +8,7 @@ at once when the process stops; the reader comes back with the cursor of the las
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +32,9 @@ STREAMS_A_READER = 20
 """The streams of one feature, performer, moderator or administrator, so that none can use up MOST_STREAMS."""
 READS_AT_ONCE = 2
 """The threads of the database readers that all streams together may keep busy."""
+
+EXAMINED_AT_MOST = 1_000
+"""The readers by the page of whom it is remembered how far they have looked in vain."""
 
 HEARTBEAT_SECONDS = 15.0
 POLL_SECONDS = 2.0
@@ -86,6 +89,9 @@ class EventLog:
         """Each stream with the task that sends it, until its last byte has been taken."""
         self._beginning: Counter[str | None] = Counter()
         """By reader, streams whose first page is being read."""
+        self._examined: OrderedDict[tuple[Selection, str | None], str | None] = OrderedDict()
+        """The cursor up to which the log has nothing for a reader that goes on from another one: a feature with few
+        events that asks again and again does not make the database look through those of all others each time."""
         self._stopping = False
 
     @property
@@ -100,7 +106,13 @@ class EventLog:
 
     async def page(self, selection: Selection, after: str | None, limit: int) -> list[Logged]:
         """The events after a cursor. Raises ValueError for a cursor that this log cannot have given."""
-        page, _ = await self._read(selection, after, limit)
+        begin = self._examined.get((selection, after), after)
+        page, end = await self._read(selection, begin, limit)
+        if not page and end != begin:
+            self._examined[selection, after] = end
+            self._examined.move_to_end((selection, after))
+            if len(self._examined) > EXAMINED_AT_MOST:
+                self._examined.popitem(last=False)
         return page
 
     async def _read(self, selection: Selection, after: str | None, limit: int) -> tuple[list[Logged], str | None]:

@@ -112,7 +112,6 @@ class EventRecorder:
         )
 
     def end(self, item: Item | None = None, operation: Operation | None = None) -> Decision:
-        """The decision so far. `item`: the item that the command was about; its latest state is used."""
         """The decision. `item`: the item that the command and all its events are about; its latest state is used."""
         if item is not None:
             last = self.events[-1].item if self.events else None

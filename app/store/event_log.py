@@ -156,9 +156,10 @@ def log_events(
     On PostgreSQL a sequence's order is not commit order, so the log is ordered by (transaction id, sequence) and shows
     only events older than every open transaction. Raises ValueError for an invalid cursor.
     """
-    statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
-    if performer_id is not None:
-        statement = statement.where(EVENTS.c.performer_id == performer_id)
+    if performer_id is None:
+        statement = _log_after(EVENT_ROWS.limit(limit), connection, after)
+    else:
+        statement = _room_log_after(EVENT_ROWS.limit(limit), connection, performer_id, after)
     if source_feature is not None:
         statement = statement.where(EVENTS.c.source_feature == source_feature)
     return [logged_from(row) for row in connection.execute(statement).mappings()]
@@ -166,21 +167,58 @@ def log_events(
 
 def committed_after(statement: Any, connection: Connection, after: str | None) -> Any:
     """The events after a cursor, in the log's order. On PostgreSQL others may appear among them later."""
+    place = _place(connection, after)
     if connection.dialect.name == "postgresql":
-        transaction, sequence = _cursor_parts(after or "0.0", 2)
-        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > (transaction, sequence)).order_by(
+        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) > place).order_by(
             EVENTS.c.transaction_id, EVENTS.c.cursor
         )
-    (sequence,) = _cursor_parts(after or "0", 1)
-    return statement.where(EVENTS.c.cursor > sequence).order_by(EVENTS.c.cursor)
+    return statement.where(EVENTS.c.cursor > place[0]).order_by(EVENTS.c.cursor)
 
 
 def _log_after(statement: Any, connection: Connection, after: str | None) -> Any:
     """The events after a cursor, in the log's order; on PostgreSQL only those that `log_events` may show."""
-    statement = committed_after(statement, connection, after)
+    return _shown(committed_after(statement, connection, after), connection)
+
+
+def _room_log_after(statement: Any, connection: Connection, performer_id: str, after: str | None) -> Any:
+    """A room's events after a cursor, in the log's order; on PostgreSQL only those that `log_events` may show.
+
+    Within a room the log's order is that of the versions, by which they are read: no other events are looked at.
+    """
+    known = _version_at(connection, performer_id, after)
+    statement = statement.where(EVENTS.c.performer_id == performer_id, EVENTS.c.version > known)
+    return _shown(statement.order_by(EVENTS.c.version), connection)
+
+
+def _shown(statement: Any, connection: Connection) -> Any:
     if connection.dialect.name == "postgresql":
         return statement.where(EVENTS.c.transaction_id < _OLDEST_OPEN_TRANSACTION)
     return statement
+
+
+_IS_BEFORE = {
+    "sqlite": "cursor <= :sequence",
+    "postgresql": "(transaction_id, cursor) <= (:transaction, :sequence)",
+}
+# A binary search, from the version's highest digit to its lowest: a digit is 1 if an event that has it is before the
+# cursor.
+_VERSION_AT = {
+    dialect: text(
+        "WITH RECURSIVE search(known, digit) AS ("  # noqa: S608 - constants only
+        " SELECT CAST(0 AS BIGINT), CAST(1099511627776 AS BIGINT) UNION ALL"
+        f" SELECT CASE WHEN (SELECT {is_before} FROM events WHERE performer_id = :performer_id"
+        " AND version >= known + digit ORDER BY version LIMIT 1) THEN known + digit ELSE known END, digit / 2"
+        " FROM search WHERE digit > 0) SELECT max(known) FROM search"
+    )
+    for dialect, is_before in _IS_BEFORE.items()
+}
+
+
+def _version_at(connection: Connection, performer_id: str, cursor: str | None) -> int:
+    """The version of a room's last event up to a cursor; 0 if there is none."""
+    place = dict(zip(("sequence", "transaction"), reversed(_place(connection, cursor)), strict=False))
+    found = connection.execute(_VERSION_AT[connection.dialect.name], {"performer_id": performer_id, **place})
+    return int(found.scalar_one())
 
 
 def log_page(
@@ -213,11 +251,10 @@ def log_stretch(connection: Connection, after: str | None, length: int) -> tuple
 
 def in_stretch(statement: Any, connection: Connection, after: str | None, through: str) -> Any:
     """The events after a cursor, up to and including the event with the cursor `through`, in the log's order."""
-    statement = _log_after(statement, connection, after)
+    statement, end = _log_after(statement, connection, after), _place(connection, through)
     if connection.dialect.name == "postgresql":
-        transaction, sequence = _cursor_parts(through, 2)
-        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) <= (transaction, sequence))
-    return statement.where(EVENTS.c.cursor <= _cursor_parts(through, 1)[0])
+        return statement.where(tuple_(EVENTS.c.transaction_id, EVENTS.c.cursor) <= end)
+    return statement.where(EVENTS.c.cursor <= end[0])
 
 
 def log_end(connection: Connection) -> str | None:
@@ -252,8 +289,13 @@ def logged_from(row: RowMapping) -> Logged:
     return Logged(cursor=cursor_of(row), event=records.event_from(row))
 
 
-def _cursor_parts(cursor: str, count: int) -> list[int]:
+def _place(connection: Connection, cursor: str | None) -> tuple[int, ...]:
+    """The numbers of a cursor, or those before every event: (sequence,) on SQLite, (transaction, sequence) on
+    PostgreSQL. Raises ValueError for an invalid cursor."""
+    count = 2 if connection.dialect.name == "postgresql" else 1
+    if cursor is None:
+        return (0,) * count
     parts = cursor.split(".")
     if len(parts) != count or not all(_CURSOR_PART.fullmatch(part) for part in parts):
         raise ValueError("not a cursor of this log")
-    return [int(part) for part in parts]
+    return tuple(map(int, parts))

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import OperationalError
 from starlette.types import Message
@@ -149,6 +150,35 @@ async def test_the_events_of_others_are_looked_at_once(store: Store) -> None:
             await went_on.wait()
         await asyncio.to_thread(send, writer, start_of(mine))
         assert [*first, *await caller.cursors(1)] == [all_cursors(store)[0], all_cursors(store)[-1]]
+
+
+async def test_a_page_in_vain_is_not_looked_through_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = build_writer(store)
+    own = Selection(performer_id=None, source_feature="own")
+    read_from: list[str | None] = []
+    read = event_log.log_page
+
+    def log_page(connection: Connection, *, after: str | None, **options: Any) -> Any:
+        read_from.append(after)
+        return read(connection, after=after, **options)
+
+    monkeypatch.setattr(event_log, "log_page", log_page)
+    monkeypatch.setattr(streaming, "EXAMINED_AT_MOST", 2)
+    async with open_log(store) as log:
+        for _ in range(3):
+            queue_item(writer, source_feature="other")
+        everything = await log.page(EVERYTHING, None, 10)
+        for _ in range(2):
+            assert await log.page(own, None, 10) == []
+        assert read_from == [None, None, everything[-1].cursor]
+        item = queue_item(writer, source_feature="own")
+        (found,) = await log.page(own, None, 10)
+        assert found.event.item == item
+        # What other readers have seen in vain is remembered of a few only.
+        for after in (everything[0].cursor, everything[1].cursor):
+            assert await log.page(Selection(performer_id=None, source_feature="third"), after, 10) == []
+        assert [entry.cursor for entry in await log.page(own, None, 10)] == [found.cursor]
+        assert read_from[-1] is None
 
 
 async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database) -> None:

@@ -308,6 +308,48 @@ def test_the_log_can_be_read_of_one_room_and_of_one_feature(store: Store) -> Non
     assert places(both) == [("star-1", 1), ("star-1", 2)]
 
 
+def test_a_room_is_read_on_from_any_place_of_the_whole_log(store: Store) -> None:
+    """Also from the place of another room's event, and where retention has left gaps in the room's versions."""
+    writer = build_writer(store)
+    for number in range(30):
+        queue_item(writer, performer_id=("often", "often", "rarely")[number % 3])
+    with store.writing() as connection:
+        connection.execute(text("DELETE FROM events WHERE version IN (1, 2, 5, 6, 7)"))
+    log = read_log(store)
+    for performer_id in ("often", "rarely", "never"):
+        of_room = [entry for entry in log if entry.event.performer_id == performer_id]
+        assert read_log(store, performer_id=performer_id, limit=2) == of_room
+        for at, entry in enumerate(log):
+            later = [each for each in log[at + 1 :] if each.event.performer_id == performer_id]
+            with store.reading() as connection:
+                after = entry.cursor
+                assert event_log.log_events(connection, after=after, limit=3, performer_id=performer_id) == later[:3]
+
+
+def test_to_read_a_room_nothing_of_its_earlier_events_is_read(sqlite_database: Database) -> None:
+    store = sqlite_database.open()
+    writer = build_writer(store)
+    with store.writing() as connection:
+        for version in range(1, 2_001):
+            save(connection, Changes(events=[replace(first_event("star"), version=version)]))
+    queue_item(writer, performer_id="other")
+    newest = read_log(store)[-1].cursor
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with store.reading() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.set_progress_handler(count, 10)
+        assert event_log.log_events(connection, after=newest, limit=20, performer_id="star") == []
+        driver.set_progress_handler(None, 0)
+    assert steps < 300
+
+
 def test_a_cursor_that_no_log_has_given_is_a_value_error(store: Store) -> None:
     bad = ["x", "1,5", "1.x", "-1", "1_0", " 1", "٣", "1.2.3", "9" * 19, "9" * 30, "9" * 5000, "0x10", "1e3", "."]
     for cursor in [form.format(part) for part in bad for form in ("{}", "1.{}", "{}.1")]:

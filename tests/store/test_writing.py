@@ -402,6 +402,7 @@ def test_a_frequent_question_on_sqlite_is_answered_by_its_index_without_a_sort_o
         lambda connection: wallet_operations.dead_operations(connection, after="", at_most=9, rejected_too=True),
         wallet_operations.oldest_open_operation,
         lambda connection: event_log.log_events(connection, after=None, limit=100),
+        lambda connection: event_log.log_events(connection, after="9.9", limit=100, performer_id="star"),
         event_log.log_end,
         lambda connection: event_log.item_events(connection, item_id_of(7)),
         lambda connection: search_items(connection, "reference", limit=20),
