@@ -16,7 +16,9 @@ from sqlalchemy import select
 
 from app.domain.command import Role
 from app.domain.room import Policy
+from app.store import activity, event_log
 from app.store.engines import open_engines, sqlite_driver
+from app.store.facts import set_fact
 from app.store.histories import HISTORIES, history_values
 from app.store.reading import load_rooms
 from app.store.tables import ROOMS
@@ -64,7 +66,7 @@ def build(folder: Path, *, events: int, rooms: int, core: int) -> History:
 
 
 def _learn(folder: Path) -> None:
-    """Give each room the history of estimates that it would have."""
+    """Give each room the history of estimates that it would have, and leave the service nothing to count."""
     engines = open_engines(f"sqlite:///{folder / DATABASE}")
     try:
         with engines.writer.begin() as writing:
@@ -73,6 +75,7 @@ def _learn(folder: Path) -> None:
             for at in range(0, len(performer_ids), ROOMS_AT_ONCE):
                 rooms = load_rooms(writing, Policy(), performer_ids[at : at + ROOMS_AT_ONCE])
                 writing.execute(HISTORIES.insert(), [history_values(room) for room in rooms.values()])
+            set_fact(writing, activity.CURSOR, event_log.log_end(writing) or "0")
     finally:
         engines.dispose()
 
