@@ -23,6 +23,8 @@ class Scale:
     seconds_of_calls: float
     callers: int
     history_events: int
+    """In `growth` and `retention`."""
+    seconds_of_retention: float
     items_of_a_day: int
     """In `analytics`."""
     rooms_at_start: int
@@ -47,6 +49,7 @@ DEFAULT = Scale(
     seconds_of_calls=3.0,
     callers=64,
     history_events=200_000,
+    seconds_of_retention=20.0,
     items_of_a_day=1_000_000,
     rooms_at_start=10_000,
     reconnecting=2_000,
@@ -69,6 +72,7 @@ QUICK = Scale(
     seconds_of_calls=1.0,
     callers=64,
     history_events=20_000,
+    seconds_of_retention=5.0,
     items_of_a_day=50_000,
     rooms_at_start=1_000,
     reconnecting=500,
@@ -91,6 +95,7 @@ FULL = Scale(
     seconds_of_calls=5.0,
     callers=64,
     history_events=10_000_000,
+    seconds_of_retention=120.0,
     items_of_a_day=1_000_000,
     rooms_at_start=10_000,
     reconnecting=10_000,

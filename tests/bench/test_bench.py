@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from io import StringIO
@@ -205,6 +206,20 @@ def test_a_history_built_in_bulk_is_one_the_service_goes_on_with(cache: Path) ->
     queues, pages = answers[::2], answers[1::2]
     assert [len(queue["items"]) for queue in queues] == [1, 1, 1]  # type: ignore[arg-type]
     assert [page["total"] for page in pages] == [history.events // 4 // 3] * 3
+    assert history.ended_items() == history.events // 4
+
+
+def test_a_history_of_long_ago_is_one_that_retention_removes(cache: Path) -> None:
+    history = build(cache / "long-ago", events=40, rooms=3, core=CORE, days_ago=2)
+    assert history.ended_items() == history.events // 4
+    server = servers.start_ours(history.folder, CORE, {"RETENTION_DAYS": "1"})
+    try:
+        deadline = time.monotonic() + 20
+        while history.ended_items() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        server.stop()
+    assert history.ended_items() == 0
 
 
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:

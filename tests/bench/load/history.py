@@ -8,6 +8,7 @@ nothing of the schema but which names occur in it.
 import json
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,10 +31,14 @@ from tests.bench.servers import DATABASE, FEATURE, Server, token
 
 ROOM = "seed-room"
 TABLES = ("items", "events", "wallet_operations", "answers")
+FIRST_SERVED, FIRST_WAITING = "00000000-0000-7000-8000-0", "00000000-0000-7000-8000-1"
+"""The first digits of the copies' ids."""
 AT_ONCE = 50_000
 """Items copied in one transaction."""
 ROOMS_AT_ONCE = 500
 SETTLED_WITHIN = 20.0
+MILLISECONDS_A_VERSION = 720
+MILLISECONDS_A_DAY = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,21 @@ class History:
     def room(self, number: int) -> str:
         return f"room-{number % self.rooms:07d}"
 
+    def ended_items(self) -> int:
+        """How many of the items that were served are still there."""
+        driver: ModuleType = sqlite_driver()
+        with closing(driver.connect(self.folder / DATABASE)) as connection:
+            (count,) = connection.execute("SELECT count(*) FROM items WHERE item_id < ?", (FIRST_WAITING,)).fetchone()
+        return int(count)
 
-def build(folder: Path, *, events: int, rooms: int, core: int) -> History:
-    """At least so many events in `folder`'s database, spread evenly over rooms; each room has one item waiting."""
+    def size(self) -> int:
+        """Bytes of the database's files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.db*"))
+
+
+def build(folder: Path, *, events: int, rooms: int, core: int, days_ago: int = 0) -> History:
+    """At least so many events in `folder`'s database, spread evenly over rooms; each room has one item waiting. The
+    last ones were `days_ago`; a room had an event every MILLISECONDS_A_VERSION, ten million in 250 rooms in 8 hours."""
     folder.mkdir(parents=True, exist_ok=True)
     with wallet(folder, core) as settings:
         server = servers.start_ours(folder, core, settings)
@@ -58,7 +75,7 @@ def build(folder: Path, *, events: int, rooms: int, core: int) -> History:
     driver: ModuleType = sqlite_driver()
     connection: sqlite3.Connection = driver.connect(folder / DATABASE, isolation_level=None)
     try:
-        history = _multiply(connection, folder, events, rooms)
+        history = _multiply(connection, folder, events, rooms, days_ago)
     finally:
         connection.close()
     _learn(folder)
@@ -119,7 +136,7 @@ def _live_through(server: Server) -> None:
         raise ConnectionError(f"the first items of the history were refused: {dict(tally.statuses)}")
 
 
-def _multiply(connection: sqlite3.Connection, folder: Path, events: int, rooms: int) -> History:
+def _multiply(connection: sqlite3.Connection, folder: Path, events: int, rooms: int, days_ago: int) -> History:
     for pragma in ("journal_mode=WAL", "synchronous=OFF", "cache_size=-400000", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
     served, waiting = (
@@ -128,23 +145,33 @@ def _multiply(connection: sqlite3.Connection, folder: Path, events: int, rooms: 
     )
     (of_served,) = connection.execute("SELECT count(*) FROM events WHERE item_id = ?", (served,)).fetchone()
     a_room = max(1, -(-events // (rooms * of_served)))
+    last = (a_room - 1) * of_served
+    earlier = last * MILLISECONDS_A_VERSION + days_ago * MILLISECONDS_A_DAY
     copies = {
         "served": (served, rooms * a_room, f"n / {a_room}", f"(n % {a_room}) * {of_served}"),
         # After all that were served: the seed's own events come first there, too.
-        "waiting": (waiting, rooms, "n", str((a_room - 1) * of_served)),
+        "waiting": (waiting, rooms, "n", str(last)),
     }
     for name, (item_id, count, room, version) in copies.items():
         for table in TABLES:
-            _copy(connection, table, name, item_id, count, room, version)
+            _copy(connection, table, name, item_id, count, room, version, earlier)
     _copy_rooms(connection, rooms, a_room * of_served + 1)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return History(folder, rooms * a_room * of_served, rooms)
 
 
 def _copy(
-    connection: sqlite3.Connection, table: str, name: str, item_id: str, count: int, room: str, version: str
+    connection: sqlite3.Connection,
+    table: str,
+    name: str,
+    item_id: str,
+    count: int,
+    room: str,
+    version: str,
+    earlier: int,
 ) -> None:
-    """Copy a seed item's rows of a table `count` times, in the order of the indexes; `n` numbers the copies."""
+    """Copy a seed item's rows of a table `count` times, in the order of the indexes; `n` numbers the copies. Versions
+    are higher by `version`, times later by as many times MILLISECONDS_A_VERSION, and all of them `earlier`."""
     seed = f"temp.seed_{table}"
     connection.execute(f"DROP TABLE IF EXISTS {seed}")
     connection.execute(f"CREATE TABLE {seed} AS SELECT * FROM main.{table} WHERE item_id = ?", (item_id,))
@@ -155,7 +182,7 @@ def _copy(
                 f"UPDATE {seed} SET operation_id = replace(operation_id, ?, 'operation')", (operation_id,)
             )
     replaced = {
-        item_id: f"printf('00000000-0000-7000-8000-{'0' if name == 'served' else '1'}%011x', n)",
+        item_id: f"printf('{FIRST_SERVED if name == 'served' else FIRST_WAITING}%011x', n)",
         "operation": f"printf('operation-{name}-%d', n)",
         ROOM: f"printf('room-%07d', {room})",
         f"key-{name}": f"printf('key-{name}-%d', n)",
@@ -168,6 +195,8 @@ def _copy(
         value = f's."{column}"'
         if column in ("version", "first_version"):
             value = f"{value} + {version}"
+        elif column == "at" or column.endswith("_at"):
+            value = f"{value} + {version} * {MILLISECONDS_A_VERSION} - {earlier}"
         for old, new in replaced.items():
             query = f'SELECT count(*) FROM {seed} WHERE typeof("{column}") = \'text\' AND instr("{column}", ?)'
             if connection.execute(query, (old,)).fetchone()[0]:

@@ -8,7 +8,6 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from app.domain.command import Role
 from tests.bench import servers
@@ -108,7 +107,7 @@ def _note(bench: Bench, history: History, subject: str, round_number: int, serve
         command_p50_ms=commands.percentile(0.5) * 1000,
         command_p99_ms=commands.percentile(0.99) * 1000,
         start_seconds=server.started_in,
-        database_mb=_size(history.folder) / 2**20,
+        database_mb=history.size() / 2**20,
     )
 
 
@@ -130,10 +129,6 @@ def _commands(room: str, intakes: Intakes) -> Caller:
 def _pages(room: str, path: str) -> Caller:
     for _ in range(PAGES_A_CALLER):
         yield Call("page", get(path, bearer=token(Role.PERFORMER, room)))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.db*"))
 
 
 def _bars(scale: Scale) -> tuple[Bar, ...]:
