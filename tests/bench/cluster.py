@@ -35,6 +35,7 @@ from tests.bench.load.requests import Intakes
 from tests.bench.places import database_cpu, redis_cpu
 from tests.support import environment
 from tests.support.cluster import Node, environment_of, faults, migrate, unlike_the_wallet, unresolved
+from tests.support.ports import free_port
 from tests.support.server import intake_body
 
 AWAY_SECONDS = 2.0
@@ -256,7 +257,7 @@ def site(processes: int, folder: Path) -> Iterator[Site]:
     """New servers and processes, ready."""
     with ExitStack() as stack:
         postgres = stack.enter_context(environment.postgres_server())
-        valkey = ValkeyServer(port=environment.free_port())
+        valkey = ValkeyServer(port=free_port())
         valkey.start()
         stack.callback(lambda: valkey.is_running() and valkey.stop())
         url = stack.enter_context(environment.database(postgres.url))

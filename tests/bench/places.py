@@ -13,6 +13,7 @@ from tests.bench import machine, servers
 from tests.bench.servers import DidNotStart, Server
 from tests.support import environment
 from tests.support.cluster import environment_of, migrate
+from tests.support.ports import free_port
 
 WRITE = re.compile(r"LOG:  (?:execute [^:]*|statement): (?:INSERT|UPDATE|DELETE)")
 MANY_INTAKES = "1000000"
@@ -120,7 +121,7 @@ def shared(data: Path, cores: list[int], settings: dict[str, str]) -> Iterator[S
             postgres = stack.enter_context(environment.postgres_server())
         except environment.Unobtainable as problem:
             raise DidNotStart(str(problem)) from None
-        valkey = ValkeyServer(port=environment.free_port())
+        valkey = ValkeyServer(port=free_port())
         valkey.start()
         stack.callback(valkey.stop)
         url = stack.enter_context(environment.database(postgres.url))

@@ -18,6 +18,7 @@ from app.domain.command import Role
 from app.parts import utc_now
 from app.settings import DEVELOPMENT_AUTH_SECRET
 from tests.bench import machine
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -158,7 +159,7 @@ def start_ours(
     python: Path = Path(sys.executable),
 ) -> Server:
     """The real service, as `python -m app serve` runs it in `source`, on a database in `folder`."""
-    port = port or machine.free_port()
+    port = port or free_port()
     env = {
         "HOST": "127.0.0.1",
         "PORT": str(port),

@@ -26,6 +26,7 @@ from tests.bench.peers import preparing
 from tests.bench.peers.catalogue import FANOUT, FLOOR, NO_DATABASE, Peer, Runtime, Wire
 from tests.bench.scale import QUICK
 from tests.bench.servers import Server, token
+from tests.support.ports import free_port
 
 LIVE = "/v1/performers/room-0/queue/live"
 CORE = machine.cores()[0]
@@ -105,7 +106,7 @@ def test_viewers_notice_what_is_missing_and_what_comes_twice(peer: Server, viewe
 
 def test_viewers_that_cannot_get_in_are_an_error(peer: Server, viewers: list[str]) -> None:
     with crowd(viewers, CORE, flavour="plain") as watching, pytest.raises(CrowdError, match="2 viewers wanted"):
-        watching.connect(machine.free_port(), "/live", 2)
+        watching.connect(free_port(), "/live", 2)
 
 
 def test_a_wait_for_what_never_comes_ends(peer: Server, viewers: list[str]) -> None:
@@ -225,7 +226,7 @@ def test_a_history_of_long_ago_is_one_that_retention_removes(cache: Path) -> Non
 def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('no such luck')"]
     with pytest.raises(servers.DidNotStart, match="no such luck"):
-        servers.start(command, core=CORE, port=machine.free_port(), folder=tmp_path)
+        servers.start(command, core=CORE, port=free_port(), folder=tmp_path)
 
 
 def test_cpu_and_memory_are_those_of_the_process_and_its_children(service: Server) -> None:

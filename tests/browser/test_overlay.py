@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from tests.support.browsing import HIDES, Room, Windows, room_of
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.server import Server, fresh, serving
 
 BACKGROUND = "node => getComputedStyle(node).backgroundColor"

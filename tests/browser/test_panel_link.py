@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import Page, Route, expect
 
 from tests.support.browsing import Room, Windows, room_of, wait_for
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.server import serving
 
 GIVES = """([wrong, right]) => {

@@ -17,7 +17,8 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.browsing import Room, every_page
-from tests.support.environment import WebKit, free_port
+from tests.support.environment import WebKit
+from tests.support.ports import free_port
 from tests.support.server import Json
 
 START_SECONDS = 60

@@ -14,13 +14,14 @@ from app.parts.assembly import check_surroundings
 from app.settings import InvalidSettings, Settings
 from tests.support import environment
 from tests.support.cluster import ROOT, clients, environment_of, faults, migrate, nodes, until
+from tests.support.ports import free_port
 from tests.support.server import Api, Json, fresh, intake_body, ok, problem
 
 ITEMS = "/v1/queue/items"
 
 
 async def test_an_outage_of_postgresql_or_redis_is_reported_and_leaves_nothing_wrong(tmp_path: Path) -> None:
-    valkey = ValkeyServer(port=environment.free_port())
+    valkey = ValkeyServer(port=free_port())
     valkey.start()
     with environment.postgres_server() as postgres, environment.database(postgres.url) as url:
         chosen = environment_of(url, valkey.connection_url)
@@ -95,7 +96,7 @@ async def degraded(api: Api) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_missing_postgresql_is_one_line(workers: int) -> None:
-    url = f"postgresql://queue:secret@127.0.0.1:{environment.free_port()}/queue"
+    url = f"postgresql://queue:secret@127.0.0.1:{free_port()}/queue"
     environ = environment_of(url, "redis://127.0.0.1:1", web_concurrency=workers)
     done = subprocess.run(
         [sys.executable, "-m", "app", "serve"], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60

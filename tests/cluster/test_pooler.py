@@ -14,7 +14,7 @@ import pytest
 from app.store.engines import LOCK_TIMEOUT_MS, open_engines
 from app.store.migrating import migrate
 from tests.support.command_line import run, the_line
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.server import fresh, serving
 
 START_SECONDS = 20

@@ -13,8 +13,8 @@ import pytest
 from app.commandline.foreman import wait_for_schema
 from app.settings import read_settings
 from app.store.engines import DatabaseRefusedError
-from tests.support.environment import free_port
 from tests.support.killed_server import ROOT, SECRET, Client, intake
+from tests.support.ports import free_port
 from tests.support.stores import empty_url_fixture as empty_url_fixture
 
 SECONDS = 60

@@ -22,7 +22,8 @@ from tests.faults.served import BREACH, OFFSET_FILE
 from tests.faults.wallet import Wallet, wallet_in
 from tests.support.builders import API_TOKEN, QUEUE_SECRET
 from tests.support.cluster import Node, environment_of
-from tests.support.environment import PostgresServer, database, free_port, postgres_server
+from tests.support.environment import PostgresServer, database, postgres_server
+from tests.support.ports import free_port
 from tests.support.server import Server
 
 COMMAND_SECONDS = 5.0

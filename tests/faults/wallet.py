@@ -23,7 +23,7 @@ from app.sandbox.ledger import Hold, Ledger
 from app.sandbox.tables import ESCROW, POSTING
 from app.store.engines import open_engines
 from tests.support.builders import API_TOKEN, QUEUE_SECRET
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.sandbox_audit import create_tables
 
 ORDER = re.compile(r"/wallets/escrow/([^/]+)/(settle|refund|partial-settle)")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import httpx2
 
 from tests.hostile.crowd import Crowd, Measured, p99
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60

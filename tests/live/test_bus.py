@@ -29,8 +29,9 @@ from app.store import event_log, reading
 from app.store.records import event_to_json
 from app.tracing import current, within
 from tests.support.builders import PERFORMER, Stage
-from tests.support.environment import free_port, frozen
+from tests.support.environment import frozen
 from tests.support.hub_harness import FakeConnection
+from tests.support.ports import free_port
 from tests.support.processes import Process, running
 from tests.support.stores import Database, HandClock, build_writer, queue_item
 from tests.support.stores import postgres_database_fixture as postgres_database_fixture

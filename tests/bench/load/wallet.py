@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import machine, servers
+from tests.bench import servers
+from tests.support.ports import free_port
 
 PROGRAM = Path(__file__).parent / "wallet_stub.py"
 
@@ -13,7 +14,7 @@ PROGRAM = Path(__file__).parent / "wallet_stub.py"
 @contextmanager
 def wallet(data: Path, core: int) -> Iterator[dict[str, str]]:
     """The settings that make the service use it."""
-    port = machine.free_port()
+    port = free_port()
     with (
         servers.data_folder(data) as folder,
         servers.running([sys.executable, PROGRAM, str(port)], core=core, port=port, folder=folder),

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench import machine, servers
+from tests.bench import servers
 from tests.bench.load.crowd import compiled
 from tests.bench.peers.catalogue import Peer, Runtime
 from tests.bench.servers import Server
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 INSTALL_SECONDS = 600
@@ -142,7 +143,7 @@ def _works(command: list[str]) -> bool:
 @contextmanager
 def running(prepared: Prepared, data: Path, core: int, *arguments: str) -> Iterator[Server]:
     """The peer on a core, listening. Raises servers.DidNotStart."""
-    peer, port = prepared.peer, machine.free_port()
+    peer, port = prepared.peer, free_port()
     with servers.data_folder(data) as folder:
         if peer.runtime is Runtime.NGINX:
             nginx, modules = prepared.command

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import machine, servers
+from tests.bench import servers
 from tests.bench.peers.preparing import Absent
 from tests.bench.servers import Server
+from tests.support.ports import free_port
 
 
 def program() -> Path:
@@ -27,7 +28,7 @@ def program() -> Path:
 @contextmanager
 def running(data: Path, core: int, *, durable: bool) -> Iterator[Server]:
     """`durable`: an fsync before each answer, as our commits have it; else one a second."""
-    port = machine.free_port()
+    port = free_port()
     with servers.data_folder(data) as folder:
         fsync = "always" if durable else "everysec"
         command = [str(program()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
