@@ -216,6 +216,8 @@ _VERSION_AT = {
 
 def _version_at(connection: Connection, performer_id: str, cursor: str | None) -> int:
     """The version of a room's last event up to a cursor; 0 if there is none."""
+    if cursor is None:
+        return 0
     place = dict(zip(("sequence", "transaction"), reversed(_place(connection, cursor)), strict=False))
     found = connection.execute(_VERSION_AT[connection.dialect.name], {"performer_id": performer_id, **place})
     return int(found.scalar_one())
