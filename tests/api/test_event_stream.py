@@ -152,33 +152,56 @@ async def test_the_events_of_others_are_looked_at_once(store: Store) -> None:
         assert [*first, *await caller.cursors(1)] == [all_cursors(store)[0], all_cursors(store)[-1]]
 
 
-async def test_a_page_in_vain_is_not_looked_through_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = build_writer(store)
-    own = Selection(performer_id=None, source_feature="own")
-    read_from: list[str | None] = []
+def recorded_reads(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The cursors after which pages are read from now on. Of two readers it is remembered what they saw in vain."""
+    reads: list[str | None] = []
     read = event_log.log_page
 
     def log_page(connection: Connection, *, after: str | None, **options: Any) -> Any:
-        read_from.append(after)
+        reads.append(after)
         return read(connection, after=after, **options)
 
     monkeypatch.setattr(event_log, "log_page", log_page)
     monkeypatch.setattr(streaming, "EXAMINED_AT_MOST", 2)
+    return reads
+
+
+def of_feature(name: str) -> Selection:
+    return Selection(performer_id=None, source_feature=name)
+
+
+async def test_a_page_in_vain_is_not_looked_through_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = build_writer(store)
+    own = of_feature("own")
+    reads = recorded_reads(monkeypatch)
     async with open_log(store) as log:
         for _ in range(3):
             queue_item(writer, source_feature="other")
         everything = await log.page(EVERYTHING, None, 10)
         for _ in range(2):
             assert await log.page(own, None, 10) == []
-        assert read_from == [None, None, everything[-1].cursor]
+        assert reads == [None, None, everything[-1].cursor]
         item = queue_item(writer, source_feature="own")
         (found,) = await log.page(own, None, 10)
         assert found.event.item == item
         # What other readers have seen in vain is remembered of a few only.
         for after in (everything[0].cursor, everything[1].cursor):
-            assert await log.page(Selection(performer_id=None, source_feature="third"), after, 10) == []
+            assert await log.page(of_feature("third"), after, 10) == []
         assert [entry.cursor for entry in await log.page(own, None, 10)] == [found.cursor]
-        assert read_from[-1] is None
+        assert reads[-1] is None
+
+
+async def test_the_reader_who_got_on_longest_ago_is_forgotten(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = build_writer(store)
+    reads = recorded_reads(monkeypatch)
+    async with open_log(store) as log:
+        for feature in ("first", "second", "first", "third"):
+            queue_item(writer, source_feature="other")
+            assert await log.page(of_feature(feature), None, 10) == []
+        for feature in ("first", "second"):
+            assert await log.page(of_feature(feature), None, 10) == []
+    assert reads[-2] is not None
+    assert reads[-1] is None
 
 
 async def test_a_stopping_log_ends_its_streams_at_once(sqlite_database: Database) -> None:
